@@ -1,0 +1,1188 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False, binding=False, freethreading_compatible=True
+"""The compiled core: turns bytes into messages and moves datagrams.
+
+Built as ``kdumpfence._kdumpwire``; `kdumpfence._purewire` is its twin in plain
+Python and documents the interface. Only `kdumpfence.wire` may import either.
+
+What may be in this file: mechanism. What may not: Pacemaker, argv, logging,
+files, or any decision about a node.
+
+The first half is C without Python objects (``noexcept nogil``): the codec, the
+table of known sources, the receive loop and the send loop. Nothing there
+allocates per datagram. The second half is thin classes over it.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <sys/types.h>
+    #include <sys/socket.h>
+    #include <sys/ioctl.h>
+    #include <netinet/in.h>
+    #include <arpa/inet.h>
+    #include <linux/errqueue.h>
+    #include <poll.h>
+    #include <time.h>
+    #include <errno.h>
+    #ifndef SO_RXQ_OVFL
+    #define SO_RXQ_OVFL 40
+    #endif
+    #ifndef SO_MEMINFO
+    #define SO_MEMINFO 55
+    #endif
+    #ifndef TIOCOUTQ
+    #define TIOCOUTQ 0x5411
+    #endif
+    """
+    ctypedef unsigned int socklen_t
+    ctypedef long time_t
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    struct cmsghdr:
+        int cmsg_level
+        int cmsg_type
+    struct in_addr:
+        uint32_t s_addr
+    struct sockaddr:
+        uint16_t sa_family
+    struct sockaddr_in:
+        uint16_t sin_family
+        uint16_t sin_port
+        in_addr sin_addr
+    struct in6_addr:
+        uint8_t s6_addr[16]
+    struct sockaddr_in6:
+        uint16_t sin6_family
+        uint16_t sin6_port
+        in6_addr sin6_addr
+        uint32_t sin6_scope_id
+    struct in6_pktinfo:
+        in6_addr ipi6_addr
+    struct sock_extended_err:
+        uint32_t ee_errno
+        uint8_t ee_origin
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    int AF_INET, AF_INET6, SOCK_RAW
+    int SOL_SOCKET, SO_TYPE, SO_DOMAIN, SO_MEMINFO, SO_RXQ_OVFL
+    int IPPROTO_IP, IPPROTO_IPV6, IP_RECVERR, IPV6_RECVERR, IPV6_PKTINFO
+    int MSG_DONTWAIT, MSG_TRUNC, MSG_ERRQUEUE, MSG_NOSIGNAL
+    int POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL
+    int CLOCK_MONOTONIC, TIOCOUTQ
+    int SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
+    int EAGAIN, EWOULDBLOCK, EINTR, EBADF, ENOTSOCK, ENOMEM
+    int errno
+    int recvmmsg(int fd, mmsghdr *vec, unsigned int vlen, int flags, timespec *timeout) nogil
+    int sendmmsg(int fd, mmsghdr *vec, unsigned int vlen, int flags) nogil
+    ssize_t recvmsg(int fd, msghdr *msg, int flags) nogil
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *length) nogil
+    int ppoll(pollfd *fds, unsigned long nfds, const timespec *timeout, const void *sigmask) nogil
+    int clock_gettime(int clock, timespec *ts) nogil
+    int nanosleep(const timespec *request, timespec *remain) nogil
+    int ioctl(int fd, unsigned long request, ...) nogil
+    cmsghdr *CMSG_FIRSTHDR(msghdr *msg) nogil
+    cmsghdr *CMSG_NXTHDR(msghdr *msg, cmsghdr *cmsg) nogil
+    void *CMSG_DATA(cmsghdr *cmsg) nogil
+    sockaddr *SO_EE_OFFENDER(sock_extended_err *error) nogil
+    uint16_t htons(uint16_t value) nogil
+    uint16_t ntohs(uint16_t value) nogil
+
+
+# ------------------------------------------------------------------ the codec
+
+cdef enum:
+    MESSAGE_BYTES = 8
+
+cdef enum:
+    # Also the indexes of the counters; the names are in REASONS.
+    ACCEPTED = 0
+    SHORT = 1
+    MAGIC_WRONG = 2
+    VERSION_UNKNOWN = 3
+    MALFORMED = 4
+    CHECKSUM_WRONG = 5
+    STRANGER = 6
+    VERDICTS = 7
+    # A raw socket may hand over a datagram for another port: not ours to count.
+    ELSEWHERE = -1
+
+cdef const uint8_t *LITTLE = b"\x40\x2a\x30\x1b\x01\x00\x00\x00"
+cdef const uint8_t *BIG = b"\x1b\x30\x2a\x40\x00\x00\x00\x01"
+
+
+cdef inline int check_message(const uint8_t *data, size_t length) noexcept nogil:
+    """ACCEPTED, or why these bytes do not begin with a message."""
+    if length < MESSAGE_BYTES:
+        return SHORT
+    if memcmp(data, LITTLE, MESSAGE_BYTES) == 0 or memcmp(data, BIG, MESSAGE_BYTES) == 0:
+        return ACCEPTED
+    if memcmp(data, LITTLE, 4) == 0 or memcmp(data, BIG, 4) == 0:
+        return VERSION_UNKNOWN
+    return MAGIC_WRONG
+
+
+cdef void check_packed(const uint8_t *data, size_t length, uint64_t *counts) noexcept nogil:
+    """Count the verdicts over messages packed one behind the other."""
+    cdef uint64_t little, big, word
+    cdef size_t messages = length // MESSAGE_BYTES
+    cdef size_t start = 0, stop, i, good
+    memcpy(&little, LITTLE, MESSAGE_BYTES)
+    memcpy(&big, BIG, MESSAGE_BYTES)
+    while start < messages:
+        stop = min(start + 4096, messages)
+        good = 0
+        # One comparison a word and no branch, so that the compiler can vectorise it.
+        for i in range(start, stop):
+            memcpy(&word, data + i * MESSAGE_BYTES, MESSAGE_BYTES)
+            good += (word == little) | (word == big)
+        counts[ACCEPTED] += good
+        if good != stop - start:
+            for i in range(start, stop):
+                memcpy(&word, data + i * MESSAGE_BYTES, MESSAGE_BYTES)
+                if word != little and word != big:
+                    counts[check_message(data + i * MESSAGE_BYTES, MESSAGE_BYTES)] += 1
+        start = stop
+    if length % MESSAGE_BYTES:
+        counts[SHORT] += 1
+
+
+# ----------------------------------------------- the UDP header on raw sockets
+
+cdef inline uint32_t add_words(const uint8_t *data, size_t length, uint32_t total) noexcept nogil:
+    """One's-complement sum of 16-bit big-endian words (RFC 1071), not yet folded."""
+    cdef size_t i = 0
+    cdef uint64_t wide = total
+    while i + 1 < length:
+        wide += (<uint32_t>data[i] << 8) | data[i + 1]
+        i += 2
+    if length & 1:
+        wide += <uint32_t>data[length - 1] << 8
+    while wide >> 16:
+        wide = (wide & 0xFFFF) + (wide >> 16)
+    return <uint32_t>wide
+
+
+cdef int check_checksum(
+    const uint8_t *source, const uint8_t *destination, size_t address_length,
+    const uint8_t *udp, size_t udp_length,
+) noexcept nogil:
+    """Whether the UDP checksum fits; a raw socket's datagrams come unverified.
+
+    Accepted beside the right sum: 0 over IPv4 (RFC 768: not computed), and the bare
+    pseudo-header sum, which is what a datagram from this machine or its guests
+    carries while the rest is left to a network card that it never meets.
+    """
+    cdef uint32_t field = (<uint32_t>udp[6] << 8) | udp[7]
+    cdef uint32_t pseudo
+    if field == 0:
+        return address_length == 4
+    pseudo = add_words(source, address_length, 17 + <uint32_t>udp_length)
+    pseudo = add_words(destination, address_length, pseudo)
+    return field == pseudo or add_words(udp, udp_length, pseudo) == 0xFFFF
+
+
+# ------------------------------------------------- the table of known sources
+
+ctypedef struct Entry:
+    uint64_t high       # the address as 16 bytes; IPv4 as ::ffff:a.b.c.d
+    uint64_t low
+    uint32_t scope      # interface index of a link-local address, else 0
+    int32_t node        # the caller's number for it
+
+ctypedef struct Table:
+    Entry *entries      # dense, in order of insertion until something is removed
+    uint32_t *slots     # open addressing: 1 + index into entries, 0 = free
+    uint32_t count
+    uint32_t room
+    uint32_t mask       # number of slots - 1
+    uint64_t seed       # random, so that no sender can choose colliding addresses
+
+
+cdef inline uint32_t hash_address(Table *table, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
+    cdef uint64_t h = (high ^ table.seed) * <uint64_t>0x9E3779B97F4A7C15
+    h ^= h >> 32
+    h = (h ^ low ^ (<uint64_t>scope << 32)) * <uint64_t>0xD6E8FEB86659FD93
+    h ^= h >> 32
+    h *= <uint64_t>0xD6E8FEB86659FD93
+    return <uint32_t>(h >> 32)
+
+
+cdef inline int64_t table_slot(Table *table, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
+    """The slot that holds this address, or -1."""
+    cdef uint32_t at, index
+    cdef Entry *entry
+    if table.count == 0:
+        return -1
+    at = hash_address(table, high, low, scope) & table.mask
+    while True:
+        index = table.slots[at]
+        if index == 0:
+            return -1
+        entry = &table.entries[index - 1]
+        if entry.low == low and entry.high == high and entry.scope == scope:
+            return at
+        at = (at + 1) & table.mask
+
+
+cdef int table_grow(Table *table) noexcept nogil:
+    """Room for one more entry; 0, or -1 without memory (the table stays as it was)."""
+    cdef uint32_t room, slots, at, i
+    cdef Entry *entries
+    cdef uint32_t *fresh
+    cdef Entry *entry
+    if table.count >= table.room:
+        room = 8 if table.room == 0 else table.room + (table.room >> 1)
+        entries = <Entry *>realloc(table.entries, room * sizeof(Entry))
+        if entries == NULL:
+            return -1
+        table.entries = entries
+        table.room = room
+    # Kept at most two thirds full, so a look-up meets a free slot soon.
+    if table.slots == NULL or 3 * (<uint64_t>table.count + 1) > 2 * (<uint64_t>table.mask + 1):
+        slots = 16 if table.slots == NULL else 2 * (table.mask + 1)
+        fresh = <uint32_t *>calloc(slots, sizeof(uint32_t))
+        if fresh == NULL:
+            return -1
+        free(table.slots)
+        table.slots = fresh
+        table.mask = slots - 1
+        for i in range(table.count):
+            entry = &table.entries[i]
+            at = hash_address(table, entry.high, entry.low, entry.scope) & table.mask
+            while fresh[at]:
+                at = (at + 1) & table.mask
+            fresh[at] = i + 1
+    return 0
+
+
+cdef int table_add(Table *table, uint64_t high, uint64_t low, uint32_t scope, int32_t node) noexcept nogil:
+    """0 = added or renumbered, -1 = no memory."""
+    cdef int64_t found = table_slot(table, high, low, scope)
+    cdef uint32_t at
+    cdef Entry *entry
+    if found >= 0:
+        table.entries[table.slots[found] - 1].node = node
+        return 0
+    if table_grow(table) < 0:
+        return -1
+    entry = &table.entries[table.count]
+    entry.high = high
+    entry.low = low
+    entry.scope = scope
+    entry.node = node
+    table.count += 1
+    at = hash_address(table, high, low, scope) & table.mask
+    while table.slots[at]:
+        at = (at + 1) & table.mask
+    table.slots[at] = table.count
+    return 0
+
+
+cdef int table_remove(Table *table, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
+    """Whether it was there."""
+    cdef int64_t found = table_slot(table, high, low, scope)
+    cdef uint32_t at, next, home, index
+    cdef Entry *last
+    if found < 0:
+        return 0
+    index = table.slots[found] - 1
+    # The last entry moves into the gap, so that entries stay dense.
+    last = &table.entries[table.count - 1]
+    if index != table.count - 1:
+        table.slots[table_slot(table, last.high, last.low, last.scope)] = index + 1
+        table.entries[index] = last[0]
+    table.count -= 1
+    # Close the gap in the probe sequence (Knuth 6.4, algorithm R): no tombstones.
+    at = <uint32_t>found
+    next = at
+    while True:
+        next = (next + 1) & table.mask
+        if table.slots[next] == 0:
+            break
+        last = &table.entries[table.slots[next] - 1]
+        home = hash_address(table, last.high, last.low, last.scope) & table.mask
+        if ((next - home) & table.mask) >= ((next - at) & table.mask):
+            table.slots[at] = table.slots[next]
+            at = next
+    table.slots[at] = 0
+    return 1
+
+
+cdef void split_address(const uint8_t *address, int length, uint64_t *high, uint64_t *low) noexcept nogil:
+    """4 or 16 bytes in network order -> the two words that the table compares."""
+    cdef uint8_t mapped[16]
+    if length == 4:
+        memset(mapped, 0, 10)
+        mapped[10] = 0xFF
+        mapped[11] = 0xFF
+        memcpy(mapped + 12, address, 4)
+        address = mapped
+    memcpy(high, address, 8)
+    memcpy(low, address + 8, 8)
+
+
+# ------------------------------------------------------------ the receive loop
+
+cdef enum:
+    CONTROL_BYTES = 96      # IPV6_PKTINFO and SO_RXQ_OVFL, with room to spare
+
+cdef enum:
+    UDP = 0
+    RAW4 = 1
+    RAW6 = 2
+
+cdef enum:
+    HEARD = 0
+    TIMED_OUT = 1
+    WOKEN = 2
+    PAUSED = 3          # let Python look for signals
+    FAILED = 4
+
+ctypedef struct Endpoint:
+    int fd
+    int kind
+    uint32_t dropped    # the kernel's count, a 32-bit one
+
+ctypedef struct Found:
+    # An accepted datagram of the batch in hand.
+    uint64_t high
+    uint64_t low
+    uint32_t scope
+    uint16_t port
+    int32_t node
+    const uint8_t *message
+    size_t length
+
+ctypedef struct Loop:
+    mmsghdr *headers
+    iovec *vectors
+    sockaddr_in6 *names
+    uint8_t *control
+    uint8_t *data
+    size_t size         # of one datagram's buffer
+    size_t stride
+    int batch
+    int port            # raw sockets: the UDP port that is listened to
+    Endpoint *endpoints
+    int endpoint_count
+    pollfd *fds         # the endpoints, then the descriptors that wake the wait
+    int fd_room
+    Found *found
+    int found_count
+    int64_t found_at    # CLOCK_MONOTONIC, nanoseconds
+    uint64_t counts[VERDICTS]
+    uint64_t errors
+    Table *sources
+    Table *strangers    # NULL: not remembered
+    uint32_t stranger_room
+    int error
+
+
+cdef inline int64_t monotonic_ns() noexcept nogil:
+    cdef timespec ts
+    clock_gettime(CLOCK_MONOTONIC, &ts)
+    return <int64_t>ts.tv_sec * 1000000000 + ts.tv_nsec
+
+
+cdef int judge(Loop *loop, int kind, int i, Found *found) noexcept nogil:
+    """The verdict over datagram i of the batch; fills in `found`.
+
+    The order matters: the cheap looks first, the checksum only for what would
+    otherwise be believed, the stranger last (so a stranger's message is a valid one).
+    """
+    cdef msghdr *header = &loop.headers[i].msg_hdr
+    cdef uint8_t *data = loop.data + i * loop.stride
+    cdef size_t length = min(<size_t>loop.headers[i].msg_len, loop.size)
+    cdef size_t udp_length
+    cdef const uint8_t *source
+    cdef const uint8_t *destination = NULL
+    cdef int address_length
+    cdef const uint8_t *udp = NULL
+    cdef cmsghdr *cmsg
+    cdef int verdict
+    cdef int64_t slot
+    cdef sockaddr_in6 *name = &loop.names[i]
+
+    if name.sin6_family == AF_INET:
+        source = <const uint8_t *>&(<sockaddr_in *>name).sin_addr
+        address_length = 4
+        found.scope = 0
+    else:
+        source = <const uint8_t *>&name.sin6_addr
+        address_length = 16
+        found.scope = name.sin6_scope_id
+    found.port = ntohs(name.sin6_port)      # at the same place in both families
+
+    if kind != UDP:
+        if kind == RAW4:
+            if length < 20 or <size_t>(data[0] & 15) * 4 < 20 or length < <size_t>(data[0] & 15) * 4:
+                return MALFORMED
+            source = data + 12
+            destination = data + 16
+            udp = data + (data[0] & 15) * 4
+        else:
+            udp = data
+            cmsg = CMSG_FIRSTHDR(header)
+            while cmsg != NULL:
+                if cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_PKTINFO:
+                    destination = <const uint8_t *>CMSG_DATA(cmsg)
+                    break
+                cmsg = CMSG_NXTHDR(header, cmsg)
+        length -= udp - data
+        if length < 8:
+            return MALFORMED
+        if ((<int>udp[2] << 8) | udp[3]) != loop.port:
+            return ELSEWHERE
+        found.port = (<uint16_t>udp[0] << 8) | udp[1]
+        # What the IP packet carries behind the UDP length is not part of the datagram.
+        udp_length = (<size_t>udp[4] << 8) | udp[5]
+        if udp_length < 8 or udp_length > length or header.msg_flags & MSG_TRUNC:
+            return MALFORMED
+        data = <uint8_t *>udp + 8
+        length = udp_length - 8
+
+    verdict = check_message(data, length)
+    if verdict != ACCEPTED:
+        return verdict
+    if udp != NULL:
+        if destination == NULL or not check_checksum(source, destination, address_length, udp, udp_length):
+            return CHECKSUM_WRONG
+    split_address(source, address_length, &found.high, &found.low)
+    slot = table_slot(loop.sources, found.high, found.low, found.scope)
+    if slot < 0:
+        if loop.strangers != NULL and loop.strangers.count < loop.stranger_room:
+            table_add(loop.strangers, found.high, found.low, found.scope, 0)
+        return STRANGER
+    found.node = loop.sources.entries[loop.sources.slots[slot] - 1].node
+    found.message = data
+    found.length = length
+    return ACCEPTED
+
+
+cdef int read_batch(Loop *loop, Endpoint *endpoint) noexcept nogil:
+    """One recvmmsg on one socket: how many datagrams, or -1 and errno.
+
+    Accepted ones are in loop.found, valid until the next batch.
+    """
+    cdef int got, i, verdict
+    cdef msghdr *header
+    cdef cmsghdr *cmsg
+    loop.found_count = 0
+    for i in range(loop.batch):
+        header = &loop.headers[i].msg_hdr
+        header.msg_namelen = sizeof(sockaddr_in6)
+        header.msg_controllen = CONTROL_BYTES
+    got = recvmmsg(endpoint.fd, loop.headers, loop.batch, MSG_DONTWAIT, NULL)
+    if got <= 0:
+        return got
+    for i in range(got):
+        verdict = judge(loop, endpoint.kind, i, &loop.found[loop.found_count])
+        if verdict == ELSEWHERE:
+            continue
+        loop.counts[verdict] += 1
+        if verdict == ACCEPTED:
+            loop.found_count += 1
+    header = &loop.headers[got - 1].msg_hdr
+    cmsg = CMSG_FIRSTHDR(header)
+    while cmsg != NULL:
+        if cmsg.cmsg_level == SOL_SOCKET and cmsg.cmsg_type == SO_RXQ_OVFL:
+            memcpy(&endpoint.dropped, CMSG_DATA(cmsg), sizeof(uint32_t))
+        cmsg = CMSG_NXTHDR(header, cmsg)
+    if loop.found_count:
+        loop.found_at = monotonic_ns()
+    return got
+
+
+cdef int wait_and_read(Loop *loop, int64_t deadline, int wakers) noexcept nogil:
+    """Wait until the deadline (CLOCK_MONOTONIC, ns; negative: none) and read.
+
+    HEARD leaves the rest of the queues for the next call. What already lay in the
+    queues at the deadline is still read, at most `late` batches of it.
+    """
+    cdef timespec timeout
+    cdef timespec *limit
+    cdef int64_t left
+    cdef int ready, i, got, progress, late = 256, rounds = 0
+    while rounds < 64:
+        rounds += 1
+        limit = NULL
+        left = 0
+        if deadline >= 0:
+            left = deadline - monotonic_ns()
+            if left < 0:
+                left = 0
+            timeout.tv_sec = left // 1000000000
+            timeout.tv_nsec = left % 1000000000
+            limit = &timeout
+        ready = ppoll(loop.fds, loop.endpoint_count + wakers, limit, NULL)
+        if ready < 0:
+            if errno == EINTR:
+                return PAUSED
+            loop.error = errno
+            return FAILED
+        if ready == 0:
+            if deadline >= 0 and monotonic_ns() >= deadline:
+                return TIMED_OUT
+            continue
+        progress = 0
+        for i in range(loop.endpoint_count):
+            if loop.fds[i].revents == 0:
+                continue
+            if loop.fds[i].revents & POLLNVAL:
+                loop.error = EBADF
+                return FAILED
+            got = read_batch(loop, &loop.endpoints[i])
+            if got > 0:
+                progress = 1
+                if loop.found_count:
+                    return HEARD
+            elif got < 0 and errno != EAGAIN and errno != EWOULDBLOCK and errno != EINTR:
+                # ICMP errors, an interface that went away: the wait goes on.
+                loop.errors += 1
+        for i in range(loop.endpoint_count, loop.endpoint_count + wakers):
+            if loop.fds[i].revents:
+                return WOKEN
+        if not progress:
+            # Only errors: never spin on a socket that keeps failing.
+            timeout.tv_sec = 0
+            timeout.tv_nsec = 1000000
+            nanosleep(&timeout, NULL)
+        if deadline >= 0 and left == 0:
+            late -= 1
+            if late == 0:
+                return TIMED_OUT
+    return PAUSED
+
+
+# --------------------------------------------------------------- the send loop
+
+cdef int send_all(
+    int fd, mmsghdr *headers, int count, int *outcomes, int64_t patience
+) noexcept nogil:
+    """sendmmsg over all of them; outcomes[i] is 0 or the errno of destination i.
+
+    A full send buffer is waited for, `patience` nanoseconds in all. Returns 0, or
+    EINTR if a signal came (the rest then has EINTR as its outcome).
+    """
+    cdef int at = 0, sent, tries = 0, i, error
+    cdef int64_t until = -1, left
+    cdef pollfd waiter
+    cdef timespec timeout
+    while at < count:
+        sent = sendmmsg(fd, headers + at, min(count - at, 1024), MSG_DONTWAIT | MSG_NOSIGNAL)
+        if sent > 0:
+            for i in range(at, at + sent):
+                outcomes[i] = 0
+            at += sent
+            tries = 0
+            continue
+        error = errno
+        if error == EINTR or error == EAGAIN or error == EWOULDBLOCK:
+            if until < 0:
+                until = monotonic_ns() + patience
+            left = until - monotonic_ns()
+            if left > 0 and error != EINTR:
+                waiter.fd = fd
+                waiter.events = <short>POLLOUT
+                timeout.tv_sec = left // 1000000000
+                timeout.tv_nsec = left % 1000000000
+                if ppoll(&waiter, 1, &timeout, NULL) > 0:
+                    continue
+            if error == EINTR or left <= 0 or errno == EINTR:
+                for i in range(at, count):
+                    outcomes[i] = error
+                return EINTR if error == EINTR else 0
+            continue
+        # The error may be an older datagram's, reported on this occasion (IP_RECVERR):
+        # only one that comes again belongs to this destination.
+        tries += 1
+        if tries < 3:
+            continue
+        outcomes[at] = error
+        at += 1
+        tries = 0
+    return 0
+
+
+# ====================================================== thin classes over it all
+
+IMPLEMENTATION = "compiled"
+REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger")
+
+
+class Rejected(ValueError):
+    """These bytes do not begin with a message; `reason` is one of REASONS."""
+
+    def __init__(self, reason):
+        ValueError.__init__(self, f"not a message: {reason}")
+        self.reason = reason
+
+
+cdef class Message:
+    """What a datagram said."""
+
+    cdef readonly int version
+    cdef readonly str byteorder
+    cdef readonly bytes trailer
+
+    def __init__(self, int version, str byteorder not None, bytes trailer not None=b""):
+        self.version = version
+        self.byteorder = byteorder
+        self.trailer = trailer
+
+    def __eq__(self, other):
+        if type(other) is not Message:
+            return NotImplemented
+        cdef Message that = other
+        return (self.version == that.version and self.byteorder == that.byteorder
+                and self.trailer == that.trailer)
+
+    def __hash__(self):
+        return hash((self.version, self.byteorder, self.trailer))
+
+    def __repr__(self):
+        return f"Message(version={self.version!r}, byteorder={self.byteorder!r}, trailer={self.trailer!r})"
+
+
+cdef Message make_message(const uint8_t *data, size_t length):
+    cdef Message message = Message.__new__(Message)
+    message.version = 1
+    message.byteorder = "little" if data[0] == LITTLE[0] else "big"
+    message.trailer = PyBytes_FromStringAndSize(<const char *>data + MESSAGE_BYTES, length - MESSAGE_BYTES)
+    return message
+
+
+def encode(str byteorder not None):
+    """See `_purewire.encode`."""
+    if byteorder == "little":
+        return PyBytes_FromStringAndSize(<const char *>LITTLE, MESSAGE_BYTES)
+    if byteorder == "big":
+        return PyBytes_FromStringAndSize(<const char *>BIG, MESSAGE_BYTES)
+    raise ValueError(f"byteorder {byteorder!r}: not 'little' or 'big'")
+
+
+def decode(data):
+    """See `_purewire.decode`."""
+    cdef Py_buffer view
+    cdef int verdict
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        verdict = check_message(<const uint8_t *>view.buf, view.len)
+        if verdict != ACCEPTED:
+            raise Rejected(REASONS[verdict - 1])
+        return make_message(<const uint8_t *>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef dict count_names(uint64_t *counts):
+    result = {"accepted": counts[ACCEPTED]}
+    for i, reason in enumerate(REASONS):
+        result[reason] = counts[i + 1]
+    return result
+
+
+def validate(data):
+    """See `_purewire.validate`."""
+    cdef Py_buffer view
+    cdef uint64_t counts[VERDICTS]
+    memset(counts, 0, sizeof(counts))
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        with nogil:
+            check_packed(<const uint8_t *>view.buf, view.len, counts)
+    finally:
+        PyBuffer_Release(&view)
+    return count_names(counts)
+
+
+cdef bytes join_address(uint64_t high, uint64_t low):
+    cdef uint8_t address[16]
+    memcpy(address, &high, 8)
+    memcpy(address + 8, &low, 8)
+    if memcmp(address, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0:
+        return PyBytes_FromStringAndSize(<const char *>address + 12, 4)
+    return PyBytes_FromStringAndSize(<const char *>address, 16)
+
+
+cdef int check_address(bytes packed, uint64_t *high, uint64_t *low) except -1:
+    if len(packed) != 4 and len(packed) != 16:
+        raise ValueError(f"address of {len(packed)} bytes: 4 or 16 are allowed")
+    split_address(<const uint8_t *>PyBytes_AS_STRING(packed), <int>len(packed), high, low)
+    return 0
+
+
+cdef class Sources:
+    """See `_purewire.Sources`."""
+
+    cdef Table table
+    cdef int busy       # receive loops that read the table without the GIL
+
+    def __cinit__(self):
+        import os
+        memset(&self.table, 0, sizeof(Table))
+        self.table.seed = int.from_bytes(os.urandom(8), "little")
+
+    def __dealloc__(self):
+        free(self.table.entries)
+        free(self.table.slots)
+
+    cdef int check_idle(self) except -1:
+        if self.busy:
+            raise RuntimeError("a receiver in another thread is reading these sources")
+        return 0
+
+    def add(self, bytes packed not None, uint32_t scope=0, int32_t node=0):
+        cdef uint64_t high, low
+        check_address(packed, &high, &low)
+        self.check_idle()
+        if table_add(&self.table, high, low, scope, node) < 0:
+            raise MemoryError
+
+    def discard(self, bytes packed not None, uint32_t scope=0):
+        cdef uint64_t high, low
+        check_address(packed, &high, &low)
+        self.check_idle()
+        return table_remove(&self.table, high, low, scope) != 0
+
+    def find(self, bytes packed not None, uint32_t scope=0):
+        cdef uint64_t high, low
+        cdef int64_t slot
+        check_address(packed, &high, &low)
+        slot = table_slot(&self.table, high, low, scope)
+        if slot < 0:
+            return None
+        return self.table.entries[self.table.slots[slot] - 1].node
+
+    def __len__(self):
+        return self.table.count
+
+    def __iter__(self):
+        cdef uint32_t i
+        return iter([
+            (join_address(self.table.entries[i].high, self.table.entries[i].low),
+             self.table.entries[i].scope)
+            for i in range(self.table.count)
+        ])
+
+
+cdef class Arrival:
+    """An accepted datagram: who sent it, when, and what it said."""
+
+    cdef readonly int node
+    cdef readonly bytes packed
+    cdef readonly unsigned int scope
+    cdef readonly int port
+    cdef readonly int64_t when_ns
+    cdef readonly Message message
+
+    def __repr__(self):
+        return (f"Arrival(node={self.node}, packed={self.packed!r}, scope={self.scope}, "
+                f"port={self.port}, when_ns={self.when_ns}, message={self.message!r})")
+
+
+cdef class Receiver:
+    """See `_purewire.Receiver`."""
+
+    cdef Loop loop
+    cdef Sources sources
+    cdef Sources strangers
+    cdef list sockets
+    cdef int busy
+
+    def __cinit__(self):
+        memset(&self.loop, 0, sizeof(Loop))
+
+    def __init__(self, Sources sources not None, Sources strangers=None, *,
+                 int port=7410, int batch=32, int size=65535, uint32_t stranger_room=1024):
+        cdef Loop *loop = &self.loop
+        cdef int i
+        cdef msghdr *header
+        if loop.data != NULL:
+            raise RuntimeError("Receiver is set up once")
+        if not 1 <= batch <= 1024:
+            raise ValueError(f"batch {batch}: 1 to 1024 are allowed")
+        if not 64 <= size <= 65535:
+            raise ValueError(f"size {size}: 64 to 65535 are allowed")
+        self.sources = sources
+        self.strangers = strangers
+        self.sockets = []
+        loop.sources = &sources.table
+        loop.strangers = NULL if strangers is None else &strangers.table
+        loop.stranger_room = stranger_room
+        loop.port = port
+        loop.batch = batch
+        loop.size = size
+        # An odd number of cache lines apart, so that the datagrams' first bytes do
+        # not all fall into the same set of the processor's cache.
+        loop.stride = ((size + 63) // 64 | 1) * 64
+        loop.headers = <mmsghdr *>calloc(batch, sizeof(mmsghdr))
+        loop.vectors = <iovec *>calloc(batch, sizeof(iovec))
+        loop.names = <sockaddr_in6 *>calloc(batch, sizeof(sockaddr_in6))
+        loop.control = <uint8_t *>calloc(batch, CONTROL_BYTES)
+        loop.found = <Found *>calloc(batch, sizeof(Found))
+        loop.data = <uint8_t *>malloc(batch * loop.stride)   # untouched pages cost nothing
+        if (loop.headers == NULL or loop.vectors == NULL or loop.names == NULL
+                or loop.control == NULL or loop.found == NULL or loop.data == NULL):
+            raise MemoryError
+        for i in range(batch):
+            loop.vectors[i].iov_base = loop.data + i * loop.stride
+            loop.vectors[i].iov_len = size
+            header = &loop.headers[i].msg_hdr
+            header.msg_iov = &loop.vectors[i]
+            header.msg_iovlen = 1
+            header.msg_name = &loop.names[i]
+            header.msg_control = loop.control + i * CONTROL_BYTES
+
+    def __dealloc__(self):
+        free(self.loop.headers)
+        free(self.loop.vectors)
+        free(self.loop.names)
+        free(self.loop.control)
+        free(self.loop.found)
+        free(self.loop.data)
+        free(self.loop.endpoints)
+        free(self.loop.fds)
+
+    cdef int enter(self) except -1:
+        """Nobody else may use the buffers or change the tables until `leave`."""
+        if self.busy:
+            raise RuntimeError("this receiver is in use in another thread")
+        self.busy = 1
+        self.sources.busy += 1
+        if self.strangers is not None:
+            self.strangers.busy += 1
+        return 0
+
+    cdef void leave(self) noexcept:
+        self.busy = 0
+        self.sources.busy -= 1
+        if self.strangers is not None:
+            self.strangers.busy -= 1
+
+    cdef int reserve(self, int fds) except -1:
+        cdef pollfd *grown
+        if fds > self.loop.fd_room:
+            grown = <pollfd *>realloc(self.loop.fds, fds * sizeof(pollfd))
+            if grown == NULL:
+                raise MemoryError
+            self.loop.fds = grown
+            self.loop.fd_room = fds
+        return 0
+
+    def add_socket(self, sock):
+        cdef Loop *loop = &self.loop
+        cdef int kind = UDP
+        cdef int fd = sock.fileno()
+        cdef Endpoint *grown
+        if fd < 0:
+            raise ValueError("the socket is closed")
+        if self.busy:
+            raise RuntimeError("this receiver is in use in another thread")
+        if sock.type == SOCK_RAW:
+            kind = RAW4 if sock.family == AF_INET else RAW6
+        self.reserve(loop.endpoint_count + 1)
+        grown = <Endpoint *>realloc(loop.endpoints, (loop.endpoint_count + 1) * sizeof(Endpoint))
+        if grown == NULL:
+            raise MemoryError
+        loop.endpoints = grown
+        grown[loop.endpoint_count].fd = fd
+        grown[loop.endpoint_count].kind = kind
+        grown[loop.endpoint_count].dropped = 0
+        loop.endpoint_count += 1
+        self.sockets.append(sock)       # kept, so that the descriptor stays ours
+
+    cdef list take_found(self):
+        cdef int i
+        cdef Found *found
+        cdef Arrival arrival
+        cdef list result = []
+        for i in range(self.loop.found_count):
+            found = &self.loop.found[i]
+            arrival = Arrival.__new__(Arrival)
+            arrival.node = found.node
+            arrival.packed = join_address(found.high, found.low)
+            arrival.scope = found.scope
+            arrival.port = found.port
+            arrival.when_ns = self.loop.found_at
+            arrival.message = make_message(found.message, found.length)
+            result.append(arrival)
+        self.loop.found_count = 0
+        return result
+
+    def receive(self, deadline_ns, wake=()):
+        cdef Loop *loop = &self.loop
+        cdef int64_t deadline = -1 if deadline_ns is None else max(0, deadline_ns)
+        cdef int wakers = <int>len(wake)
+        cdef int i, result
+        if self.busy:
+            raise RuntimeError("this receiver is in use in another thread")
+        self.reserve(loop.endpoint_count + wakers)
+        for i in range(loop.endpoint_count):
+            loop.fds[i].fd = loop.endpoints[i].fd
+            loop.fds[i].events = <short>POLLIN
+        for i in range(wakers):
+            loop.fds[loop.endpoint_count + i].fd = wake[i]
+            loop.fds[loop.endpoint_count + i].events = <short>POLLIN
+        while True:
+            self.enter()
+            with nogil:
+                result = wait_and_read(loop, deadline, wakers)
+            self.leave()
+            if result == HEARD:
+                return self.take_found()
+            if result == FAILED:
+                import os
+                raise OSError(loop.error, os.strerror(loop.error))
+            if result != PAUSED:
+                return []
+            PyErr_CheckSignals()
+
+    def take(self, int batches=1):
+        cdef Loop *loop = &self.loop
+        cdef int i, j, got, error
+        cdef list result = []
+        for i in range(loop.endpoint_count):
+            for j in range(batches):
+                self.enter()
+                with nogil:
+                    got = read_batch(loop, &loop.endpoints[i])
+                    error = errno
+                self.leave()
+                if got < 0 and error != EAGAIN and error != EWOULDBLOCK and error != EINTR:
+                    if error == EBADF or error == ENOTSOCK:
+                        import os
+                        raise OSError(error, os.strerror(error))
+                    loop.errors += 1
+                if got <= 0:
+                    break
+                if loop.found_count:
+                    result += self.take_found()
+                if got < loop.batch:
+                    break
+        return result
+
+    @property
+    def counts(self):
+        return count_names(self.loop.counts)
+
+    @property
+    def errors(self):
+        return self.loop.errors
+
+    @property
+    def dropped(self):
+        cdef uint32_t info[16]
+        cdef socklen_t length
+        cdef int i
+        cdef uint64_t total = 0
+        for i in range(self.loop.endpoint_count):
+            # SO_RXQ_OVFL tells only of drops before the last datagram read;
+            # SO_MEMINFO (Linux 4.12) of all. Its field 8 is SK_MEMINFO_DROPS.
+            length = sizeof(info)
+            memset(info, 0, sizeof(info))
+            if (getsockopt(self.loop.endpoints[i].fd, SOL_SOCKET, SO_MEMINFO, info, &length) == 0
+                    and length >= 9 * sizeof(uint32_t)):
+                self.loop.endpoints[i].dropped = info[8]
+            total += self.loop.endpoints[i].dropped
+        return total
+
+
+cdef class Transmitter:
+    """See `_purewire.Transmitter`."""
+
+    cdef object sock
+    cdef int fd
+    cdef int family
+    cdef bytes payload
+    cdef iovec vector
+    cdef mmsghdr *headers
+    cdef sockaddr_in6 *names
+    cdef mmsghdr *chosen
+    cdef int *outcomes
+    cdef int count
+    cdef int room
+
+    def __init__(self, sock, bytes payload not None):
+        if self.sock is not None:
+            raise RuntimeError("Transmitter is set up once")
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.family = sock.family
+        if self.fd < 0:
+            raise ValueError("the socket is closed")
+        self.payload = payload
+        self.vector.iov_base = PyBytes_AS_STRING(payload)
+        self.vector.iov_len = len(payload)
+
+    def __dealloc__(self):
+        free(self.headers)
+        free(self.names)
+        free(self.chosen)
+        free(self.outcomes)
+
+    cdef int grow(self) except -1:
+        cdef int room = max(16, self.room * 2)
+        cdef int i
+        cdef void *memory
+        memory = realloc(self.names, room * sizeof(sockaddr_in6))
+        if memory == NULL:
+            raise MemoryError
+        self.names = <sockaddr_in6 *>memory
+        memory = realloc(self.headers, room * sizeof(mmsghdr))
+        if memory == NULL:
+            raise MemoryError
+        self.headers = <mmsghdr *>memory
+        memory = realloc(self.chosen, room * sizeof(mmsghdr))
+        if memory == NULL:
+            raise MemoryError
+        self.chosen = <mmsghdr *>memory
+        memory = realloc(self.outcomes, room * sizeof(int))
+        if memory == NULL:
+            raise MemoryError
+        self.outcomes = <int *>memory
+        self.room = room
+        for i in range(self.count):
+            self.headers[i].msg_hdr.msg_name = &self.names[i]
+        return 0
+
+    def add(self, bytes packed not None, int port, uint32_t scope=0):
+        cdef sockaddr_in6 *name
+        cdef msghdr *header
+        cdef int length = 4 if self.family == AF_INET else 16
+        if len(packed) != length:
+            raise ValueError(f"address of {len(packed)} bytes: this socket's family has {length}")
+        if not 1 <= port <= 65535:
+            raise ValueError(f"port {port}: 1 to 65535 are allowed")
+        if self.count == self.room:
+            self.grow()
+        name = &self.names[self.count]
+        memset(name, 0, sizeof(sockaddr_in6))
+        name.sin6_family = <uint16_t>self.family
+        name.sin6_port = htons(<uint16_t>port)
+        header = &self.headers[self.count].msg_hdr
+        memset(header, 0, sizeof(msghdr))
+        if self.family == AF_INET:
+            memcpy(&(<sockaddr_in *>name).sin_addr, PyBytes_AS_STRING(packed), 4)
+            header.msg_namelen = sizeof(sockaddr_in)
+        else:
+            memcpy(&name.sin6_addr, PyBytes_AS_STRING(packed), 16)
+            name.sin6_scope_id = scope
+            header.msg_namelen = sizeof(sockaddr_in6)
+        header.msg_name = name
+        header.msg_iov = &self.vector
+        header.msg_iovlen = 1
+        self.count += 1
+        return self.count - 1
+
+    def __len__(self):
+        return self.count
+
+    def send(self, which=None, patience_ns=20_000_000):
+        cdef int i, index, count
+        cdef int64_t patience = patience_ns
+        cdef mmsghdr *headers = self.headers
+        if which is None:
+            count = self.count
+        else:
+            # Checked in full before the first header is copied.
+            which = list(which)
+            count = <int>len(which)
+            if count > self.count:
+                raise ValueError(f"{count} destinations chosen of {self.count}")
+            for i in range(count):
+                index = which[i]
+                if not 0 <= index < self.count:
+                    raise IndexError(f"destination {index}: 0 to {self.count - 1} are allowed")
+                self.chosen[i] = self.headers[index]
+            headers = self.chosen
+        with nogil:
+            i = send_all(self.fd, headers, count, self.outcomes, patience)
+        if i:
+            PyErr_CheckSignals()
+        return [self.outcomes[i] for i in range(count)]
+
+    def failures(self, int most=1024):
+        cdef msghdr header
+        cdef sockaddr_in6 name
+        cdef uint8_t control[512]
+        cdef uint8_t data[64]
+        cdef iovec vector
+        cdef cmsghdr *cmsg
+        cdef sock_extended_err error
+        cdef sockaddr *offender
+        cdef list result = []
+        cdef bytes packed, by
+        while len(result) < most:
+            vector.iov_base = data
+            vector.iov_len = sizeof(data)
+            memset(&header, 0, sizeof(header))
+            memset(&name, 0, sizeof(name))
+            header.msg_name = &name
+            header.msg_namelen = sizeof(name)
+            header.msg_iov = &vector
+            header.msg_iovlen = 1
+            header.msg_control = control
+            header.msg_controllen = sizeof(control)
+            if recvmsg(self.fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0:
+                if errno == EINTR:
+                    continue
+                break
+            cmsg = CMSG_FIRSTHDR(&header)
+            while cmsg != NULL:
+                if ((cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_RECVERR)
+                        or (cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_RECVERR)):
+                    memcpy(&error, CMSG_DATA(cmsg), sizeof(error))
+                    by = None
+                    if error.ee_origin == SO_EE_ORIGIN_ICMP or error.ee_origin == SO_EE_ORIGIN_ICMP6:
+                        offender = SO_EE_OFFENDER(<sock_extended_err *>CMSG_DATA(cmsg))
+                        by = name_address(offender)
+                    packed = name_address(<sockaddr *>&name)
+                    if packed is not None:
+                        result.append((packed, name.sin6_scope_id if self.family == AF_INET6 else 0,
+                                       <int>error.ee_errno, by))
+                cmsg = CMSG_NXTHDR(&header, cmsg)
+        return result
+
+    @property
+    def pending(self):
+        cdef int queued = 0
+        if ioctl(self.fd, TIOCOUTQ, &queued) < 0:
+            return 0
+        return queued
+
+
+cdef bytes name_address(sockaddr *name):
+    if name.sa_family == AF_INET:
+        return PyBytes_FromStringAndSize(<const char *>&(<sockaddr_in *>name).sin_addr, 4)
+    if name.sa_family == AF_INET6:
+        return PyBytes_FromStringAndSize(<const char *>&(<sockaddr_in6 *>name).sin6_addr, 16)
+    return None

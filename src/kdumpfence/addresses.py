@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Node names -> addresses, without ever waiting for a name service.
+
+An address literal is turned into an address on the spot. A name goes to a thread,
+because a look-up may hang for as long as a resolver likes; `Resolver` asks again,
+quickly at first, until every name has an address. What may not be in this file:
+sockets that carry messages, and what a message means.
+
+`_socket` and `_thread` are used instead of `socket` and `threading`: the latter's
+enums and helpers cost as much start-up time as the interpreter itself.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import time
+
+import _socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+FAMILIES = {"auto": _socket.AF_UNSPEC, "ipv4": _socket.AF_INET, "ipv6": _socket.AF_INET6}
+
+#: Seconds until a name that did not resolve is asked for again: doubled from the first
+#: value to the last.
+RETRY_FIRST = 0.1
+RETRY_LAST = 5.0
+
+#: Look-ups under way at a time; one that has hung for a second no longer counts.
+LOOK_UPS_AT_ONCE = 64
+
+
+class Address:
+    """An IP address that can be a node's: 4 or 16 bytes in network order.
+
+    `scope` is the interface index of a link-local IPv6 address, else 0.
+    """
+
+    __slots__ = ("packed", "scope")
+
+    def __init__(self, packed: bytes, scope: int = 0) -> None:
+        if packed[:12] == b"\0" * 10 + b"\xff\xff":
+            packed = packed[12:]  # IPv4-mapped: on the wire it is IPv4
+        self.packed = packed
+        self.scope = scope
+
+    @property
+    def family(self) -> int:
+        """AF_INET or AF_INET6."""
+        return _socket.AF_INET if len(self.packed) == 4 else _socket.AF_INET6
+
+    @property
+    def link_local(self) -> bool:
+        """Whether it means nothing without its interface."""
+        return self.packed[0] == 0xFE and self.packed[1] & 0xC0 == 0x80 and len(self.packed) == 16
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Address):
+            return NotImplemented
+        return self.packed == other.packed and self.scope == other.scope
+
+    def __hash__(self) -> int:
+        return hash((self.packed, self.scope))
+
+    def __str__(self) -> str:
+        host = _socket.inet_ntop(self.family, self.packed)
+        if not self.scope:
+            return host
+        try:
+            return f"{host}%{_socket.if_indextoname(self.scope)}"
+        except OSError:  # the interface went away
+            return f"{host}%{self.scope}"
+
+    def __repr__(self) -> str:
+        return f"Address({str(self)!r})"
+
+
+class LookUpError(Exception):
+    """A name without a usable address; `permanent` if asking again cannot help."""
+
+    def __init__(self, text: str, permanent: bool = False) -> None:
+        super().__init__(text)
+        self.permanent = permanent
+
+
+def why_unusable(address: Address) -> str:
+    """Why no datagram of a node can come from this address; "" if one can."""
+    first = address.packed[0]
+    if address.family == _socket.AF_INET:
+        if first == 0 or first >= 224:
+            return "not an address that a node can have"
+    elif first == 0xFF or address.packed == bytes(16):
+        return "not an address that a node can have"
+    elif address.link_local and not address.scope:
+        return "a link-local address needs its interface, as in fe80::1%eth0"
+    return ""
+
+
+def _ask(name: str, family: int, flags: int) -> list[Address]:
+    try:
+        host = name.encode("ascii")
+    except UnicodeEncodeError:
+        raise LookUpError("neither a host name nor an IP address", True) from None
+    if not host or b"\0" in host or len(host) > 1024:
+        raise LookUpError("neither a host name nor an IP address", True)
+    # As bytes: for a str the C function imports the IDNA codec, which takes 10 ms.
+    answers = _socket.getaddrinfo(host, None, family, _socket.SOCK_DGRAM, 0, flags)
+    found: list[Address] = []
+    for answer_family, _, _, _, peer in answers:
+        host_name = str(peer[0]).partition("%")[0]
+        scope = int(peer[3]) if len(peer) == 4 else 0
+        address = Address(_socket.inet_pton(answer_family, host_name), scope)
+        if address not in found:
+            found.append(address)
+    return found
+
+
+def _usable(found: list[Address], permanent: bool) -> list[Address]:
+    """Those that a node can have; LookUpError if there is none."""
+    usable = [address for address in found if not why_unusable(address)]
+    if not usable:
+        shown = ", ".join(str(address) for address in found)
+        raise LookUpError(f"{shown}: {why_unusable(found[0])}", permanent)
+    return usable
+
+
+def literal(name: str, family: int) -> list[Address] | None:
+    """The address that this literal is, or None if it may be a name. Never blocks.
+
+    `family` is one of FAMILIES' values. Raises LookUpError if it is an address, but
+    not of that family or not one that a node can have.
+    """
+    try:
+        found = _ask(name, _socket.AF_UNSPEC, _socket.AI_NUMERICHOST)
+    except _socket.gaierror:
+        return None
+    if family not in (_socket.AF_UNSPEC, found[0].family):
+        other = "ipv6" if family == _socket.AF_INET6 else "ipv4"
+        raise LookUpError(f"not an {other} address", True)
+    return _usable(found, True)
+
+
+def look_up(name: str, family: int) -> list[Address]:
+    """All addresses of a name or literal in that family (AF_UNSPEC: both).
+
+    May block for as long as the name service does. Raises LookUpError.
+    """
+    found = literal(name, family)
+    if found is not None:
+        return found
+    try:
+        found = _ask(name, family, 0)
+    except _socket.gaierror as error:
+        raise LookUpError(str(error.args[-1])) from None
+    except OSError as error:
+        raise LookUpError(str(error.strerror)) from None
+    return _usable(found, False)
+
+
+class _Pending:
+    """A name that has no address yet."""
+
+    __slots__ = ("asked_at", "delay", "due", "running")
+
+    def __init__(self, now: float) -> None:
+        self.due = now
+        self.delay = RETRY_FIRST
+        self.running = False
+        self.asked_at = 0.0
+
+
+class Resolver:
+    """Looks names up in threads until each has an address.
+
+    Drive it from a loop: call `step`, wait until `fd` can be read or `next_due` is
+    reached, call `step` again. Nothing here blocks. Threads that hang in a look-up are
+    left behind; they do not keep the program alive.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        family: int,
+        retry_last: float = RETRY_LAST,
+        ask: Callable[[str, int], list[Address]] = look_up,
+    ) -> None:
+        self._family = family
+        self._retry_last = max(retry_last, RETRY_FIRST)
+        self._ask = ask
+        now = time.monotonic()
+        self._pending = {name: _Pending(now) for name in names}
+        self._answers: list[tuple[str, list[Address] | LookUpError]] = []
+        self._lock = _thread.allocate_lock()
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    @property
+    def fd(self) -> int:
+        """Can be read when an answer came: for poll, not for reading."""
+        return self._read
+
+    @property
+    def unresolved(self) -> list[str]:
+        """The names without an address so far."""
+        return list(self._pending)
+
+    @property
+    def next_due(self) -> float | None:
+        """When `step` wants to be called (time.monotonic); None: not before an answer."""
+        crowded = self._young(time.monotonic()) >= LOOK_UPS_AT_ONCE
+        times = [pending.due for pending in self._pending.values() if not pending.running]
+        if crowded:  # room comes when the oldest of the young is a second old, or answers
+            return time.monotonic() + 0.1 if times else None
+        return min(times, default=None)
+
+    def _young(self, now: float) -> int:
+        return sum(p.running and now - p.asked_at < 1.0 for p in self._pending.values())
+
+    def step(self) -> list[tuple[str, list[Address] | LookUpError]]:
+        """Start look-ups that are due; the answers that came since the last call."""
+        try:
+            while os.read(self._read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        with self._lock:
+            answers, self._answers = self._answers, []
+        now = time.monotonic()
+        for name, answer in answers:
+            if isinstance(answer, LookUpError) and not answer.permanent:
+                pending = self._pending[name]
+                pending.running = False
+                pending.due = now + pending.delay
+                pending.delay = min(2 * pending.delay, self._retry_last)
+            else:
+                del self._pending[name]
+        room = LOOK_UPS_AT_ONCE - self._young(now)
+        for name, pending in self._pending.items():
+            if room > 0 and not pending.running and pending.due <= now:
+                try:
+                    _thread.start_new_thread(self._run, (name,))
+                except RuntimeError:  # no thread to be had at the moment
+                    pending.due = now + 1.0
+                    continue
+                pending.running = True
+                pending.asked_at = now
+                room -= 1
+        return answers
+
+    def _run(self, name: str) -> None:
+        answer: list[Address] | LookUpError
+        try:
+            answer = self._ask(name, self._family)
+        except LookUpError as error:
+            answer = error
+        except Exception as error:  # whatever a name service module may raise
+            answer = LookUpError(f"{type(error).__name__}: {error}")
+        with self._lock:
+            self._answers.append((name, answer))
+            if self._write >= 0:
+                try:
+                    os.write(self._write, b".")
+                except BlockingIOError:
+                    pass  # the pipe is full, so it can be read: that is all it is for
+
+    def close(self) -> None:
+        """Give the descriptors back. Look-ups under way end unheard."""
+        with self._lock:
+            os.close(self._read)
+            os.close(self._write)
+            self._write = -1

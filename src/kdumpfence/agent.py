@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""fence_kdump: the fence agent. Exit status 0 = the node is in its crash kernel.
+
+The actions, and the loop that waits. What is believed is decided in `watch`, how the
+port is heard in `listening`; this file only moves things between them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import _socket
+
+from kdumpfence import signals, wire
+from kdumpfence._version import __version__
+from kdumpfence.addresses import FAMILIES, Address, LookUpError, Resolver, literal, look_up
+from kdumpfence.listening import Listening, PortError
+from kdumpfence.options import (
+    AGENT_OPTIONS,
+    MOST_STDIN,
+    AgentOptions,
+    OptionError,
+    UsageError,
+    agent_from_argv,
+    agent_from_stdin,
+    usage,
+)
+from kdumpfence.report import Report, write
+from kdumpfence.watch import Watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROGRAM = "fence_kdump"
+
+#: After a look at the census sockets they rest for so long, so that a flood costs a few
+#: per cent of one processor at most. Seconds; the proof sockets never rest.
+CENSUS_REST = 0.005
+
+YES, NO = 0, 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the agent; the exit status. Without arguments, options come from stdin."""
+    arguments = sys.argv[1:] if argv is None else argv
+    started = time.monotonic()
+    report = Report(PROGRAM)
+    signals.install()
+    try:
+        try:
+            if arguments:
+                options = agent_from_argv(arguments)
+            else:
+                options = agent_from_stdin(_read_stdin())
+        except OptionError as error:
+            report.error(str(error))
+            if isinstance(error, UsageError):
+                write(2, usage(PROGRAM, "", AGENT_OPTIONS).encode())
+            return NO
+        report.verbose = options.verbose
+        return _run(options, report, started)
+    except signals.Ended as signal:
+        report.error(f"ended by {signal} before the node was heard")
+        return NO
+    except MemoryError:
+        report.error("out of memory")
+        return NO
+
+
+def script() -> None:
+    """The program. Leaves at once: look-ups that hang must not delay the answer."""
+    os._exit(main())
+
+
+def _read_stdin() -> bytes:
+    data = b""
+    while len(data) <= MOST_STDIN:
+        try:
+            part = os.read(0, 65536)
+        except OSError as error:
+            raise OptionError(f"stdin: {error.strerror}") from None
+        if not part:
+            break
+        data += part
+    return data
+
+
+def _run(options: AgentOptions, report: Report, started: float) -> int:
+    report.debug(
+        f"kdumpfence {__version__}, {wire.IMPLEMENTATION} core"
+        + (f" ({wire.FALLBACK_REASON})" if wire.FALLBACK_REASON else ""),
+        level=2,
+    )
+    report.debug(
+        f"action={options.action} nodename={','.join(options.names)} ipport={options.ipport} "
+        f"family={options.family} timeout={options.timeout} verbose={options.verbose}",
+        level=1,
+    )
+    if options.action == "help":
+        write(1, usage(PROGRAM, "", AGENT_OPTIONS).encode())
+        return YES
+    if options.action == "version":
+        write(1, f"{PROGRAM} {__version__} (kdumpfence, {wire.IMPLEMENTATION} core)\n".encode())
+        return YES
+    if options.action == "metadata":
+        from kdumpfence.metadata import METADATA
+
+        _write_all(1, METADATA.encode())
+        return YES
+    if options.action == "validate-all":
+        return _validate(options, report)
+    if options.action in ("monitor", "status"):
+        return _monitor(report)
+    return _off(options, report, started)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Nobody waits for a fencing here, so this may block, unlike `report.write`."""
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except OSError:
+        pass
+
+
+def _families(options: AgentOptions) -> tuple[int, ...]:
+    family = FAMILIES[options.family]
+    return (_socket.AF_INET, _socket.AF_INET6) if family == _socket.AF_UNSPEC else (family,)
+
+
+def _monitor(report: Report) -> int:
+    from kdumpfence.crashkernel import CrashKernel
+
+    state = CrashKernel()
+    for line in state.lines:
+        if state.ready:
+            report.debug(line)
+        else:
+            report.error(line)
+    return YES if state.ready else NO
+
+
+def _validate(options: AgentOptions, report: Report) -> int:
+    """Everything that can be known without a crash: the options were checked before."""
+    good = True
+    found: dict[Address, str] = {}
+    for name in options.names:
+        try:
+            addresses = look_up(name, FAMILIES[options.family])
+        except LookUpError as error:
+            report.error(f"node '{name}': {error}")
+            good = False
+            continue
+        report.debug(f"'{name}' is {_join(addresses)}")
+        found.update(dict.fromkeys(addresses, name))
+    for address, name in found.items():
+        if _is_local(address):
+            report.error(f"node '{name}': {address} is an address of this machine")
+            good = False
+    try:
+        listening = Listening(options.ipport, _families(options))
+    except PortError as error:
+        report.error(str(error))
+        return NO
+    if not listening.raw:
+        report.debug("no right to open raw sockets: other programs on the port are in the way")
+    if listening.obstacle:
+        report.error(listening.obstacle)
+        good = False
+    listening.close()
+    return YES if good else NO
+
+
+def _is_local(address: Address) -> bool:
+    """Whether this machine has that address: what comes from it is no proof of a crash."""
+    host = _socket.inet_ntop(address.family, address.packed)
+    if address.family == _socket.AF_INET and address.packed[0] == 127:
+        return False  # loopback is how one tries the agent out
+    try:
+        sock = _socket.socket(address.family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        sock.bind((host, 0) if address.family == _socket.AF_INET else (host, 0, 0, address.scope))
+        return address.packed != b"\0" * 15 + b"\1"
+    except OSError:
+        return False
+    finally:
+        sock.close()
+
+
+def _join(addresses: Sequence[Address]) -> str:
+    return ", ".join(str(address) for address in addresses)
+
+
+# ------------------------------------------------------------------ the action off
+
+
+class _Wait:
+    """One wait for one node: sockets, name service and decision, wired together."""
+
+    def __init__(self, options: AgentOptions, report: Report) -> None:
+        self.report = report
+        self.family = FAMILIES[options.family]
+        self.watch = Watch(options.names)
+        self.complained: set[str] = set()
+        self.listening = Listening(options.ipport, _families(options))
+        names = []
+        try:
+            for name in options.names:
+                try:
+                    addresses = literal(name, self.family)
+                except LookUpError as error:
+                    self._failed(name, error)
+                    continue
+                if addresses is None:
+                    names.append(name)
+                else:
+                    self._resolved(name, addresses)
+            self.resolver = Resolver(names, self.family)
+        except BaseException:
+            self.listening.close()
+            raise
+
+    def close(self) -> None:
+        self.listening.close()
+        self.resolver.close()
+
+    def _failed(self, name: str, error: LookUpError) -> None:
+        if name not in self.complained:
+            self.complained.add(name)
+            again = "" if error.permanent else "; will try again"
+            self.report.error(f"node '{name}': {error}{again}")
+        if error.permanent:
+            self.watch.unresolvable(name)
+
+    def _resolved(self, name: str, addresses: list[Address]) -> None:
+        self.report.debug(f"'{name}' is {_join(addresses)}", level=1)
+        strangers = self.listening.strangers
+        new = self.watch.resolved(
+            name, addresses, lambda a: strangers.find(a.packed, a.scope) is not None
+        )
+        self.listening.add(new)
+
+    def _names(self) -> None:
+        """Take what the name service said."""
+        for name, answer in self.resolver.step():
+            if isinstance(answer, LookUpError):
+                self._failed(name, answer)
+            else:
+                self._resolved(name, answer)
+
+    def _heard(self, arrivals: list[wire.Arrival]) -> None:
+        for arrival in arrivals:
+            self.watch.heard(Address(arrival.packed, arrival.scope), arrival.message)
+
+    def until(self, deadline: float) -> bool:
+        """Wait for the proof until `deadline` (time.monotonic)."""
+        listening, watch = self.listening, self.watch
+        rested = 0.0
+        while True:
+            self._names()
+            listening.retry()
+            now = time.monotonic()
+            wake = [self.resolver.fd]
+            waits = [deadline, self.resolver.next_due, listening.next_try]
+            if now >= rested:
+                wake += listening.census_fds
+            else:
+                waits.append(rested)
+            if watch.proof is None:
+                until = min(moment for moment in waits if moment is not None)
+                self._heard(listening.proof.receive(round(until * 1e9), wake))
+            if watch.proof is None and time.monotonic() >= rested:
+                self._heard(listening.census.take())
+                rested = time.monotonic() + CENSUS_REST
+            if watch.proof is not None:
+                return True
+            if time.monotonic() >= deadline or not watch.can_succeed:
+                # What lay in the queues at the deadline came in time.
+                self._heard(listening.proof.receive(0))
+                self._heard(listening.census.take(batches=256))
+                self._names()
+                return watch.proof is not None
+
+
+def _off(options: AgentOptions, report: Report, started: float) -> int:
+    deadline = started + options.timeout
+    shown = ",".join(options.names)
+    try:
+        wait = _Wait(options, report)
+    except PortError as error:
+        report.error(str(error))
+        return NO
+    try:
+        report.debug(
+            f"waiting for a message from '{shown}' to port {options.ipport}"
+            f" for {options.timeout} seconds"
+            + ("" if wait.listening.raw else " (without raw sockets)")
+        )
+        obstacle = wait.listening.obstacle
+        if obstacle:
+            report.error(obstacle)
+        heard = wait.until(deadline)
+        if heard:
+            report.debug(f"received a valid message from '{shown}' ({wait.watch.proof})")
+        else:
+            _explain(wait, shown, time.monotonic() - started, report)
+        return YES if heard else NO
+    finally:
+        wait.close()
+
+
+def _explain(wait: _Wait, shown: str, waited: float, report: Report) -> None:
+    """Why there is no proof: what an administrator would have to find out otherwise."""
+    report.debug(f"no message from '{shown}' within {waited:.0f} seconds")
+    counts = wait.listening.counts
+    rejected = ", ".join(f"{counts[reason]} {reason}" for reason in counts if counts[reason])
+    report.debug(f"datagrams to the port: {rejected or 'none'}")
+    strangers = [Address(packed, scope) for packed, scope in wait.listening.strangers]
+    if strangers:
+        more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
+        report.error(
+            f"valid messages came from {_join(strangers[:5])}{more}: not an address of '{shown}'"
+        )
+    unresolved = [name for name, addresses in wait.watch.names.items() if not addresses]
+    if unresolved:
+        report.error(f"without an address to the end: {', '.join(unresolved)}")
+    if wait.listening.obstacle:
+        report.error(wait.listening.obstacle)
+
+
+if __name__ == "__main__":
+    script()

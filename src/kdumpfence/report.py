@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the programs say: ``[debug]: ...`` on stdout, ``[error]: ...`` on stderr, and both
+to syslog (facility daemon) under the program's name, as the stock programs do.
+
+Saying something must never hold up a fencing: a pipe that nobody reads, a full disk or
+a syslog daemon that hangs costs the line, not the time. Hence no print, no syslog(3).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+import _socket
+
+_SYSLOG = "/dev/log"
+_DAEMON_INFO = 30
+_DAEMON_ERROR = 27
+
+#: Bytes; a pipe that can be written to at all takes as much without blocking.
+_MOST = 4096
+
+
+def one_line(text: str) -> str:
+    """`text` with everything escaped that could break a line or a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+                   for c in text)  # fmt: skip
+
+
+def write(fd: int, data: bytes) -> None:
+    """Write to a descriptor that may be closed or full; then it is lost."""
+    poller = select.poll()
+    try:
+        poller.register(fd, select.POLLOUT)
+        for start in range(0, len(data), _MOST):
+            if not poller.poll(0):
+                return
+            os.write(fd, data[start : start + _MOST])
+    except (OSError, ValueError):
+        pass
+
+
+class Report:
+    """Where the lines of one program go; `verbose` is its -v level."""
+
+    def __init__(self, program: str, verbose: int = 0) -> None:
+        self.program = program
+        self.verbose = verbose
+
+    def debug(self, text: str, level: int = 0) -> None:
+        """Progress, told from this -v level on."""
+        if self.verbose >= level:
+            self._say(1, "debug", text, _DAEMON_INFO)
+
+    def error(self, text: str) -> None:
+        """What went wrong."""
+        self._say(2, "error", text, _DAEMON_ERROR)
+
+    def _say(self, fd: int, kind: str, text: str, priority: int) -> None:
+        line = one_line(text)[:_MOST - 64]
+        write(fd, f"[{kind}]: {line}\n".encode("utf-8", "backslashreplace")[:_MOST])
+        stamp = time.strftime("%b %e %H:%M:%S")
+        record = f"<{priority}>{stamp} {self.program}[{os.getpid()}]: {line}\n"
+        try:
+            sock = _socket.socket(
+                _socket.AF_UNIX,
+                _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK,
+            )
+        except OSError:
+            return
+        try:
+            sock.connect(_SYSLOG)
+            sock.send(record.encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass
+        finally:
+            sock.close()

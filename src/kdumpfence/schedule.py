@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The sender's decision: who is sent the next message when, and when it is enough.
+
+A plain object without sockets or clock: it is told what left and what failed and at what
+time (seconds of any monotonic clock), and answers what is due. Everything about the
+rhythm of the messages must live here, in this file.
+
+A message counts when it left this machine. One that the kernel took and then could not
+deliver to the link (no answer to ARP, say) did not leave: `lost` takes it back.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+#: Without a count, that many messages come EARLY_GAP apart before the interval begins:
+#: a lost datagram then costs the cluster a second, not ten.
+EARLY_MESSAGES = 10
+EARLY_GAP = 1.0
+
+#: What could not be sent is tried again after RETRY_FIRST seconds, and when that has
+#: not helped for RETRY_PATIENCE seconds, after RETRY_LAST (the interval if it is shorter).
+RETRY_FIRST = 0.1
+RETRY_PATIENCE = 60.0
+RETRY_LAST = 1.0
+
+
+class Destination:
+    """One address of a node, and how far its messages are."""
+
+    __slots__ = ("due", "failing_since", "key", "left", "node")
+
+    def __init__(self, key: Hashable, node: str, due: float) -> None:
+        self.key = key
+        self.node = node
+        self.due = due
+        #: Messages that left.
+        self.left = 0
+        self.failing_since: float | None = None
+
+
+class Schedule:
+    """When to send to whom: `count` messages (0: without end), `interval` seconds apart."""
+
+    def __init__(self, nodes: tuple[str, ...], count: int, interval: float, now: float) -> None:
+        self.nodes = nodes
+        self.count = count
+        self.interval = interval
+        #: A node that was not reached by then is given up (only with a count).
+        self.patience_ends = now + count * interval
+        self.destinations: dict[Hashable, Destination] = {}
+
+    def add(self, key: Hashable, node: str, now: float) -> bool:
+        """A node has this address; whether it is a new one. It is due at once."""
+        if key in self.destinations:
+            return False
+        self.destinations[key] = Destination(key, node, now)
+        return True
+
+    def _done(self, destination: Destination) -> bool:
+        return bool(self.count) and destination.left >= self.count
+
+    def due(self, now: float) -> list[Destination]:
+        """Who is to be sent a message now."""
+        return [d for d in self.destinations.values() if d.due <= now and not self._done(d)]
+
+    def left(self, destination: Destination, now: float) -> None:
+        """A message left for there."""
+        destination.left += 1
+        destination.failing_since = None
+        gap = self.interval
+        if not self.count and destination.left <= EARLY_MESSAGES:
+            gap = min(gap, EARLY_GAP)
+        # Counted from when it was due, so that the rhythm does not drift; but what
+        # could not be sent in time is not made up for.
+        destination.due = max(destination.due + gap, now + gap / 2)
+
+    def failed(self, destination: Destination, now: float) -> None:
+        """No message could leave for there."""
+        if destination.failing_since is None:
+            destination.failing_since = now
+        gap = RETRY_FIRST
+        if now - destination.failing_since >= RETRY_PATIENCE:
+            gap = min(RETRY_LAST, self.interval)
+        destination.due = now + gap
+
+    def lost(self, key: Hashable, now: float) -> Destination | None:
+        """A message that seemed to have left did not; None if nothing is known of it."""
+        destination = self.destinations.get(key)
+        if destination is None or destination.left == 0:
+            return None
+        destination.left -= 1
+        destination.due = min(destination.due, now + min(RETRY_LAST, self.interval))
+        return destination
+
+    @property
+    def reached(self) -> set[str]:
+        """The nodes that a message left for."""
+        return {d.node for d in self.destinations.values() if d.left}
+
+    def next_due(self) -> float | None:
+        """When something is to be done next; None: only when an address is added."""
+        times = [d.due for d in self.destinations.values() if not self._done(d)]
+        if self.count:
+            times.append(self.patience_ends)
+        return min(times, default=None)
+
+    def finished(self, now: float) -> bool:
+        """Whether every node has had its messages, or need not be waited for any more.
+
+        With a count: a node that was ever reached is owed all its messages, at each
+        address that was reached; one that never was is waited for until `patience_ends`.
+        """
+        if not self.count:
+            return False
+        if any(0 < d.left < self.count for d in self.destinations.values()):
+            return False
+        return now >= self.patience_ends or self.reached == set(self.nodes)

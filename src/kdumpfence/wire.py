@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one door to the core: compiled if there is one, else pure Python.
+
+Only this file knows that there are two. ``KDUMPFENCE_PURE=1`` in the environment
+chooses the pure one; so does, silently but for `FALLBACK_REASON`, a compiled one
+that cannot be imported. The interface is documented in `kdumpfence._purewire`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+
+#: Registered by nobody and used by everybody in this field; /etc/services has no name for it.
+PORT = 7410
+MAGIC = 0x1B302A40
+VERSION = 1
+MESSAGE_SIZE = 8
+
+#: Why the compiled core is not in use although nobody asked for that; else "".
+FALLBACK_REASON = ""
+
+if TYPE_CHECKING or os.environ.get("KDUMPFENCE_PURE", "0") not in ("", "0"):
+    from kdumpfence import _purewire as core
+else:
+    try:
+        from kdumpfence import _kdumpwire as core
+    except ImportError as error:
+        FALLBACK_REASON = str(error)
+        from kdumpfence import _purewire as core
+
+#: "compiled" or "pure"
+IMPLEMENTATION: str = core.IMPLEMENTATION
+REASONS = core.REASONS
+
+Arrival = core.Arrival
+Message = core.Message
+Receiver = core.Receiver
+Rejected = core.Rejected
+Sources = core.Sources
+Transmitter = core.Transmitter
+decode = core.decode
+encode = core.encode
+validate = core.validate
+
+#: The message of this machine, in its own byte order as the stock programs send it.
+OWN_MESSAGE = encode(sys.byteorder)

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""End-to-end tests beside the stock programs.
+
+Everything here runs the installed console scripts as real processes on real sockets, on
+loopback only, next to ClusterLabs' fence_kdump and fence_kdump_send: first to prove that both
+understand each other, then to show, fault by fault, what the stock programs do wrong and ours
+do not. Nothing here imports kdumpfence: a test that needs a function of the product belongs
+in another folder.
+
+    stock.py      gets the stock programs and the metadata schema
+    programs.py   the programs under test, and one started process of them
+    nodes.py      the other side of the wire: plain sockets that play a cluster node
+    conftest.py   fixtures, and the one place that decides between skip and fail
+"""

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What one test plays with: a port, nodes, receivers and started programs."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from .nodes import Node, Receiver, unused_port
+from .programs import Process, Programs, with_files
+
+#: Ask for what a test cannot do without: `need(condition, what is amiss)`.
+Need = Callable[[bool, str], None]
+
+#: Mark a test that sends packets made by hand, or lays private files over the machine's.
+needs_root = pytest.mark.usefixtures("root")
+
+
+class Lab:
+    """The props of one test; whatever it started or opened ends with the test."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.folder = folder
+        self.port = unused_port()
+        self._stack = stack
+        self._hosts = folder / "hosts"
+
+    def node(self, address: str) -> Node:
+        """Open a node that can send to the agents."""
+        node = Node(address)
+        self._stack.callback(node.close)
+        return node
+
+    def receiver(self, address: str, port: int | None = None) -> Receiver:
+        """Open a program that holds the port (or another) here: a sender's destination."""
+        receiver = Receiver(address, self.port if port is None else port)
+        self._stack.callback(receiver.close)
+        return receiver
+
+    def _file(self) -> IO[bytes]:
+        return self._stack.enter_context(tempfile.TemporaryFile(buffering=0))
+
+    def start(
+        self, programs: Programs, program: Path, argv: Sequence[str], stdin: bytes = b""
+    ) -> Process:
+        """Start `program`, one of the two in `programs`, with exactly this command line."""
+        files = (self._file(), self._file(), self._file())
+        files[0].write(stdin)
+        files[0].seek(0)
+        command = [*programs.wrapper, str(program), *argv]
+        process = Process(programs, command, self.folder, files)
+        self._stack.callback(process.stop)
+        return process
+
+    def start_agent(
+        self, programs: Programs, nodes: str, *options: str, timeout: int = 30
+    ) -> Process:
+        """Start an agent on the port for these comma-separated nodes."""
+        argv = ["-n", nodes, "-p", str(self.port), "-t", str(timeout), *options]
+        return self.start(programs, programs.agent, argv)
+
+    def agent(self, programs: Programs, nodes: str, *options: str, timeout: int = 30) -> Process:
+        """Start an agent and wait until it listens."""
+        agent = self.start_agent(programs, nodes, *options, timeout=timeout)
+        assert agent.listens(self.port), f"ended before it listened: {agent}"
+        return agent
+
+    def sender(self, programs: Programs, *argv: str) -> Process:
+        """Start a sender on the port with these options and nodes."""
+        return self.start(programs, programs.sender, ["-p", str(self.port), *argv])
+
+    def know_names(self, hosts: str) -> None:
+        """Write the private /etc/hosts; programs of with_names() see it at once."""
+        self._hosts.write_text(hosts)
+
+    def with_names(self, programs: Programs, hosts: str) -> Programs:
+        """Give the programs a private /etc/hosts, and no name server to ask."""
+        self.know_names(hosts)
+        switch = self.folder / "nsswitch.conf"
+        switch.write_text("hosts: files\n")
+        return programs.through(
+            *with_files({"/etc/hosts": self._hosts, "/etc/nsswitch.conf": switch})
+        )

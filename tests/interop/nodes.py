@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The other side of the wire: plain sockets that play cluster nodes, and packets made by hand.
+
+Every address of 127.0.0.0/8 is ours to send from, so each node is a socket bound to one of
+them; on IPv6 loopback has ::1 only, and IPV6_FREEBIND lets a socket send from any other address.
+Nothing here knows the product: the bytes are written out once more, on purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import random
+import select
+import socket
+import struct
+import sys
+import time
+
+MAGIC, VERSION = 0x1B302A40, 1
+MESSAGE = struct.pack("=II", MAGIC, VERSION)  # as a node of this machine's byte order sends it
+FOREIGN_MESSAGE = struct.pack(">II" if sys.byteorder == "little" else "<II", MAGIC, VERSION)
+
+AGENT_4, AGENT_6 = "127.0.0.1", "::1"  # where the agents of these tests are to be reached
+
+_IPV6_FREEBIND = 78  # linux/in6.h; the socket module does not have it
+
+
+def is_ipv6(address: str) -> bool:
+    """Whether this numeric address is one of IPv6."""
+    return ipaddress.ip_address(address).version == 6
+
+
+def agent_address(node: str) -> str:
+    """Return the address at which a node with this address reaches the agents."""
+    return AGENT_6 if is_ipv6(node) else AGENT_4
+
+
+def unused_port() -> int:
+    """Return a UDP port that nothing holds, from below the kernel's automatic ones."""
+    while True:
+        port = random.randrange(20000, 32000)  # noqa: S311 (no secret)
+        with contextlib.suppress(OSError):
+            for wildcard in ("0.0.0.0", "::"):
+                Receiver(wildcard, port).close()
+            return port
+
+
+class UdpSocket:
+    """A UDP socket of one family, bound to this address and port."""
+
+    def __init__(self, address: str, port: int) -> None:
+        ipv6 = is_ipv6(address)
+        self.address = address
+        self.socket = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
+        if ipv6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            self.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        try:
+            self.socket.bind((address, port))
+        except OSError:
+            self.socket.close()
+            raise
+
+    def close(self) -> None:
+        """Give the address and port back."""
+        self.socket.close()
+
+
+class Node(UdpSocket):
+    """A node in its crash kernel: sends datagrams to the agents from its own address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, 0)
+
+    def says(self, datagram: bytes, port: int) -> None:
+        """Send one datagram to the agents' host."""
+        self.socket.sendto(datagram, (agent_address(self.address), port))
+
+
+class Receiver(UdpSocket):
+    """A plain UDP program that holds a port, without SO_REUSEADDR."""
+
+    def hears(self, seconds: float) -> bytes | None:
+        """Return the next datagram, or None if none comes within this many seconds."""
+        ready, _, _ = select.select([self.socket], [], [], seconds)
+        return self.socket.recv(2048) if ready else None
+
+    def hears_for(self, seconds: float) -> list[bytes]:
+        """Return all datagrams that arrive within this many seconds."""
+        end, heard = time.monotonic() + seconds, []
+        while (left := end - time.monotonic()) > 0:
+            datagram = self.hears(left)
+            if datagram is not None:
+                heard.append(datagram)
+        return heard
+
+
+def _checksum(data: bytes) -> int:
+    """Return the Internet checksum of RFC 1071, over an even number of bytes or padded to one."""
+    data += b"\0" * (len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def send_raw(
+    node: str,
+    port: int,
+    payload: bytes,
+    *,
+    udp_length: int | None = None,
+    checksum: int | None = None,
+    checksum_xor: int = 0,
+) -> None:
+    """Send a UDP packet made by hand from `node` to the agents; needs CAP_NET_RAW.
+
+    `udp_length` is what the length field claims (default: the truth, 8 + payload). The
+    checksum is computed over what the length covers; `checksum` replaces it and
+    `checksum_xor` falsifies it.
+    """
+    agent = agent_address(node)
+    family = socket.AF_INET6 if is_ipv6(node) else socket.AF_INET
+    length = 8 + len(payload) if udp_length is None else udp_length
+    ports_and_length = struct.pack("!3H", 5555, port, length)
+    if checksum is None:
+        addresses = socket.inet_pton(family, node) + socket.inet_pton(family, agent)
+        covered = (ports_and_length + b"\0\0" + payload)[:length]
+        pseudo = addresses + struct.pack("!HH", socket.IPPROTO_UDP, length)
+        checksum = (_checksum(pseudo + covered) or 0xFFFF) ^ checksum_xor
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+        if family == socket.AF_INET6:
+            raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        raw.bind((node, 0))
+        raw.sendto(ports_and_length + struct.pack("!H", checksum) + payload, (agent, 0))

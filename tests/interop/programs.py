@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The programs under test, and one started process of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO
+
+PATIENCE = 30.0  # seconds for what takes a fraction of one on an idle machine
+
+
+@dataclass(frozen=True)
+class Programs:
+    """An agent and a sender that belong together, and how they are started."""
+
+    name: str
+    agent: Path
+    sender: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()  # a command that execs what follows it
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether these are the ones whose faults are looked for."""
+        return self.name == "stock"
+
+    def through(self, *wrapper: str) -> Programs:
+        """Return the same programs, started through one more command."""
+        return replace(self, wrapper=(*wrapper, *self.wrapper))
+
+
+def ours_on(core: str) -> Programs:
+    """Return the console scripts beside the interpreter, on the "compiled" or the "pure" core."""
+    scripts = Path(sys.executable).parent
+    env = {"KDUMPFENCE_PURE": "1"} if core == "pure" else {}
+    return Programs(f"ours-{core}", scripts / "fence_kdump", scripts / "fence_kdump_send", env)
+
+
+def without_raw_sockets() -> tuple[str, ...]:
+    """Return a command that starts a program without CAP_NET_RAW, which root would have."""
+    if os.geteuid() != 0:
+        return ()
+    return ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
+
+
+def as_nobody() -> tuple[str, ...]:
+    """Return a command that starts a program as the user nobody.
+
+    The one right left, to read any file, is for an interpreter below a closed home folder;
+    it takes no part in what these tests are about.
+    """
+    only = "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"
+    return ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *only)
+
+
+def with_files(files: Mapping[str, Path]) -> tuple[str, ...]:
+    """Return a command that starts a program with other files (or folders) at these paths.
+
+    The others lie over the machine's in a mount namespace of the program's own; writing to
+    one in place changes what a running program sees.
+    """
+    mounts = [str(word) for place, file in files.items() for word in (file, place)]
+    mount = 'while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit 99; shift 2; done'
+    script = f'{mount}; shift; exec "$@"'
+    private = ("unshare", "--mount", "--propagation", "private")
+    return (*private, "sh", "-c", script, "sh", *mounts, "--")
+
+
+def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+    """Wait until the condition holds; return whether it did within this many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+class Process:
+    """A started program. Its output goes to files: no pipe can fill, no thread has to read."""
+
+    def __init__(
+        self,
+        programs: Programs,
+        command: Sequence[str],
+        folder: Path,
+        files: tuple[IO[bytes], IO[bytes], IO[bytes]],
+    ) -> None:
+        self.programs = programs
+        self._files = files
+        env = {name: value for name, value in os.environ.items() if name != "KDUMPFENCE_PURE"}
+        stdin, stdout, stderr = files
+        self._process = subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=folder,
+            env={**env, **programs.env},
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process id; the wrappers are long gone."""
+        return self._process.pid
+
+    @staticmethod
+    def _text(file: IO[bytes]) -> str:
+        return os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace")
+
+    @property
+    def output(self) -> str:
+        """What it wrote to stdout so far."""
+        return self._text(self._files[1])
+
+    @property
+    def errors(self) -> str:
+        """What it wrote to stderr so far."""
+        return self._text(self._files[2])
+
+    def __str__(self) -> str:
+        """Tell all there is to know when a test fails."""
+        return (
+            f"{self.programs.name}: {self._process.args!r} (status {self._process.poll()})\n"
+            f"stdout:\n{self.output}\nstderr:\n{self.errors}"
+        )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def status(self, seconds: float = PATIENCE) -> int:
+        """Wait for its end; return the exit status, or minus the signal's number."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {seconds} s: {self}") from None
+
+    def heard(self, seconds: float = PATIENCE) -> str | None:
+        """Wait for an agent's end; return the address that it heard, None after a no."""
+        if self.status(seconds) != 0:
+            return None
+        line = re.search(
+            r"^\[debug\]: received valid message from '(.+)'$", self.output, re.MULTILINE
+        )
+        assert line is not None, f"a yes that does not say from whom: {self}"
+        return line[1]
+
+    def stop(self) -> None:
+        """Kill it if it still runs, and forget it."""
+        if self.is_running:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+        for file in self._files:
+            file.close()
+
+    def terminate(self) -> None:
+        """Ask it to end, as an administrator or an init system would."""
+        self._process.terminate()
+
+    def is_listening(self, port: int) -> bool:
+        """Whether this agent would hear a message that is sent now.
+
+        Ours say so. The stock one says it too early (before it binds) and does not flush,
+        so for that one it is a bound socket that tells.
+        """
+        if not self.programs.is_stock:
+            return re.search(r"^\[debug\]: waiting for ", self.output, re.MULTILINE) is not None
+        return bool(_sockets_of(self.pid) & _bound_to(port))
+
+    def listens(self, port: int) -> bool:
+        """Wait until this agent listens; return False if it ends instead."""
+        assert until(lambda: self.is_listening(port) or not self.is_running), str(self)
+        return self.is_running
+
+
+def _sockets_of(pid: int) -> set[str]:
+    """Return the inodes of the sockets that a process has open."""
+    inodes = set()
+    try:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            target = os.readlink(descriptor)
+            if target.startswith("socket:["):
+                inodes.add(target[len("socket:[") : -1])
+    except OSError:  # ended, or closed one while we looked
+        pass
+    return inodes
+
+
+def _bound_to(port: int) -> set[str]:
+    """Return the inodes of the UDP sockets that are bound to a port."""
+    inodes = set()
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            columns = line.split()
+            if int(columns[1].rpartition(":")[2], 16) == port:
+                inodes.add(columns[9])
+    return inodes

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Stock and ours understand each other, whoever sends and whoever listens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from .lab import Lab, Need
+from .nodes import MESSAGE, Receiver
+from .programs import Programs
+
+ALL = ("stock", "ours-compiled", "ours-pure")
+DEFAULT_PORT = 7410
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("agents", ALL)
+@pytest.mark.parametrize("senders", ALL)
+def test_the_agent_hears_the_sender(
+    lab: Lab, programs_of: Callable[[str], Programs], senders: str, agents: str, address: str
+) -> None:
+    agent = lab.agent(programs_of(agents), address)
+    sender = lab.sender(programs_of(senders), "-c", "1", address)
+    assert sender.status() == 0, str(sender)
+    assert agent.heard() == address
+
+
+@pytest.mark.parametrize(
+    ("agents", "senders"), [("stock", "ours-pure"), ("ours-compiled", "stock")]
+)
+def test_without_a_port_both_use_7410(
+    lab: Lab, programs_of: Callable[[str], Programs], need: Need, agents: str, senders: str
+) -> None:
+    try:
+        Receiver("0.0.0.0", DEFAULT_PORT).close()
+    except OSError as error:
+        need(False, f"another program holds UDP port {DEFAULT_PORT}: {error}")
+    lab.port = DEFAULT_PORT
+    listening, sending = programs_of(agents), programs_of(senders)
+    agent = lab.start(listening, listening.agent, ["-n", "127.0.0.1", "-t", "30"])
+    assert agent.listens(DEFAULT_PORT), str(agent)
+    assert lab.start(sending, sending.sender, ["-c", "1", "127.0.0.1"]).status() == 0
+    assert agent.heard() == "127.0.0.1"
+
+
+def test_an_agent_whose_node_stays_silent_says_no_when_the_time_is_over(
+    lab: Lab, listener: Programs
+) -> None:
+    agent = lab.agent(listener, "127.0.0.2", timeout=1)
+    assert agent.status() == 1, str(agent)
+    assert "[debug]: timeout after 1 seconds" in agent.output
+
+
+def test_the_sender_sends_as_many_messages_as_asked_for_to_each_node(
+    lab: Lab, programs: Programs
+) -> None:
+    nodes = ["127.0.0.3", "127.0.0.4", "::1"]
+    receivers = [lab.receiver(address) for address in nodes]
+    sender = lab.sender(programs, "-c", "2", "-i", "1", *nodes)
+    assert sender.status() == 0, str(sender)
+    assert [receiver.hears_for(0.2) for receiver in receivers] == [[MESSAGE, MESSAGE]] * 3
+
+
+def test_the_sender_waits_the_interval_between_two_messages(lab: Lab, programs: Programs) -> None:
+    receiver = lab.receiver("127.0.0.3")
+    started = time.monotonic()
+    sender = lab.sender(programs, "-c", "3", "-i", "1", "127.0.0.3")
+    assert sender.status() == 0, str(sender)
+    assert len(receiver.hears_for(0.2)) == 3
+    assert 1.9 < time.monotonic() - started < 6
+
+
+def test_the_sender_goes_on_until_it_is_stopped(lab: Lab, programs: Programs) -> None:
+    receiver = lab.receiver("127.0.0.3")
+    sender = lab.sender(programs, "-i", "1", "127.0.0.3")
+    assert [receiver.hears(5) for _ in range(3)] == [MESSAGE] * 3
+    assert sender.is_running
+    sender.terminate()
+    assert sender.status(5) != 0

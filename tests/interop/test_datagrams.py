@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is a message and what is none, on the wire: the stock agent beside ours.
+
+The agent waits for a node with two addresses. The datagram in question comes from the first;
+where it must not count, a true message then comes from the second, and the agent has to name
+that one as the one it heard.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+import pytest
+
+from .lab import Lab, needs_root
+from .nodes import AGENT_4, FOREIGN_MESSAGE, MAGIC, MESSAGE, VERSION, is_ipv6, send_raw
+from .programs import Process, Programs
+
+FIRST, SECOND = "127.0.0.2", "127.0.0.3"
+FIRST_6, SECOND_6 = "fd00::2", "fd00::3"
+STRANGERS = {FIRST: "127.0.0.9", FIRST_6: "fd00::9"}
+
+both_families = pytest.mark.parametrize(
+    ("node", "second"), [(FIRST, SECOND), (FIRST_6, SECOND_6)], ids=["IPv4", "IPv6"]
+)
+
+NO_WHOLE_VALID_MESSAGE = {
+    "empty": b"",
+    "one byte": MESSAGE[:1],
+    "the magic alone": MESSAGE[:4],
+    "version 0": struct.pack("=II", MAGIC, 0),
+    "version 2": struct.pack("=II", MAGIC, 2),
+    "version 2 with a trailer": struct.pack("=II", MAGIC, 2) + MESSAGE,
+    "a wrong magic": struct.pack("=II", MAGIC + 1, VERSION),
+    "halves exchanged": struct.pack("=II", VERSION, MAGIC),
+    "each half in another byte order": MESSAGE[:4] + FOREIGN_MESSAGE[4:],
+    "a byte before a message": b"\0" + MESSAGE,
+    "zeroes": bytes(8),
+}
+
+
+def hears_only_the_second(
+    lab: Lab, agent: Process, second: str, something_else_happens: Callable[[], object]
+) -> None:
+    """Assert that something else is no yes for the agent, and that it still hears its node."""
+    node = lab.node(second)
+    something_else_happens()
+    time.sleep(0.2)  # a wrong yes would be out by now
+    assert agent.is_running, f"ended before a message came: {agent}"
+    node.says(MESSAGE, lab.port)
+    assert agent.heard() == second
+
+
+@pytest.mark.parametrize("trailer", [0, 1, 56, 1464, 60000])
+def test_a_message_is_heard_with_whatever_follows_its_8_bytes(
+    lab: Lab, listener: Programs, trailer: int
+) -> None:
+    agent = lab.agent(listener, FIRST)
+    lab.node(FIRST).says(MESSAGE + b"\xff" * trailer, lab.port)
+    assert agent.heard() == FIRST
+
+
+@pytest.mark.parametrize("what", NO_WHOLE_VALID_MESSAGE)
+def test_what_is_no_whole_valid_message_is_not_heard(
+    lab: Lab, listener: Programs, what: str
+) -> None:
+    agent = lab.agent(listener, f"{FIRST},{SECOND}")
+    node = lab.node(FIRST)
+    datagram = NO_WHOLE_VALID_MESSAGE[what]
+    hears_only_the_second(lab, agent, SECOND, lambda: node.says(datagram, lab.port))
+
+
+@both_families
+def test_the_right_message_from_a_wrong_address_is_not_heard(
+    lab: Lab, listener: Programs, node: str, second: str
+) -> None:
+    agent = lab.agent(listener, f"{node},{second}")
+    stranger = lab.node(STRANGERS[node])
+    hears_only_the_second(lab, agent, second, lambda: stranger.says(MESSAGE, lab.port))
+
+
+@both_families
+def test_the_right_message_to_a_wrong_port_is_not_heard(
+    lab: Lab, listener: Programs, node: str, second: str
+) -> None:
+    agent = lab.agent(listener, f"{node},{second}")
+    sender = lab.node(node)
+    hears_only_the_second(lab, agent, second, lambda: sender.says(MESSAGE, lab.port + 1))
+
+
+@needs_root
+def test_the_right_message_from_the_port_to_a_wrong_port_is_not_heard(
+    lab: Lab, ours: Programs
+) -> None:
+    agent = lab.agent(ours, f"{FIRST},{SECOND}")
+    sender = lab.receiver(FIRST).socket  # a stock agent's socket would be in its way
+    hears_only_the_second(
+        lab, agent, SECOND, lambda: sender.sendto(MESSAGE, (AGENT_4, lab.port + 1))
+    )
+
+
+def test_a_message_in_a_packet_with_ip_options_is_heard(lab: Lab, listener: Programs) -> None:
+    agent = lab.agent(listener, FIRST)
+    node = lab.node(FIRST)
+    no_operation, end = b"\x01", b"\x00"
+    node.socket.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, no_operation * 7 + end)
+    node.says(MESSAGE, lab.port)
+    assert agent.heard() == FIRST
+
+
+@needs_root
+def test_a_message_behind_an_ipv6_extension_header_is_heard(lab: Lab, listener: Programs) -> None:
+    agent = lab.agent(listener, FIRST_6)
+    node = lab.node(FIRST_6)
+    padding = bytes([0, 0, 1, 4, 0, 0, 0, 0])  # RFC 8200, 4.2: a PadN option of 6 bytes
+    node.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, padding)
+    node.says(MESSAGE, lab.port)
+    assert agent.heard() == FIRST_6
+
+
+# Below: packets made by hand. What the agent has to make of each is what a plain UDP socket,
+# that is, the kernel, makes of it; and that is asserted first.
+
+
+def kernel_delivers(lab: Lab, node: str, **packet: int) -> bytes | None:
+    """Return what a plain UDP program reads of such a packet, None if nothing."""
+    plain = lab.receiver("::" if is_ipv6(node) else "0.0.0.0")
+    send_raw(node, lab.port, MESSAGE, **packet)
+    datagram = plain.hears(0.2)
+    plain.close()
+    return datagram
+
+
+@pytest.mark.parametrize(
+    ("node", "packet"),
+    [
+        pytest.param(FIRST, {}, id="IPv4, all in order"),
+        pytest.param(FIRST, {"checksum": 0}, id="IPv4 without a checksum"),
+        pytest.param(FIRST_6, {}, id="IPv6, all in order"),
+    ],
+)
+@needs_root
+def test_a_message_in_a_packet_made_by_hand_is_heard(
+    lab: Lab, listener: Programs, node: str, packet: dict[str, int]
+) -> None:
+    assert kernel_delivers(lab, node, **packet) == MESSAGE
+    agent = lab.agent(listener, node)
+    send_raw(node, lab.port, MESSAGE, **packet)
+    assert agent.heard() == node
+
+
+DROPPED_OR_CUT: dict[str, tuple[dict[str, int], bytes | None]] = {
+    "length says empty": ({"udp_length": 8}, b""),
+    "length says 4 bytes": ({"udp_length": 12}, MESSAGE[:4]),
+    "wrong checksum": ({"checksum_xor": 0x5555}, None),
+    "length beyond the packet": ({"udp_length": 17}, None),
+    "length below the header's": ({"udp_length": 7}, None),
+}
+
+
+@both_families
+@pytest.mark.parametrize("what", DROPPED_OR_CUT)
+@needs_root
+def test_a_packet_that_the_kernel_drops_or_cuts_is_not_heard(
+    lab: Lab, listener: Programs, node: str, second: str, what: str
+) -> None:
+    packet, delivered = DROPPED_OR_CUT[what]
+    assert kernel_delivers(lab, node, **packet) == delivered
+    agent = lab.agent(listener, f"{node},{second}")
+    hears_only_the_second(lab, agent, second, lambda: send_raw(node, lab.port, MESSAGE, **packet))
+
+
+@pytest.mark.parametrize("what", ["length says empty", "length beyond the packet"])
+@needs_root
+def test_a_cut_packet_without_a_checksum_is_not_heard(
+    lab: Lab, listener: Programs, what: str
+) -> None:
+    packet, delivered = DROPPED_OR_CUT[what]
+    assert kernel_delivers(lab, FIRST, checksum=0, **packet) == delivered
+    agent = lab.agent(listener, f"{FIRST},{SECOND}")
+    hears_only_the_second(
+        lab, agent, SECOND, lambda: send_raw(FIRST, lab.port, MESSAGE, checksum=0, **packet)
+    )
+
+
+@needs_root
+def test_a_packet_without_a_checksum_where_ipv6_demands_one_is_not_heard(
+    lab: Lab, listener: Programs
+) -> None:
+    assert kernel_delivers(lab, FIRST_6, checksum=0) is None
+    agent = lab.agent(listener, f"{FIRST_6},{SECOND_6}")
+    hears_only_the_second(
+        lab, agent, SECOND_6, lambda: send_raw(FIRST_6, lab.port, MESSAGE, checksum=0)
+    )
+
+
+@needs_root
+def test_bytes_behind_the_udp_datagram_in_its_packet_do_not_matter(
+    lab: Lab, listener: Programs
+) -> None:
+    agent = lab.agent(listener, FIRST)
+    send_raw(FIRST, lab.port, MESSAGE + b"padding!", udp_length=8 + len(MESSAGE))
+    assert agent.heard() == FIRST

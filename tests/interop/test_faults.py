@@ -1,0 +1,422 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The stock programs' faults, each shown by them and absent from ours.
+
+Every test runs three times, and what it finds goes through `fault`: the stock programs have to
+show the fault, or the comparison in the README would be a slander, and ours must not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from .lab import Lab, Need, needs_root
+from .nodes import FOREIGN_MESSAGE, MESSAGE, Node, Receiver, send_raw
+from .programs import Process, Programs, until, with_files
+
+NODE, OTHER, STRANGER = "127.0.0.2", "127.0.0.3", "127.0.0.9"
+
+
+def fault(programs: Programs, what: str, shown: bool, evidence: object = "") -> None:
+    """Assert that the stock programs show a fault and ours do not."""
+    if programs.is_stock:
+        assert shown, (
+            f"the stock programs no longer {what}: they were mended; take this off the list "
+            f"of their faults, here and in the README\n{evidence}"
+        )
+    else:
+        assert not shown, f"ours {what}, as the stock programs do\n{evidence}"
+
+
+def agent_ends(agent: Process, node: Node, port: int) -> bool:
+    """Whether the agent has ended; if not, its node sends once more."""
+    if agent.is_running:
+        node.says(MESSAGE, port)
+    return not agent.is_running
+
+
+def hears(lab: Lab, programs: Programs, nodes: str, speaker: str) -> bool:
+    """Whether an agent for these nodes takes a message from this address for a yes."""
+    agent = lab.start_agent(programs, nodes)
+    if agent.listens(lab.port):
+        lab.node(speaker).says(MESSAGE, lab.port)
+        until(lambda: not agent.is_running, 0.5 if programs.is_stock else 5)
+    heard = not agent.is_running and agent.heard() == speaker
+    agent.stop()
+    return heard
+
+
+# What counts as a message.
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, 7])
+def test_a_piece_of_a_message_completed_by_what_a_stranger_sent_before(
+    lab: Lab, listener: Programs, length: int
+) -> None:
+    agent = lab.agent(listener, NODE)
+    node, stranger = lab.node(NODE), lab.node(STRANGER)
+    stranger.says(MESSAGE, lab.port)
+    time.sleep(0.1)
+    node.says(MESSAGE[:length], lab.port)
+    believed = until(lambda: not agent.is_running, 0.4)
+    what = "believe a node that it dumps because of a piece of a message"
+    fault(listener, what, believed and agent.status() == 0, agent)
+    if not believed:
+        node.says(MESSAGE, lab.port)
+        assert agent.heard() == NODE
+
+
+@pytest.mark.parametrize("length", [5, 6, 7])
+def test_a_message_cut_short_where_its_last_bytes_are_zero(
+    lab: Lab, listener: Programs, length: int
+) -> None:
+    agent = lab.agent(listener, NODE)
+    node = lab.node(NODE)
+    node.says(MESSAGE[:length], lab.port)
+    believed = until(lambda: not agent.is_running, 0.4)
+    fault(listener, "take a datagram that was cut short for a whole message", believed, agent)
+    if not believed:
+        node.says(MESSAGE, lab.port)
+        assert agent.heard() == NODE
+
+
+@needs_root
+def test_a_message_cut_short_by_its_udp_length(lab: Lab, listener: Programs) -> None:
+    agent = lab.agent(listener, NODE)
+    send_raw(NODE, lab.port, MESSAGE, udp_length=8 + 7)
+    believed = until(lambda: not agent.is_running, 0.4)
+    fault(listener, "take a datagram that was cut short for a whole message", believed, agent)
+
+
+def test_a_node_of_the_other_byte_order(lab: Lab, listener: Programs) -> None:
+    agent = lab.agent(listener, NODE)
+    lab.node(NODE).says(FOREIGN_MESSAGE, lab.port)
+    heard = until(lambda: not agent.is_running, 5 if not listener.is_stock else 0.4)
+    fault(listener, "not hear a node of the other byte order", not heard, agent)
+    if heard:
+        assert agent.heard() == NODE
+
+
+# Several agents, several addresses.
+
+
+def test_two_nodes_that_crash_together(lab: Lab, listener: Programs) -> None:
+    agents = {
+        NODE: lab.agent(listener, NODE),
+        OTHER: lab.start_agent(listener, OTHER),
+    }
+    second_listens = agents[OTHER].listens(lab.port)
+    what = "die when another agent waits already"
+    fault(listener, what, not second_listens, agents[OTHER])
+    if not second_listens:
+        assert agents[OTHER].status() == -signal.SIGABRT, str(agents[OTHER])
+        return
+    for address in agents:
+        lab.node(address).says(MESSAGE, lab.port)
+    assert {address: agent.heard() for address, agent in agents.items()} == {
+        NODE: NODE,
+        OTHER: OTHER,
+    }
+
+
+@needs_root
+def test_a_port_that_another_program_holds(lab: Lab, programs: Programs) -> None:
+    holder = lab.receiver("0.0.0.0")
+    agent = lab.start_agent(programs, NODE)
+    listens = agent.listens(lab.port)
+    fault(programs, "not listen on a port that another program holds", not listens, agent)
+    if listens:
+        lab.node(NODE).says(MESSAGE, lab.port)
+        assert agent.heard() == NODE
+        assert holder.hears(5) == MESSAGE, "the program that holds the port lost its datagram"
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [(NODE, OTHER), (NODE, "::1"), ("::1", "fd00::2")],
+    ids=["IPv4", "IPv4 and IPv6", "IPv6"],
+)
+@needs_root
+def test_a_name_with_several_addresses(
+    lab: Lab, listener: Programs, addresses: tuple[str, ...]
+) -> None:
+    named = lab.with_names(listener, "".join(f"{address} both\n" for address in addresses))
+    heard = [address for address in addresses if hears(lab, named, "both", address)]
+    assert heard, "not even one of the addresses was heard"
+    fault(listener, "hear a node at one address of its name only", len(heard) == 1, heard)
+
+
+@pytest.mark.parametrize("speaker", [NODE, "::1"])
+def test_a_node_with_an_ipv4_and_an_ipv6_name(lab: Lab, listener: Programs, speaker: str) -> None:
+    deaf = not hears(lab, listener, f"{NODE},::1", speaker)
+    fault(listener, "refuse to mix the two families", deaf)
+
+
+@needs_root
+def test_the_sender_and_a_name_with_two_addresses(lab: Lab, programs: Programs) -> None:
+    named = lab.with_names(programs, f"{NODE} both\n{OTHER} both\n")
+    receivers = [lab.receiver(NODE), lab.receiver(OTHER)]
+    sender = lab.sender(named, "-c", "1", "both")
+    assert sender.status() == 0, str(sender)
+    reached = [receiver.hears(0.3) for receiver in receivers].count(MESSAGE)
+    assert reached >= 1, str(sender)
+    fault(programs, "send to one address of a name only", reached == 1, sender)
+
+
+# Names that fail, at first or for ever.
+
+
+@needs_root
+def test_a_name_that_the_agent_can_look_up_only_later(lab: Lab, listener: Programs) -> None:
+    named = lab.with_names(listener, "")
+    agent = lab.start_agent(named, "late", timeout=15)
+    gave_up = until(lambda: not agent.is_running, 1.0)
+    what = "give up at once when a name cannot be looked up"
+    fault(listener, what, gave_up and agent.status() == 1, agent)
+    if not gave_up:
+        node = lab.node(NODE)
+        lab.know_names(f"{NODE} late\n")
+        assert until(lambda: agent_ends(agent, node, lab.port), 10), str(agent)
+        assert agent.heard() == NODE
+
+
+@needs_root
+def test_a_node_one_of_whose_names_cannot_be_looked_up(lab: Lab, listener: Programs) -> None:
+    named = lab.with_names(listener, f"{NODE} ring0\n")
+    deaf = not hears(lab, named, "ring0,ring1", NODE)
+    fault(listener, "give up on a node when one of its names cannot be looked up", deaf)
+
+
+@needs_root
+def test_a_name_that_the_sender_can_look_up_only_later(lab: Lab, programs: Programs) -> None:
+    named = lab.with_names(programs, f"{NODE} early\n")
+    early, late = lab.receiver(NODE), lab.receiver(OTHER)
+    sender = lab.sender(named, "-i", "1", "late", "early")
+    assert early.hears(10) == MESSAGE, str(sender)
+    lab.know_names(f"{NODE} early\n{OTHER} late\n")
+    reached = late.hears(3 if programs.is_stock else 10) == MESSAGE
+    fault(programs, "drop a name for good that cannot be looked up at first", not reached, sender)
+    assert sender.is_running, str(sender)
+
+
+@needs_root
+def test_no_name_that_the_sender_can_look_up_yet(lab: Lab, programs: Programs) -> None:
+    named = lab.with_names(programs, "")
+    sender = lab.sender(named, "-i", "1", "late")
+    gave_up = until(lambda: not sender.is_running, 1.0)
+    what = "give up at once when no name can be looked up"
+    fault(programs, what, gave_up and sender.status() == 1, sender)
+    if not gave_up:
+        receiver = lab.receiver(NODE)
+        lab.know_names(f"{NODE} late\n")
+        assert receiver.hears(10) == MESSAGE, str(sender)
+
+
+def asking_a_mute_name_server(lab: Lab, programs: Programs) -> tuple[Programs, Receiver]:
+    """Give the programs a name server that never answers; return both."""
+    resolver, switch = lab.folder / "resolv.conf", lab.folder / "nsswitch.conf"
+    resolver.write_text("nameserver 127.0.0.99\noptions timeout:30 attempts:1\n")
+    switch.write_text("hosts: files dns\n")
+    files = {"/etc/resolv.conf": resolver, "/etc/nsswitch.conf": switch}
+    return programs.through(*with_files(files)), lab.receiver("127.0.0.99", 53)
+
+
+@needs_root
+def test_a_sender_whose_look_up_of_another_node_hangs(lab: Lab, programs: Programs) -> None:
+    asking, name_server = asking_a_mute_name_server(lab, programs)
+    receiver = lab.receiver(NODE)
+    sender = lab.sender(asking, "-i", "1", "asked.test", NODE)
+    assert name_server.hears(10) is not None, f"nobody was asked: {sender}"
+    delayed = receiver.hears(2) is None
+    fault(programs, "let a look-up that hangs delay the other nodes", delayed, sender)
+    sender.terminate()
+    assert sender.status(5) != 0
+
+
+@needs_root
+def test_an_agent_whose_look_up_of_another_name_hangs(lab: Lab, listener: Programs) -> None:
+    asking, name_server = asking_a_mute_name_server(lab, listener)
+    agent = lab.start_agent(asking, f"asked.test,{NODE}", timeout=15)
+    assert name_server.hears(10) is not None, f"nobody was asked: {agent}"
+    node = lab.node(NODE)
+    deaf = not until(lambda: agent_ends(agent, node, lab.port), 2)
+    fault(listener, "hear nothing while a look-up hangs", deaf, agent)
+    if not deaf:
+        assert agent.heard() == NODE
+
+
+def test_the_first_seconds_of_a_sender_with_the_default_interval(
+    lab: Lab, programs: Programs
+) -> None:
+    receiver = lab.receiver(NODE)
+    sender = lab.sender(programs, NODE)
+    assert receiver.hears(10) == MESSAGE, str(sender)
+    second = receiver.hears(2.5)
+    fault(programs, "leave a lost first message unrepeated for 10 s", second is None, sender)
+
+
+@needs_root
+def test_a_message_that_could_not_leave_the_machine(
+    lab: Lab, programs: Programs, need: Need
+) -> None:
+    need(bool(shutil.which("ip") and shutil.which("nsenter")), "ip or nsenter is missing")
+    without_network = programs.through("unshare", "--net")  # even its loopback is down
+    sender = lab.sender(without_network, "-c", "1", "-i", "1", "127.0.0.1")
+    counted = until(lambda: not sender.is_running, 2) and sender.status() == 0
+    fault(programs, "count a message that never left the machine", counted, sender)
+    if not counted:
+        inside = ("nsenter", f"--net=/proc/{sender.pid}/ns/net")
+        subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
+        assert sender.status(10) == 0, str(sender)
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("-p", "17416junk"), ("-t", "1s"), ("-p", "17416,17417"), ("-t", "1.9")],
+    ids=" ".join,
+)
+def test_an_agent_given_a_number_with_rubbish_behind_it(
+    lab: Lab, programs: Programs, options: tuple[str, str]
+) -> None:
+    agent = lab.start(programs, programs.agent, ["-n", NODE, "-t", "1", *options])
+    assert agent.status() == 1
+    fault(programs, "take a number with rubbish behind it", not agent.errors, agent)
+    assert options[1] in agent.errors or programs.is_stock, "the error must name what was given"
+
+
+@pytest.mark.parametrize(
+    "options", [("-p", "17416junk"), ("-c", "1x"), ("-i", "1s"), ("-c", "one")], ids=" ".join
+)
+def test_a_sender_given_a_number_with_rubbish_behind_it(
+    lab: Lab, programs: Programs, options: tuple[str, str]
+) -> None:
+    argv = ["-c", "1", "-i", "1", *options, NODE]
+    sender = lab.start(programs, programs.sender, argv)
+    refused = until(lambda: not sender.is_running, 1.5) and sender.status() == 1
+    fault(programs, "take a number with rubbish behind it", not refused, sender)
+    assert options[1] in sender.errors or programs.is_stock, "the error must name what was given"
+
+
+def test_a_list_of_names_longer_than_a_line_buffer_on_stdin(lab: Lab, programs: Programs) -> None:
+    nodes = [f"127.0.1.{number}" for number in range(1, 255)]
+    lines = f"nodename={','.join(nodes)}\nipport={lab.port}\ntimeout=30\n".encode()
+    agent = lab.start(programs, programs.agent, [], lines)
+    if agent.listens(lab.port):
+        lab.node(nodes[-1]).says(MESSAGE, lab.port)
+        until(lambda: not agent.is_running, 0.5 if programs.is_stock else 5)
+    deaf = agent.is_running or agent.heard() != nodes[-1]
+    fault(programs, "cut a long line of stdin", deaf, agent)
+
+
+# Actions.
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param(["-n", NODE, "-p", "17416junk"], id="port"),
+        pytest.param(["-n", NODE, "-t", "5s"], id="timeout"),
+        pytest.param(["-n", ","], id="no name between the commas"),
+        pytest.param(["-n", "no such name"], id="name"),
+        pytest.param(["-n", NODE, "-f", "ipv6"], id="family"),
+    ],
+)
+@needs_root
+def test_validate_all_given_what_cannot_work(lab: Lab, programs: Programs, argv: list[str]) -> None:
+    named = lab.with_names(programs, "127.0.0.1 localhost\n")
+    agent = lab.start(named, programs.agent, ["-o", "validate-all", *argv])
+    accepted = agent.status() == 0
+    fault(programs, "call options valid that are not", accepted, agent)
+    assert agent.errors or programs.is_stock, "a refusal must say what is wrong"
+
+
+@pytest.mark.parametrize("argv", [[], ["-n", NODE], ["-n", f"{NODE},localhost", "-t", "5"]])
+def test_validate_all_given_what_works(lab: Lab, programs: Programs, argv: list[str]) -> None:
+    agent = lab.start(programs, programs.agent, ["-o", "validate-all", *argv])
+    assert agent.status() == 0, str(agent)
+
+
+def test_reboot_is_not_an_action_of_its_own(lab: Lab, listener: Programs) -> None:
+    agent = lab.start_agent(listener, NODE, "-o", "reboot")
+    listens = agent.listens(lab.port)
+    fault(listener, "refuse reboot", not listens, agent)
+    if listens:
+        lab.node(NODE).says(MESSAGE, lab.port)
+        assert agent.heard() == NODE
+
+
+@pytest.mark.parametrize("action", ["list", "on", "bogus", ""])
+def test_what_no_one_can_do_with_kdump_is_refused(
+    lab: Lab, programs: Programs, action: str
+) -> None:
+    agent = lab.start_agent(programs, NODE, "-o", action)
+    assert agent.status() == 1, str(agent)
+    assert f"'{action}'" in agent.errors
+
+
+# monitor and status. The agent is shown a kernel command line and what /sys says of the memory
+# set aside for a crash kernel and of its being loaded there.
+
+
+def on_kernel(
+    lab: Lab, programs: Programs, crashkernel: bool, reserved: int, loaded: int
+) -> Programs:
+    """Return the programs as if on a kernel in this state."""
+    command_line, folder = lab.folder / "cmdline", lab.folder / "kernel"
+    command_line.write_text("ro quiet crashkernel=192M\n" if crashkernel else "ro quiet\n")
+    folder.mkdir()
+    (folder / "kexec_crash_size").write_text(f"{reserved}\n")
+    (folder / "kexec_crash_loaded").write_text(f"{loaded}\n")
+    return programs.through(*with_files({"/proc/cmdline": command_line, "/sys/kernel": folder}))
+
+
+MEMORY = 192 << 20
+
+
+@pytest.mark.parametrize("reserved", [0, MEMORY], ids=["nothing reserved", "nothing loaded"])
+@needs_root
+def test_monitor_without_a_crash_kernel_in_place(
+    lab: Lab, programs: Programs, reserved: int
+) -> None:
+    here = on_kernel(lab, programs, True, reserved, 0)
+    agent = lab.start(here, programs.agent, ["-o", "monitor"])
+    healthy = agent.status() == 0
+    fault(programs, "look at /proc/cmdline only", healthy, agent)
+    assert "crash kernel" in agent.errors or programs.is_stock, "a no must say what is missing"
+
+
+@pytest.mark.parametrize(("argv", "stdin"), [(["-o", "monitor"], b""), ([], b"action=monitor\n")])
+@needs_root
+def test_monitor_with_a_crash_kernel_in_place(
+    lab: Lab, programs: Programs, argv: list[str], stdin: bytes
+) -> None:
+    here = on_kernel(lab, programs, True, MEMORY, 1)
+    agent = lab.start(here, programs.agent, argv, stdin)
+    assert agent.status() == 0, str(agent)
+
+
+@needs_root
+def test_monitor_without_any_sign_of_a_crash_kernel(lab: Lab, programs: Programs) -> None:
+    agent = lab.start(on_kernel(lab, programs, False, 0, 0), programs.agent, ["-o", "monitor"])
+    assert agent.status() == 1, str(agent)
+
+
+@pytest.mark.parametrize(("reserved", "loaded"), [(MEMORY, 1), (MEMORY, 0), (0, 0)])
+@needs_root
+def test_status_is_taken_as_monitor(
+    lab: Lab, programs: Programs, reserved: int, loaded: int
+) -> None:
+    here = on_kernel(lab, programs, True, reserved, loaded)
+    status = lab.start(here, programs.agent, ["-o", "status"])
+    refused = status.status() == 1 and "unsupported action" in status.errors
+    fault(programs, "refuse status", refused, status)
+    if not refused:
+        monitor = lab.start(here, programs.agent, ["-o", "monitor"])
+        assert status.status() == monitor.status(), f"{status}\n{monitor}"

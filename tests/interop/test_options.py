@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The same command line or stdin has the same effect, whichever of the programs gets it.
+
+An effect is what can be seen from outside: the exit status, the address that was heard, the
+datagrams that arrived. The stock programs run every line of the tables too, so that no table
+can be wrong about them. In the tables N1 to N3 are nodes on IPv4, N6 is one
+on IPv6, and PORT is the port of the test.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from .lab import Lab, needs_root
+from .nodes import MESSAGE
+from .programs import Process, Programs, until
+
+NODES = {"N1": "127.0.0.2", "N2": "127.0.0.3", "N3": "127.0.0.4", "N6": "::1"}
+
+
+def filled(lab: Lab, text: str) -> str:
+    """Return the text with node addresses and port in place of their names."""
+    for name, value in {**NODES, "PORT": str(lab.port)}.items():
+        text = text.replace(name, value)
+    return text
+
+
+def words(lab: Lab, text: str) -> list[str]:
+    """Return the words of a command line; '' is an empty one."""
+    return [filled(lab, word).replace("''", "") for word in text.split()]
+
+
+def is_heard(lab: Lab, agent: Process, speakers: str) -> str | None:
+    """Let nodes speak, one after the other; return the name of the one that was heard."""
+    assert agent.listens(lab.port), f"ended before it listened: {agent}"
+    for name in speakers.split():
+        assert agent.is_running, f"ended before {name} spoke: {agent}"
+        lab.node(NODES[name]).says(MESSAGE, lab.port)
+        until(lambda: not agent.is_running, 0.15)
+    address = (agent.heard() or "").replace("::ffff:", "")  # an IPv4 one as IPv6 has it
+    return next((name for name in NODES if NODES[name] == address), address)
+
+
+# The agent's command line: what it is, who speaks, and who is heard.
+HEARD_ARGV = [
+    ("-n N1 -p PORT -t 30", "N1", "N1"),
+    ("-nN1 -pPORT -t30", "N1", "N1"),
+    ("--nodename=N1 --ipport=PORT --timeout=30", "N1", "N1"),
+    ("--nodename N1 --ipport PORT --timeout 30", "N1", "N1"),
+    ("--node N1 --ip PORT --time 30", "N1", "N1"),
+    ("--n=N1 --i=PORT --t=30", "N1", "N1"),
+    ("-n N1,N2 -p PORT", "N3 N1", "N1"),
+    ("-n N1,N2 -p PORT", "N3 N2", "N2"),
+    ("-n ,N1,,N2, -p PORT", "N3 N2", "N2"),
+    ("-n N1 -n N2 -p PORT", "N1 N2", "N2"),
+    ("-p 1 -n N1 -p PORT", "N1", "N1"),
+    ("-t 1x -t 30 -n N1 -p PORT", "N1", "N1"),
+    ("stray -n N1 other -p PORT last", "N1", "N1"),
+    ("-n N1 -p PORT -- -o bogus", "N1", "N1"),
+    ("-n N1 -p PORT -v", "N1", "N1"),
+    ("-v -n N1 -p PORT", "N1", "N1"),
+    ("-v 2 -n N1 -p PORT", "N1", "N1"),
+    ("-v2 -n N1 -p PORT", "N1", "N1"),
+    ("-vvv -n N1 -p PORT", "N1", "N1"),
+    ("-v -v -n N1 -p PORT", "N1", "N1"),
+    ("--verbose -n N1 -p PORT", "N1", "N1"),
+    ("--verbose=2 -n N1 -p PORT", "N1", "N1"),
+    ("--verb -n N1 -p PORT", "N1", "N1"),
+    ("-n N1 -p PORT -f auto", "N1", "N1"),
+    ("-n N1 -p PORT -f ipv4", "N1", "N1"),
+    ("-n N1 -p PORT --family=IPv4", "N1", "N1"),
+    ("-n N6 -p PORT", "N6", "N6"),
+    ("-n N6 -p PORT -f ipv6", "N6", "N6"),
+    ("-n ::ffff:N1 -p PORT", "N1", "N1"),
+    ("-n N1 -p PORT -o off", "N1", "N1"),
+    ("-n N1 -p PORT -o OFF", "N1", "N1"),
+]
+
+
+@pytest.mark.parametrize(("given", "speakers", "heard"), HEARD_ARGV)
+def test_the_node_of_the_command_line_is_heard(
+    lab: Lab, programs: Programs, given: str, speakers: str, heard: str
+) -> None:
+    agent = lab.start(programs, programs.agent, words(lab, given))
+    assert is_heard(lab, agent, speakers) == heard
+
+
+HEARD_STDIN = {
+    "as Pacemaker writes it": ("nodename=N1\naction=off\nipport=PORT\n", "N1", "N1"),
+    "no newline at the end": ("nodename=N1\nipport=PORT", "N1", "N1"),
+    "a comment": ("# nodename=N2\n#\nnodename=N1\nipport=PORT\n", "N2 N1", "N1"),
+    "a comment after blanks": ("  # nodename=N2\nnodename=N1\nipport=PORT\n", "N2 N1", "N1"),
+    "blank lines": ("\n\nnodename=N1\n\nipport=PORT\n\n", "N1", "N1"),
+    "CRLF": ("nodename=N1\r\nipport=PORT\r\naction=off\r\n", "N1", "N1"),
+    "unknown keys": ("nodename=N1\npcmk_host_map=x\nfoo=\nipport=PORT\n", "N1", "N1"),
+    "a word without a value": ("nodename=N1\nfoo\nipport=PORT\n", "N1", "N1"),
+    "a value without a key": ("nodename=N1\n=foo\nipport=PORT\n", "N1", "N1"),
+    "the last one wins": ("nodename=N1\nnodename=N2\nipport=1\nipport=PORT\n", "N1 N2", "N2"),
+    "a key in capitals": ("NODENAME=N1\nIpPort=PORT\n", "N1", "N1"),
+    "an action in capitals": ("nodename=N1\nipport=PORT\naction=OFF\n", "N1", "N1"),
+    "several nodes": ("nodename=N1,N2\nipport=PORT\n", "N3 N2", "N2"),
+    "a family": ("nodename=N6\nipport=PORT\nfamily=ipv6\n", "N6", "N6"),
+    "verbose": ("nodename=N1\nipport=PORT\nverbose=1\n", "N1", "N1"),
+    "verbose 2": ("nodename=N1\nipport=PORT\nverbose=2\n", "N1", "N1"),
+    "verbose, empty": ("nodename=N1\nipport=PORT\nverbose=\n", "N1", "N1"),
+    "verbose, a word": ("nodename=N1\nipport=PORT\nverbose\n", "N1", "N1"),
+    "a long comment": ("#" + 3000 * "x" + "\nnodename=N1\nipport=PORT\n", "N1", "N1"),
+    "not quite a key": ("nodename=N1\nnode=N2\nnodenames=N2\nipport=PORT\n", "N2 N1", "N1"),
+}
+
+
+@pytest.mark.parametrize("what", HEARD_STDIN)
+def test_the_node_of_stdin_is_heard(lab: Lab, programs: Programs, what: str) -> None:
+    given, speakers, heard = HEARD_STDIN[what]
+    agent = lab.start(programs, programs.agent, [], filled(lab, given).encode())
+    assert is_heard(lab, agent, speakers) == heard
+
+
+@pytest.mark.parametrize("speaker", ["N1", "N2", "N3"])
+def test_nodename_plug_and_port_on_stdin_name_one_node(
+    lab: Lab, ours: Programs, speaker: str
+) -> None:
+    # Pacemaker always adds port=, whatever is configured; the stock agent ignores it.
+    lines = "action=off\nport=N1\nnodename=N2\nplug=N3\nipport=PORT\n"
+    agent = lab.start(ours, ours.agent, [], filled(lab, lines).encode())
+    assert is_heard(lab, agent, speaker) == speaker
+
+
+@needs_root
+def test_the_cluster_name_in_port_need_not_be_known_where_nodename_has_addresses(
+    lab: Lab, programs: Programs
+) -> None:
+    named = lab.with_names(programs, "127.0.0.1 localhost\n")
+    lines = "port=node3\nnodename=N1,N2\naction=off\nipport=PORT\n"
+    agent = lab.start(named, programs.agent, [], filled(lab, lines).encode())
+    assert is_heard(lab, agent, "N2") == "N2"
+
+
+@pytest.mark.parametrize("given", ["-n N1 -p PORT -t1", "nodename=N1\nipport=PORT\ntimeout=1\r\n"])
+def test_the_timeout_is_as_long_as_asked_for(lab: Lab, programs: Programs, given: str) -> None:
+    argv, stdin = ([], filled(lab, given).encode()) if "=" in given else (words(lab, given), b"")
+    started = time.monotonic()
+    agent = lab.start(programs, programs.agent, argv, stdin)
+    assert agent.status() == 1, str(agent)
+    assert 0.95 < time.monotonic() - started < 4
+    assert agent.output.endswith("[debug]: timeout after 1 seconds\n")
+
+
+REFUSED_ARGV = [
+    "-x",
+    "--bogus",
+    "--ver",  # --verbose or --version?
+    "-n",
+    "-t",
+    "-p PORT",  # no node
+    "-n '' -p PORT",
+    "-n N1 -p 0",
+    "-n N1 -p 65536",
+    "-n N1 -p -5",
+    "-n N1 -p junk",
+    "-n N1 -p ''",
+    "-n N1 -t 0",
+    "-n N1 -t -1",
+    "-n N1 -t junk",
+    "-n N1 -t ''",
+    "-n N1 -f ipv5",
+    "-n N1 -f ''",
+    "-n N1 -o bogus",
+    "-n N1 -o ''",
+    "-o on -n N1",
+    "-o list",
+    "-o bogus -h",  # the first that makes no sense, or asks for something else, ends it
+    "-t 0 -V",
+]
+
+
+@pytest.mark.parametrize("given", REFUSED_ARGV)
+def test_a_command_line_that_makes_no_sense_is_refused_at_once(
+    lab: Lab, programs: Programs, given: str
+) -> None:
+    agent = lab.start(programs, programs.agent, words(lab, given))
+    assert agent.status(5) == 1, str(agent)
+    assert agent.errors or programs.is_stock, "a refusal has to say why"
+
+
+REFUSED_STDIN = [
+    "",
+    "\n",
+    "nodename=\n",
+    "# nodename=N1\n",
+    "ipport=PORT\ntimeout=5\n",
+    "nodename=N1\naction=\n",
+    "nodename=N1\naction=bogus\n",
+    "nodename=N1\ntimeout=\n",
+    "nodename=N1\ntimeout=junk\n",
+    "nodename=N1\nipport=0\n",
+    "nodename=N1\nfamily=ipv5\n",
+]
+
+
+@pytest.mark.parametrize("given", REFUSED_STDIN)
+def test_a_stdin_that_makes_no_sense_is_refused_at_once(
+    lab: Lab, programs: Programs, given: str
+) -> None:
+    agent = lab.start(programs, programs.agent, [], filled(lab, given).encode())
+    assert agent.status(5) == 1, str(agent)
+    assert agent.errors or programs.is_stock, "a refusal has to say why"
+
+
+@pytest.mark.parametrize("option", ["-h", "--help", "-V", "--version"])
+@pytest.mark.parametrize("kind", ["agent", "sender"])
+def test_help_and_version_go_to_stdout(
+    lab: Lab, programs: Programs, kind: str, option: str
+) -> None:
+    program = programs.agent if kind == "agent" else programs.sender
+    process = lab.start(programs, program, [option])
+    assert process.status(5) == 0, str(process)
+    name = "fence_kdump" if kind == "agent" else "fence_kdump_send"
+    start = f"Usage: {name} [options]" if option in ("-h", "--help") else f"{name} "
+    assert process.output.startswith(start)
+    assert process.errors == ""
+
+
+@pytest.mark.parametrize("given", ["-V -t 0", "-n N1 -h -o bogus", "stray -h"])
+def test_help_and_version_are_given_whatever_follows(
+    lab: Lab, programs: Programs, given: str
+) -> None:
+    agent = lab.start(programs, programs.agent, words(lab, given))
+    assert agent.status(5) == 0, str(agent)
+
+
+# The sender's command line; N2 and N3 are to get one message each.
+SENT = [
+    "-p PORT -c 1 -i 1 N2 N3",
+    "-pPORT -c1 -i1 N2 N3",
+    "--ipport=PORT --count=1 --interval=1 N2 N3",
+    "--ipport PORT --count 1 --interval 1 N2 N3",
+    "--ip PORT --co 1 --int 1 N2 N3",
+    "N2 -p PORT N3 -c 1",
+    "-p PORT -c 1 -- N2 N3",
+    "-p 1 -c 5 -p PORT -c 1 N2 N3",
+    "-p PORT -c 1 -f ipv4 N2 N3",
+    "-p PORT -c 1 -f AUTO N2 N3",
+    "-p PORT -c 1 -v N2 N3",
+    "-p PORT -c 1 -v2 N2 N3",
+    "-p PORT -c 1 -vvv N2 N3",
+    "-p PORT -c 1 --verbose=2 N2 N3",
+]
+
+
+@pytest.mark.parametrize("given", SENT)
+def test_the_nodes_of_the_senders_command_line_get_a_message(
+    lab: Lab, programs: Programs, given: str
+) -> None:
+    receivers = [lab.receiver(NODES["N2"]), lab.receiver(NODES["N3"])]
+    sender = lab.start(programs, programs.sender, words(lab, given))
+    assert sender.status(10) == 0, str(sender)
+    assert [receiver.hears_for(0.05) for receiver in receivers] == [[MESSAGE], [MESSAGE]]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "-c 1",
+        "-x N2",
+        "-p",
+        "-p 0 N2",
+        "-p 65536 N2",
+        "-c -1 N2",
+        "-i 0 N2",
+        "-i -1 N2",
+        "-i junk N2",
+        "-f ipv5 N2",
+    ],
+)
+def test_a_senders_command_line_that_makes_no_sense_is_refused_at_once(
+    lab: Lab, programs: Programs, given: str
+) -> None:
+    sender = lab.start(programs, programs.sender, words(lab, given))
+    assert sender.status(5) == 1, str(sender)
+    assert sender.output + sender.errors, "a refusal has to say why"

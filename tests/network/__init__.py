@@ -1,0 +1,1 @@
+"""Our programs on several hosts, over networks that are bad, late or gone."""

@@ -1,0 +1,69 @@
+"""Our two programs, run as an administrator runs them: as installed commands, with either core."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.netlab import Host
+
+SCRIPTS = Path(sys.executable).parent
+
+
+class Running:
+    """One of our programs at work on a host."""
+
+    def __init__(self, host: Host, argv: list[str | Path], core: str) -> None:
+        self._started = time.monotonic()
+        self._argv = argv
+        self.process = host.popen(
+            argv,
+            env={"KDUMPFENCE_PURE": "1"} if core == "pure" else {},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def age(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def status(self, within: float) -> int:
+        """Wait for the exit status, which must come in so many seconds from now."""
+        try:
+            output, _ = self.process.communicate(timeout=within)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            output, _ = self.process.communicate()
+            pytest.fail(f"{self._argv} did not end within {within} s; it said:\n{output}")
+        status = self.process.returncode
+        print(f"{self._argv} ended with {status} after {self.age:.1f} s:\n{output}")
+        return status
+
+
+class Programs:
+    """Starts the agent and the sender, all with one core."""
+
+    def __init__(self, core: str) -> None:
+        self.core = core
+
+    def agent(self, host: Host, *arguments: str) -> Running:
+        """Start `fence_kdump`, which exits with 0 when it has heard the node, else with 1."""
+        return Running(host, [SCRIPTS / "fence_kdump", "-v", *arguments], self.core)
+
+    def sender(self, host: Host, *arguments: str) -> Running:
+        """Start `fence_kdump_send`."""
+        return Running(host, [SCRIPTS / "fence_kdump_send", "-v", *arguments], self.core)
+
+
+def installed_cores() -> set[str]:
+    """Ask the installed package which cores it has; the pure one is always there."""
+    probe = [sys.executable, "-c", "from kdumpfence import wire; print(wire.IMPLEMENTATION)"]
+    environment = {name: text for name, text in os.environ.items() if name != "KDUMPFENCE_PURE"}
+    answer = subprocess.run(probe, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    return {"pure", answer.stdout.strip()}
