@@ -32,6 +32,7 @@ cdef extern from *:
     #include <netinet/in.h>
     #include <arpa/inet.h>
     #include <linux/errqueue.h>
+    #include <linux/filter.h>
     #include <poll.h>
     #include <time.h>
     #include <errno.h>
@@ -88,21 +89,25 @@ cdef extern from *:
         int fd
         short events
         short revents
+    struct sock_fprog:
+        unsigned short len
+        void *filter
     struct timespec:
         time_t tv_sec
         long tv_nsec
     int AF_INET, AF_INET6, SOCK_RAW
-    int SOL_SOCKET, SO_TYPE, SO_DOMAIN, SO_MEMINFO, SO_RXQ_OVFL
+    int SOL_SOCKET, SO_TYPE, SO_DOMAIN, SO_MEMINFO, SO_RXQ_OVFL, SO_ATTACH_FILTER
     int IPPROTO_IP, IPPROTO_IPV6, IP_RECVERR, IPV6_RECVERR, IPV6_PKTINFO
     int MSG_DONTWAIT, MSG_TRUNC, MSG_ERRQUEUE, MSG_NOSIGNAL
     int POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL
     int CLOCK_MONOTONIC, TIOCOUTQ
     int SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
-    int EAGAIN, EWOULDBLOCK, EINTR, EBADF, ENOTSOCK, ENOMEM
+    int EAGAIN, EWOULDBLOCK, EINTR, EBADF
     int errno
     int recvmmsg(int fd, mmsghdr *vec, unsigned int vlen, int flags, timespec *timeout) nogil
     int sendmmsg(int fd, mmsghdr *vec, unsigned int vlen, int flags) nogil
     ssize_t recvmsg(int fd, msghdr *msg, int flags) nogil
+    int setsockopt(int fd, int level, int name, const void *value, socklen_t length) nogil
     int getsockopt(int fd, int level, int name, void *value, socklen_t *length) nogil
     int ppoll(pollfd *fds, unsigned long nfds, const timespec *timeout, const void *sigmask) nogil
     int clock_gettime(int clock, timespec *ts) nogil
@@ -355,6 +360,14 @@ cdef enum:
     CONTROL_BYTES = 96      # IPV6_PKTINFO and SO_RXQ_OVFL, with room to spare
 
 cdef enum:
+    # Nanoseconds. A process that is stopped (SIGSTOP, a debugger, a paused guest) sleeps
+    # on after SIGCONT for what was left of its poll, however late that makes it; so no
+    # single poll is long.
+    SLICE = 500000000
+    # A flood must not keep the wait alive behind its deadline.
+    LATE_ROUNDS = 256
+
+cdef enum:
     UDP = 0
     RAW4 = 1
     RAW6 = 2
@@ -403,6 +416,7 @@ ctypedef struct Loop:
     Table *sources
     Table *strangers    # NULL: not remembered
     uint32_t stranger_room
+    int late            # rounds left to read what lay in the queues at the deadline
     int error
 
 
@@ -525,24 +539,19 @@ cdef int wait_and_read(Loop *loop, int64_t deadline, int wakers) noexcept nogil:
     """Wait until the deadline (CLOCK_MONOTONIC, ns; negative: none) and read.
 
     HEARD leaves the rest of the queues for the next call. What already lay in the
-    queues at the deadline is still read, at most `late` batches of it.
+    queues at the deadline is still read, in at most loop.late rounds.
     """
     cdef timespec timeout
-    cdef timespec *limit
     cdef int64_t left
-    cdef int ready, i, got, progress, late = 256, rounds = 0
+    cdef int ready, i, got, progress, rounds = 0
     while rounds < 64:
         rounds += 1
-        limit = NULL
-        left = 0
+        left = SLICE
         if deadline >= 0:
-            left = deadline - monotonic_ns()
-            if left < 0:
-                left = 0
-            timeout.tv_sec = left // 1000000000
-            timeout.tv_nsec = left % 1000000000
-            limit = &timeout
-        ready = ppoll(loop.fds, loop.endpoint_count + wakers, limit, NULL)
+            left = max(0, min(left, deadline - monotonic_ns()))
+        timeout.tv_sec = left // 1000000000
+        timeout.tv_nsec = left % 1000000000
+        ready = ppoll(loop.fds, loop.endpoint_count + wakers, &timeout, NULL)
         if ready < 0:
             if errno == EINTR:
                 return PAUSED
@@ -576,8 +585,8 @@ cdef int wait_and_read(Loop *loop, int64_t deadline, int wakers) noexcept nogil:
             timeout.tv_nsec = 1000000
             nanosleep(&timeout, NULL)
         if deadline >= 0 and left == 0:
-            late -= 1
-            if late == 0:
+            loop.late -= 1
+            if loop.late <= 0:
                 return TIMED_OUT
     return PAUSED
 
@@ -874,8 +883,16 @@ cdef class Receiver:
 
     cdef int enter(self) except -1:
         """Nobody else may use the buffers or change the tables until `leave`."""
+        cdef int i, fd
         if self.busy:
             raise RuntimeError("this receiver is in use in another thread")
+        for i in range(self.loop.endpoint_count):
+            # Asked each time: the number of a closed socket may be another's by now.
+            fd = self.sockets[i].fileno()
+            if fd < 0:
+                import os
+                raise OSError(EBADF, os.strerror(EBADF))
+            self.loop.endpoints[i].fd = fd
         self.busy = 1
         self.sources.busy += 1
         if self.strangers is not None:
@@ -943,51 +960,51 @@ cdef class Receiver:
         cdef int64_t deadline = -1 if deadline_ns is None else max(0, deadline_ns)
         cdef int wakers = <int>len(wake)
         cdef int i, result
-        if self.busy:
-            raise RuntimeError("this receiver is in use in another thread")
-        self.reserve(loop.endpoint_count + wakers)
-        for i in range(loop.endpoint_count):
-            loop.fds[i].fd = loop.endpoints[i].fd
-            loop.fds[i].events = <short>POLLIN
-        for i in range(wakers):
-            loop.fds[loop.endpoint_count + i].fd = wake[i]
-            loop.fds[loop.endpoint_count + i].events = <short>POLLIN
-        while True:
-            self.enter()
-            with nogil:
-                result = wait_and_read(loop, deadline, wakers)
+        self.enter()
+        try:
+            self.reserve(loop.endpoint_count + wakers)
+            for i in range(loop.endpoint_count):
+                loop.fds[i].fd = loop.endpoints[i].fd
+                loop.fds[i].events = <short>POLLIN
+            for i in range(wakers):
+                loop.fds[loop.endpoint_count + i].fd = wake[i]
+                loop.fds[loop.endpoint_count + i].events = <short>POLLIN
+            loop.late = LATE_ROUNDS
+            while True:
+                with nogil:
+                    result = wait_and_read(loop, deadline, wakers)
+                if result == HEARD:
+                    return self.take_found()
+                if result == FAILED:
+                    import os
+                    raise OSError(loop.error, os.strerror(loop.error))
+                if result != PAUSED:
+                    return []
+                PyErr_CheckSignals()
+        finally:
             self.leave()
-            if result == HEARD:
-                return self.take_found()
-            if result == FAILED:
-                import os
-                raise OSError(loop.error, os.strerror(loop.error))
-            if result != PAUSED:
-                return []
-            PyErr_CheckSignals()
 
     def take(self, int batches=1):
         cdef Loop *loop = &self.loop
         cdef int i, j, got, error
         cdef list result = []
-        for i in range(loop.endpoint_count):
-            for j in range(batches):
-                self.enter()
-                with nogil:
-                    got = read_batch(loop, &loop.endpoints[i])
-                    error = errno
-                self.leave()
-                if got < 0 and error != EAGAIN and error != EWOULDBLOCK and error != EINTR:
-                    if error == EBADF or error == ENOTSOCK:
-                        import os
-                        raise OSError(error, os.strerror(error))
-                    loop.errors += 1
-                if got <= 0:
-                    break
-                if loop.found_count:
-                    result += self.take_found()
-                if got < loop.batch:
-                    break
+        self.enter()
+        try:
+            for i in range(loop.endpoint_count):
+                for j in range(batches):
+                    with nogil:
+                        got = read_batch(loop, &loop.endpoints[i])
+                        error = errno
+                    if got < 0 and error != EAGAIN and error != EWOULDBLOCK and error != EINTR:
+                        loop.errors += 1
+                    if got <= 0:
+                        break
+                    if loop.found_count:
+                        result += self.take_found()
+                    if got < loop.batch:
+                        break
+        finally:
+            self.leave()
         return result
 
     @property
@@ -1009,11 +1026,23 @@ cdef class Receiver:
             # SO_MEMINFO (Linux 4.12) of all. Its field 8 is SK_MEMINFO_DROPS.
             length = sizeof(info)
             memset(info, 0, sizeof(info))
-            if (getsockopt(self.loop.endpoints[i].fd, SOL_SOCKET, SO_MEMINFO, info, &length) == 0
+            if (getsockopt(self.sockets[i].fileno(), SOL_SOCKET, SO_MEMINFO, info, &length) == 0
                     and length >= 9 * sizeof(uint32_t)):
                 self.loop.endpoints[i].dropped = info[8]
             total += self.loop.endpoints[i].dropped
         return total
+
+
+def attach_filter(sock, bytes code not None):
+    """See `_purewire.attach_filter`."""
+    cdef sock_fprog program
+    if len(code) % 8:
+        raise ValueError(f"filter of {len(code)} bytes: not a multiple of 8")
+    program.len = <unsigned short>(len(code) // 8)
+    program.filter = PyBytes_AS_STRING(code)
+    if setsockopt(sock.fileno(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0:
+        import os
+        raise OSError(errno, os.strerror(errno))
 
 
 cdef class Transmitter:

@@ -14,17 +14,18 @@ order of the machine that sent them. Bytes behind these 8 are its trailer.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import select
 import struct
 import time
 
-import _socket
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from typing_extensions import Buffer
 
 IMPLEMENTATION = "pure"
 
@@ -40,6 +41,7 @@ _BIG = bytes.fromhex("1b302a4000000001")
 _MAGICS = (_LITTLE[:4], _BIG[:4])
 _ELSEWHERE = "elsewhere"
 
+_SO_ATTACH_FILTER = 26
 _SO_RXQ_OVFL = 40
 _SO_MEMINFO = 55
 _SK_MEMINFO_DROPS = 8
@@ -48,6 +50,13 @@ _IP_RECVERR = 11
 _IPV6_RECVERR = 25
 _IPV6_PKTINFO = 50
 _ORIGINS_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
+
+#: Nanoseconds. A process that is stopped (SIGSTOP, a debugger, a paused guest) sleeps on
+#: after SIGCONT for what was left of its poll, however late that makes it; so no single
+#: poll is long.
+_SLICE = 500_000_000
+#: A flood must not keep the wait alive behind its deadline.
+_LATE_ROUNDS = 256
 
 _QUIET_ERRORS = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
@@ -402,26 +411,24 @@ class Receiver:
     def _read_batch(self, number: int, found: list[Arrival]) -> int:
         """Read at most a batch of one socket: how many, or -1 after an error."""
         got = 0
-        self._enter()
         try:
             while got < self._batch:
                 self._read(number, found)
                 got += 1
         except OSError as error:
-            if error.errno in (errno.EBADF, errno.ENOTSOCK):
-                raise OSError(error.errno, os.strerror(error.errno)) from None
             if error.errno not in _QUIET_ERRORS:
                 # ICMP errors, an interface that went away: the wait goes on.
                 self._errors += 1
                 if got == 0:
                     return -1
-        finally:
-            self._leave()
         return got
 
     def _enter(self) -> None:
+        """Nobody else may use the buffer or change the tables until `_leave`."""
         if self._busy:
             raise RuntimeError("this receiver is in use in another thread")
+        if any(sock.fileno() < 0 for sock in self._sockets):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self._busy = True
         self._sources._busy += 1
         if self._strangers is not None:
@@ -441,8 +448,13 @@ class Receiver:
         What already lay in the queues at the deadline is still read. Signal handlers
         run meanwhile; what they raise is passed on. Raises OSError if a socket was closed.
         """
-        if self._busy:
-            raise RuntimeError("this receiver is in use in another thread")
+        self._enter()
+        try:
+            return self._wait_and_read(deadline_ns, wake)
+        finally:
+            self._leave()
+
+    def _wait_and_read(self, deadline_ns: int | None, wake: Sequence[int]) -> list[Arrival]:
         poller = select.poll()
         numbers = {}
         for number, sock in enumerate(self._sockets):
@@ -450,12 +462,12 @@ class Receiver:
             numbers[sock.fileno()] = number
         for fd in wake:
             poller.register(fd, select.POLLIN)
-        late = 256
+        late = _LATE_ROUNDS
         while True:
-            left = None
+            left = _SLICE
             if deadline_ns is not None:
-                left = max(0, deadline_ns - time.monotonic_ns())
-            ready = poller.poll(None if left is None else left / 1e6)
+                left = max(0, min(left, deadline_ns - time.monotonic_ns()))
+            ready = poller.poll(left / 1e6)
             if not ready:
                 if deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
                     return []
@@ -479,16 +491,20 @@ class Receiver:
                 time.sleep(0.001)
             if left == 0:
                 late -= 1
-                if late == 0:
+                if late <= 0:
                     return []
 
     def take(self, batches: int = 1) -> list[Arrival]:
         """Read at most that many batches of each socket, without waiting."""
         found: list[Arrival] = []
-        for number in range(len(self._sockets)):
-            for _ in range(batches):
-                if self._read_batch(number, found) < self._batch:
-                    break
+        self._enter()
+        try:
+            for number in range(len(self._sockets)):
+                for _ in range(batches):
+                    if self._read_batch(number, found) < self._batch:
+                        break
+        finally:
+            self._leave()
         return found
 
     @property
@@ -517,6 +533,26 @@ class Receiver:
             if len(info) >= 4 * (_SK_MEMINFO_DROPS + 1):
                 self._dropped[number] = struct.unpack_from("=I", info, 4 * _SK_MEMINFO_DROPS)[0]
         return sum(self._dropped)
+
+
+def attach_filter(sock: _socket.socket, code: bytes) -> None:
+    """Put a classic BPF program on the socket, in the place of the one it has.
+
+    `code` is an array of struct sock_filter (linux/filter.h), 8 bytes each, in the byte
+    order of this machine. Raises OSError if the kernel does not take it.
+    """
+    import array
+
+    if len(code) % 8:
+        raise ValueError(f"filter of {len(code)} bytes: not a multiple of 8")
+    instructions = array.array("B", code)
+    pointer, length = instructions.buffer_info()
+    # struct sock_fprog: the kernel copies the instructions before the call returns.
+    program = struct.pack("@HP", length // 8, pointer)
+    try:
+        sock.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0)) from None
 
 
 class Transmitter:
@@ -576,7 +612,7 @@ class Transmitter:
                 tries = 0
                 continue
             except OSError as error:
-                code = error.errno
+                code = error.errno or errno.EIO
             if code in _QUIET_ERRORS:
                 if until is None:
                     until = time.monotonic_ns() + patience_ns

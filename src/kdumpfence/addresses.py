@@ -12,11 +12,10 @@ enums and helpers cost as much start-up time as the interpreter itself.
 
 from __future__ import annotations
 
+import _socket
 import _thread
 import os
 import time
-
-import _socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,11 +7,10 @@ port is heard in `listening`; this file only moves things between them.
 
 from __future__ import annotations
 
+import _socket
 import os
 import sys
 import time
-
-import _socket
 
 from kdumpfence import signals, wire
 from kdumpfence._version import __version__
@@ -290,12 +289,9 @@ class _Wait:
 def _off(options: AgentOptions, report: Report, started: float) -> int:
     deadline = started + options.timeout
     shown = ",".join(options.names)
+    wait = None
     try:
         wait = _Wait(options, report)
-    except PortError as error:
-        report.error(str(error))
-        return NO
-    try:
         report.debug(
             f"waiting for a message from '{shown}' to port {options.ipport}"
             f" for {options.timeout} seconds"
@@ -310,8 +306,12 @@ def _off(options: AgentOptions, report: Report, started: float) -> int:
         else:
             _explain(wait, shown, time.monotonic() - started, report)
         return YES if heard else NO
+    except PortError as error:
+        report.error(str(error))
+        return NO
     finally:
-        wait.close()
+        if wait is not None:
+            wait.close()
 
 
 def _explain(wait: _Wait, shown: str, waited: float, report: Report) -> None:

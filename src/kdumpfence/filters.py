@@ -13,20 +13,16 @@ Sources: linux/filter.h, Documentation/networking/filter.rst.
 
 from __future__ import annotations
 
-import array
 import struct
 
-import _socket
-
-from kdumpfence.wire import MAGIC, MESSAGE_SIZE, VERSION
+from kdumpfence.wire import MAGIC, MESSAGE_SIZE, VERSION, attach_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Iterable
 
     from kdumpfence.addresses import Address
-
-_SO_ATTACH_FILTER = 26
 
 _LD_W_ABS, _LD_H_ABS = 0x20, 0x28
 _LD_W_IND, _LD_H_IND = 0x40, 0x48
@@ -101,12 +97,7 @@ def program(
 
 def attach(sock: _socket.socket, instructions: list[Instruction]) -> None:
     """Put a filter on the socket, in the place of the one it has. Raises OSError."""
-    code = array.array("B", b"".join(struct.pack("=HBBI", *one) for one in instructions))
-    pointer, _ = code.buffer_info()
-    # struct sock_fprog: the kernel copies the instructions before the call returns.
-    sock.setsockopt(
-        _socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(instructions), pointer)
-    )
+    attach_filter(sock, b"".join(struct.pack("=HBBI", *one) for one in instructions))
 
 
 #: A filter for a socket that only sends.

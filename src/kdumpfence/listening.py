@@ -20,11 +20,10 @@ What may not be in this file: what a message means.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import time
-
-import _socket
 
 from kdumpfence import filters
 from kdumpfence.wire import Receiver, Sources

@@ -86,7 +86,7 @@ def _parameter(name: str, content: str, default: str | None, text: str) -> str:
 
 
 METADATA = f"""<?xml version="1.0" ?>
-<resource-agent name="fence_kdump" shortdesc="Fence agent that recognises a node in its crash kernel">
+<resource-agent name="fence_kdump" shortdesc="Recognises a node that runs its crash kernel">
 <longdesc>A node that panics boots a crash kernel to save its memory, which takes minutes. From
 there fence_kdump_send tells the other nodes, over UDP, that it is dumping; this agent
 waits for that message. When it comes, the node runs nothing of the cluster any more and

@@ -8,11 +8,10 @@ a syslog daemon that hangs costs the line, not the time. Hence no print, no sysl
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import time
-
-import _socket
 
 _SYSLOG = "/dev/log"
 _DAEMON_INFO = 30

@@ -7,13 +7,12 @@ things between the name service, the schedule and one socket for each IP family.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import select
 import sys
 import time
-
-import _socket
 
 from kdumpfence import filters, signals, wire
 from kdumpfence._version import __version__
@@ -125,14 +124,15 @@ class _Channel:
 
     def _is_own(self, packed: bytes) -> bool:
         """Whether this machine has that address: then a socket can be bound to it."""
-        with _socket.socket(self.sock.family, _socket.SOCK_DGRAM) as probe:
-            try:
-                host = _socket.inet_ntop(self.sock.family, packed)
-                probe.bind((host, 0))
-            except OSError as error:
-                # EINVAL: a link-local address, which no router reports from afar.
-                return error.errno == errno.EINVAL
+        probe = _socket.socket(self.sock.family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+        try:
+            probe.bind((_socket.inet_ntop(self.sock.family, packed), 0))
             return True
+        except OSError as error:
+            # EINVAL: a link-local address, which no router reports from afar.
+            return error.errno == errno.EINVAL
+        finally:
+            probe.close()
 
 
 class _Sender:

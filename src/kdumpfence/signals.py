@@ -7,7 +7,7 @@ start-up time, and an agent starts while a cluster waits for it.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found,unused-ignore]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

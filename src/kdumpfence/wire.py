@@ -41,6 +41,7 @@ Receiver = core.Receiver
 Rejected = core.Rejected
 Sources = core.Sources
 Transmitter = core.Transmitter
+attach_filter = core.attach_filter
 decode = core.decode
 encode = core.encode
 validate = core.validate

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What all tests share: both cores, and the rule that CI may not skip."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+CORES = ("compiled", "pure")
+_MODULES = {"compiled": "kdumpfence._kdumpwire", "pure": "kdumpfence._purewire"}
+
+
+def load_core(name: str) -> Any:
+    """One of the two cores. Without a compiled one its tests cannot be run."""
+    try:
+        return importlib.import_module(_MODULES[name])
+    except ImportError as error:
+        cannot_run(f"no {name} core: {error}")
+
+
+def cannot_run(why: str) -> Any:
+    """A test that cannot run is skipped, but in CI it has failed."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"cannot run here, which CI does not allow: {why}")
+    pytest.skip(why)
+
+
+@pytest.fixture(params=CORES)
+def core(request: pytest.FixtureRequest) -> ModuleType:
+    """Each of the two cores: whatever holds for one holds for the other."""
+    module: ModuleType = load_core(request.param)
+    return module
+
+
+@pytest.fixture(params=CORES)
+def core_name(request: pytest.FixtureRequest) -> str:
+    """The name of each core that is there, for tests that run programs."""
+    load_core(request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def root() -> None:
+    """For tests that open raw sockets or make namespaces."""
+    if os.geteuid() != 0:
+        cannot_run("not root")
+
+
+def udp(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """A UDP socket bound to that address; every 127.x.y.z can play a node."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.bind((host, port))
+    return sock
+
+
+@pytest.fixture
+def sockets() -> Iterator[list[socket.socket]]:
+    """Sockets put in here are closed after the test."""
+    opened: list[socket.socket] = []
+    yield opened
+    for sock in opened:
+        sock.close()
