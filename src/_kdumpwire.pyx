@@ -1059,6 +1059,7 @@ cdef class Transmitter:
     cdef int *outcomes
     cdef int count
     cdef int room
+    cdef int chosen_room
 
     def __init__(self, sock, bytes payload not None):
         if self.sock is not None:
@@ -1090,17 +1091,23 @@ cdef class Transmitter:
         if memory == NULL:
             raise MemoryError
         self.headers = <mmsghdr *>memory
-        memory = realloc(self.chosen, room * sizeof(mmsghdr))
-        if memory == NULL:
-            raise MemoryError
-        self.chosen = <mmsghdr *>memory
-        memory = realloc(self.outcomes, room * sizeof(int))
-        if memory == NULL:
-            raise MemoryError
-        self.outcomes = <int *>memory
         self.room = room
         for i in range(self.count):
             self.headers[i].msg_hdr.msg_name = &self.names[i]
+        return 0
+
+    cdef int reserve(self, int count) except -1:
+        """Room for so many chosen headers and outcomes."""
+        cdef void *memory
+        memory = realloc(self.chosen, count * sizeof(mmsghdr))
+        if memory == NULL:
+            raise MemoryError
+        self.chosen = <mmsghdr *>memory
+        memory = realloc(self.outcomes, count * sizeof(int))
+        if memory == NULL:
+            raise MemoryError
+        self.outcomes = <int *>memory
+        self.chosen_room = count
         return 0
 
     def add(self, bytes packed not None, int port, uint32_t scope=0):
@@ -1141,12 +1148,14 @@ cdef class Transmitter:
         cdef mmsghdr *headers = self.headers
         if which is None:
             count = self.count
+            if count > self.chosen_room:
+                self.reserve(count)
         else:
             # Checked in full before the first header is copied.
             which = list(which)
             count = <int>len(which)
-            if count > self.count:
-                raise ValueError(f"{count} destinations chosen of {self.count}")
+            if count > self.chosen_room:
+                self.reserve(count)
             for i in range(count):
                 index = which[i]
                 if not 0 <= index < self.count:

@@ -594,8 +594,6 @@ class Transmitter:
             chosen = list(range(len(self._names)))
         else:
             chosen = list(which)
-            if len(chosen) > len(self._names):
-                raise ValueError(f"{len(chosen)} destinations chosen of {len(self._names)}")
             for index in chosen:
                 if not 0 <= index < len(self._names):
                     raise IndexError(

@@ -100,10 +100,10 @@ class Schedule:
         """The nodes that a message left for."""
         return {d.node for d in self.destinations.values() if d.left}
 
-    def next_due(self) -> float | None:
+    def next_due(self, now: float) -> float | None:
         """When something is to be done next; None: only when an address is added."""
         times = [d.due for d in self.destinations.values() if not self._done(d)]
-        if self.count:
+        if self.count and self.patience_ends > now:
             times.append(self.patience_ends)
         return min(times, default=None)
 

@@ -248,7 +248,7 @@ class _Sender:
                     self._wait(min(now + 0.01, linger_ends))
                 continue
             linger_ends = None
-            times = [self.schedule.next_due(), self.resolver.next_due]
+            times = [self.schedule.next_due(now), self.resolver.next_due]
             self._wait(min((t for t in times if t is not None), default=None))
 
     def _result(self) -> int:
