@@ -422,6 +422,12 @@ class Link:
         self._addresses.append((host, address, dad))
         self._set_address(host, address, dad)
 
+    def resolve_impatiently(self) -> None:
+        """Let the hosts give up a neighbour that does not answer after 0.6 s instead of 3 s."""
+        for host, name in self._interfaces.items():
+            for ip in ("ipv4", "ipv6"):
+                host.set_sysctl(f"net/{ip}/neigh/{name}/retrans_time_ms", "200")
+
     def close(self) -> None:
         """End the forwarder. The interfaces go with their hosts."""
         if self._forwarder is not None:

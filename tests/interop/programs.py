@@ -80,7 +80,7 @@ def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     while not condition():
         if time.monotonic() > end:
             return False
-        time.sleep(0.01)
+        time.sleep(0.003)
     return True
 
 
@@ -140,20 +140,21 @@ class Process:
 
     def status(self, seconds: float = PATIENCE) -> int:
         """Wait for its end; return the exit status, or minus the signal's number."""
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {seconds} s: {self}") from None
+        assert until(lambda: not self.is_running, seconds), f"runs for {seconds} s now: {self}"
+        assert self._process.returncode is not None
+        return self._process.returncode
 
     def heard(self, seconds: float = PATIENCE) -> str | None:
         """Wait for an agent's end; return the address that it heard, None after a no."""
         if self.status(seconds) != 0:
             return None
         line = re.search(
-            r"^\[debug\]: received valid message from '(.+)'$", self.output, re.MULTILINE
+            r"^\[debug\]: received (?:a )?valid message from '(.+?)'(?: \((.+)\))?$",
+            self.output,
+            re.MULTILINE,
         )
         assert line is not None, f"a yes that does not say from whom: {self}"
-        return line[1]
+        return line[2] or line[1]
 
     def stop(self) -> None:
         """Kill it if it still runs, and forget it."""

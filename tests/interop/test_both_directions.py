@@ -51,32 +51,24 @@ def test_an_agent_whose_node_stays_silent_says_no_when_the_time_is_over(
 ) -> None:
     agent = lab.agent(listener, "127.0.0.2", timeout=1)
     assert agent.status() == 1, str(agent)
-    assert "[debug]: timeout after 1 seconds" in agent.output
 
 
-def test_the_sender_sends_as_many_messages_as_asked_for_to_each_node(
+def test_the_sender_sends_as_many_messages_as_asked_for_an_interval_apart(
     lab: Lab, programs: Programs
 ) -> None:
     nodes = ["127.0.0.3", "127.0.0.4", "::1"]
     receivers = [lab.receiver(address) for address in nodes]
-    sender = lab.sender(programs, "-c", "2", "-i", "1", *nodes)
-    assert sender.status() == 0, str(sender)
-    assert [receiver.hears_for(0.2) for receiver in receivers] == [[MESSAGE, MESSAGE]] * 3
-
-
-def test_the_sender_waits_the_interval_between_two_messages(lab: Lab, programs: Programs) -> None:
-    receiver = lab.receiver("127.0.0.3")
     started = time.monotonic()
-    sender = lab.sender(programs, "-c", "3", "-i", "1", "127.0.0.3")
+    sender = lab.sender(programs, "-c", "3", "-i", "1", *nodes)
     assert sender.status() == 0, str(sender)
-    assert len(receiver.hears_for(0.2)) == 3
     assert 1.9 < time.monotonic() - started < 6
+    assert [receiver.hears_for(0.05) for receiver in receivers] == [[MESSAGE] * 3] * 3
 
 
 def test_the_sender_goes_on_until_it_is_stopped(lab: Lab, programs: Programs) -> None:
     receiver = lab.receiver("127.0.0.3")
     sender = lab.sender(programs, "-i", "1", "127.0.0.3")
-    assert [receiver.hears(5) for _ in range(3)] == [MESSAGE] * 3
+    assert [receiver.hears(5) for _ in range(2)] == [MESSAGE] * 2
     assert sender.is_running
     sender.terminate()
     assert sender.status(5) != 0

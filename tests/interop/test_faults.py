@@ -20,6 +20,8 @@ from .programs import Process, Programs, until, with_files
 
 NODE, OTHER, STRANGER = "127.0.0.2", "127.0.0.3", "127.0.0.9"
 
+NO_YES_WITHIN = 0.25  # seconds; on loopback a yes takes some 5 ms
+
 
 def fault(programs: Programs, what: str, shown: bool, evidence: object = "") -> None:
     """Assert that the stock programs show a fault and ours do not."""
@@ -44,7 +46,7 @@ def hears(lab: Lab, programs: Programs, nodes: str, speaker: str) -> bool:
     agent = lab.start_agent(programs, nodes)
     if agent.listens(lab.port):
         lab.node(speaker).says(MESSAGE, lab.port)
-        until(lambda: not agent.is_running, 0.5 if programs.is_stock else 5)
+        until(lambda: not agent.is_running, NO_YES_WITHIN if programs.is_stock else 5)
     heard = not agent.is_running and agent.heard() == speaker
     agent.stop()
     return heard
@@ -53,7 +55,7 @@ def hears(lab: Lab, programs: Programs, nodes: str, speaker: str) -> bool:
 # What counts as a message.
 
 
-@pytest.mark.parametrize("length", [0, 1, 4, 7])
+@pytest.mark.parametrize("length", [0, 4, 7])
 def test_a_piece_of_a_message_completed_by_what_a_stranger_sent_before(
     lab: Lab, listener: Programs, length: int
 ) -> None:
@@ -62,7 +64,7 @@ def test_a_piece_of_a_message_completed_by_what_a_stranger_sent_before(
     stranger.says(MESSAGE, lab.port)
     time.sleep(0.1)
     node.says(MESSAGE[:length], lab.port)
-    believed = until(lambda: not agent.is_running, 0.4)
+    believed = until(lambda: not agent.is_running, NO_YES_WITHIN)
     what = "believe a node that it dumps because of a piece of a message"
     fault(listener, what, believed and agent.status() == 0, agent)
     if not believed:
@@ -77,7 +79,7 @@ def test_a_message_cut_short_where_its_last_bytes_are_zero(
     agent = lab.agent(listener, NODE)
     node = lab.node(NODE)
     node.says(MESSAGE[:length], lab.port)
-    believed = until(lambda: not agent.is_running, 0.4)
+    believed = until(lambda: not agent.is_running, NO_YES_WITHIN)
     fault(listener, "take a datagram that was cut short for a whole message", believed, agent)
     if not believed:
         node.says(MESSAGE, lab.port)
@@ -88,14 +90,14 @@ def test_a_message_cut_short_where_its_last_bytes_are_zero(
 def test_a_message_cut_short_by_its_udp_length(lab: Lab, listener: Programs) -> None:
     agent = lab.agent(listener, NODE)
     send_raw(NODE, lab.port, MESSAGE, udp_length=8 + 7)
-    believed = until(lambda: not agent.is_running, 0.4)
+    believed = until(lambda: not agent.is_running, NO_YES_WITHIN)
     fault(listener, "take a datagram that was cut short for a whole message", believed, agent)
 
 
 def test_a_node_of_the_other_byte_order(lab: Lab, listener: Programs) -> None:
     agent = lab.agent(listener, NODE)
     lab.node(NODE).says(FOREIGN_MESSAGE, lab.port)
-    heard = until(lambda: not agent.is_running, 5 if not listener.is_stock else 0.4)
+    heard = until(lambda: not agent.is_running, NO_YES_WITHIN if listener.is_stock else 5)
     fault(listener, "not hear a node of the other byte order", not heard, agent)
     if heard:
         assert agent.heard() == NODE
@@ -174,7 +176,7 @@ def test_the_sender_and_a_name_with_two_addresses(lab: Lab, programs: Programs) 
 def test_a_name_that_the_agent_can_look_up_only_later(lab: Lab, listener: Programs) -> None:
     named = lab.with_names(listener, "")
     agent = lab.start_agent(named, "late", timeout=15)
-    gave_up = until(lambda: not agent.is_running, 1.0)
+    gave_up = until(lambda: not agent.is_running, 0.5)
     what = "give up at once when a name cannot be looked up"
     fault(listener, what, gave_up and agent.status() == 1, agent)
     if not gave_up:
@@ -207,7 +209,7 @@ def test_a_name_that_the_sender_can_look_up_only_later(lab: Lab, programs: Progr
 def test_no_name_that_the_sender_can_look_up_yet(lab: Lab, programs: Programs) -> None:
     named = lab.with_names(programs, "")
     sender = lab.sender(named, "-i", "1", "late")
-    gave_up = until(lambda: not sender.is_running, 1.0)
+    gave_up = until(lambda: not sender.is_running, 0.5)
     what = "give up at once when no name can be looked up"
     fault(programs, what, gave_up and sender.status() == 1, sender)
     if not gave_up:
@@ -231,7 +233,7 @@ def test_a_sender_whose_look_up_of_another_node_hangs(lab: Lab, programs: Progra
     receiver = lab.receiver(NODE)
     sender = lab.sender(asking, "-i", "1", "asked.test", NODE)
     assert name_server.hears(10) is not None, f"nobody was asked: {sender}"
-    delayed = receiver.hears(2) is None
+    delayed = receiver.hears(1.5) is None
     fault(programs, "let a look-up that hangs delay the other nodes", delayed, sender)
     sender.terminate()
     assert sender.status(5) != 0
@@ -243,7 +245,7 @@ def test_an_agent_whose_look_up_of_another_name_hangs(lab: Lab, listener: Progra
     agent = lab.start_agent(asking, f"asked.test,{NODE}", timeout=15)
     assert name_server.hears(10) is not None, f"nobody was asked: {agent}"
     node = lab.node(NODE)
-    deaf = not until(lambda: agent_ends(agent, node, lab.port), 2)
+    deaf = not until(lambda: agent_ends(agent, node, lab.port), 1.5)
     fault(listener, "hear nothing while a look-up hangs", deaf, agent)
     if not deaf:
         assert agent.heard() == NODE
@@ -265,13 +267,14 @@ def test_a_message_that_could_not_leave_the_machine(
 ) -> None:
     need(bool(shutil.which("ip") and shutil.which("nsenter")), "ip or nsenter is missing")
     without_network = programs.through("unshare", "--net")  # even its loopback is down
-    sender = lab.sender(without_network, "-c", "1", "-i", "1", "127.0.0.1")
-    counted = until(lambda: not sender.is_running, 2) and sender.status() == 0
+    sender = lab.sender(without_network, "-c", "1", "-i", "10", "127.0.0.1")
+    counted = until(lambda: not sender.is_running, 0.5) and sender.status() == 0
     fault(programs, "count a message that never left the machine", counted, sender)
     if not counted:
+        assert sender.is_running, str(sender)
         inside = ("nsenter", f"--net=/proc/{sender.pid}/ns/net")
         subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
-        assert sender.status(10) == 0, str(sender)
+        assert sender.status(8) == 0, str(sender)
 
 
 # Options.
@@ -279,7 +282,7 @@ def test_a_message_that_could_not_leave_the_machine(
 
 @pytest.mark.parametrize(
     "options",
-    [("-p", "17416junk"), ("-t", "1s"), ("-p", "17416,17417"), ("-t", "1.9")],
+    [("-p", "17416junk"), ("-t", "1x"), ("-p", "17416,17417"), ("-t", "1.9")],
     ids=" ".join,
 )
 def test_an_agent_given_a_number_with_rubbish_behind_it(
@@ -292,14 +295,17 @@ def test_an_agent_given_a_number_with_rubbish_behind_it(
 
 
 @pytest.mark.parametrize(
-    "options", [("-p", "17416junk"), ("-c", "1x"), ("-i", "1s"), ("-c", "one")], ids=" ".join
+    "options", [("-p", "17416junk"), ("-c", "1x"), ("-i", "1x"), ("-c", "one")], ids=" ".join
 )
 def test_a_sender_given_a_number_with_rubbish_behind_it(
     lab: Lab, programs: Programs, options: tuple[str, str]
 ) -> None:
     argv = ["-c", "1", "-i", "1", *options, NODE]
     sender = lab.start(programs, programs.sender, argv)
-    refused = until(lambda: not sender.is_running, 1.5) and sender.status() == 1
+    refused = (
+        until(lambda: not sender.is_running, 0.5 if programs.is_stock else 5)
+        and sender.status() == 1
+    )
     fault(programs, "take a number with rubbish behind it", not refused, sender)
     assert options[1] in sender.errors or programs.is_stock, "the error must name what was given"
 
@@ -310,7 +316,7 @@ def test_a_list_of_names_longer_than_a_line_buffer_on_stdin(lab: Lab, programs: 
     agent = lab.start(programs, programs.agent, [], lines)
     if agent.listens(lab.port):
         lab.node(nodes[-1]).says(MESSAGE, lab.port)
-        until(lambda: not agent.is_running, 0.5 if programs.is_stock else 5)
+        until(lambda: not agent.is_running, NO_YES_WITHIN if programs.is_stock else 5)
     deaf = agent.is_running or agent.heard() != nodes[-1]
     fault(programs, "cut a long line of stdin", deaf, agent)
 
@@ -322,7 +328,7 @@ def test_a_list_of_names_longer_than_a_line_buffer_on_stdin(lab: Lab, programs: 
     "argv",
     [
         pytest.param(["-n", NODE, "-p", "17416junk"], id="port"),
-        pytest.param(["-n", NODE, "-t", "5s"], id="timeout"),
+        pytest.param(["-n", NODE, "-t", "5x"], id="timeout"),
         pytest.param(["-n", ","], id="no name between the commas"),
         pytest.param(["-n", "no such name"], id="name"),
         pytest.param(["-n", NODE, "-f", "ipv6"], id="family"),

@@ -56,7 +56,7 @@ HEARD_ARGV = [
     ("-n ,N1,,N2, -p PORT", "N3 N2", "N2"),
     ("-n N1 -n N2 -p PORT", "N1 N2", "N2"),
     ("-p 1 -n N1 -p PORT", "N1", "N1"),
-    ("-t 1x -t 30 -n N1 -p PORT", "N1", "N1"),
+    ("-t 1 -t 30 -n N1 -p PORT", "N1", "N1"),
     ("stray -n N1 other -p PORT last", "N1", "N1"),
     ("-n N1 -p PORT -- -o bogus", "N1", "N1"),
     ("-n N1 -p PORT -v", "N1", "N1"),
@@ -67,6 +67,7 @@ HEARD_ARGV = [
     ("-v -v -n N1 -p PORT", "N1", "N1"),
     ("--verbose -n N1 -p PORT", "N1", "N1"),
     ("--verbose=2 -n N1 -p PORT", "N1", "N1"),
+    ("--verbose=some -n N1 -p PORT", "N1", "N1"),
     ("--verb -n N1 -p PORT", "N1", "N1"),
     ("-n N1 -p PORT -f auto", "N1", "N1"),
     ("-n N1 -p PORT -f ipv4", "N1", "N1"),
@@ -106,6 +107,13 @@ HEARD_STDIN = {
     "verbose 2": ("nodename=N1\nipport=PORT\nverbose=2\n", "N1", "N1"),
     "verbose, empty": ("nodename=N1\nipport=PORT\nverbose=\n", "N1", "N1"),
     "verbose, a word": ("nodename=N1\nipport=PORT\nverbose\n", "N1", "N1"),
+    "verbose, neither number nor boolean": (
+        "nodename=N1\nipport=PORT\nverbose=some\n",
+        "N1",
+        "N1",
+    ),
+    "a port that is no name": ("nodename=N1\nport=bay 7\nipport=PORT\n", "N1", "N1"),
+    "a port that is a number": ("nodename=N1\nport=7\nipport=PORT\n", "N1", "N1"),
     "a long comment": ("#" + 3000 * "x" + "\nnodename=N1\nipport=PORT\n", "N1", "N1"),
     "not quite a key": ("nodename=N1\nnode=N2\nnodenames=N2\nipport=PORT\n", "N2 N1", "N1"),
 }
@@ -145,7 +153,6 @@ def test_the_timeout_is_as_long_as_asked_for(lab: Lab, programs: Programs, given
     agent = lab.start(programs, programs.agent, argv, stdin)
     assert agent.status() == 1, str(agent)
     assert 0.95 < time.monotonic() - started < 4
-    assert agent.output.endswith("[debug]: timeout after 1 seconds\n")
 
 
 REFUSED_ARGV = [
@@ -171,8 +178,6 @@ REFUSED_ARGV = [
     "-n N1 -o ''",
     "-o on -n N1",
     "-o list",
-    "-o bogus -h",  # the first that makes no sense, or asks for something else, ends it
-    "-t 0 -V",
 ]
 
 

@@ -50,14 +50,15 @@ def cores() -> set[str]:
     return installed_cores()
 
 
-@pytest.fixture(params=["compiled", "pure"])
+@pytest.fixture(params=["compiled", "pure"])  # and, where it matters, the same with "-no_raw"
 def programs(
     request: pytest.FixtureRequest, cores: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> Programs:
     for name in ("fence_kdump", "fence_kdump_send"):
         if not (SCRIPTS / name).exists():
             cannot_run(f"{SCRIPTS / name} is not installed")
-    if request.param not in cores:
-        pytest.skip(f"the {request.param} core is not installed")
+    core, _, no_raw = request.param.partition("-")
+    if core not in cores:
+        pytest.skip(f"the {core} core is not installed")
     monkeypatch.delenv("KDUMPFENCE_PURE", raising=False)
-    return Programs(request.param)
+    return Programs(core, raw=not no_raw)

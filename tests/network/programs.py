@@ -46,15 +46,24 @@ class Running:
         return status
 
 
-class Programs:
-    """Starts the agent and the sender, all with one core."""
+# A program started so may do whatever root may, but not open raw sockets.
+WITHOUT_RAW_SOCKETS = ("setpriv", "--inh-caps=-net_raw", "--bounding-set=-net_raw")
 
-    def __init__(self, core: str) -> None:
+
+class Programs:
+    """Starts the agent and the sender, all with one core.
+
+    The agent hears the port in quite another way where it may not open raw sockets.
+    """
+
+    def __init__(self, core: str, raw: bool) -> None:
         self.core = core
+        self._rights = () if raw else WITHOUT_RAW_SOCKETS
 
     def agent(self, host: Host, *arguments: str) -> Running:
         """Start `fence_kdump`, which exits with 0 when it has heard the node, else with 1."""
-        return Running(host, [SCRIPTS / "fence_kdump", "-v", *arguments], self.core)
+        argv = [*self._rights, SCRIPTS / "fence_kdump", "-v", *arguments]
+        return Running(host, argv, self.core)
 
     def sender(self, host: Host, *arguments: str) -> Running:
         """Start `fence_kdump_send`."""

@@ -12,7 +12,16 @@ from .datagrams import PORT, arrives
 from .programs import Programs
 
 
-@pytest.mark.parametrize("working", ["10.1.0.{}/24", "fd01::{}/64"], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize(
+    ("programs", "working"),
+    [
+        ("compiled", "10.1.0.{}/24"),
+        ("pure", "fd01::{}/64"),
+        ("pure-no_raw", "10.1.0.{}/24"),
+        ("compiled-no_raw", "fd01::{}/64"),
+    ],
+    indirect=["programs"],
+)
 def test_only_the_second_of_two_networks_works(
     programs: Programs, lab: Lab, node: Host, survivor: Host, working: str
 ) -> None:
@@ -32,6 +41,9 @@ def test_only_the_second_of_two_networks_works(
 
 
 @pytest.mark.parametrize("network", ["10.0.0.{}/24", "fd00::{}/64"], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize(
+    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
+)
 def test_a_message_to_an_address_that_the_survivor_would_not_send_from(
     programs: Programs, lab: Lab, node: Host, survivor: Host, network: str
 ) -> None:
@@ -48,6 +60,9 @@ def test_a_message_to_an_address_that_the_survivor_would_not_send_from(
     assert agent.status(within=10) == 0
 
 
+@pytest.mark.parametrize(
+    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
+)
 def test_link_local_addresses_with_their_interface(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -60,6 +75,9 @@ def test_link_local_addresses_with_their_interface(
     assert agent.status(within=10) == 0
 
 
+@pytest.mark.parametrize(
+    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
+)
 def test_the_same_link_local_address_on_another_interface_is_another_node(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

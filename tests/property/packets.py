@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""IP packets with UDP in them, good and bad in every field, for hypothesis to choose from."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from hypothesis import strategies as st
+
+from .judging import UDP, checksum, payloads, pseudo_header
+
+
+class Packet(NamedTuple):
+    """An IP packet in parts."""
+
+    source: bytes
+    destination: bytes
+    options: bytes
+    #: UDP header and all behind it, whatever the UDP length says.
+    body: bytes
+
+    @property
+    def whole(self) -> bytes:
+        """What is on the wire; the IPv4 header's checksum is left to the kernel."""
+        if len(self.source) == 4:
+            words = 5 + len(self.options) // 4
+            total = 4 * words + len(self.body)
+            head = struct.pack(">BBHHHBBH", 0x40 | words, 0, total, 0, 0, 64, UDP, 0)
+            return head + self.source + self.destination + self.options + self.body
+        head = struct.pack(">IHBB", 6 << 28, len(self.body), UDP, 64)
+        return head + self.source + self.destination + self.body
+
+    @property
+    def seen_raw(self) -> bytes:
+        """What a raw socket hands over: IPv4 with its header, IPv6 without."""
+        return self.whole if len(self.source) == 4 else self.body
+
+
+def _complement(total: int) -> int:
+    """The checksum field for this sum: never 0, which would mean that there is none."""
+    return 0xFFFF - total or 0xFFFF
+
+
+@st.composite
+def bodies(draw: st.DrawFn, source: bytes, destination: bytes, port: int, good: bool) -> bytes:
+    """UDP datagrams to `port`; with `good` nothing in their headers is amiss."""
+    payload = draw(payloads)
+    source_port = draw(st.integers(0, 65535))
+    length = right = 8 + len(payload)
+    to = port
+    how = "right"
+    if not good:
+        to = draw(st.sampled_from([port] * 12 + [port ^ 1, port >> 8 | (port & 255) << 8, 0]))
+        length = draw(
+            st.sampled_from([right] * 8 + [0, 7, 8, 15, 16, 17, right - 1, right + 1, 65535])
+            | st.integers(0, 40)
+        )
+        how = draw(st.sampled_from(["right"] * 5 + ["none", "partial", "wrong", "bit", "whole"]))
+    covered = struct.pack(">HHHH", source_port, to, length, 0) + payload
+    padding = b"" if good else draw(st.just(b"") | st.binary(max_size=12))
+    if not good and length < right:
+        covered, padding = covered[:length], covered[length:] + padding
+    head = pseudo_header(source, destination, length)
+    field = _complement(checksum(head + covered))
+    if how == "none":
+        field = 0
+    elif how == "partial":
+        field = checksum(head)
+    elif how == "wrong":
+        field = draw(st.integers(0, 65535))
+    elif how == "bit":
+        field ^= 1 << draw(st.integers(0, 15))
+    elif how == "whole":  # over all that the IP packet carries
+        head = pseudo_header(source, destination, right + len(padding))
+        field = _complement(checksum(head + covered + padding))
+    body = covered + padding
+    body = body[:6] + struct.pack(">H", field)[: len(body[6:8])] + body[8:]
+    if not good and draw(st.integers(0, 19)) == 0:
+        body = body[: draw(st.integers(0, 9))]
+    return body
+
+
+@st.composite
+def packets(
+    draw: st.DrawFn, sources: list[bytes], destination: bytes, port: int, good: bool = False
+) -> Packet:
+    """Packets from one of `sources`. IP options are such that a kernel passes them on."""
+    source = draw(st.sampled_from(sources))
+    options = b""
+    if len(source) == 4 and not good:
+        options = b"\1" * (4 * draw(st.sampled_from([0, 0, 0, 1, 2, 10])))
+    body = draw(bodies(source, destination, port, good))
+    return Packet(source, destination, options, body)

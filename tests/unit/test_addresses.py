@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Names -> addresses, and the resolver that never waits."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kdumpfence import addresses
+from kdumpfence.addresses import Address, LookUpError, Resolver, literal, look_up
+
+AUTO, V4, V6 = socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6
+
+
+def shown(found: list[Address] | None) -> list[str]:
+    return [str(address) for address in found or []]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("fd00::1", "fd00::1"),
+        ("FD00:0:0::0001", "fd00::1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("fe80::1%lo", "fe80::1%lo"),
+        ("::1", "::1"),
+    ],
+)
+def test_a_literal_needs_no_look_up(text: str, expected: str) -> None:
+    assert shown(literal(text, AUTO)) == [expected]
+    assert shown(look_up(text, AUTO)) == [expected]
+
+
+@pytest.mark.parametrize("name", ["node1", "localhost", "a.b.c", "10.0.0", "fe80::1%nosuchif0"])
+def test_a_name_is_not_a_literal(name: str) -> None:
+    if name == "10.0.0":  # inet_aton's old short form is an address to getaddrinfo
+        assert shown(literal(name, AUTO)) == ["10.0.0.0"]
+    else:
+        assert literal(name, AUTO) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("0.0.0.0", "not an address that a node can have"),
+        ("224.0.0.1", "not an address that a node can have"),
+        ("255.255.255.255", "not an address that a node can have"),
+        ("::", "not an address that a node can have"),
+        ("ff02::1", "not an address that a node can have"),
+        ("fe80::1", "needs its interface, as in fe80::1%eth0"),
+    ],
+)
+def test_an_address_that_no_node_can_have_is_refused_for_good(text: str, complaint: str) -> None:
+    with pytest.raises(LookUpError, match=complaint) as caught:
+        literal(text, AUTO)
+    assert caught.value.permanent
+
+
+def test_an_address_of_the_other_family_is_refused_for_good() -> None:
+    with pytest.raises(LookUpError, match="not an ipv6 address") as caught:
+        literal("10.0.0.1", V6)
+    assert caught.value.permanent
+    with pytest.raises(LookUpError, match="not an ipv4 address"):
+        literal("fd00::1", V4)
+
+
+@pytest.mark.parametrize("name", ["n\xf6de", "", "a\0b", "x" * 2000])
+def test_what_cannot_be_a_name_is_refused_for_good(name: str) -> None:
+    with pytest.raises(LookUpError, match="neither a host name nor an IP address") as caught:
+        look_up(name, AUTO)
+    assert caught.value.permanent
+
+
+def test_localhost_resolves() -> None:
+    assert "127.0.0.1" in shown(look_up("localhost", V4))
+
+
+def test_an_address_is_equal_to_itself_only_on_its_interface() -> None:
+    packed = socket.inet_pton(V6, "fe80::1")
+    assert Address(packed, 1) == Address(packed, 1)
+    assert Address(packed, 1) != Address(packed, 2)
+    assert len({Address(packed, 1), Address(packed, 1), Address(packed, 2)}) == 2
+    assert str(Address(packed, 99999)) == "fe80::1%99999"
+
+
+class Names:
+    """A name service of our own: answers, fails or hangs as told."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.hanging = threading.Event()
+
+    def __call__(self, name: str, family: int) -> list[Address]:
+        self.asked.append(name)
+        if name.startswith("hang"):
+            self.hanging.wait(20)
+        if name == "never":
+            raise LookUpError("no", permanent=True)
+        if name == "odd":
+            raise UnicodeError("odd")
+        if name not in self.known:
+            raise LookUpError("not yet")
+        return [Address(socket.inet_pton(V4, self.known[name]))]
+
+
+@pytest.fixture
+def names() -> Iterator[Names]:
+    service = Names()
+    yield service
+    service.hanging.set()
+
+
+def run(resolver: Resolver, until: Callable[[], bool], seconds: float = 10) -> dict[str, object]:
+    """Drive it as the programs do."""
+    answers: dict[str, object] = {}
+    end = time.monotonic() + seconds
+    while not until() and time.monotonic() < end:
+        answers.update(resolver.step())
+        due = resolver.next_due
+        left = 0.2 if due is None else min(0.2, max(0.0, due - time.monotonic()))
+        select.select([resolver.fd], [], [], left)
+    answers.update(resolver.step())
+    return answers
+
+
+def test_an_answer_comes_through_the_descriptor(names: Names) -> None:
+    names.known["a"] = "10.0.0.1"
+    resolver = Resolver(["a"], AUTO, ask=names)
+    assert resolver.step() == []
+    assert select.select([resolver.fd], [], [], 5)[0]
+    ((name, answer),) = resolver.step()
+    assert name == "a"
+    assert shown(answer if isinstance(answer, list) else []) == ["10.0.0.1"]
+    assert resolver.unresolved == []
+    assert resolver.next_due is None
+    resolver.close()
+
+
+def test_a_name_that_resolves_late_is_asked_for_until_it_does(names: Names) -> None:
+    resolver = Resolver(["late"], AUTO, ask=names)
+    first = run(resolver, lambda: len(names.asked) >= 3)
+    assert isinstance(first["late"], LookUpError)
+    names.known["late"] = "10.0.0.2"
+    answers = run(resolver, lambda: not resolver.unresolved)
+    assert isinstance(answers["late"], list)
+    resolver.close()
+
+
+def test_a_look_up_that_hangs_does_not_delay_the_others(names: Names) -> None:
+    names.known["good"] = "10.0.0.1"
+    hanging = [f"hang{number}" for number in range(addresses.LOOK_UPS_AT_ONCE + 5)]
+    resolver = Resolver([*hanging, "good"], AUTO, ask=names)
+    answers = run(resolver, lambda: "good" not in resolver.unresolved)
+    assert isinstance(answers["good"], list)
+    assert set(resolver.unresolved) == set(hanging)
+    names.hanging.set()
+    resolver.close()
+
+
+def test_no_more_than_so_many_are_asked_for_at_once(names: Names) -> None:
+    resolver = Resolver([f"hang{number}" for number in range(200)], AUTO, ask=names)
+    resolver.step()
+    resolver.step()
+    assert len(names.asked) <= addresses.LOOK_UPS_AT_ONCE
+    assert resolver.next_due is not None
+    names.hanging.set()
+    resolver.close()
+
+
+def test_a_name_without_hope_is_asked_for_once(names: Names) -> None:
+    resolver = Resolver(["never"], AUTO, ask=names)
+    answers = run(resolver, lambda: not resolver.unresolved)
+    assert isinstance(answers["never"], LookUpError)
+    assert names.asked == ["never"]
+    resolver.close()
+
+
+def test_whatever_a_look_up_raises_is_an_answer(names: Names) -> None:
+    resolver = Resolver(["odd"], AUTO, ask=names)
+    answers = run(resolver, lambda: len(names.asked) >= 2)
+    assert str(answers["odd"]) == "UnicodeError: odd"
+    resolver.close()
+
+
+def test_no_descriptor_leaks_and_late_answers_do_no_harm(names: Names) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        resolver = Resolver(["hang"], AUTO, ask=names)
+        resolver.step()
+        resolver.close()
+    names.hanging.set()
+    time.sleep(0.1)
+    assert len(os.listdir("/proc/self/fd")) == before

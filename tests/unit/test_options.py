@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""argv and stdin -> options. What stock fence_kdump takes is checked in tests/interop."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdumpfence.options import (
+    AGENT_OPTIONS,
+    MOST_STDIN,
+    AgentOptions,
+    OptionError,
+    UsageError,
+    agent_from_argv,
+    agent_from_stdin,
+    getopt_long,
+    sender_from_argv,
+    usage,
+)
+
+
+def stdin(text: str) -> AgentOptions:
+    return agent_from_stdin(text.encode())
+
+
+def test_the_defaults_are_the_stock_agents() -> None:
+    options = agent_from_argv(["-n", "node3"])
+    assert vars(options) == {
+        "names": ("node3",),
+        "ipport": 7410,
+        "family": "auto",
+        "action": "off",
+        "timeout": 60,
+        "verbose": 0,
+    }
+
+
+def test_the_senders_defaults_are_the_stock_senders() -> None:
+    options = sender_from_argv(["node1", "node2", "node1"])
+    assert vars(options) == {
+        "nodes": ("node1", "node2"),
+        "ipport": 7410,
+        "family": "auto",
+        "count": 0,
+        "interval": 10,
+        "verbose": 0,
+        "action": "send",
+    }
+
+
+def test_what_pacemaker_writes_names_one_node_with_all_its_addresses() -> None:
+    options = stdin(
+        "nodename=10.0.0.3,10.1.0.3\naction=off\nport=node3\nplug=node3,fd00::3\n"
+        "timeout=30\npcmk_host_list=node3\n"
+    )
+    assert options.names == ("10.0.0.3", "10.1.0.3", "node3", "fd00::3")
+    assert options.timeout == 30
+
+
+def test_lines_that_say_nothing_are_passed_over() -> None:
+    options = stdin("# comment\n\n  \n#nodename=x\nnonsense\nunknown=1\r\nnodename=node3\r\n")
+    assert options.names == ("node3",)
+
+
+def test_of_repeated_parameters_the_last_counts() -> None:
+    options = stdin("nodename=a\ntimeout=5\nnodename=b\ntimeout=\ntimeout=7")
+    assert options.names == ("b",)
+    assert options.timeout == 7
+
+
+def test_spaces_around_names_and_values_do_no_harm() -> None:
+    assert stdin("  nodename = a , b,\n\ttimeout= 7 \n").names == ("a", "b")
+
+
+def test_a_value_may_hold_an_equals_sign() -> None:
+    assert stdin("nodename=a=b").names == ("a=b",)
+
+
+@pytest.mark.parametrize(
+    ("argv", "level"),
+    [
+        ([], 0),
+        (["-v"], 1),
+        (["-vv"], 2),
+        (["-vvv"], 3),
+        (["-v", "-v"], 2),
+        (["-v2"], 2),
+        (["--verbose"], 1),
+        (["--verbose=2"], 2),
+        (["--verb"], 1),
+    ],
+)
+def test_verbosity_can_be_said_in_every_stock_way(argv: list[str], level: int) -> None:
+    assert agent_from_argv(["-n", "a", *argv]).verbose == level
+    assert sender_from_argv(["a", *argv]).verbose == level
+
+
+@pytest.mark.parametrize(
+    ("value", "level"), [("1", 1), ("yes", 1), ("True", 1), ("no", 0), ("off", 0), ("2", 2)]
+)
+def test_verbosity_from_a_cluster_configuration(value: str, level: int) -> None:
+    assert stdin(f"nodename=a\nverbose={value}").verbose == level
+
+
+def test_a_letter_v_never_takes_the_word_behind_it() -> None:
+    assert sender_from_argv(["-v", "node1"]).nodes == ("node1",)
+
+
+@pytest.mark.parametrize("text", ["60s", "60S", " 60 "])
+def test_seconds_may_carry_their_unit(text: str) -> None:
+    assert stdin(f"nodename=a\ntimeout={text}").timeout == 60
+
+
+def test_reboot_is_off() -> None:
+    assert stdin("nodename=a\naction=reboot").action == "off"
+
+
+@pytest.mark.parametrize("action", ["monitor", "status", "metadata", "validate-all"])
+def test_other_actions_need_no_node(action: str) -> None:
+    assert stdin(f"action={action.upper()}").action == action
+
+
+def test_help_and_version_win_over_everything_else() -> None:
+    assert agent_from_argv(["-t", "rubbish", "-h"]).action == "help"
+    assert agent_from_argv(["-V", "-o", "x"]).action == "version"
+    assert sender_from_argv(["-V"]).action == "version"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "action 'off' needs the node to be heard"),
+        ("nodename=", "action 'off' needs the node to be heard"),
+        ("nodename=,", "action 'off' needs the node to be heard"),
+        ("nodename=a b", "nodename 'a b': neither a host name nor an IP address"),
+        ("nodename=a\x07", r"neither a host name nor an IP address"),
+        ("nodename=a\ntimeout=abc", r"timeout 'abc': not a whole number of seconds \(1 to"),
+        ("nodename=a\ntimeout=0", "timeout '0': not a whole number"),
+        ("nodename=a\ntimeout=-5", "timeout '-5': not"),
+        ("nodename=a\ntimeout=1.5", "timeout '1.5': not"),
+        ("nodename=a\ntimeout=s", "timeout 's': not"),
+        ("nodename=a\ntimeout=99999999999999999999999", "timeout '9+': not"),
+        ("nodename=a\ntimeout=\u0663", "timeout '\u0663': not"),
+        ("nodename=a\nipport=17416junk", r"ipport '17416junk': not a port number \(1 to 65535\)"),
+        ("nodename=a\nipport=0", "ipport '0': not a port number"),
+        ("nodename=a\nipport=65536", "ipport '65536': not a port number"),
+        ("nodename=a\nfamily=ipx", "family 'ipx': not one of auto, ipv4, ipv6"),
+        ("nodename=a\naction=on", "action 'on': not one of off, reboot, monitor"),
+        ("nodename=a\nverbose=loud", "verbose 'loud': not a number or a boolean"),
+    ],
+)
+def test_bad_input_says_what_was_given_and_what_is_allowed(text: str, complaint: str) -> None:
+    with pytest.raises(OptionError, match=complaint) as caught:
+        stdin(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_endless_stdin_is_refused() -> None:
+    with pytest.raises(OptionError, match=f"more than {MOST_STDIN} bytes"):
+        agent_from_stdin(b"#" * (MOST_STDIN + 1))
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["--bogus"], "option '--bogus': unknown"),
+        (["-x"], "option '-x': unknown"),
+        (["-n"], "option '-n': needs a value"),
+        (["--nodename"], "option '--nodename': needs a value"),
+        (["--version=3"], "option '--version': takes no value"),
+        (["--ver"], "option '--ver': ambiguous"),
+    ],
+)
+def test_a_wrong_option_is_named(argv: list[str], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        agent_from_argv(argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        ([], "no node given"),
+        (["-c", "3"], "no node given"),
+        (["-c", "abc", "a"], "count 'abc': not a number of messages"),
+        (["-c", "-1", "a"], "count '-1': not a number of messages"),
+        (["-i", "0", "a"], "interval '0': not a whole number of seconds"),
+        (["a b"], "node 'a b': neither a host name nor an IP address"),
+    ],
+)
+def test_the_sender_says_what_is_wrong(argv: list[str], complaint: str) -> None:
+    with pytest.raises(OptionError, match=complaint):
+        sender_from_argv(argv)
+
+
+def test_options_may_stand_behind_operands_and_end_at_two_dashes() -> None:
+    pairs, operands = getopt_long(["a", "-n", "b", "--", "-t", "-"], AGENT_OPTIONS)
+    assert pairs == [("nodename", "b")]
+    assert operands == ["a", "-t", "-"]
+
+
+def test_the_usage_names_every_option() -> None:
+    text = usage("fence_kdump", "", AGENT_OPTIONS)
+    for short, name, _, _ in AGENT_OPTIONS:
+        assert f"--{name}" in text
+        assert f"-{short}, " in text or not short
