@@ -259,31 +259,33 @@ class _Wait:
     def until(self, deadline: float) -> bool:
         """Wait for the proof until `deadline` (time.monotonic)."""
         listening, watch = self.listening, self.watch
-        rested = 0.0
-        while True:
+        census_due = 0.0
+        while watch.can_succeed and watch.proof is None:
             self._names()
             listening.retry()
+            if watch.proof is not None:  # heard before its name resolved
+                break
             now = time.monotonic()
+            if now >= deadline:
+                break
             wake = [self.resolver.fd]
-            waits = [deadline, self.resolver.next_due, listening.next_try]
-            if now >= rested:
+            moments = [deadline, self.resolver.next_due, listening.next_try]
+            if now >= census_due:
                 wake += listening.census_fds
             else:
-                waits.append(rested)
-            if watch.proof is None:
-                until = min(moment for moment in waits if moment is not None)
-                self._heard(listening.proof.receive(round(until * 1e9), wake))
-            if watch.proof is None and time.monotonic() >= rested:
+                moments.append(census_due)
+            until = min(moment for moment in moments if moment is not None)
+            self._heard(listening.proof.receive(round(until * 1e9), wake))
+            if time.monotonic() >= census_due:
                 self._heard(listening.census.take())
-                rested = time.monotonic() + CENSUS_REST
-            if watch.proof is not None:
-                return True
-            if time.monotonic() >= deadline or not watch.can_succeed:
-                # What lay in the queues at the deadline came in time.
-                self._heard(listening.proof.receive(0))
-                self._heard(listening.census.take(batches=256))
-                self._names()
-                return watch.proof is not None
+                census_due = time.monotonic() + CENSUS_REST
+        # What lay in the queues at the deadline came in time.
+        if watch.proof is None:
+            self._heard(listening.proof.receive(0))
+        if watch.proof is None:
+            self._heard(listening.census.take(batches=256))
+            self._names()
+        return watch.proof is not None
 
 
 def _off(options: AgentOptions, report: Report, started: float) -> int:

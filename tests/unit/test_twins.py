@@ -25,8 +25,8 @@ def interface(module: ModuleType) -> dict[str, set[str]]:
         thing = getattr(module, name)
         if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
             continue
-        members = {m for m in dir(thing) if not m.startswith("_")} if isinstance(thing, type) else set()
-        names[name] = members
+        members = dir(thing) if isinstance(thing, type) else []
+        names[name] = {member for member in members if not member.startswith("_")}
     return names
 
 

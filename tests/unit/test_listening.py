@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hearing a port that others hold. Both kinds of sockets, whichever core is in use."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kdumpfence import listening as module
+from kdumpfence.addresses import Address
+from kdumpfence.listening import Listening, PortError
+from kdumpfence.wire import OWN_MESSAGE
+from tests.conftest import cannot_run, udp
+
+BOTH = (socket.AF_INET, socket.AF_INET6)
+NODE, OTHER = "127.0.0.11", "127.0.0.12"
+
+
+def address(host: str) -> Address:
+    return Address(socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host))
+
+
+def free_port() -> int:
+    sock = udp("0.0.0.0")
+    port = int(sock.getsockname()[1])
+    sock.close()
+    return port
+
+
+@pytest.fixture(params=["raw", "udp"])
+def listening(request: pytest.FixtureRequest) -> Iterator[Listening]:
+    use_raw = request.param == "raw"
+    if use_raw and os.geteuid() != 0:
+        cannot_run("raw sockets need root")
+    opened = Listening(free_port(), BOTH, use_raw=use_raw)
+    assert opened.raw == use_raw
+    yield opened
+    opened.close()
+
+
+def send(port: int, data: bytes = OWN_MESSAGE, host: str = NODE, to: str = "127.0.0.1") -> None:
+    sock = udp(host)
+    sock.sendto(data, (to, port))
+    sock.close()
+
+
+def hears(listening: Listening, seconds: float = 0.3) -> list[str]:
+    """From where messages of known addresses came, by either receiver."""
+    deadline = time.monotonic_ns() + round(seconds * 1e9)
+    arrivals = listening.proof.receive(deadline, listening.census_fds)
+    return [
+        str(Address(one.packed, one.scope)) for one in [*arrivals, *listening.census.take(20)]
+    ]
+
+
+def test_a_known_address_is_heard_in_both_families(listening: Listening) -> None:
+    listening.add([address(NODE), address("::1")])
+    send(listening.port)
+    assert set(hears(listening)) == {NODE}
+    send(listening.port, host="::1", to="::1")
+    assert set(hears(listening)) == {"::1"}
+
+
+def test_an_address_added_late_is_heard_from_then_on(listening: Listening) -> None:
+    listening.add([address(NODE)])
+    listening.add([address(OTHER)])
+    send(listening.port, host=OTHER)
+    assert set(hears(listening)) == {OTHER}
+
+
+def test_what_is_rejected_is_counted_and_strangers_are_remembered(listening: Listening) -> None:
+    listening.add([address(NODE)])
+    send(listening.port, host=OTHER)
+    send(listening.port, b"", host=OTHER)
+    send(listening.port, b"rubbish!", host=OTHER)
+    send(listening.port, OWN_MESSAGE[:4] + b"\2\0\0\0", host=OTHER)
+    assert hears(listening) == []
+    counts = {name: number for name, number in listening.counts.items() if number}
+    assert counts == {"stranger": 1, "short": 1, "magic": 1, "version": 1}
+    assert list(listening.strangers) == [(address(OTHER).packed, 0)]
+
+
+def test_nothing_but_messages_of_the_node_enters_the_proof_queue(listening: Listening) -> None:
+    listening.add([address(NODE)])
+    for _ in range(50):
+        send(listening.port, host=OTHER)
+        send(listening.port, b"rubbish!", host=NODE)
+        send(listening.port, b"", host=NODE)
+    send(listening.port)
+    assert len(listening.proof.take(batches=20)) == 1
+    assert listening.proof.counts == {
+        **dict.fromkeys(listening.proof.counts, 0),
+        "accepted": 1,
+    }
+
+
+def test_two_listeners_for_different_nodes_hear_each_its_own(listening: Listening) -> None:
+    second = Listening(listening.port, BOTH, use_raw=listening.raw)
+    listening.add([address(NODE)])
+    second.add([address(OTHER)])
+    send(listening.port)
+    send(listening.port, host=OTHER)
+    assert set(hears(listening)) == {NODE}
+    assert set(hears(second)) == {OTHER}
+    second.close()
+
+
+def test_raw_listeners_for_the_same_node_all_hear_it(root: None) -> None:
+    port = free_port()
+    several = [Listening(port, BOTH) for _ in range(5)]
+    for one in several:
+        one.add([address(NODE)])
+    send(port)
+    assert [set(hears(one)) for one in several] == [{NODE}] * 5
+    for one in several:
+        one.close()
+
+
+@pytest.mark.parametrize("first", ["holder", "listener"])
+def test_a_program_that_holds_the_port_alone_is_not_disturbed(root: None, first: str) -> None:
+    port = free_port()
+    if first == "holder":
+        holder = udp("0.0.0.0", port)
+        listener = Listening(port, BOTH)
+    else:
+        listener = Listening(port, BOTH)
+        holder = udp("0.0.0.0", port)  # would fail if the listener held the port
+    listener.add([address(NODE)])
+    send(port)
+    assert set(hears(listener)) == {NODE}
+    assert holder.recv(100, socket.MSG_DONTWAIT) == OWN_MESSAGE
+    holder.close()
+    listener.close()
+
+
+def test_without_raw_sockets_a_held_port_is_waited_for() -> None:
+    port = free_port()
+    holder = udp("0.0.0.0", port)
+    listener = Listening(port, (socket.AF_INET,), use_raw=False)
+    listener.add([address(NODE)])
+    assert "another program holds it" in listener.obstacle
+    assert listener.next_try is not None
+    holder.close()
+    time.sleep(module.RETRY)
+    listener.retry()
+    assert (listener.obstacle, listener.next_try) == ("", None)
+    send(port)
+    assert set(hears(listener)) == {NODE}
+    listener.close()
+
+
+def test_without_raw_sockets_those_who_share_the_port_keep_what_is_theirs() -> None:
+    port = free_port()
+    sharer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sharer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sharer.bind(("", port))
+    listener = Listening(port, (socket.AF_INET,), use_raw=False)
+    listener.add([address(NODE)])
+    send(port, host=OTHER)
+    assert sharer.recv(100, socket.MSG_DONTWAIT) == OWN_MESSAGE
+    send(port)
+    assert set(hears(listener)) == {NODE}
+    sharer.close()
+    listener.close()
+
+
+def test_a_port_that_may_not_be_had_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module, "_open_udp", refuse)
+    with pytest.raises(PortError, match="port 7410/udp: Permission denied"):
+        Listening(7410, BOTH, use_raw=False)
+
+
+def test_a_family_that_the_kernel_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module._open_udp
+
+    def no_ipv6(family: int, port: int, share: bool) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return real(family, port, share)  # type: ignore[return-value]
+
+    monkeypatch.setattr(module, "_open_udp", no_ipv6)
+    listener = Listening(free_port(), BOTH, use_raw=False)
+    listener.add([address(NODE), address("::1")])
+    send(listener.port)
+    assert set(hears(listener)) == {NODE}
+    assert listener.next_try is None
+    listener.close()
+
+
+def test_no_descriptor_leaks() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for use_raw in (True, False):
+        for _ in range(5):
+            listener = Listening(free_port(), BOTH, use_raw=use_raw)
+            listener.add([address(NODE), address("::1")])
+            listener.close()
+    assert len(os.listdir("/proc/self/fd")) == before
