@@ -361,8 +361,9 @@ cdef enum:
 
 cdef enum:
     # Nanoseconds. A process that is stopped (SIGSTOP, a debugger, a paused guest) sleeps
-    # on after SIGCONT for what was left of its poll, however late that makes it; so no
-    # single poll is long.
+    # on after SIGCONT for what was left of its poll, however late that makes it; and a
+    # signal that came just before the poll, or to another thread, does not end it. So
+    # no single poll is long.
     SLICE = 500000000
     # A flood must not keep the wait alive behind its deadline.
     LATE_ROUNDS = 256
@@ -435,7 +436,7 @@ cdef int judge(Loop *loop, int kind, int i, Found *found) noexcept nogil:
     cdef msghdr *header = &loop.headers[i].msg_hdr
     cdef uint8_t *data = loop.data + i * loop.stride
     cdef size_t length = min(<size_t>loop.headers[i].msg_len, loop.size)
-    cdef size_t udp_length
+    cdef size_t udp_length = 0
     cdef const uint8_t *source
     cdef const uint8_t *destination = NULL
     cdef int address_length
@@ -558,9 +559,7 @@ cdef int wait_and_read(Loop *loop, int64_t deadline, int wakers) noexcept nogil:
             loop.error = errno
             return FAILED
         if ready == 0:
-            if deadline >= 0 and monotonic_ns() >= deadline:
-                return TIMED_OUT
-            continue
+            return TIMED_OUT if deadline >= 0 and monotonic_ns() >= deadline else PAUSED
         progress = 0
         for i in range(loop.endpoint_count):
             if loop.fds[i].revents == 0:
@@ -1039,7 +1038,7 @@ def attach_filter(sock, bytes code not None):
     if len(code) % 8:
         raise ValueError(f"filter of {len(code)} bytes: not a multiple of 8")
     program.len = <unsigned short>(len(code) // 8)
-    program.filter = PyBytes_AS_STRING(code)
+    program.filter = <void *>PyBytes_AS_STRING(code)
     if setsockopt(sock.fileno(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0:
         import os
         raise OSError(errno, os.strerror(errno))

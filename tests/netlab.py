@@ -52,18 +52,26 @@ _OWN_NAMESPACES = ("--net", "--mount", "--uts", "--pid", "--fork", "--kill-child
 
 # What a host's pid 1 does. It says its pid as the test process sees it (the old /proc still knows),
 # makes the host's files private, and then holds the namespaces until it is killed or its stdin
-# ends. All of /etc is copied, not three files of it: they may be symlinks, or missing, or replaced.
+# ends. The whole of /etc is the host's own, full of links into the machine's: a file that a test
+# writes may be missing there, or a symlink, and is to be replaced at one blow. Duplicate address
+# detection is off but where a test asks for it (Link.add_address).
 _HOST_INIT = """
 set -e
 read -r pid rest < /proc/self/stat
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
-mkdir -p /run/etc /run/dev/net /run/dev/shm
-cp -a /etc/. /run/etc/ 2>/dev/null || :
+mkdir -p /run/etc /run/machine-etc /run/dev/net /run/dev/shm
+mount -o bind,ro /etc /run/machine-etc
+ln -s /run/machine-etc/* /run/etc/
+rm -f /run/etc/hosts /run/etc/resolv.conf /run/etc/nsswitch.conf
 mount --bind /run/etc /etc
 cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /run/dev/
 ln -s /proc/self/fd /run/dev/fd
 mount --bind /run/dev /dev
+echo "$0" > /proc/sys/kernel/hostname
+echo 0 > /proc/sys/net/ipv6/conf/all/accept_dad
+echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+ip link set lo up
 echo "$pid"
 exec cat
 """
@@ -84,9 +92,12 @@ def why_not() -> str | None:
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
-    attempt = ["unshare", *_OWN_NAMESPACES, "mount", "-t", "tmpfs", "tmpfs", "/run"]
-    probe = subprocess.run(attempt, capture_output=True, text=True, check=False)
-    return None if probe.returncode == 0 else f"no namespaces here: {probe.stderr.strip()}"
+    try:
+        with Lab() as lab:
+            lab.link(lab.host("a"), lab.host("b"), impairment=Impairment())
+    except (OSError, RuntimeError) as error:
+        return f"no network of namespaces here: {error}"
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +212,7 @@ class Host:
         self._programs: list[subprocess.Popen[str]] = []
         self._sockets: list[socket.socket] = []
         self._holder = subprocess.Popen(
-            [*_DIE_WITH_PARENT, "unshare", *_OWN_NAMESPACES, "sh", "-c", _HOST_INIT],
+            [*_DIE_WITH_PARENT, "unshare", *_OWN_NAMESPACES, "sh", "-c", _HOST_INIT, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -211,19 +222,15 @@ class Host:
         assert self._holder.stderr is not None
         said = self._holder.stdout.readline()
         if not said:
-            raise RuntimeError(f"host {name} does not boot: {self._holder.stderr.read().strip()}")
+            trouble = self._holder.stderr.read().strip()
+            _end(self._holder)
+            raise RuntimeError(f"host {name} does not boot: {trouble}")
         #: The host's pid 1 as this process sees it; /proc/PID/root is the host's file system.
         self.pid = int(said)
         self.root = Path(f"/proc/{self.pid}/root")
-        (self.root / "etc/resolv.conf").unlink(missing_ok=True)
         self.write_file("/etc/resolv.conf", "")
         self.write_file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n")
         self._write_names()
-        self.run(["sh", "-c", 'echo "$0" > /proc/sys/kernel/hostname', name], check=True)
-        # Duplicate address detection only where a test asks for it (Link.add_address).
-        self.set_sysctl("net/ipv6/conf/default/accept_dad", "0")
-        self.set_sysctl("net/ipv6/conf/all/accept_dad", "0")
-        self.tool("ip", "link", "set", "lo", "up")
 
     # Programs
 
@@ -437,7 +444,7 @@ class Link:
         name = self._interfaces[host]
         if dad:
             host.set_sysctl(f"net/ipv6/conf/{name}/accept_dad", "1")
-            host.set_sysctl(f"net/ipv6/conf/{name}/dad_transmits", "3")
+            host.set_sysctl(f"net/ipv6/conf/{name}/dad_transmits", "2")
         nodad = ["nodad"] if ":" in address and not dad else []
         host.tool("ip", "address", "replace", address, "dev", name, *nodad)
 

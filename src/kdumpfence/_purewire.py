@@ -52,7 +52,8 @@ _IPV6_PKTINFO = 50
 _ORIGINS_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
 
 #: Nanoseconds. A process that is stopped (SIGSTOP, a debugger, a paused guest) sleeps on
-#: after SIGCONT for what was left of its poll, however late that makes it; so no single
+#: after SIGCONT for what was left of its poll, however late that makes it; and a signal
+#: that came just before the poll, or to another thread, does not end it. So no single
 #: poll is long.
 _SLICE = 500_000_000
 #: A flood must not keep the wait alive behind its deadline.

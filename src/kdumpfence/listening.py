@@ -36,8 +36,9 @@ _SO_RCVBUFFORCE = 33
 _SO_RXQ_OVFL = 40
 _IPV6_RECVPKTINFO = 49
 
-#: Bytes. A datagram of 8 bytes takes 768 in a queue, so this holds some 5,000.
-QUEUE_SIZE = 4 << 20
+#: Bytes; the kernel doubles it. A datagram of 8 bytes takes 768, so a queue holds some
+#: 2,700. Not more: in a flood every agent on the host fills one for each family.
+QUEUE_SIZE = 1 << 20
 
 #: Seconds between attempts to open what could not be opened.
 RETRY = 0.1

@@ -26,6 +26,10 @@ RETRY_FIRST = 0.1
 RETRY_PATIENCE = 60.0
 RETRY_LAST = 1.0
 
+#: With a count, as long as nobody at all was reached the network is held to be late, and
+#: it is waited for at least so many seconds: an agent's default wait.
+LATE_NETWORK = 60.0
+
 
 class Destination:
     """One address of a node, and how far its messages are."""
@@ -45,12 +49,21 @@ class Schedule:
     """When to send to whom: `count` messages (0: without end), `interval` seconds apart."""
 
     def __init__(self, nodes: tuple[str, ...], count: int, interval: float, now: float) -> None:
-        self.nodes = nodes
         self.count = count
         self.interval = interval
-        #: A node that was not reached by then is given up (only with a count).
-        self.patience_ends = now + count * interval
+        self.started = now
         self.destinations: dict[Hashable, Destination] = {}
+        self._open = set(nodes)
+
+    def give_up(self, node: str) -> None:
+        """This node will never have an address."""
+        self._open.discard(node)
+
+    @property
+    def _patience_ends(self) -> float:
+        """When a node that was not reached is given up (only with a count)."""
+        patience = self.count * self.interval
+        return self.started + (patience if self.reached else max(patience, LATE_NETWORK))
 
     def add(self, key: Hashable, node: str, now: float) -> bool:
         """A node has this address; whether it is a new one. It is due at once."""
@@ -103,18 +116,20 @@ class Schedule:
     def next_due(self, now: float) -> float | None:
         """When something is to be done next; None: only when an address is added."""
         times = [d.due for d in self.destinations.values() if not self._done(d)]
-        if self.count and self.patience_ends > now:
-            times.append(self.patience_ends)
+        if self.count and self._patience_ends > now:
+            times.append(self._patience_ends)
         return min(times, default=None)
 
     def finished(self, now: float) -> bool:
         """Whether every node has had its messages, or need not be waited for any more.
 
         With a count: a node that was ever reached is owed all its messages, at each
-        address that was reached; one that never was is waited for until `patience_ends`.
+        address that was reached. One that never was is given up after `count` intervals;
+        while none was, not before LATE_NETWORK seconds either. Without a count it ends
+        only if there is nobody to be told.
         """
-        if not self.count:
+        if not self._open:
+            return True
+        if not self.count or any(0 < d.left < self.count for d in self.destinations.values()):
             return False
-        if any(0 < d.left < self.count for d in self.destinations.values()):
-            return False
-        return now >= self.patience_ends or self.reached == set(self.nodes)
+        return now >= self._patience_ends or self.reached >= self._open

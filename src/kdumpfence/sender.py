@@ -41,6 +41,9 @@ _IPV6_RECVERR = 25
 #: a neighbour that does not answer is given up by the kernel after three.
 LINGER = 5.0
 
+#: Seconds that one poll takes at most.
+SLICE = 0.5
+
 #: An ICMP error with one of these, from this machine itself, means: it did not leave.
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH)
 
@@ -171,6 +174,8 @@ class _Sender:
     def _unresolved(self, name: str, error: LookUpError) -> None:
         again = "" if error.permanent else "; will try again"
         self._complain(name, f"node '{name}': {error}{again}")
+        if error.permanent:
+            self.schedule.give_up(name)
 
     def _resolved(self, name: str, addresses: list[Address]) -> None:
         for address in addresses:
@@ -225,8 +230,10 @@ class _Sender:
         poller.register(self.resolver.fd, select.POLLIN)
         for channel in self.channels.values():
             poller.register(channel.sock.fileno(), 0)  # POLLERR comes unasked
-        left = None if until is None else max(0.0, until - time.monotonic()) * 1000
-        poller.poll(left)
+        # Never long: a signal that came just before, or to a look-up's thread, does not
+        # end a poll, and a stopped process sleeps on for what was left of it.
+        left = SLICE if until is None else min(SLICE, max(0.0, until - time.monotonic()))
+        poller.poll(left * 1000)
 
     def run(self) -> int:
         linger_ends: float | None = None

@@ -22,9 +22,9 @@ def test_a_neighbour_that_does_not_answer_holds_up_nobody(
     link = lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24"])
     link.resolve_impatiently()
     messages = receiver(survivor)
-    programs.sender(node, "-c", "4", "-i", "1", "10.0.0.99", "10.0.0.2", "10.0.0.98")
+    programs.sender(node, "-c", "3", "-i", "1", "10.0.0.99", "10.0.0.2", "10.0.0.98")
     # The errors of address resolution must not cost this neighbour a message, nor bring it one.
-    assert len(arrivals(messages, 4, within=7)) == 4
+    assert len(arrivals(messages, 3, within=6)) == 3
     assert not arrives(messages, within=1.2)
 
 
@@ -92,7 +92,7 @@ def test_the_agent_survives_icmp_errors(
         with pytest.raises(OSError, match=r"refused|unreachable"):
             victim.recv(1)
     agent = programs.agent(survivor, "-n", dead, "-t", "30")
-    while agent.age < 1.5:
+    while agent.age < 1.2:
         for error in forged_errors(family, waiting, dead):
             icmp.sendto(error, (waiting, 0))
         time.sleep(0.02)
@@ -116,8 +116,8 @@ def test_an_agent_that_was_stopped_hears_what_came_meanwhile(
 ) -> None:
     lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24"])
     agent = programs.agent(survivor, "-n", "10.0.0.1", "-t", "30")
-    time.sleep(1.5)
-    stop_and_go(agent.process.pid, 5)
+    time.sleep(0.7)
+    stop_and_go(agent.process.pid, 3)
     agent.process.send_signal(signal.SIGSTOP)
     time.sleep(0.1)
     node.open_socket().sendto(MESSAGE, ("10.0.0.2", PORT))  # once, and nobody repeats it
@@ -130,11 +130,11 @@ def test_an_agent_that_was_stopped_hears_what_came_meanwhile(
 def test_an_agent_that_is_stopped_and_continued_keeps_its_time(
     programs: Programs, survivor: Host
 ) -> None:
-    agent = programs.agent(survivor, "-n", "10.0.0.1", "-t", "3")
-    time.sleep(1)
-    stop_and_go(agent.process.pid, 5)
+    agent = programs.agent(survivor, "-n", "10.0.0.1", "-t", "2")
+    time.sleep(0.7)
+    stop_and_go(agent.process.pid, 3)
     assert agent.status(within=6) == 1
-    assert agent.age >= 3
+    assert agent.age >= 2
 
 
 def test_a_sender_that_is_stopped_and_continued_keeps_its_count_and_its_interval(

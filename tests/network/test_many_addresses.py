@@ -75,9 +75,7 @@ def test_link_local_addresses_with_their_interface(
     assert agent.status(within=10) == 0
 
 
-@pytest.mark.parametrize(
-    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
-)
+@pytest.mark.parametrize("programs", ["pure", "compiled-no_raw"], indirect=True)
 def test_the_same_link_local_address_on_another_interface_is_another_node(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

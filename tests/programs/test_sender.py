@@ -101,11 +101,19 @@ def test_a_name_that_does_not_resolve_holds_up_nobody(core_name: str) -> None:
     sock.close()
 
 
-def test_with_a_count_nobody_reached_is_status_1(core_name: str) -> None:
+@pytest.mark.slow
+def test_with_a_count_nobody_reached_in_a_minute_is_status_1(core_name: str) -> None:
     began = time.monotonic()
-    done = run(core_name, "-c", "1", "-i", "1", "nosuchnode.invalid")
+    done = subprocess.run(
+        [SENDER, "-c", "1", "-i", "1", "nosuchnode.invalid"],
+        env=environment(core_name),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 1
-    assert time.monotonic() - began >= 1  # it was given count times interval seconds
+    assert time.monotonic() - began >= 60  # the network might have been late
     assert "[error]: node 'nosuchnode.invalid' was never reached\n" in done.stderr
 
 
@@ -119,7 +127,7 @@ def test_with_a_count_one_reached_is_status_0_and_the_others_are_named(core_name
 
 
 def test_an_address_of_the_other_family_is_named(core_name: str) -> None:
-    done = run(core_name, "-f", "ipv6", "-c", "1", "-i", "1", "127.0.0.1")
+    done = run(core_name, "-f", "ipv6", "127.0.0.1")  # it need not wait for anything
     assert done.returncode == 1
     assert "node '127.0.0.1': not an ipv6 address" in done.stderr
 

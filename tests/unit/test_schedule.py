@@ -98,6 +98,32 @@ def test_a_node_never_reached_is_given_up_after_count_intervals() -> None:
     assert schedule.reached == {"a"}
 
 
+def test_as_long_as_nobody_is_reached_the_network_may_be_late() -> None:
+    schedule = make(count=3, interval=1, keys="ab")
+    sent = play(schedule, 100, up=lambda key, now: now >= 50)
+    assert [len(times) for times in sent.values()] == [3, 3]
+    assert 50 <= sent["a"][0] <= 50.2
+    schedule = make(count=3, interval=1)
+    play(schedule, 100, up=lambda key, now: False)
+    assert not schedule.finished(59.9)
+    assert schedule.finished(60)
+    assert schedule.reached == set()
+
+
+def test_a_node_without_hope_is_not_waited_for() -> None:
+    schedule = make(count=1, keys="ab")
+    schedule.give_up("b")
+    play(schedule, 5, up=lambda key, now: key == "a")
+    assert schedule.finished(0)
+
+
+def test_with_nobody_to_be_told_it_ends_even_without_a_count() -> None:
+    schedule = Schedule(("a",), 0, 10, 0.0)
+    assert not schedule.finished(0)
+    schedule.give_up("a")
+    assert schedule.finished(0)
+
+
 def test_a_node_without_an_address_is_waited_for_as_well() -> None:
     schedule = Schedule(("a", "b"), 1, 10, 0.0)
     schedule.add("a", "a", 0.0)
