@@ -44,7 +44,8 @@ class Address:
         if packed[:12] == b"\0" * 10 + b"\xff\xff":
             packed = packed[12:]  # IPv4-mapped: on the wire it is IPv4
         self.packed = packed
-        self.scope = scope
+        # The kernel names the interface of link-local senders only.
+        self.scope = scope if self.link_local else 0
 
     @property
     def family(self) -> int:
@@ -55,6 +56,11 @@ class Address:
     def link_local(self) -> bool:
         """Whether it means nothing without its interface."""
         return self.packed[0] == 0xFE and self.packed[1] & 0xC0 == 0x80 and len(self.packed) == 16
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it is this machine's alone."""
+        return self.packed[0] == 127 if len(self.packed) == 4 else self.packed == bytes(15) + b"\1"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Address):

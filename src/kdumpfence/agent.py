@@ -156,7 +156,9 @@ def _validate(options: AgentOptions, report: Report) -> int:
         report.debug(f"'{name}' is {_join(addresses)}")
         found.update(dict.fromkeys(addresses, name))
     for address, name in found.items():
-        if _is_local(address):
+        if address.loopback:
+            report.debug(f"node '{name}': {address} is a loopback address, good for trials only")
+        elif _is_local(address):
             report.error(f"node '{name}': {address} is an address of this machine")
             good = False
     try:
@@ -176,15 +178,13 @@ def _validate(options: AgentOptions, report: Report) -> int:
 def _is_local(address: Address) -> bool:
     """Whether this machine has that address: what comes from it is no proof of a crash."""
     host = _socket.inet_ntop(address.family, address.packed)
-    if address.family == _socket.AF_INET and address.packed[0] == 127:
-        return False  # loopback is how one tries the agent out
     try:
         sock = _socket.socket(address.family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     except OSError:
         return False
     try:
         sock.bind((host, 0) if address.family == _socket.AF_INET else (host, 0, 0, address.scope))
-        return address.packed != b"\0" * 15 + b"\1"
+        return True
     except OSError:
         return False
     finally:
@@ -294,19 +294,21 @@ def _off(options: AgentOptions, report: Report, started: float) -> int:
     wait = None
     try:
         wait = _Wait(options, report)
-        report.debug(
-            f"waiting for a message from '{shown}' to port {options.ipport}"
-            f" for {options.timeout} seconds"
-            + ("" if wait.listening.raw else " (without raw sockets)")
-        )
+        for name in options.names:
+            report.debug(
+                f"waiting for message from '{name}'"
+                + ("" if wait.listening.raw else " (without raw sockets)")
+            )
         obstacle = wait.listening.obstacle
         if obstacle:
             report.error(obstacle)
         heard = wait.until(deadline)
         if heard:
-            report.debug(f"received a valid message from '{shown}' ({wait.watch.proof})")
+            report.debug(f"received valid message from '{wait.watch.proof}' ({shown})")
         else:
-            _explain(wait, shown, time.monotonic() - started, report)
+            if wait.watch.can_succeed:
+                report.debug(f"timeout after {options.timeout} seconds")
+            _explain(wait, shown, report)
         return YES if heard else NO
     except PortError as error:
         report.error(str(error))
@@ -316,17 +318,18 @@ def _off(options: AgentOptions, report: Report, started: float) -> int:
             wait.close()
 
 
-def _explain(wait: _Wait, shown: str, waited: float, report: Report) -> None:
+def _explain(wait: _Wait, shown: str, report: Report) -> None:
     """Why there is no proof: what an administrator would have to find out otherwise."""
-    report.debug(f"no message from '{shown}' within {waited:.0f} seconds")
     counts = wait.listening.counts
     rejected = ", ".join(f"{counts[reason]} {reason}" for reason in counts if counts[reason])
-    report.debug(f"datagrams to the port: {rejected or 'none'}")
+    if not rejected:
+        rejected = "none" if wait.listening.census_fds else "not counted"
+    report.debug(f"datagrams to the port: {rejected}")
     strangers = [Address(packed, scope) for packed, scope in wait.listening.strangers]
     if strangers:
         more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
         report.error(
-            f"valid messages came from {_join(strangers[:5])}{more}: not an address of '{shown}'"
+            f"valid messages came from {_join(strangers[:5])}{more}: no address of '{shown}'"
         )
     unresolved = [name for name, addresses in wait.watch.names.items() if not addresses]
     if unresolved:

@@ -237,14 +237,16 @@ class Listening:
                 else:
                     self._keep(_connect_udp(wanted, self.port), self.proof)
             except OSError as error:
-                self.obstacle = f"port {self.port}/udp: {os.strerror(error.errno or 0)}"
+                why = os.strerror(error.errno or 0)
+                if error.errno == errno.EADDRINUSE:
+                    why += " (another program holds it; with CAP_NET_RAW both would hear)"
+                where = f"port {self.port}/udp"
+                if not isinstance(wanted, int) and error.errno != errno.EADDRINUSE:
+                    where = f"the way to {wanted}"
+                self.obstacle = f"{where}: {why}"
                 if error.errno == errno.EAFNOSUPPORT:
                     continue
-                if error.errno == errno.EADDRINUSE:
-                    self.obstacle += (
-                        " (another program holds it; with CAP_NET_RAW both would hear)"
-                    )
-                elif error.errno in _NOT_PERMITTED and isinstance(wanted, int):
+                if error.errno in _NOT_PERMITTED and isinstance(wanted, int):
                     raise PortError(self.obstacle) from None
                 left.append(wanted)
         self._unopened = left
@@ -252,10 +254,13 @@ class Listening:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Datagrams heard, by verdict; `unread` are those that the kernel dropped."""
+        """Datagrams heard, by verdict; `unread` are those that the kernel dropped.
+
+        It drops for want of room, and, without raw sockets, what is no message.
+        """
         counts = self.census.counts
         counts["accepted"] = max(counts["accepted"], self.proof.counts["accepted"])
-        counts["unread"] = self.census.dropped
+        counts["unread"] = self.census.dropped + self.proof.dropped
         return counts
 
     def close(self) -> None:

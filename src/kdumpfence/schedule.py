@@ -34,11 +34,12 @@ LATE_NETWORK = 60.0
 class Destination:
     """One address of a node, and how far its messages are."""
 
-    __slots__ = ("due", "failing_since", "key", "left", "node")
+    __slots__ = ("due", "failing_since", "key", "left", "nodes")
 
     def __init__(self, key: Hashable, node: str, due: float) -> None:
         self.key = key
-        self.node = node
+        #: The nodes that have this address: two names may be one machine.
+        self.nodes = [node]
         self.due = due
         #: Messages that left.
         self.left = 0
@@ -67,7 +68,10 @@ class Schedule:
 
     def add(self, key: Hashable, node: str, now: float) -> bool:
         """A node has this address; whether it is a new one. It is due at once."""
-        if key in self.destinations:
+        known = self.destinations.get(key)
+        if known is not None:
+            if node not in known.nodes:
+                known.nodes.append(node)
             return False
         self.destinations[key] = Destination(key, node, now)
         return True
@@ -111,7 +115,7 @@ class Schedule:
     @property
     def reached(self) -> set[str]:
         """The nodes that a message left for."""
-        return {d.node for d in self.destinations.values() if d.left}
+        return {node for d in self.destinations.values() if d.left for node in d.nodes}
 
     def next_due(self, now: float) -> float | None:
         """When something is to be done next; None: only when an address is added."""

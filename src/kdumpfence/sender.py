@@ -138,6 +138,10 @@ class _Channel:
             probe.close()
 
 
+def _where(destination: Destination) -> str:
+    return f"node '{','.join(destination.nodes)}' ({destination.key})"
+
+
 class _Sender:
     def __init__(self, options: SenderOptions, report: Report) -> None:
         self.options = options
@@ -179,8 +183,8 @@ class _Sender:
 
     def _resolved(self, name: str, addresses: list[Address]) -> None:
         for address in addresses:
-            if self.schedule.add(address, name, time.monotonic()):
-                self.report.debug(f"'{name}' is {address}", level=1)
+            self.schedule.add(address, name, time.monotonic())
+            self.report.debug(f"'{name}' is {address}", level=1)
 
     def _names(self) -> None:
         for name, answer in self.resolver.step():
@@ -206,10 +210,10 @@ class _Sender:
 
     def _outcome(self, destination: Destination, code: int) -> None:
         now = time.monotonic()
-        where = f"node '{destination.node}' ({destination.key})"
+        where = _where(destination)
         if code == 0:
             self.schedule.left(destination, now)
-            self.report.debug(f"message {destination.left} sent to {where}", level=1)
+            self.report.debug(f"message sent to {where}, number {destination.left}", level=1)
         else:
             self.schedule.failed(destination, now)
             self._complain((destination.key, code), f"{where}: {os.strerror(code)}; will try again")
@@ -221,8 +225,7 @@ class _Sender:
                 if destination is not None:
                     self._complain(
                         (address, code),
-                        f"node '{destination.node}' ({address}): {os.strerror(code)}; "
-                        "will try again",
+                        f"{_where(destination)}: {os.strerror(code)}; will try again",
                     )
 
     def _wait(self, until: float | None) -> None:

@@ -43,7 +43,7 @@ def test_yes_comes_with_the_message_and_not_with_the_time_out(core_name: str) ->
     send(port)
     out, err = agent.communicate(timeout=30)
     assert (agent.returncode, err) == (0, "")
-    assert out == f"[debug]: received a valid message from '{NODE}' ({NODE})\n"
+    assert out == f"[debug]: received valid message from '{NODE}' ({NODE})\n"
 
 
 def test_no_comes_at_the_time_out(core_name: str) -> None:
@@ -51,7 +51,7 @@ def test_no_comes_at_the_time_out(core_name: str) -> None:
     done = run(core_name, "-n", NODE, "-p", str(free_port()), "-t", "1")
     assert done.returncode == 1
     assert time.monotonic() - before >= 1
-    assert f"no message from '{NODE}' within 1 seconds" in done.stdout
+    assert "[debug]: timeout after 1 seconds\n" in done.stdout
     assert done.stderr == ""
 
 
@@ -66,7 +66,7 @@ def test_no_says_what_was_heard_instead(core_name: str) -> None:
     assert agent.returncode == 1
     assert "datagrams to the port: 1 short, 1 magic, 1 stranger\n" in out
     assert err == (
-        f"[error]: valid messages came from {OTHER}: not an address of '{NODE}'\n"
+        f"[error]: valid messages came from {OTHER}: no address of '{NODE}'\n"
     )
 
 

@@ -126,6 +126,15 @@ def test_with_a_count_one_reached_is_status_0_and_the_others_are_named(core_name
     sock.close()
 
 
+def test_two_names_of_one_address_are_both_reached(core_name: str) -> None:
+    sock = node()
+    port = str(sock.getsockname()[1])
+    done = run(core_name, "-p", port, "-f", "ipv4", "-c", "1", "-i", "60", "127.0.0.1", "localhost")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert received(sock) == [OWN_MESSAGE]
+    sock.close()
+
+
 def test_an_address_of_the_other_family_is_named(core_name: str) -> None:
     done = run(core_name, "-f", "ipv6", "127.0.0.1")  # it need not wait for anything
     assert done.returncode == 1
@@ -144,7 +153,7 @@ def test_port_unreachable_means_that_it_left(core_name: str) -> None:
 def test_a_signal_ends_it_cleanly(core_name: str, number: signal.Signals) -> None:
     sock = node()
     sender = start([SENDER, "-v", "-p", str(sock.getsockname()[1]), "127.0.0.1"], core_name)
-    assert wait_for_line(sender, "[debug]: message 1 sent to node '127.0.0.1'")
+    assert wait_for_line(sender, "[debug]: message sent to node '127.0.0.1'")
     sender.send_signal(number)
     out, err = sender.communicate(timeout=20)
     assert sender.returncode == 128 + number
@@ -190,7 +199,7 @@ def test_one_socket_a_family_however_many_nodes(core_name: str) -> None:
     hosts = [f"127.1.{n // 250}.{n % 250 + 1}" for n in range(2000)]
     sender = start([SENDER, "-v", "-p", port, "127.0.0.1", "::1", *hosts], core_name)
     # Whichever family is first, messages for the second have left after a second round.
-    assert wait_for_line(sender, "[debug]: message 2 sent to node '::1'")
+    assert wait_for_line(sender, "[debug]: message sent to node '::1' (::1), number 2")
     folder = f"/proc/{sender.pid}/fd"
     links = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
     assert sum(link.startswith("socket:") for link in links) == 2

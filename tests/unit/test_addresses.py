@@ -31,6 +31,7 @@ def shown(found: list[Address] | None) -> list[str]:
         ("::ffff:10.0.0.1", "10.0.0.1"),
         ("fe80::1%lo", "fe80::1%lo"),
         ("::1", "::1"),
+        ("fd00::1%1", "fd00::1"),  # an interface means something for link-local ones only
     ],
 )
 def test_a_literal_needs_no_look_up(text: str, expected: str) -> None:

@@ -177,4 +177,7 @@ def test_what_could_not_be_sent_in_time_is_not_made_up_for() -> None:
 def test_an_address_added_twice_is_one() -> None:
     schedule = make()
     assert schedule.add("a", "other", 1.0) is False
+    (destination,) = schedule.due(1.0)
+    schedule.left(destination, 1.0)
+    assert schedule.reached == {"a", "other"}
     assert schedule.add("b", "other", 1.0) is True

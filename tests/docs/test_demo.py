@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`make demo` shows what it says, notices when that is not so, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import cannot_run
+from tests.interop import stock
+
+pytestmark = pytest.mark.slow
+
+DEMO = Path(__file__).resolve().parents[2] / "tools" / "demo.py"
+WITHOUT_RAW_SOCKETS = ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
+
+
+def demo(
+    *argv: str | Path, core: str = "compiled", wrapper: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run the demo to its end."""
+    return subprocess.run(
+        [*wrapper, sys.executable, DEMO, *argv],
+        env={**os.environ, "KDUMPFENCE_PURE": "1" if core == "pure" else "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_as_told(done: subprocess.CompletedProcess[str]) -> None:
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "Everything went as told." in done.stdout
+    assert "WRONG" not in done.stdout
+    for agent, status in (("agent1", 0), ("agent2", 1)):
+        assert re.search(rf"\b{agent} +exit status {status}$", done.stdout, re.MULTILINE)
+
+
+def test_a_yes_and_a_no_are_shown_each_with_its_time(core_name: str) -> None:
+    done = demo(core=core_name)
+    assert_as_told(done)
+    lines = [line for line in done.stdout.splitlines() if re.search(r"\[(debug|error)\]:", line)]
+    times = [re.match(r" *(\d+\.\d\d) s ", line) for line in lines]
+    assert None not in times, lines
+    assert max(float(at[1]) for at in times if at) < 10
+
+
+def test_it_works_without_the_right_to_raw_sockets(core_name: str) -> None:
+    wrapper = WITHOUT_RAW_SOCKETS if os.geteuid() == 0 else ()
+    if wrapper and shutil.which(wrapper[0]) is None:
+        cannot_run(f"{wrapper[0]} is missing")
+    assert_as_told(demo(core=core_name, wrapper=wrapper))
+
+
+#: Agents that do otherwise than told, and the first expectation that they fail.
+#: $NODE is the node that the agent is to hear: 127.0.0.1 dumps, 127.0.0.2 never speaks.
+LIARS = {
+    "yes at once": ("exit 0", "agent1 believes none of it"),
+    "yes to both": ("sleep 1.5; exit 0", "agent2 says no"),
+    "no to both": ("sleep 4.2; exit 1", "agent1 says yes"),
+    "no too early": (
+        "[ $NODE = 127.0.0.1 ] && sleep 1.5 && exit 0; sleep 2.5; exit 1",
+        "agent2 says no",
+    ),
+    "killed": ("kill -9 $$", "agent1 believes none of it"),
+    "never an answer": ("exec sleep 600", "agent1 says yes"),
+}
+
+
+@pytest.mark.parametrize(("script", "missed"), LIARS.values(), ids=LIARS)
+def test_an_agent_that_lies_is_found_out(tmp_path: Path, script: str, missed: str) -> None:
+    agent = tmp_path / "agent"
+    agent.write_text(f"#!/bin/sh\nNODE=$(sed -n 's/^nodename=//p')\n{script}\n")
+    agent.chmod(0o755)
+    done = demo("--agent", agent)
+    assert done.returncode == 1, done.stdout
+    wrong = re.findall(r"WRONG, expected: (.*)", done.stdout)
+    assert wrong, done.stdout
+    assert any(text.startswith(missed) for text in wrong), done.stdout
+
+
+def test_a_sender_that_sends_nothing_is_found_out(tmp_path: Path) -> None:
+    sender = tmp_path / "sender"
+    sender.write_text("#!/bin/sh\nexec sleep 600\n")
+    sender.chmod(0o755)
+    done = demo("--sender", sender)
+    assert done.returncode == 1, done.stdout
+    assert "WRONG, expected: agent1 says yes" in done.stdout
+
+
+def test_the_stock_agent_fails_where_the_readme_says_so() -> None:
+    try:
+        agent = stock.get().agent
+    except stock.NotAvailable as reason:
+        cannot_run(str(reason))
+    done = demo("--agent", agent)
+    assert done.returncode == 1, done.stdout
+    assert "WRONG, expected: agent1 believes none of it" in done.stdout
+    # Whichever came second met the port in use, and died of SIGABRT.
+    assert re.search(r"agent[12] +exit status -6$", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_a_program_that_does_not_exist_is_named() -> None:
+    done = demo("--agent", "/no/such/agent")
+    assert done.returncode == 1
+    assert "/no/such/agent: no such program" in done.stderr
+
+
+def children(pid: int) -> set[int]:
+    """Return the processes that this one started, without those that have ended."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state != "Z":
+            found.add(int(stat.parent.name))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name
+)
+def test_nothing_is_left_behind_when_it_is_interrupted(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, DEMO], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if "message sent" in line:
+                break
+        started = children(running.pid)
+        assert started, "nothing was running"
+        running.send_signal(number)
+        running.stdout.read()
+        assert running.wait(20) == (-9 if number == signal.SIGKILL else 1)
+    end = time.monotonic() + 10
+    while any(is_alive(pid) for pid in started) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert [pid for pid in started if is_alive(pid)] == []

@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Shows the main job on this machine's loopback, in real processes and real time.
+
+    .venv/bin/python tools/demo.py [--agent PROGRAM] [--sender PROGRAM]
+
+Two nodes of a cluster fall silent at once. The surviving node, this machine, runs a
+fence agent for each. One node has panicked, and its crash kernel says so; of the other
+nothing true is ever heard. The first agent has to say yes, the second no, and neither may
+fall for the rubbish that arrives meanwhile. The exit status is 0 if all went as it is told
+here, and 1 if anything did not: give it other programs and see.
+
+No root, no cluster and no crash is needed, and port 7410 is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+#: The survivor, and the address from which the kernel sends to it: the node that panics.
+NODE1 = "127.0.0.1"
+#: The node that stays silent, and somebody who is no node at all.
+NODE2, STRANGER = "127.0.0.2", "127.0.0.9"
+
+TIMEOUT = 4  # seconds that the agents wait; a cluster's wait for a minute or so
+START = 3.0  # seconds at most until an agent says that it waits, or the story goes on
+PATIENCE = 8.0  # seconds beyond which a program that has not ended is taken for stuck
+
+MESSAGE = bytes.fromhex("402a301b01000000")
+
+#: What arrives from each node before anything true does, and none of it is a message.
+RUBBISH = {
+    "an empty datagram": b"",
+    "a message that lacks its last byte": MESSAGE[:-1],
+    "a message of version 2": bytes.fromhex("402a301b02000000"),
+    "a message behind a stray byte": b"\0" + MESSAGE,
+    "small talk": b"is anybody there?",
+}
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+def die_with_parent() -> None:
+    """In a child: let the kernel end it even if the demo is killed outright."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Demo:
+    """The stage: what is said, what runs, and what went otherwise than told."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.wrong: list[str] = []
+        self.programs: list[Program] = []
+
+    def now(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    def tell(self, *lines: str) -> None:
+        """Print what happens next."""
+        print(f"\n{self.now():6.2f} s  " + f"\n{'':10}".join(lines), flush=True)
+
+    def show(self, who: str, line: str) -> None:
+        """Print what a program says."""
+        print(f"{self.now():6.2f} s      {who:<8}{line}", flush=True)
+
+    def expect(self, good: bool, what: str) -> None:
+        """Print what was expected, and remember it if it did not come out."""
+        print(f"{self.now():6.2f} s  {'as expected' if good else 'WRONG, expected'}: {what}")
+        if not good:
+            self.wrong.append(what)
+
+    async def start(self, who: str, stdin: bytes, *command: str) -> Program:
+        """Start a program; its lines are shown as they come."""
+        started_at = self.now()
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is the demo's business alone
+            preexec_fn=die_with_parent,
+        )
+        program = Program(self, who, process, started_at)
+        self.programs.append(program)
+        assert process.stdin is not None
+        with contextlib.suppress(ConnectionError):  # it may have ended already
+            process.stdin.write(stdin)
+            await process.stdin.drain()
+        process.stdin.close()
+        return program
+
+    async def clear(self) -> None:
+        """End whatever still runs."""
+        for program in self.programs:
+            await program.kill()
+
+
+class Program:
+    """A started program, its lines and its end."""
+
+    def __init__(
+        self, demo: Demo, who: str, process: asyncio.subprocess.Process, started_at: float
+    ) -> None:
+        self.demo = demo
+        self.who = who
+        self.process = process
+        self.spoke = False
+        self.started_at = started_at
+        self.ended_at = 0.0
+        pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
+        jobs = [self._wait(), *(self._show(pipe) for pipe in pipes)]
+        self.tasks = [asyncio.ensure_future(job) for job in jobs]
+
+    async def _show(self, stream: asyncio.StreamReader) -> None:
+        async for line in stream:
+            self.demo.show(self.who, line.decode(errors="replace").rstrip())
+            self.spoke = True
+
+    async def _wait(self) -> None:
+        await self.process.wait()
+        self.ended_at = self.demo.now()
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; None while it runs, minus a signal's number if that ended it."""
+        return self.process.returncode
+
+    async def speaks(self, seconds: float) -> None:
+        """Wait for its first line, its end, or so many seconds."""
+        end = self.demo.now() + seconds
+        while not self.spoke and self.status is None and self.demo.now() < end:
+            await asyncio.sleep(0.01)
+
+    async def ends(self, seconds: float) -> int | None:
+        """Wait for its end and its last line; the exit status, None if it goes on."""
+        await asyncio.wait(self.tasks, timeout=seconds)
+        if self.status is not None:
+            self.demo.show(self.who, f"exit status {self.status}")
+        return self.status
+
+    async def kill(self) -> None:
+        """End it as a reboot would."""
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+        await asyncio.wait(self.tasks, timeout=1)
+        for task in self.tasks:
+            task.cancel()
+
+
+def free_port() -> int:
+    """A UDP port that nobody holds."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", 0))
+        return int(sock.getsockname()[1])
+
+
+def send(source: str, port: int, *datagrams: bytes) -> None:
+    """Send to the survivor from that address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((source, 0))
+        for datagram in datagrams:
+            # Where no raw socket hears the port, its last holder may be gone: ECONNREFUSED.
+            with contextlib.suppress(OSError):
+                sock.sendto(datagram, (NODE1, port))
+
+
+async def play(demo: Demo, agent: str, sender: str) -> None:
+    """The story, in its order."""
+    port = free_port()
+    demo.tell(
+        f"node1 ({NODE1}) and node2 ({NODE2}) fall silent. On this surviving node the",
+        f"cluster starts a fence agent for each, options on stdin, both on UDP port {port}.",
+    )
+    agents = []
+    for who, node in (("agent1", NODE1), ("agent2", NODE2)):
+        options = f"nodename={node}\naction=off\nipport={port}\ntimeout={TIMEOUT}\n"
+        agents.append(await demo.start(who, options.encode(), agent))
+    agent1, agent2 = agents
+    for one in agents:
+        await one.speaks(START)
+
+    demo.tell(
+        f"A stranger ({STRANGER}) sends a valid message. Then comes, from the address of",
+        "each node, what is no message: " + ", ".join(list(RUBBISH)[:2]) + ",",
+        ", ".join(list(RUBBISH)[2:]) + ".",
+    )
+    send(STRANGER, port, MESSAGE, MESSAGE)
+    for node in (NODE1, NODE2):
+        send(node, port, *RUBBISH.values())
+    await asyncio.sleep(0.6)
+    for one in agents:
+        demo.expect(one.status is None, f"{one.who} believes none of it and waits on")
+
+    demo.tell("node1 has panicked. Its crash kernel is up by now, and begins to tell it.")
+    dumping = await demo.start("node1", b"", sender, "-v", "-p", str(port), NODE1)
+    status = await agent1.ends(PATIENCE)
+    took = agent1.ended_at - dumping.started_at
+    told = f"agent1 says yes, {took:.2f} s after node1's sender was started"
+    demo.expect(status == 0 and took > 0, told)
+    demo.expect(agent2.status is None, "that says nothing about node2: agent2 waits on")
+    demo.tell("The cluster takes node1 for fenced, and leaves it the time that its dump takes.")
+    status = await agent2.ends(PATIENCE)
+    waited = agent2.ended_at - agent2.started_at
+    demo.expect(status == 1 and waited >= TIMEOUT, f"agent2 says no, after {waited:.2f} s")
+    demo.tell("The cluster goes on to node2's second fencing level, and cuts its power.")
+    demo.expect(dumping.status is None, "node1 has gone on telling; it reboots, and that ends it")
+
+
+async def run(agent: str, sender: str) -> int:
+    """Play it to its end, or to the signal that ends it; the exit status."""
+    demo = Demo()
+    loop = asyncio.get_running_loop()
+    playing = asyncio.ensure_future(play(demo, agent, sender))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, playing.cancel)
+    try:
+        await playing
+    except asyncio.CancelledError:
+        print("\nInterrupted; whatever ran is ended.")
+        return 1
+    except OSError as error:
+        print(f"\n{error}")
+        return 1
+    finally:
+        await demo.clear()
+    if demo.wrong:
+        print(
+            "\nThis did NOT go as it should. Expected, but not so:",
+            *demo.wrong,
+            sep="\n  - ",
+        )
+        return 1
+    print("\nEverything went as told.")
+    return 0
+
+
+def program_path(given: str | None, name: str) -> str:
+    """The program to run: the one given, else ours beside the interpreter."""
+    if given is not None:
+        path = shutil.which(given)
+        if path is None:
+            sys.exit(f"{given}: no such program")
+        return path
+    path = shutil.which(name, path=str(Path(sys.executable).parent))
+    if path is None:
+        sys.exit(f"{name} is not installed beside {sys.executable}: `make demo` does all that")
+    return path
+
+
+def main() -> int:
+    """Parse the command line and play."""
+    parser = argparse.ArgumentParser(description="fence_kdump and fence_kdump_send on loopback")
+    parser.add_argument("--agent", help="an agent instead of ours, such as a stock fence_kdump")
+    parser.add_argument("--sender", help="a sender instead of ours")
+    arguments = parser.parse_args()
+    agent = program_path(arguments.agent, "fence_kdump")
+    sender = program_path(arguments.sender, "fence_kdump_send")
+    core = os.environ.get("KDUMPFENCE_PURE", "0") not in ("", "0")
+    print(f"The agent is {agent}{' (on its pure-Python core)' if core else ''},")
+    print(f"the sender   {sender}.")
+    return asyncio.run(run(agent, sender))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
