@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 write(2, usage(PROGRAM, "", AGENT_OPTIONS).encode())
             return NO
         report.verbose = options.verbose
+        for complaint in options.complaints:
+            report.error(complaint)
         return _run(options, report, started)
     except signals.Ended as signal:
         report.error(f"ended by {signal} before the node was heard")
@@ -294,14 +296,13 @@ def _off(options: AgentOptions, report: Report, started: float) -> int:
     wait = None
     try:
         wait = _Wait(options, report)
+        if wait.listening.obstacle:
+            report.error(wait.listening.obstacle)
         for name in options.names:
             report.debug(
                 f"waiting for message from '{name}'"
                 + ("" if wait.listening.raw else " (without raw sockets)")
             )
-        obstacle = wait.listening.obstacle
-        if obstacle:
-            report.error(obstacle)
         heard = wait.until(deadline)
         if heard:
             report.debug(f"received valid message from '{wait.watch.proof}' ({shown})")

@@ -132,8 +132,12 @@ def _choice(name: str, text: str, allowed: Sequence[str]) -> str:
     return chosen
 
 
-def _level(text: str | None, before: int) -> int:
-    """-v, -vv, -v3, --verbose=2; on stdin also the booleans that pcs writes."""
+def _level(text: str | None, before: int, complaints: list[str]) -> int:
+    """-v, -vv, -v3, --verbose=2; on stdin also the booleans that pcs writes.
+
+    What it cannot mean is complained of but prevents nothing: no dump is to be lost over
+    how much is said.
+    """
     if text is None:
         return before + 1
     word = text.strip().lower()
@@ -145,7 +149,8 @@ def _level(text: str | None, before: int) -> int:
         return 0
     if word.isascii() and word.isdigit():
         return min(int(word[:9]), 9)
-    raise OptionError(f"verbose {text!r}: not a number or a boolean")
+    complaints.append(f"verbose {text!r}: not a number or a boolean")
+    return max(before, 1)
 
 
 def _name(parameter: str, text: str) -> str:
@@ -154,9 +159,22 @@ def _name(parameter: str, text: str) -> str:
     return text
 
 
-def _names(parameter: str, text: str) -> list[str]:
-    """NODE[,NODE...]; empty parts are passed over, so a comma too many does no harm."""
-    return [_name(parameter, part.strip()) for part in text.split(",") if part.strip()]
+def _names(parameter: str, text: str, complaints: list[str]) -> list[str]:
+    """NODE[,NODE...]; empty parts are passed over, so a comma too many does no harm.
+
+    A part that can be no name is complained of: a cluster may put anything into `port`,
+    and that must not keep the agent from hearing the other names.
+    """
+    found = []
+    for part in text.split(","):
+        if part.strip():
+            try:
+                found.append(_name(parameter, part.strip()))
+            except OptionError as error:
+                complaints.append(str(error))
+    if text.strip() and not found and not complaints:
+        complaints.append(f"{parameter} {text!r}: no name in it")
+    return found
 
 
 # ------------------------------------------------------------------- fence_kdump
@@ -191,6 +209,8 @@ class AgentOptions:
         #: Seconds.
         self.timeout = 60
         self.verbose = 0
+        #: What was wrong with the input but need not stop the agent.
+        self.complaints: list[str] = []
 
 
 def agent_from_argv(argv: Sequence[str]) -> AgentOptions:
@@ -211,7 +231,8 @@ def agent_from_stdin(data: bytes) -> AgentOptions:
     """Options of fence_kdump as a fence daemon writes them. Raises OptionError.
 
     ``name=value`` lines; empty lines, lines that begin with '#', lines without '=' and
-    unknown names are passed over; of repeated names the last counts.
+    unknown names are passed over; case does not matter in names; of repeated names the
+    last counts.
     """
     if len(data) > MOST_STDIN:
         raise OptionError(f"more than {MOST_STDIN} bytes of options on stdin")
@@ -221,7 +242,7 @@ def agent_from_stdin(data: bytes) -> AgentOptions:
         if text.startswith("#"):
             continue
         name, equals, value = text.partition("=")
-        name = name.rstrip()
+        name = name.rstrip().lower()
         if equals:
             values[name] = value.strip()
     known = dict.fromkeys([name for _, name, takes, _ in AGENT_OPTIONS if takes])
@@ -235,7 +256,7 @@ def _agent(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
     for name, value in pairs:
         text = value or ""
         if name in NODE_PARAMETERS:
-            nodes[name] = _names(name, text)
+            nodes[name] = _names(name, text, options.complaints)
         elif name == "ipport":
             options.ipport = _number(name, text, 1, 65535, "a port number")
         elif name == "family":
@@ -245,13 +266,15 @@ def _agent(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
         elif name == "timeout":
             options.timeout = _seconds(name, text)
         elif name == "verbose":
-            options.verbose = _level(value, options.verbose)
+            options.verbose = _level(value, options.verbose, options.complaints)
     union: dict[str, None] = {}
     for parameter in NODE_PARAMETERS:
         union.update(dict.fromkeys(nodes.get(parameter, ())))
     options.names = tuple(union)
     if options.action == "reboot":
         options.action = "off"
+    if nodes and options.complaints and not options.names:
+        raise OptionError(options.complaints[0])
     if options.action == "off" and not options.names:
         raise OptionError("action 'off' needs the node to be heard: nodename=NODE[,NODE...]")
     return options
@@ -286,6 +309,8 @@ class SenderOptions:
         self.verbose = 0
         #: "send", "help" or "version".
         self.action = "send"
+        #: What was wrong with the input but need not stop the sender.
+        self.complaints: list[str] = []
 
 
 def sender_from_argv(argv: Sequence[str]) -> SenderOptions:
@@ -307,7 +332,7 @@ def sender_from_argv(argv: Sequence[str]) -> SenderOptions:
         elif name == "interval":
             options.interval = _seconds(name, text)
         elif name == "verbose":
-            options.verbose = _level(value, options.verbose)
+            options.verbose = _level(value, options.verbose, options.complaints)
     options.nodes = tuple(dict.fromkeys(_name("node", operand) for operand in operands if operand))
     if not options.nodes:
         raise UsageError("no node given")

@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = sender_from_argv(arguments)
         report.verbose = options.verbose
+        for complaint in options.complaints:
+            report.error(complaint)
         if options.action == "help":
             write(1, usage(PROGRAM, " NODE...", SENDER_OPTIONS).encode())
             return 0

@@ -149,12 +149,10 @@ class Process:
         if self.status(seconds) != 0:
             return None
         line = re.search(
-            r"^\[debug\]: received (?:a )?valid message from '(.+?)'(?: \((.+)\))?$",
-            self.output,
-            re.MULTILINE,
+            r"^\[debug\]: received valid message from '(.+?)'", self.output, re.MULTILINE
         )
         assert line is not None, f"a yes that does not say from whom: {self}"
-        return line[2] or line[1]
+        return line[1]
 
     def stop(self) -> None:
         """Kill it if it still runs, and forget it."""

@@ -109,7 +109,10 @@ def get(folder: Path = FOLDER) -> Stock:
     found = _below(Path("/")) or _below(folder)
     if found is not None:
         return found
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotAvailable(f"nowhere to put {PACKAGE}: {error}") from None
     with (folder / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=folder) as scratch:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = _below(folder)  # another process may have been quicker

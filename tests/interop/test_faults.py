@@ -98,7 +98,7 @@ def test_a_node_of_the_other_byte_order(lab: Lab, listener: Programs) -> None:
     agent = lab.agent(listener, NODE)
     lab.node(NODE).says(FOREIGN_MESSAGE, lab.port)
     heard = until(lambda: not agent.is_running, NO_YES_WITHIN if listener.is_stock else 5)
-    fault(listener, "not hear a node of the other byte order", not heard, agent)
+    fault(listener, "miss a node of the other byte order", not heard, agent)
     if heard:
         assert agent.heard() == NODE
 
@@ -130,7 +130,7 @@ def test_a_port_that_another_program_holds(lab: Lab, programs: Programs) -> None
     holder = lab.receiver("0.0.0.0")
     agent = lab.start_agent(programs, NODE)
     listens = agent.listens(lab.port)
-    fault(programs, "not listen on a port that another program holds", not listens, agent)
+    fault(programs, "fail on a port that another program holds", not listens, agent)
     if listens:
         lab.node(NODE).says(MESSAGE, lab.port)
         assert agent.heard() == NODE

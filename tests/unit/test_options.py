@@ -32,6 +32,7 @@ def test_the_defaults_are_the_stock_agents() -> None:
         "action": "off",
         "timeout": 60,
         "verbose": 0,
+        "complaints": [],
     }
 
 
@@ -45,6 +46,7 @@ def test_the_senders_defaults_are_the_stock_senders() -> None:
         "interval": 10,
         "verbose": 0,
         "action": "send",
+        "complaints": [],
     }
 
 
@@ -131,7 +133,7 @@ def test_help_and_version_win_over_everything_else() -> None:
     [
         ("", "action 'off' needs the node to be heard"),
         ("nodename=", "action 'off' needs the node to be heard"),
-        ("nodename=,", "action 'off' needs the node to be heard"),
+        ("nodename=,", "nodename ',': no name in it"),
         ("nodename=a b", "nodename 'a b': neither a host name nor an IP address"),
         ("nodename=a\x07", r"neither a host name nor an IP address"),
         ("nodename=a\ntimeout=abc", r"timeout 'abc': not a whole number of seconds \(1 to"),
@@ -146,13 +148,35 @@ def test_help_and_version_win_over_everything_else() -> None:
         ("nodename=a\nipport=65536", "ipport '65536': not a port number"),
         ("nodename=a\nfamily=ipx", "family 'ipx': not one of auto, ipv4, ipv6"),
         ("nodename=a\naction=on", "action 'on': not one of off, reboot, monitor"),
-        ("nodename=a\nverbose=loud", "verbose 'loud': not a number or a boolean"),
     ],
 )
 def test_bad_input_says_what_was_given_and_what_is_allowed(text: str, complaint: str) -> None:
     with pytest.raises(OptionError, match=complaint) as caught:
         stdin(text)
     assert "\n" not in str(caught.value)
+
+
+def test_what_can_be_no_name_does_not_hide_the_names() -> None:
+    options = stdin("nodename=10.0.0.3\nport=bay 7\n")
+    assert options.names == ("10.0.0.3",)
+    assert options.complaints == ["port 'bay 7': neither a host name nor an IP address"]
+
+
+def test_a_verbosity_that_means_nothing_does_not_prevent_a_fencing() -> None:
+    options = stdin("nodename=a\nverbose=loud")
+    assert (options.names, options.verbose) == (("a",), 1)
+    assert options.complaints == ["verbose 'loud': not a number or a boolean"]
+    assert sender_from_argv(["-vloud", "a"]).complaints == options.complaints
+
+
+def test_names_of_parameters_may_be_in_capitals() -> None:
+    assert stdin("NodeName=a").names == ("a",)
+
+
+@pytest.mark.parametrize("action", ["off", "validate-all"])
+def test_a_list_without_a_name_is_an_error(action: str) -> None:
+    with pytest.raises(OptionError, match="nodename ',': no name in it"):
+        stdin(f"action={action}\nnodename=,")
 
 
 def test_an_endless_stdin_is_refused() -> None:
