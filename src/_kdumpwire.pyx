@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: initializedcheck=False, binding=False, freethreading_compatible=True
+# cython: initializedcheck=False, binding=False
 """The compiled core: turns bytes into messages and moves datagrams.
 
 Built as ``kdumpfence._kdumpwire``; `kdumpfence._purewire` is its twin in plain
@@ -11,7 +11,9 @@ files, or any decision about a node.
 
 The first half is C without Python objects (``noexcept nogil``): the codec, the
 table of known sources, the receive loop and the send loop. Nothing there
-allocates per datagram. The second half is thin classes over it.
+allocates per datagram. The second half is thin classes over it. They are guarded by
+plain counters, which the GIL makes sound: so this module must not declare itself
+compatible with free-threaded Python, which then keeps the GIL for it.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer

@@ -69,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         report.error("out of memory")
         return NO
+    except OSError as error:
+        report.error(f"the system refuses what is needed: {error.strerror}")
+        return NO
 
 
 def script() -> None:
@@ -277,13 +280,19 @@ class _Wait:
             else:
                 moments.append(census_due)
             until = min(moment for moment in moments if moment is not None)
-            self._heard(listening.proof.receive(round(until * 1e9), wake))
+            try:
+                self._heard(listening.proof.receive(round(until * 1e9), wake))
+            except OSError as error:
+                # Out of memory, say: the wait goes on, without what would wake it.
+                self.report.debug(f"poll: {error.strerror}", level=1)
+                time.sleep(0.05)
+                self._heard(listening.proof.take())
             if time.monotonic() >= census_due:
                 self._heard(listening.census.take())
                 census_due = time.monotonic() + CENSUS_REST
         # What lay in the queues at the deadline came in time.
         if watch.proof is None:
-            self._heard(listening.proof.receive(0))
+            self._heard(listening.proof.take(batches=256))
         if watch.proof is None:
             self._heard(listening.census.take(batches=256))
             self._names()

@@ -59,10 +59,11 @@ class Report:
         self._say(2, "error", text, _DAEMON_ERROR)
 
     def _say(self, fd: int, kind: str, text: str, priority: int) -> None:
-        line = one_line(text)[:_MOST - 64]
-        write(fd, f"[{kind}]: {line}\n".encode("utf-8", "backslashreplace")[:_MOST])
+        line = one_line(text).encode("utf-8", "backslashreplace")[: _MOST - 128]
+        line = line.decode("utf-8", "ignore").encode()  # no half a character at the end
+        write(fd, b"[%s]: %s\n" % (kind.encode(), line))
         stamp = time.strftime("%b %e %H:%M:%S")
-        record = f"<{priority}>{stamp} {self.program}[{os.getpid()}]: {line}\n"
+        record = f"<{priority}>{stamp} {self.program}[{os.getpid()}]: ".encode() + line + b"\n"
         try:
             sock = _socket.socket(
                 _socket.AF_UNIX,
@@ -72,7 +73,7 @@ class Report:
             return
         try:
             sock.connect(_SYSLOG)
-            sock.send(record.encode("utf-8", "backslashreplace"))
+            sock.send(record)
         except OSError:
             pass
         finally:

@@ -57,7 +57,7 @@ class Schedule:
         self._open = set(nodes)
 
     def give_up(self, node: str) -> None:
-        """This node will never have an address."""
+        """Do not wait for this node: it will never have an address."""
         self._open.discard(node)
 
     @property

@@ -81,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         report.error("out of memory")
         return 1
+    except OSError as error:
+        report.error(f"the system refuses what is needed: {error.strerror}")
+        return 1
 
 
 def script() -> None:
@@ -238,7 +241,10 @@ class _Sender:
         # Never long: a signal that came just before, or to a look-up's thread, does not
         # end a poll, and a stopped process sleeps on for what was left of it.
         left = SLICE if until is None else min(SLICE, max(0.0, until - time.monotonic()))
-        poller.poll(left * 1000)
+        try:
+            poller.poll(left * 1000)
+        except OSError:  # out of memory, say: it goes on all the same
+            time.sleep(0.05)
 
     def run(self) -> int:
         linger_ends: float | None = None

@@ -245,3 +245,19 @@ def test_unprivileged_it_works_with_udp_sockets(core_name: str, root: None) -> N
     send(port)
     agent.communicate(timeout=20)
     assert agent.returncode == 0
+
+
+def test_without_descriptors_it_is_a_no_in_one_line(core_name: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -n 6; exec {AGENT} -n {NODE} -p {free_port()} -t 30"],
+        env=environment(core_name),
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "[error]: the system refuses what is needed: Too many open files"
+    )
