@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -184,53 +186,49 @@ def test_what_a_signal_handler_raises_ends_the_wait(scene: Scene) -> None:
     assert len(scene.receiver.receive(soon())) == 1
 
 
+@contextlib.contextmanager
+def flood(scene: Scene, senders: int) -> Iterator[None]:
+    """Strangers' valid messages as fast as Python can send them."""
+    stop = threading.Event()
+
+    def send() -> None:
+        sock = udp(OTHER)
+        while not stop.is_set():
+            sock.sendto(LITTLE, ("127.0.0.1", scene.port))
+        sock.close()
+
+    threads = [threading.Thread(target=send) for _ in range(senders)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_a_signal_is_handled_during_a_flood_as_well(scene: Scene) -> None:
     def handler(number: int, frame: object) -> None:
         raise RuntimeError("handled")
 
-    stop = threading.Event()
-
-    def flood() -> None:
-        sock = udp(OTHER)
-        while not stop.is_set():
-            sock.sendto(LITTLE, ("127.0.0.1", scene.port))
-        sock.close()
-
-    thread = threading.Thread(target=flood)
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        thread.start()
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(RuntimeError, match="handled"):
-            scene.receiver.receive(soon(30))
+        with flood(scene, senders=1):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(RuntimeError, match="handled"):
+                scene.receiver.receive(soon(30))
     finally:
         signal.signal(signal.SIGALRM, before)
-        stop.set()
-        thread.join()
 
 
 def test_a_flood_cannot_keep_the_wait_alive_behind_its_deadline(scene: Scene) -> None:
-    stop = threading.Event()
-
-    def flood() -> None:
-        sock = udp(OTHER)
-        while not stop.is_set():
-            sock.sendto(LITTLE, ("127.0.0.1", scene.port))
-        sock.close()
-
-    threads = [threading.Thread(target=flood) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    with flood(scene, senders=2):
         for _ in range(5):
             # Two bounds, both generous: it came back, and it did not come back early.
             deadline = soon(0.1)
             assert scene.receiver.receive(deadline) == []
             assert 0 <= time.monotonic_ns() - deadline < 10e9
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def test_an_icmp_error_does_not_end_the_wait(scene: Scene) -> None:
