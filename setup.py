@@ -5,9 +5,14 @@ KDUMPFENCE_COMPILE in the environment says what happens with it:
   auto (or unset)  compile it; if that fails, say so and install without it
   require          a failed compile is an error (what makes wheels sets this)
   no               do not try
-KDUMPFENCE_LIMITED_API=1 builds against the limited C API (for measuring it).
+KDUMPFENCE_LIMITED_API=1 builds against the limited C API, for measuring it (docs/building.md).
+
+CFLAGS in the environment take the place of the optimisation flags below, as packagers expect.
 """
 
+from __future__ import annotations
+
+import contextlib
 import os
 import sys
 
@@ -18,54 +23,85 @@ CHOICES = ("auto", "require", "no")
 CHOICE = os.environ.get("KDUMPFENCE_COMPILE") or "auto"
 if CHOICE not in CHOICES:
     sys.exit(f"KDUMPFENCE_COMPILE={CHOICE!r}: not one of {', '.join(CHOICES)}")
-LIMITED = os.environ.get("KDUMPFENCE_LIMITED_API") == "1"
+LIMITED = os.environ.get("KDUMPFENCE_LIMITED_API", "0") not in ("", "0")
+
+COMPILE_ARGS = [
+    "-ffunction-sections",
+    "-fdata-sections",
+    # What gcc 14 refuses, older ones shall not let pass. A function that is only guessed at
+    # links as an undefined symbol, and the core then fails to import on the user's machine.
+    "-Werror=implicit-function-declaration",
+    "-Werror=incompatible-pointer-types",
+    "-Werror=int-conversion",
+]
+if "CFLAGS" not in os.environ:
+    # This code reads what strangers send, and runs as root.
+    COMPILE_ARGS += ["-O2", "-g0", "-fstack-protector-strong"]
+    COMPILE_ARGS += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+LINK_ARGS = ["-Wl,--gc-sections", "-Wl,-z,relro,-z,now"]
 
 
 def say(text: str) -> None:
     print(f"kdumpfence: {text}", file=sys.stderr, flush=True)
 
 
-def without_core(why: object) -> None:
+def failed(why: Exception) -> None:
+    """Go on without the compiled core, unless it is required."""
+    if CHOICE == "require":
+        raise SystemExit(
+            f"kdumpfence: the compiled core could not be built: {why}\n"
+            "kdumpfence: it needs Cython, a C compiler, and the headers of Python and Linux;"
+            " without KDUMPFENCE_COMPILE=require the install goes on in plain Python"
+        ) from why
     say(f"the compiled core is NOT built ({why}): this will be a pure-Python install,")
-    say("which works alike, but slower. KDUMPFENCE_COMPILE=require makes this an error.")
+    say("which does the same, but slower. KDUMPFENCE_COMPILE=require makes this an error.")
 
 
 class BuildCore(build_ext):
-    """build_ext that falls back to pure Python where it may."""
+    """build_ext that falls back to plain Python where it may."""
 
     def run(self) -> None:
         try:
             super().run()
         except Exception as error:
-            if CHOICE == "require":
-                raise
-            without_core(error)
+            failed(error)
+            # Neither an older build's core nor the tag of a compiled wheel may be left.
+            for extension in self.extensions:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.get_ext_fullpath(extension.name))
             self.extensions = []
+            self.distribution.ext_modules = None
+            wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
+            if wheel is not None:
+                vars(wheel)["root_is_pure"] = True
 
 
-def extensions() -> list:
+def extensions() -> list[Extension]:
     if CHOICE == "no":
         say("KDUMPFENCE_COMPILE=no: pure-Python install, the compiled core is left out")
         return []
-    macros = []
+    macros: list[tuple[str, str | None]] = []
     if LIMITED:
-        macros.append(("Py_LIMITED_API", "0x030B0000"))
+        # 3.11 is the first whose limited API has Py_buffer.
+        macros += [("Py_LIMITED_API", "0x030B0000"), ("PyBytes_AS_STRING", "PyBytes_AsString")]
     core = Extension(
         "kdumpfence._kdumpwire",
         ["src/_kdumpwire.pyx"],
+        depends=["setup.py"],
         define_macros=macros,
         py_limited_api=LIMITED,
-        extra_compile_args=["-O2", "-g0", "-ffunction-sections", "-fdata-sections"],
-        extra_link_args=["-Wl,--gc-sections"],
+        extra_compile_args=COMPILE_ARGS,
+        extra_link_args=LINK_ARGS,
     )
     try:
         from Cython.Build import cythonize
 
-        return cythonize([core], build_dir="build/cython", force=LIMITED)
+        modules: list[Extension] = cythonize(  # type: ignore[no-untyped-call]
+            [core], build_dir="build/cython"
+        )
+        return modules
     except Exception as error:
-        if CHOICE == "require":
-            raise
-        without_core(error)
+        failed(error)
         return []
 
 

@@ -678,6 +678,9 @@ cdef class Message:
     def __hash__(self):
         return hash((self.version, self.byteorder, self.trailer))
 
+    def __reduce__(self):
+        return (Message, (self.version, self.byteorder, self.trailer))
+
     def __repr__(self):
         return f"Message(version={self.version!r}, byteorder={self.byteorder!r}, trailer={self.trailer!r})"
 

@@ -92,6 +92,12 @@ class Message:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"attribute {name!r} of a message cannot be set")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"attribute {name!r} of a message cannot be set")
+
+    def __reduce__(self) -> tuple[type[Message], tuple[int, str, bytes]]:
+        return (Message, (self.version, self.byteorder, self.trailer))
+
     def __eq__(self, other: object) -> bool:
         if type(other) is not Message:
             return NotImplemented

@@ -118,8 +118,11 @@ def _ask(name: str, family: int, flags: int) -> list[Address]:
         host_name = str(peer[0]).partition("%")[0]
         scope = int(peer[3]) if len(peer) == 4 else 0
         address = Address(_socket.inet_pton(answer_family, host_name), scope)
-        if address not in found:
+        # Of another family than asked for is an IPv4-mapped one.
+        if address not in found and family in (_socket.AF_UNSPEC, address.family):
             found.append(address)
+    if not found:
+        raise LookUpError("no address of the family asked for")
     return found
 
 

@@ -52,8 +52,11 @@ def program(
     """A filter for a socket of `kind` "udp", "raw4" or "raw6".
 
     Keeps datagrams to `port`; with `messages_only` those that begin with a message in
-    either byte order; with `sources` those that come from one of these addresses.
+    either byte order; with `sources` (raw sockets only, a UDP socket is connected instead)
+    those that come from one of these addresses.
     """
+    if kind == "udp" and sources is not None:
+        raise ValueError("sources are for raw sockets")
     raw4 = kind == "raw4"
     word, half = (_LD_W_IND, _LD_H_IND) if raw4 else (_LD_W_ABS, _LD_H_ABS)
     code: list[Instruction] = []

@@ -108,9 +108,12 @@ def usage(program: str, operands: str, options: Iterable[Option]) -> str:
 
 def _number(name: str, text: str, least: int, most: int, what: str) -> int:
     digits = text.strip()
-    if digits.isascii() and digits.isdigit() and least <= int(digits[:20]) <= most:
-        return int(digits)
-    raise OptionError(f"{name} {text!r}: not {what} ({least} to {most})")
+    if digits.isascii() and digits.isdigit():
+        digits = digits.lstrip("0") or "0"
+        # Not int() of anything longer: it refuses more than 4300 digits in a way of its own.
+        if len(digits) <= 10 and least <= int(digits) <= most:
+            return int(digits)
+    raise OptionError(f"{name} {text[:80]!r}: not {what} ({least} to {most})")
 
 
 def _seconds(name: str, text: str) -> int:
@@ -121,14 +124,14 @@ def _seconds(name: str, text: str) -> int:
                        1, MOST_SECONDS, "")  # fmt: skip
     except OptionError:
         raise OptionError(
-            f"{name} {text!r}: not a whole number of seconds (1 to {MOST_SECONDS})"
+            f"{name} {text[:80]!r}: not a whole number of seconds (1 to {MOST_SECONDS})"
         ) from None
 
 
 def _choice(name: str, text: str, allowed: Sequence[str]) -> str:
     chosen = text.strip().lower()
     if chosen not in allowed:
-        raise OptionError(f"{name} {text!r}: not one of {', '.join(allowed)}")
+        raise OptionError(f"{name} {text[:80]!r}: not one of {', '.join(allowed)}")
     return chosen
 
 
@@ -149,7 +152,7 @@ def _level(text: str | None, before: int, complaints: list[str]) -> int:
         return 0
     if word.isascii() and word.isdigit():
         return min(int(word[:9]), 9)
-    complaints.append(f"verbose {text!r}: not a number or a boolean")
+    complaints.append(f"verbose {text[:80]!r}: not a number or a boolean")
     return max(before, 1)
 
 
@@ -173,7 +176,7 @@ def _names(parameter: str, text: str, complaints: list[str]) -> list[str]:
             except OptionError as error:
                 complaints.append(str(error))
     if text.strip() and not found and not complaints:
-        complaints.append(f"{parameter} {text!r}: no name in it")
+        complaints.append(f"{parameter} {text[:80]!r}: no name in it")
     return found
 
 
@@ -273,8 +276,9 @@ def _agent(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
     options.names = tuple(union)
     if options.action == "reboot":
         options.action = "off"
-    if nodes and options.complaints and not options.names:
-        raise OptionError(options.complaints[0])
+    if options.action in ("off", "validate-all") and nodes and not options.names:
+        for complaint in options.complaints:
+            raise OptionError(complaint)
     if options.action == "off" and not options.names:
         raise OptionError("action 'off' needs the node to be heard: nodename=NODE[,NODE...]")
     return options

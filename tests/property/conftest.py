@@ -19,7 +19,7 @@ from .judging import Cores
 
 settings.register_profile(
     "kdumpfence",
-    max_examples=200,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     derandomize=os.environ.get("CI", "").lower() == "true",

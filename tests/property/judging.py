@@ -119,9 +119,11 @@ def judge_raw(
 
 _orders = st.sampled_from("<>")
 
-#: Bytes close to a message: the whole thing, one bit or byte of it changed, part of it.
+messages = st.builds(lambda head, rest: head + rest, st.sampled_from([LITTLE, BIG]), st.binary())
+
+#: Bytes close to a message: the whole thing, one bit of it changed, part of it.
 near_messages = st.one_of(
-    st.builds(lambda head, rest: head + rest, st.sampled_from([LITTLE, BIG]), st.binary()),
+    messages,
     st.builds(
         lambda order, version, rest: struct.pack(order + "II", MAGIC, version) + rest,
         _orders,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from .judging import UDP, checksum, payloads, pseudo_header
+from .judging import BIG, LITTLE, UDP, checksum, messages, payloads, pseudo_header
 
 
 class Packet(NamedTuple):
@@ -42,43 +42,56 @@ def _complement(total: int) -> int:
     return 0xFFFF - total or 0xFFFF
 
 
+#: What can be amiss; one thing at a time tells most, so it is tried most.
+FAULTS = ("port", "length", "padding", "checksum", "payload", "cut")
+
+
 @st.composite
 def bodies(draw: st.DrawFn, source: bytes, destination: bytes, port: int, good: bool) -> bytes:
     """UDP datagrams to `port`; with `good` nothing in their headers is amiss."""
-    payload = draw(payloads)
+    faults = draw(
+        st.sampled_from([(fault,) for fault in FAULTS])
+        | st.just(())
+        | st.lists(st.sampled_from(FAULTS)).map(tuple)
+    )
+    if good:
+        faults = ("payload",) if faults else ()
+    payload = draw(st.sampled_from([LITTLE, BIG]) | messages)
+    if "payload" in faults:
+        payload = draw(payloads)
     source_port = draw(st.integers(0, 65535))
     length = right = 8 + len(payload)
     to = port
-    how = "right"
-    if not good:
-        to = draw(st.sampled_from([port] * 12 + [port ^ 1, port >> 8 | (port & 255) << 8, 0]))
+    if "port" in faults:
+        to = draw(st.sampled_from([port ^ 1, port >> 8 | (port & 255) << 8, 0]))
+    if "length" in faults:
         length = draw(
-            st.sampled_from([right] * 8 + [0, 7, 8, 15, 16, 17, right - 1, right + 1, 65535])
+            st.sampled_from([0, 7, 8, 15, 16, 17, right - 1, right + 1, 65535])
             | st.integers(0, 40)
         )
-        how = draw(st.sampled_from(["right"] * 5 + ["none", "partial", "wrong", "bit", "whole"]))
-    covered = struct.pack(">HHHH", source_port, to, length, 0) + payload
-    padding = b"" if good else draw(st.just(b"") | st.binary(max_size=12))
-    if not good and length < right:
-        covered, padding = covered[:length], covered[length:] + padding
-    head = pseudo_header(source, destination, length)
+    padding = draw(st.binary(max_size=12)) if "padding" in faults else b""
+    # The checksum covers what the UDP length says, the padding behind that not.
+    whole = struct.pack(">HHHH", source_port, to, length, 0) + payload + padding
+    covered = whole[:length] if 8 <= length <= len(whole) else whole
+    head = pseudo_header(source, destination, len(covered))
     field = _complement(checksum(head + covered))
-    if how == "none":
-        field = 0
-    elif how == "partial":
-        field = checksum(head)
-    elif how == "wrong":
-        field = draw(st.integers(0, 65535))
-    elif how == "bit":
-        field ^= 1 << draw(st.integers(0, 15))
-    elif how == "whole":  # over all that the IP packet carries
-        head = pseudo_header(source, destination, right + len(padding))
-        field = _complement(checksum(head + covered + padding))
-    body = covered + padding
-    body = body[:6] + struct.pack(">H", field)[: len(body[6:8])] + body[8:]
-    if not good and draw(st.integers(0, 19)) == 0:
-        body = body[: draw(st.integers(0, 9))]
-    return body
+    if "checksum" in faults:
+        other_head = pseudo_header(source, destination, right + len(padding))
+        field = draw(
+            st.sampled_from(
+                [
+                    0,
+                    checksum(head),  # left to a network card
+                    _complement(checksum(other_head + whole)),  # over the padding as well
+                    _complement(checksum(covered)),
+                    _complement(field),
+                ]
+            )
+            | st.integers(0, 15).map(lambda bit: field ^ 1 << bit)
+            | st.integers(0, 65535)
+        )
+    whole = whole[:6] + struct.pack(">H", field) + whole[8:]
+    return whole[: draw(st.integers(0, 15))] if "cut" in faults else whole
 
 
 @st.composite

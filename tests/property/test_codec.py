@@ -109,7 +109,7 @@ def test_one_flipped_bit_among_many_messages_is_seen(
     packed[8 * (number // 2) + bit // 8] ^= 1 << bit % 8
     counts = core.validate(packed)
     assert counts["accepted"] == number - 1
-    assert counts[verdict_of(packed[8 * (number // 2) :][:8])] == 1
+    assert counts[verdict_of(bytes(packed[8 * (number // 2) :][:8]))] == 1
 
 
 @given(st.sampled_from([LITTLE, BIG]), st.binary(max_size=8), st.sampled_from([0, 1, 2]))

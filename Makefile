@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# What there is to make; `make` alone lists it. Everything happens in .venv and build/.
+
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+CORE   := setup.py src/_kdumpwire.pyx
+
+# A core that does not compile is an error here; KDUMPFENCE_COMPILE=no does without one.
+export KDUMPFENCE_COMPILE ?= require
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help:              ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: build        ## show the main job on loopback: a yes and a no, each with its time
+	$(RUN) tools/demo.py
+
+test: tools lint fuzz pythons ## everything, the unit tests on every Python there is
+	$(RUN) -m pytest --durations=10
+
+check: lint build  ## what is quick: lint and unit tests, on one Python
+	$(RUN) -m pytest -q -m 'not slow' tests/unit tests/packaging
+
+tools: venv
+	sh tools/prerequisites.sh tests $(RUN)
+
+lint: venv         ## ruff and mypy
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+
+pythons: build     ## the unit tests on every CPython from 3.9 up that this machine has
+	$(RUN) tools/every_python.py
+
+fuzz: build        ## a short run of the fuzz targets; without atheris only CI insists
+	$(RUN) fuzz/run.py --seconds 20 || { [ $$? = 2 ] && [ "$$CI" != true ]; }
+
+bench: build       ## what the core's calls cost
+	$(RUN) -m pytest bench -o python_files='bench_*.py'
+
+wheel: venv        ## an sdist and a wheel for this Python, in dist/
+	$(RUN) -m build -o dist
+
+venv: $(VENV)/.made   ## .venv with all that is needed, and the programs in .venv/bin
+build: $(VENV)/.built ## the same with the compiled core, built anew if it changed
+
+$(VENV)/.made: pyproject.toml tools/prerequisites.sh
+	sh tools/prerequisites.sh build $(PYTHON)
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	KDUMPFENCE_COMPILE=no $(RUN) -m pip install -q -e '.[test,lint,build,fuzz]'
+	touch $@
+
+$(VENV)/.built: $(VENV)/.made $(CORE)
+	$(RUN) setup.py -q build_ext --inplace
+	touch $@
+
+clean:             ## remove all that was made
+	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so .*_cache .benchmarks .hypothesis
+	find . -name __pycache__ -prune -exec rm -r {} +
+
+.PHONY: help demo test check tools lint fuzz pythons bench wheel venv build clean
+.DELETE_ON_ERROR:

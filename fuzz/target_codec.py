@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fuzz target: any bytes through the codec of both cores, which must see the same in them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cores import Finding, atheris, both, pure
+
+MAGIC = 0x1B302A40
+
+
+def third_opinion(data: bytes) -> str:
+    """The verdict, from the format alone."""
+    if len(data) < 8:
+        return "short"
+    words = (struct.unpack_from("<II", data), struct.unpack_from(">II", data))
+    if (MAGIC, 1) in words:
+        return "accepted"
+    return "version" if MAGIC in (words[0][0], words[1][0]) else "magic"
+
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+
+
+@contextmanager
+def alone(data: bytes) -> Iterator[Any]:
+    """The same bytes in a block of their own, so that a sanitizer sees reads behind them."""
+    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(len(data))))
+    try:
+        ctypes.memmove(block, data, len(data))
+        yield (ctypes.c_ubyte * len(data)).from_address(block.value or 0)
+    finally:
+        libc.free(block)
+
+
+def outcome(core: Any, data: bytes) -> tuple[str, ...]:
+    """The verdict and all that a caller can see of the result."""
+    try:
+        with alone(data) as buffer:
+            message = core.decode(buffer)
+    except core.Rejected as rejected:
+        return rejected.reason, str(rejected)
+    again = core.encode(message.byteorder) + message.trailer
+    if again != data:
+        raise Finding(f"{core.IMPLEMENTATION}: {data!r} was decoded, and encoded to {again!r}")
+    return "accepted", repr(message), str(hash(message))
+
+
+@atheris.instrument_func  # type: ignore[untyped-decorator]
+def planted(data: Any) -> Any:
+    """A fault for the test of the fuzzer: one trailer in 256 is lost."""
+    message = pure_decode(data)
+    if message.trailer[:1] == b"z":
+        return pure.Message(1, message.byteorder, b"")
+    return message
+
+
+pure_decode = pure.decode
+if os.environ.get("KDUMPFENCE_FUZZ_PLANT") == "1":
+    pure.decode = planted
+
+
+def check(data: bytes) -> None:
+    """One input. Whatever it raises is a finding."""
+    seen = [outcome(core, data) for core in both]
+    if seen[0] != seen[1] or seen[0][0] != third_opinion(data):
+        raise Finding(f"{data!r}: compiled {seen[0]}, pure {seen[1]}, {third_opinion(data)}")
+    expected = dict.fromkeys(("accepted", *pure.REASONS), 0)
+    for start in range(0, len(data), 8):
+        expected[third_opinion(data[start : start + 8])] += 1
+    for core in both:
+        with alone(data) as buffer:
+            counts = core.validate(buffer)
+        if counts != expected:
+            raise Finding(f"{data!r}: {core.IMPLEMENTATION} counts {counts}, not {expected}")
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, check)
+    atheris.Fuzz()

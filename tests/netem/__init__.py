@@ -1,0 +1,1 @@
+"""Impaired links on netem itself, in a guest whose kernel has it."""

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rhythm of the messages, under any weather and with a clock of the tests' own."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from kdumpfence.schedule import (
+    EARLY_GAP,
+    EARLY_MESSAGES,
+    LATE_NETWORK,
+    RETRY_FIRST,
+    RETRY_LAST,
+    RETRY_PATIENCE,
+    Destination,
+    Schedule,
+)
+
+#: For sums of seconds in floating point.
+TINY = 1e-6
+NODES = ("a", "b", "c")
+KEYS = [f"{node}{number}" for node in NODES for number in (1, 2)]
+
+
+def shortest_gap(count: int, interval: float, before: int) -> float:
+    """Seconds to the next message when `before` have left."""
+    return min(EARLY_GAP, interval) if not count and before <= EARLY_MESSAGES else interval
+
+
+class Sending(RuleBasedStateMachine):
+    """Nodes appear, messages leave, fail and come back; the schedule keeps its word."""
+
+    @initialize(
+        count=st.integers(0, 4), interval=st.integers(1, 20), start=st.sampled_from([0.0, 1e6])
+    )
+    def begin(self, count: int, interval: int, start: float) -> None:
+        self.now = self.start = start
+        self.count, self.interval = count, float(interval)
+        self.schedule = Schedule(NODES, count, interval, start)
+        self.gone: dict[Hashable, int] = {}
+        self.earliest: dict[Hashable, float] = {}
+        self.failing: dict[Hashable, float] = {}
+        self.undisturbed: set[Hashable] = set()
+
+    @rule(key=st.sampled_from(KEYS))
+    def add(self, key: str) -> None:
+        new = key not in self.gone
+        assert self.schedule.add(key, key[0], self.now) is new
+        if new:
+            self.gone[key] = 0
+            self.earliest[key] = self.now
+            self.undisturbed.add(key)
+            assert key in [d.key for d in self.schedule.due(self.now)]
+
+    @rule(seconds=st.floats(0, 30) | st.sampled_from([0.05, 0.1, 1.0, 10.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def wait_until_due(self) -> None:
+        due = self.schedule.next_due(self.now)
+        if due is not None:
+            self.now = max(self.now, due)
+
+    @rule(works=st.lists(st.booleans(), min_size=len(KEYS), max_size=len(KEYS)))
+    def send(self, works: list[bool]) -> None:
+        for destination, up in zip(self.schedule.due(self.now), works):
+            if up:
+                self.leaves(destination)
+            else:
+                self.fails(destination)
+
+    def leaves(self, destination: Destination) -> None:
+        key = destination.key
+        self.schedule.left(destination, self.now)
+        self.gone[key] += 1
+        self.failing.pop(key, None)
+        gap = shortest_gap(self.count, self.interval, self.gone[key])
+        if key in self.undisturbed:
+            # No sooner than the rhythm allows, and never two in a burst.
+            assert self.now >= self.earliest[key] - TINY
+            self.earliest[key] += gap
+        assert self.now + gap / 2 - TINY <= destination.due <= self.now + gap + TINY
+
+    def fails(self, destination: Destination) -> None:
+        key = destination.key
+        self.schedule.failed(destination, self.now)
+        since = self.failing.setdefault(key, self.now)
+        patient = self.now - since >= RETRY_PATIENCE
+        gap = min(RETRY_LAST, self.interval) if patient else RETRY_FIRST
+        assert self.now < destination.due <= self.now + gap + TINY
+
+    @precondition(lambda self: self.gone)
+    @rule(key=st.sampled_from(KEYS))
+    def comes_back(self, key: str) -> None:
+        destination = self.schedule.lost(key, self.now)
+        if self.gone.get(key, 0) == 0:
+            assert destination is None
+            return
+        assert destination is not None
+        self.gone[key] -= 1
+        self.undisturbed.discard(key)
+        assert destination.due <= self.now + min(RETRY_LAST, self.interval) + TINY
+
+    @invariant()
+    def counts_are_exact(self) -> None:
+        for key, destination in self.schedule.destinations.items():
+            assert destination.left == self.gone[key]
+            if self.count:
+                assert destination.left <= self.count
+        assert self.schedule.reached == {str(key)[0] for key, n in self.gone.items() if n}
+
+    @invariant()
+    def nobody_is_forgotten(self) -> None:
+        owed = [d for k, d in self.schedule.destinations.items() if self.is_owed(k)]
+        due = self.schedule.due(self.now)
+        assert due == [d for d in owed if d.due <= self.now]
+        for destination in owed:
+            assert destination.due <= self.now + max(self.interval, RETRY_LAST) + TINY
+
+    def is_owed(self, key: Hashable) -> bool:
+        return not self.count or self.gone[key] < self.count
+
+    @invariant()
+    def it_wakes_for_whoever_is_next_and_never_spins(self) -> None:
+        next_due = self.schedule.next_due(self.now)
+        for key, destination in self.schedule.destinations.items():
+            if self.is_owed(key):
+                assert next_due is not None
+                assert next_due <= destination.due
+        if next_due is not None and next_due <= self.now:
+            assert self.schedule.due(self.now)
+        if next_due is None:
+            # Nothing to wait for but a new address: so it is over, or has no end.
+            assert not self.count or self.schedule.finished(self.now)
+
+    @invariant()
+    def it_ends_when_all_have_theirs_or_patience_does(self) -> None:
+        under_way = any(0 < number < self.count for number in self.gone.values())
+        reached = {str(key)[0] for key, number in self.gone.items() if number}
+        patience = self.count * self.interval
+        patient = self.now < self.start + (patience if reached else max(patience, LATE_NETWORK))
+        over = self.count > 0 and not under_way and (reached == set(NODES) or not patient)
+        assert self.schedule.finished(self.now) is over
+
+
+TestSending = Sending.TestCase
+
+
+# ---------------------------------------------------------- whole runs of the sender
+
+Down = list[tuple[float, float]]
+weathers = st.lists(
+    st.tuples(st.floats(0, 100), st.floats(0, 40)).map(lambda one: (one[0], one[0] + one[1])),
+    max_size=3,
+)
+
+
+def play(schedule: Schedule, downs: dict[str, Down], until: float) -> dict[str, list[float]]:
+    """Drive the schedule as the sender does: when messages left, for each key."""
+    times: dict[str, list[float]] = {key: [] for key in downs}
+    now = 0.0
+    while now < until and not schedule.finished(now):
+        for destination in schedule.due(now):
+            key = str(destination.key)
+            if any(start <= now < end for start, end in downs[key]):
+                schedule.failed(destination, now)
+            else:
+                schedule.left(destination, now)
+                times[key].append(now)
+        next_due = schedule.next_due(now)
+        if schedule.finished(now) or next_due is None:
+            break
+        assert next_due > now
+        now = next_due
+    return times
+
+
+def start(keys: dict[str, Down], count: int, interval: float) -> Schedule:
+    schedule = Schedule(tuple(sorted({key[0] for key in keys})), count, interval, 0.0)
+    for key in keys:
+        schedule.add(key, key[0], 0.0)
+    return schedule
+
+
+networks = st.dictionaries(st.sampled_from(KEYS), weathers, min_size=1)
+
+
+@given(networks, st.integers(1, 4), st.integers(1, 12))
+def test_with_a_count_every_reached_address_gets_exactly_as_many(
+    downs: dict[str, Down], count: int, interval: int
+) -> None:
+    schedule = start(downs, count, interval)
+    for key, times in play(schedule, downs, 1000.0).items():
+        assert len(times) in (0, count)
+        for before, after in zip(times, times[1:]):
+            assert after - before >= interval / 2 - TINY
+        if not any(begin <= 0 for begin, _ in downs[key]):
+            assert times[0] == 0
+    assert schedule.finished(1000.0)
+
+
+@given(networks, st.integers(1, 12))
+def test_without_a_count_it_goes_on_as_soon_as_the_network_is_back(
+    downs: dict[str, Down], interval: int
+) -> None:
+    for key, times in play(start(downs, 0, interval), downs, 300.0).items():
+        for before, after in zip([0.0, *times], [*times, 300.0]):
+            # An interval, the time the network was down, and the time until the next try.
+            down = sum(
+                max(0.0, min(end, after) - max(begin, before)) for begin, end in downs[key]
+            )
+            assert after - before <= interval + down + RETRY_LAST + TINY
+
+
+@given(networks, st.sampled_from(KEYS), weathers, st.integers(0, 3), st.integers(1, 12))
+def test_how_one_destination_fares_is_nothing_to_another(
+    downs: dict[str, Down], key: str, weather: Down, count: int, interval: int
+) -> None:
+    """Whoever else there is, and however bad the way there: the same moments."""
+    both = {**downs, key: weather}
+    together = play(start(both, count, interval), both, 200.0)
+    alone = play(start({key: weather}, count, interval), {key: weather}, 200.0)
+    # With a count, one that was never reached is waited for only as long as others are.
+    if not count or (together[key] and alone[key]):
+        assert together[key] == alone[key]

@@ -1,0 +1,61 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Sees to what the machine itself must have, beside python3, git and make.
+#
+#     sh tools/prerequisites.sh build|tests [PYTHON]
+#
+# As root on Debian or Ubuntu it installs what is missing. Elsewhere it says what that is, and
+# fails if the project cannot be built without it; tests that cannot run skip for themselves.
+
+purpose=$1
+python=${2:-python3}
+
+# The list: package (Debian's name), when it is needed, what for, and how to see that it is there.
+look() {
+    missing='' reasons='' fatal=''
+    need gcc             compile 'compiles the core'           sh -c 'command -v gcc || command -v cc'
+    need libc6-dev       compile 'headers of C and Linux'      test -e /usr/include/linux/errqueue.h
+    need python3-dev     compile 'headers of Python'           "$python" -c "$has_headers"
+    need python3-venv    build   'makes .venv'                 "$python" -c 'import ensurepip, venv'
+    need iproute2        tests   'networks of tests/network'   command -v ip
+    need util-linux      tests   'namespaces of tests/network' command -v unshare
+    need mount           tests   'namespaces of tests/network' command -v mount
+    need qemu-system-x86 tests   'a kernel for tests/netem'    command -v qemu-system-x86_64
+    need mandoc          tests   'checks the man pages'        command -v mandoc
+    need groff-base      tests   'checks the man pages'        command -v groff
+}
+
+has_headers='import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'
+
+need() {
+    package=$1 when=$2 what=$3
+    shift 3
+    case $when in
+        compile) [ "${KDUMPFENCE_COMPILE:-}" != no ] || return 0 ;;
+        tests) [ "$purpose" = tests ] || return 0 ;;
+    esac
+    "$@" >/dev/null 2>&1 && return
+    missing="$missing $package"
+    reasons="$reasons${reasons:+, }$package ($what)"
+    [ "$when" = tests ] || fatal=1
+}
+
+install() {
+    DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 \
+        install -y --no-install-recommends $missing
+}
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || {
+    echo "$python: Python 3.9 or newer is needed; name another: make PYTHON=python3.11" >&2
+    exit 1
+}
+look
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing$missing"
+    install || { apt-get -q update && install; }
+    look
+    [ -n "$missing" ] || exit 0
+fi
+echo "not on this machine: $reasons; on Debian: apt-get install$missing" >&2
+[ -z "$fatal" ]
