@@ -33,6 +33,14 @@ class Running:
         """Seconds since the start."""
         return time.monotonic() - self._started
 
+    def says(self, line: str) -> None:
+        """Wait until it has written this line."""
+        assert self.process.stdout is not None
+        for said in self.process.stdout:
+            if said == line + "\n":
+                return
+        pytest.fail(f"{self._argv} ended without saying {line!r}")
+
     def status(self, within: float) -> int:
         """Wait for the exit status, which must come in so many seconds from now."""
         try:
