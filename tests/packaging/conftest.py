@@ -14,6 +14,8 @@ from types import MappingProxyType
 
 import pytest
 
+from tests.conftest import cannot_run
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 # What was built before, by somebody else.
@@ -84,7 +86,14 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def compiled_wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiler() -> None:
+    """Ask for a C compiler."""
+    if not (shutil.which("gcc") or shutil.which("cc")):
+        cannot_run("there is no C compiler")
+
+
+@pytest.fixture(scope="session")
+def compiled_wheel(compiler: None, sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = unpack(sdist, tmp_path_factory.mktemp("unpacked"))
     to = tmp_path_factory.mktemp("compiled")
     return build("wheel", tree, to, "require")

@@ -49,6 +49,7 @@ def test_where_the_core_is_required_a_failed_compile_is_an_error_that_says_why(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
 def test_an_older_builds_core_does_not_get_into_a_pure_wheel(sdist: Path, tmp_path: Path) -> None:
     tree = unpack(sdist, tmp_path / "tree")
     build("wheel", tree, tmp_path / "first", "require")

@@ -19,6 +19,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from tests.conftest import cannot_run
+
 from .conftest import ROOT, run
 
 pytestmark = pytest.mark.slow
@@ -78,6 +80,7 @@ def test_the_sdist_made_without_a_compiler_has_the_core_and_no_leavings(sdist: P
     assert not [name for name in files if name.endswith((".so", ".c", ".pyc"))]
 
 
+@pytest.mark.usefixtures("compiler")
 def test_the_sdist_installs_with_nothing_but_pip(sdist: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path)
     python = tmp_path / "bin" / "python"
@@ -125,7 +128,7 @@ def test_a_user_without_rights_can_use_it(compiled_wheel: Path) -> None:
     """Pacemaker asks for the metadata as hacluster."""
     pythons = pythons_for_everybody()
     if not pythons:
-        pytest.skip("no Python on this machine that everybody may run")
+        cannot_run("no Python on this machine that everybody may run")
     python = pythons[0]
     user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     with world_readable_folder() as site:
