@@ -28,7 +28,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CORE = HERE.parent / "src" / "_kdumpwire.pyx"
 #: And how long their inputs get, in bytes: what happens, happens to short ones.
-TARGETS = {"codec": 64, "options": 256, "sources": 192}
+TARGETS = {"codec": 64, "sources": 192, "stdin": 256, "argv": 128}
 COVERAGE = "-fsanitize-coverage=trace-pc"
 SANITIZERS = "-fsanitize=address,undefined"
 
@@ -43,9 +43,7 @@ def build_core(folder: Path) -> dict[str, str]:
 
     def run(*command: object) -> str:
         words = [str(word) for word in command]
-        return subprocess.run(
-            words, check=True, capture_output=True, text=True
-        ).stdout.strip()
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
     run(sys.executable, "-m", "cython", CORE, "--module-name", "kdumpfence._kdumpwire",
         "-o", source)  # fmt: skip
@@ -98,7 +96,7 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(native if target != "options" else {})},
+                env={**os.environ, **(native if target in ("codec", "sources") else {})},
             )
 
     def result(self, patience: float) -> bool:
@@ -132,6 +130,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=int, default=20, help="for each target (default: 20)")
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="only this one")
+    parser.add_argument("--installed", action="store_true", help="build no core for the run")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave corpora, findings, logs")
     arguments = parser.parse_args()
     if find_spec("atheris") is None:
@@ -140,11 +139,16 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="kdumpfence-fuzz-", dir=arguments.keep))
     try:
         native: dict[str, str] = {}
-        try:
-            native = build_core(folder)
+        why_not = "as asked for"
+        if not arguments.installed:
+            try:
+                native = build_core(folder)
+            except (OSError, ValueError, subprocess.CalledProcessError) as error:
+                why_not = f"{error}\n{getattr(error, 'stderr', '')}"
+        if native:
             print("compiled core: built with coverage and sanitizers", flush=True)
-        except (OSError, ValueError, subprocess.CalledProcessError) as error:
-            print(f"compiled core: the installed one, without coverage ({error})", flush=True)
+        else:
+            print(f"compiled core: the installed one, without coverage: {why_not}", flush=True)
         runs = [
             Run(target, arguments.seconds, folder, native)
             for target in arguments.target or list(TARGETS)

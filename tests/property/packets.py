@@ -66,8 +66,7 @@ def bodies(draw: st.DrawFn, source: bytes, destination: bytes, port: int, good: 
         to = draw(st.sampled_from([port ^ 1, port >> 8 | (port & 255) << 8, 0]))
     if "length" in faults:
         length = draw(
-            st.sampled_from([0, 7, 8, 15, 16, 17, right - 1, right + 1, 65535])
-            | st.integers(0, 40)
+            st.sampled_from([0, 7, 8, 15, 16, 17, right - 1, right + 1, 65535]) | st.integers(0, 40)
         )
     padding = draw(st.binary(max_size=12)) if "padding" in faults else b""
     # The checksum covers what the UDP length says, the padding behind that not.

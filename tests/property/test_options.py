@@ -311,5 +311,3 @@ def test_each_v_says_more(times: int) -> None:
     for argv in (["-v"] * times, ["--verbose"] * times, ["-" + "v" * times] * bool(times)):
         assert agent_from_argv(["-n", "x", *argv]).verbose == times
         assert sender_from_argv(["x", *argv]).verbose == times
-
-

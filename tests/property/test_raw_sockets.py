@@ -142,9 +142,7 @@ def test_raw_packets_are_judged_as_an_independent_judge_does(
     for core, ear in zip(cores, ether.ears):
         strangers.append(core.Sources())
         receivers.append(
-            core.Receiver(
-                tell(core, nodes), strangers[-1], port=ether.port, batch=batch, size=size
-            )
+            core.Receiver(tell(core, nodes), strangers[-1], port=ether.port, batch=batch, size=size)
         )
         receivers[-1].add_socket(ear)
     filters.attach(ether.ears[2], code)

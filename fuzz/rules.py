@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What both targets of the options hold against them: valid throughout, or an OptionError."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+atheris: Any = importlib.import_module("atheris")
+
+with atheris.instrument_imports(include=["kdumpfence.options"]):
+    options: Any = importlib.import_module("kdumpfence.options")
+
+
+class Finding(Exception):
+    """What must not be."""
+
+
+def require(condition: bool, what: str, given: object) -> None:
+    if not condition:
+        raise Finding(f"{what}: {given!r}")
+
+
+def check_names(names: tuple[str, ...]) -> None:
+    require(len(set(names)) == len(names), "a name twice", names)
+    for name in names:
+        good = name.isprintable() and not name.isspace() and 0 < len(name) <= 1024
+        require(good, "no name", name)
+
+
+def check_complaints(complaints: list[str]) -> None:
+    for text in complaints:
+        require(bool(text) and text.isprintable(), "unfit to be shown", text)
+
+
+def check_agent(agent: Any) -> None:
+    check_names(agent.names)
+    check_complaints(agent.complaints)
+    require(1 <= agent.ipport <= 65535, "no port", agent.ipport)
+    require(agent.family in options.FAMILIES, "no family", agent.family)
+    require(
+        agent.action in (*options.ACTIONS, "help", "version") and agent.action != "reboot",
+        "no action",
+        agent.action,
+    )
+    require(1 <= agent.timeout <= options.MOST_SECONDS, "no timeout", agent.timeout)
+    require(agent.verbose >= 0, "no level", agent.verbose)
+    require(bool(agent.names) or agent.action != "off", "no node", agent.names)
+
+
+def check_sender(sender: Any) -> None:
+    check_names(sender.nodes)
+    check_complaints(sender.complaints)
+    require(1 <= sender.ipport <= 65535, "no port", sender.ipport)
+    require(sender.family in options.FAMILIES, "no family", sender.family)
+    require(0 <= sender.count <= options.MOST_MESSAGES, "no count", sender.count)
+    require(1 <= sender.interval <= options.MOST_SECONDS, "no interval", sender.interval)
+    require(sender.verbose >= 0, "no level", sender.verbose)
+    require(bool(sender.nodes) or sender.action != "send", "no node", sender.nodes)

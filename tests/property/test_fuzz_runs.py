@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A short run of the fuzz targets finds nothing, and a fault that was planted is found."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import cannot_run, load_core
+
+RUN = Path(__file__).resolve().parents[2] / "fuzz" / "run.py"
+TARGETS = ("codec", "sources", "stdin", "argv")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def atheris() -> None:
+    if importlib.util.find_spec("atheris") is None:
+        version = ".".join(map(str, sys.version_info[:2]))
+        cannot_run(f"no atheris for this Python {version}, and nothing else is guided by coverage")
+    load_core("compiled")
+
+
+def run(*options: str, plant: bool = False) -> tuple[int, str]:
+    """Exit status of fuzz/run.py, and what it printed."""
+    ran = subprocess.run(
+        [sys.executable, str(RUN), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=280,
+        env={**os.environ, "KDUMPFENCE_FUZZ_PLANT": "1" if plant else "0"},
+    )
+    print(ran.stdout)
+    return ran.returncode, ran.stdout
+
+
+def executions(output: str, verdict: str) -> dict[str, int]:
+    """How often each target was executed that ended with this verdict."""
+    return {
+        target: int(number)
+        for target, number in re.findall(
+            rf"^(\w+): {verdict} in (\d+) executions", output, re.MULTILINE
+        )
+    }
+
+
+def test_a_short_run_finds_nothing() -> None:
+    status, output = run("--seconds", "10")
+    done = executions(output, "nothing found")
+    assert status == 0
+    assert set(done) == set(TARGETS)
+    assert min(done.values()) > 200
+    if "the installed one" in output:
+        cannot_run("the compiled core was not built with coverage: " + output)
+
+
+def test_a_planted_fault_is_found_in_every_target() -> None:
+    # Each run ends with its finding, most of them within seconds.
+    status, output = run("--seconds", "90", "--installed", plant=True)
+    assert status == 1
+    assert set(executions(output, "FINDING")) == set(TARGETS)
+    assert output.count("crash-") >= len(TARGETS)
