@@ -770,7 +770,7 @@ cdef class Sources:
 
     cdef int check_idle(self) except -1:
         if self.busy:
-            raise RuntimeError("a receiver in another thread is reading these sources")
+            raise RuntimeError("a receiver in another thread is using these sources")
         return 0
 
     def add(self, bytes packed not None, uint32_t scope=0, int32_t node=0):
@@ -790,6 +790,7 @@ cdef class Sources:
         cdef uint64_t high, low
         cdef int64_t slot
         check_address(packed, &high, &low)
+        self.check_idle()
         slot = table_slot(&self.table, high, low, scope)
         if slot < 0:
             return None
@@ -800,6 +801,7 @@ cdef class Sources:
 
     def __iter__(self):
         cdef uint32_t i
+        self.check_idle()
         return iter([
             (join_address(self.table.entries[i].high, self.table.entries[i].low),
              self.table.entries[i].scope)
@@ -1064,6 +1066,12 @@ cdef class Transmitter:
     cdef int count
     cdef int room
     cdef int chosen_room
+    cdef int busy
+
+    cdef int check_idle(self) except -1:
+        if self.busy:
+            raise RuntimeError("this transmitter is in use in another thread")
+        return 0
 
     def __init__(self, sock, bytes payload not None):
         if self.sock is not None:
@@ -1122,6 +1130,7 @@ cdef class Transmitter:
             raise ValueError(f"address of {len(packed)} bytes: this socket's family has {length}")
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port}: 1 to 65535 are allowed")
+        self.check_idle()
         if self.count == self.room:
             self.grow()
         name = &self.names[self.count]
@@ -1150,13 +1159,15 @@ cdef class Transmitter:
         cdef int i, index, count
         cdef int64_t patience = patience_ns
         cdef mmsghdr *headers = self.headers
+        if which is not None:
+            which = list(which)     # whatever an iterator does, it does it before the look
+        self.check_idle()
         if which is None:
             count = self.count
             if count > self.chosen_room:
                 self.reserve(count)
         else:
             # Checked in full before the first header is copied.
-            which = list(which)
             count = <int>len(which)
             if count > self.chosen_room:
                 self.reserve(count)
@@ -1166,11 +1177,14 @@ cdef class Transmitter:
                     raise IndexError(f"destination {index}: 0 to {self.count - 1} are allowed")
                 self.chosen[i] = self.headers[index]
             headers = self.chosen
+        self.busy = 1
         with nogil:
             i = send_all(self.fd, headers, count, self.outcomes, patience)
+        self.busy = 0
+        result = [self.outcomes[index] for index in range(count)]
         if i:
             PyErr_CheckSignals()
-        return [self.outcomes[i] for i in range(count)]
+        return result
 
     def failures(self, int most=1024):
         cdef msghdr header

@@ -222,8 +222,8 @@ class Sources:
 
     An address is its 4 or 16 bytes in network order, with the interface index as
     `scope` if it is link-local. Looking one up takes the same time however many
-    there are. Not to be changed while a `Receiver` in another thread uses it
-    (RuntimeError).
+    there are. Neither to be changed nor looked into while a `Receiver` in another thread
+    uses it (RuntimeError).
     """
 
     def __init__(self) -> None:
@@ -233,7 +233,7 @@ class Sources:
 
     def _check_idle(self) -> None:
         if self._busy:
-            raise RuntimeError("a receiver in another thread is reading these sources")
+            raise RuntimeError("a receiver in another thread is using these sources")
 
     def add(self, packed: bytes, scope: int = 0, node: int = 0) -> None:
         """Know this address; one that is there already gets the new number."""
@@ -249,12 +249,15 @@ class Sources:
 
     def find(self, packed: bytes, scope: int = 0) -> int | None:
         """The number of this address's node; None for a stranger."""
-        return self._nodes.get((_show_host(packed), scope))
+        key = (_show_host(packed), scope)
+        self._check_idle()
+        return self._nodes.get(key)
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        self._check_idle()
         return iter([(_pack_host(host), scope) for host, scope in self._nodes])
 
 
@@ -563,7 +566,10 @@ def attach_filter(sock: _socket.socket, code: bytes) -> None:
 
 
 class Transmitter:
-    """Sends one payload to any number of destinations over one UDP socket."""
+    """Sends one payload to any number of destinations over one UDP socket.
+
+    Not to be used while it sends in another thread (RuntimeError).
+    """
 
     def __init__(self, sock: _socket.socket, payload: bytes) -> None:
         if sock.fileno() < 0:
@@ -572,6 +578,11 @@ class Transmitter:
         self._length = 4 if sock.family == _socket.AF_INET else 16
         self._payload = payload
         self._names: list[tuple[str, int] | tuple[str, int, int, int]] = []
+        self._busy = False
+
+    def _check_idle(self) -> None:
+        if self._busy:
+            raise RuntimeError("this transmitter is in use in another thread")
 
     def add(self, packed: bytes, port: int, scope: int = 0) -> int:
         """Add a destination; its index."""
@@ -581,6 +592,7 @@ class Transmitter:
             )
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port}: 1 to 65535 are allowed")
+        self._check_idle()
         # Not _show_host: a mapped address stays IPv6 for an IPv6 socket.
         host = _socket.inet_ntop(self._sock.family, packed)
         self._names.append((host, port) if self._length == 4 else (host, port, 0, scope))
@@ -597,15 +609,20 @@ class Transmitter:
         Returns an errno for each, 0 = the kernel took it. A full send buffer is waited
         for, `patience_ns` nanoseconds in all; what then is left has EAGAIN.
         """
-        if which is None:
+        chosen = None if which is None else list(which)
+        self._check_idle()
+        if chosen is None:
             chosen = list(range(len(self._names)))
-        else:
-            chosen = list(which)
-            for index in chosen:
-                if not 0 <= index < len(self._names):
-                    raise IndexError(
-                        f"destination {index}: 0 to {len(self._names) - 1} are allowed"
-                    )
+        for index in chosen:
+            if not 0 <= index < len(self._names):
+                raise IndexError(f"destination {index}: 0 to {len(self._names) - 1} are allowed")
+        self._busy = True
+        try:
+            return self._send(chosen, patience_ns)
+        finally:
+            self._busy = False
+
+    def _send(self, chosen: list[int], patience_ns: int) -> list[int]:
         outcomes: list[int] = []
         until: int | None = None
         flags = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL

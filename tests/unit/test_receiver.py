@@ -301,7 +301,7 @@ def test_the_tables_cannot_be_changed_while_another_thread_reads_them(scene: Sce
     thread.start()
     time.sleep(0.2)
     try:
-        for change in (scene.sources.add, scene.sources.discard, scene.strangers.add):
+        for change in (scene.sources.add, scene.sources.discard, scene.strangers.find):
             with pytest.raises(RuntimeError, match="another thread"):
                 change(pack(OTHER))
         for use in (lambda: scene.receiver.receive(0), scene.receiver.take):

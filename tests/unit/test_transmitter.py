@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import struct
+import threading
 import time
 from types import ModuleType
 
@@ -178,6 +179,29 @@ def test_a_full_send_buffer_is_waited_for_but_not_for_ever(core: ModuleType) -> 
         assert time.monotonic() - before >= 0.05
     ours.close()
     theirs.close()
+
+
+def test_it_cannot_be_used_while_it_sends_in_another_thread(core: ModuleType) -> None:
+    sock = udp()
+    sock.setblocking(False)
+    transmitter = core.Transmitter(sock, PAYLOAD)
+    for _ in range(200_000):
+        transmitter.add(pack("127.0.0.1"), 9)
+    refused: list[str] = []
+
+    def send() -> None:
+        transmitter.send()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    while thread.is_alive() and not refused:
+        try:
+            transmitter.add(pack("127.0.0.1"), 9)
+        except RuntimeError as error:
+            refused.append(str(error))
+    thread.join()
+    assert refused == ["this transmitter is in use in another thread"]
+    sock.close()
 
 
 def test_nothing_is_pending_on_a_network_that_takes_everything(
