@@ -45,6 +45,9 @@ def _complement(total: int) -> int:
 #: What can be amiss; one thing at a time tells most, so it is tried most.
 FAULTS = ("port", "length", "padding", "checksum", "payload", "cut")
 
+#: Behind the UDP datagram; the long one does not fit into a short buffer any more.
+paddings = st.binary(max_size=12) | st.just(bytes(60))
+
 
 @st.composite
 def bodies(draw: st.DrawFn, source: bytes, destination: bytes, port: int, good: bool) -> bytes:
@@ -68,7 +71,7 @@ def bodies(draw: st.DrawFn, source: bytes, destination: bytes, port: int, good: 
         length = draw(
             st.sampled_from([0, 7, 8, 15, 16, 17, right - 1, right + 1, 65535]) | st.integers(0, 40)
         )
-    padding = draw(st.binary(max_size=12)) if "padding" in faults else b""
+    padding = draw(paddings) if "padding" in faults else b""
     # The checksum covers what the UDP length says, the padding behind that not.
     whole = struct.pack(">HHHH", source_port, to, length, 0) + payload + padding
     covered = whole[:length] if 8 <= length <= len(whole) else whole

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 from .judging import Cores
 
 MAPPED = bytes(10) + b"\xff\xff"
+LINK_LOCAL = b"\xfe\x80" + bytes(13) + b"\1"
 Key = tuple[bytes, int]
 
 packed_addresses = st.one_of(
@@ -91,6 +92,14 @@ class Table(RuleBasedStateMachine):
             for table in self.tables:
                 table.add(numbered(one), 0, node)
             self.model[numbered(one), 0] = node
+
+    @rule(packed=st.sampled_from([LINK_LOCAL, b"\x0a\0\0\1"]), number=st.integers(1, 60))
+    def add_on_many_interfaces(self, packed: bytes, number: int) -> None:
+        for scope in range(1, number):
+            for table in self.tables:
+                table.add(packed, scope, scope)
+            self.model[packed, scope] = scope
+        self.find(packed, number)
 
     @precondition(lambda self: len(self.model) > 8)
     @rule(random=st.randoms(use_true_random=False), share=st.floats(0.05, 1))
