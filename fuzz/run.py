@@ -4,9 +4,11 @@
 
     python fuzz/run.py --seconds 20
 
-Needs atheris (the extra "fuzz"). With Cython and a C compiler the compiled core is built
-once more, with coverage and with the sanitizers for addresses and undefined behaviour;
-without them the installed one is compared with, and only the pure core guides the search.
+Needs atheris (the extra "fuzz"). With Cython and a C compiler the compiled core is built twice
+more: with coverage, so that it guides the search as the pure one does, and with
+AddressSanitizer, under which all inputs that the search came upon are run once more. (Not at
+once: the sanitizer takes libFuzzer's place as the one who is told of coverage.) Without them the
+installed core is compared with, and only the pure one guides.
 
 One input is run again with `python fuzz/target_NAME.py FILE`.
 """
@@ -29,64 +31,80 @@ HERE = Path(__file__).resolve().parent
 CORE = HERE.parent / "src" / "_kdumpwire.pyx"
 #: And how long their inputs get, in bytes: what happens, happens to short ones.
 TARGETS = {"codec": 64, "sources": 192, "stdin": 256, "argv": 128}
-COVERAGE = "-fsanitize-coverage=trace-pc"
-SANITIZERS = "-fsanitize=address,undefined"
+#: Those that run the compiled core.
+OF_THE_CORE = ("codec", "sources")
+
+COVERAGE = ("-fno-builtin-memcmp", "-fsanitize-coverage=trace-pc")
+UNDEFINED = ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
+ADDRESS = ("-fsanitize=address",)
+
+Environment = dict[str, str]
 
 
-def build_core(folder: Path) -> dict[str, str]:
-    """The compiled core with coverage and sanitizers; the environment that it needs.
+def run(*command: object) -> str:
+    """What the command prints; CalledProcessError if it fails."""
+    ran = subprocess.run(
+        [str(word) for word in command],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return ran.stdout.strip()
 
-    Raises OSError or CalledProcessError.
+
+def build_cores(folder: Path) -> tuple[Environment, Environment]:
+    """The compiled core with coverage, and with AddressSanitizer: what each needs to be used.
+
+    Raises OSError, ValueError or SubprocessError.
     """
     compiler = os.environ.get("CC") or "cc"
-    source, module = folder / "core.c", folder / "_kdumpwire.so"
-
-    def run(*command: object) -> str:
-        words = [str(word) for word in command]
-        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
-
+    source = folder / "core.c"
+    flags = ("-O1", "-g", "-fPIC", f"-I{sysconfig.get_paths()['include']}", *UNDEFINED)
+    guiding, checked = folder / "guiding.so", folder / "checked.so"
     run(sys.executable, "-m", "cython", CORE, "--module-name", "kdumpfence._kdumpwire",
         "-o", source)  # fmt: skip
-    include = sysconfig.get_paths()["include"]
-    run(compiler, "-O1", "-g", "-fPIC", "-fno-builtin-memcmp", COVERAGE, SANITIZERS,
-        "-fsanitize-undefined-trap-on-error", f"-I{include}", "-c", source,
-        "-o", folder / "core.o")  # fmt: skip
+    run(compiler, *flags, *COVERAGE, "-c", source, "-o", folder / "core.o")
     run(compiler, "-O2", "-fPIC", "-c", HERE / "native.c", "-o", folder / "native.o")
-    run(compiler, "-shared", SANITIZERS, "-Wl,--wrap=memcmp", folder / "core.o",
-        folder / "native.o", "-ldl", "-o", module)  # fmt: skip
+    run(compiler, "-shared", "-Wl,--wrap=memcmp", folder / "core.o", folder / "native.o",
+        "-ldl", "-o", guiding)  # fmt: skip
+    run(compiler, *flags, *ADDRESS, "-shared", source, "-o", checked)
     atheris = find_spec("atheris")
     folders = list(atheris.submodule_search_locations or ()) if atheris else []
     [libfuzzer] = [str(p) for f in folders for p in Path(f).glob("core_with_libfuzzer*.so")]
     return {
-        "KDUMPFENCE_FUZZ_NATIVE": str(module),
+        "KDUMPFENCE_FUZZ_NATIVE": str(guiding),
         "KDUMPFENCE_FUZZ_LIBFUZZER": libfuzzer,
+    }, {
+        "KDUMPFENCE_FUZZ_NATIVE": str(checked),
         "LD_PRELOAD": run(compiler, "-print-file-name=libasan.so"),
-        "ASAN_OPTIONS": "detect_leaks=0:malloc_context_size=2:quarantine_size_mb=4",
+        "ASAN_OPTIONS": "detect_leaks=0",
     }
 
 
 class Run:
     """One target at work."""
 
-    def __init__(self, target: str, seconds: int, folder: Path, native: dict[str, str]) -> None:
+    def __init__(self, target: str, how: str, folder: Path, environment: Environment) -> None:
         self.target = target
         self.findings = folder / f"{target}-findings"
         self.log = folder / f"{target}.log"
-        grown = folder / f"{target}-corpus"
-        self.findings.mkdir()
-        grown.mkdir()
+        #: What the search comes upon.
+        self.corpus = folder / f"{target}-corpus"
+        self.findings.mkdir(exist_ok=True)
+        self.corpus.mkdir(exist_ok=True)
         tokens = HERE / f"{target}.dict"
         command = [
             sys.executable,
             str(HERE / f"target_{target}.py"),
-            f"-max_total_time={seconds}",
+            how,
             f"-max_len={TARGETS[target]}",
             "-timeout=20",
             "-rss_limit_mb=2048",
             "-print_final_stats=1",
             f"-artifact_prefix={self.findings}/",
             *([f"-dict={tokens}"] if tokens.exists() else []),
-            str(grown),
+            str(self.corpus),
             str(HERE / "corpus" / target),
         ]
         self.began = time.monotonic()
@@ -96,10 +114,10 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(native if target in ("codec", "sources") else {})},
+                env={**os.environ, **environment},
             )
 
-    def result(self, patience: float) -> bool:
+    def result(self, patience: float, remark: str = "") -> bool:
         """Wait for the end and tell it; whether nothing was found."""
         try:
             status = self.process.wait(max(1.0, self.began + patience - time.monotonic()))
@@ -113,16 +131,52 @@ class Run:
         good = status == 0 and done[0] != "no"
         print(
             f"{self.target}: {'nothing found' if good else 'FINDING'} in {done[0]} executions, "
-            f"{took:.0f} s, {coverage[-1]} edges covered",
+            f"{took:.0f} s{remark or f', {coverage[-1]} edges covered'}",
             flush=True,
         )
         if not good:
-            print(f"--- exit status {status}; the end of the log:")
+            print(f"--- exit status {status}; what it said:")
             lines = [line for line in log.splitlines() if not re.match(r"#\d+\s", line)]
-            print("\n".join(line[:2000] for line in lines[-40:]))
+            says = re.compile(r"ERROR: |Uncaught Python exception|Traceback")
+            begins = [number for number, line in enumerate(lines) if says.search(line)]
+            start = begins[0] if begins else -40
+            print("\n".join(line[:500] for line in lines[start:][:40]))
             for found in sorted(self.findings.iterdir()):
                 print(f"--- {found.name}: {found.read_bytes()!r}")
         return good
+
+
+def fuzz(targets: list[str], seconds: int, folder: Path, build: bool) -> bool:
+    """Whether nothing was found."""
+    guiding: Environment = {}
+    checked: Environment = {}
+    why_not = "as asked for"
+    if build:
+        try:
+            guiding, checked = build_cores(folder)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            why_not = f"{error}\n{getattr(error, 'stderr', '')}"
+    if guiding:
+        print("compiled core: built with coverage, and with AddressSanitizer", flush=True)
+    else:
+        print(f"compiled core: the installed one, without coverage: {why_not}", flush=True)
+    runs = [
+        Run(
+            target,
+            f"-max_total_time={seconds}",
+            folder,
+            guiding if target in OF_THE_CORE else {},
+        )
+        for target in targets
+    ]
+    # All of them are waited for, whatever the first says.
+    good = [one.result(2 * seconds + 60) for one in runs]
+    if checked:
+        again = [
+            Run(target, "-runs=0", folder, checked) for target in targets if target in OF_THE_CORE
+        ]
+        good += [one.result(300, ", once more under AddressSanitizer") for one in again]
+    return all(good)
 
 
 def main() -> int:
@@ -130,7 +184,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=int, default=20, help="for each target (default: 20)")
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="only this one")
-    parser.add_argument("--installed", action="store_true", help="build no core for the run")
+    parser.add_argument("--installed", action="store_true", help="build no cores for the run")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave corpora, findings, logs")
     arguments = parser.parse_args()
     if find_spec("atheris") is None:
@@ -138,24 +192,8 @@ def main() -> int:
         return 2
     folder = Path(tempfile.mkdtemp(prefix="kdumpfence-fuzz-", dir=arguments.keep))
     try:
-        native: dict[str, str] = {}
-        why_not = "as asked for"
-        if not arguments.installed:
-            try:
-                native = build_core(folder)
-            except (OSError, ValueError, subprocess.CalledProcessError) as error:
-                why_not = f"{error}\n{getattr(error, 'stderr', '')}"
-        if native:
-            print("compiled core: built with coverage and sanitizers", flush=True)
-        else:
-            print(f"compiled core: the installed one, without coverage: {why_not}", flush=True)
-        runs = [
-            Run(target, arguments.seconds, folder, native)
-            for target in arguments.target or list(TARGETS)
-        ]
-        # All of them are waited for, whatever the first says.
-        good = [run.result(2 * arguments.seconds + 60) for run in runs]
-        return 0 if all(good) else 1
+        targets = arguments.target or list(TARGETS)
+        return 0 if fuzz(targets, arguments.seconds, folder, not arguments.installed) else 1
     finally:
         if arguments.keep:
             print(f"kept: {folder}")

@@ -66,6 +66,8 @@ def check(found: list[Address], family: int) -> None:
 @given(texts, families)
 @example("", socket.AF_UNSPEC)
 @example("fe80::1%lo", socket.AF_INET6)
+@example("fd00::1%1", socket.AF_UNSPEC)
+@example("::ffff:10.0.0.1%1", socket.AF_INET)
 @example("\ud800", socket.AF_UNSPEC)
 def test_any_text_is_an_address_or_perhaps_a_name_or_refused(text: str, family: int) -> None:
     try:
@@ -93,6 +95,12 @@ def test_what_is_shown_can_be_given_again(packed: bytes, family: int, scope: int
     else:
         with pytest.raises(LookUpError, match=r"^not an ipv[46] address$"):
             literal(str(address), family)
+
+
+def test_an_ipv4_address_that_no_node_can_have_is_refused() -> None:
+    for first in range(256):
+        refused = bool(why_unusable(Address(bytes([first, 1, 2, 3]))))
+        assert refused == (first == 0 or first >= 224)
 
 
 @given(v4 | v6)
