@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
-CORE   := setup.py src/_kdumpwire.pyx
+CORE   := setup.py src/_kdumpwire.pyx src/native/fence_kdump_send.pyx src/native/main.c src/native/build_sender.py
 
 # A core that does not compile is an error here; KDUMPFENCE_COMPILE=no does without one.
 export KDUMPFENCE_COMPILE ?= require
@@ -38,6 +38,11 @@ fuzz: build        ## a short run of the fuzz targets; without atheris only CI i
 bench: build       ## what the core's calls cost
 	$(RUN) -m pytest bench -o python_files='bench_*.py'
 
+native:            ## the native sender alone, in build/native; needs Cython and a C compiler
+	@if $(PYTHON) -c 'import Cython; exit(Cython.__version__ < "3")' 2>/dev/null; \
+	then $(PYTHON) src/native/build_sender.py build/native; \
+	else $(MAKE) --no-print-directory venv && $(RUN) src/native/build_sender.py build/native; fi
+
 wheel: venv        ## an sdist and a wheel for this Python, in dist/
 	$(RUN) -m build -o dist
 
@@ -55,8 +60,8 @@ $(VENV)/.built: $(VENV)/.made $(CORE)
 	touch $@
 
 clean:             ## remove all that was made
-	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so .*_cache .benchmarks .hypothesis
+	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo test check tools lint fuzz pythons bench wheel venv build clean
+.PHONY: help demo test check tools lint fuzz pythons bench native wheel venv build clean
 .DELETE_ON_ERROR:

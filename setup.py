@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Builds the compiled core; everything else stands in pyproject.toml.
+"""Builds the compiled core and the native sender; everything else stands in pyproject.toml.
 
-KDUMPFENCE_COMPILE in the environment says what happens with it:
+KDUMPFENCE_COMPILE in the environment says what happens with them:
   auto (or unset)  compile it; if that fails, say so and install without it
   require          a failed compile is an error (what makes wheels sets this)
   no               do not try
+KDUMPFENCE_STATIC says the same (auto, require, no) of the static variant of the native sender,
+which is left out without a static libc.
 KDUMPFENCE_LIMITED_API=1 builds against the limited C API, for measuring it (docs/building.md).
 
 CFLAGS in the environment take the place of the optimisation flags below, as packagers expect.
@@ -15,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -23,6 +26,9 @@ CHOICES = ("auto", "require", "no")
 CHOICE = os.environ.get("KDUMPFENCE_COMPILE") or "auto"
 if CHOICE not in CHOICES:
     sys.exit(f"KDUMPFENCE_COMPILE={CHOICE!r}: not one of {', '.join(CHOICES)}")
+STATIC = os.environ.get("KDUMPFENCE_STATIC") or "auto"
+if STATIC not in CHOICES:
+    sys.exit(f"KDUMPFENCE_STATIC={STATIC!r}: not one of {', '.join(CHOICES)}")
 LIMITED = os.environ.get("KDUMPFENCE_LIMITED_API", "0") not in ("", "0")
 
 COMPILE_ARGS = [
@@ -45,14 +51,17 @@ def say(text: str) -> None:
     print(f"kdumpfence: {text}", file=sys.stderr, flush=True)
 
 
-def failed(why: Exception) -> None:
-    """Go on without the compiled core, unless it is required."""
+def failed(why: Exception, what: str = "the compiled core") -> None:
+    """Go on without what is built here, unless it is required."""
     if CHOICE == "require":
         raise SystemExit(
-            f"kdumpfence: the compiled core could not be built: {why}\n"
+            f"kdumpfence: {what} could not be built: {why}\n"
             "kdumpfence: it needs Cython, a C compiler, and the headers of Python and Linux;"
             " without KDUMPFENCE_COMPILE=require the install goes on in plain Python"
         ) from why
+    if what != "the compiled core":
+        say(f"{what} is NOT built ({why}). KDUMPFENCE_COMPILE=require makes this an error.")
+        return
     say(f"the compiled core is NOT built ({why}): this will be a pure-Python install,")
     say("which does the same, but slower. KDUMPFENCE_COMPILE=require makes this an error.")
 
@@ -74,6 +83,22 @@ class BuildCore(build_ext):
             wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
             if wheel is not None:
                 vars(wheel)["root_is_pure"] = True
+            return
+        if self.extensions:
+            package = Path(self.get_ext_fullpath(self.extensions[0].name)).parent
+            build_native(package / "_native")
+
+
+def build_native(folder: Path) -> None:
+    """The native sender, a program beside the modules."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent / "src" / "native"))
+    from build_sender import BuildError, build
+
+    try:
+        for line in build(folder, STATIC):
+            say(line)
+    except (BuildError, OSError) as error:
+        failed(error, "the native sender")
 
 
 def extensions() -> list[Extension]:

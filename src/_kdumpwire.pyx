@@ -10,10 +10,14 @@ What may be in this file: mechanism. What may not: Pacemaker, argv, logging,
 files, or any decision about a node.
 
 The first half is C without Python objects (``noexcept nogil``): the codec, the
-table of known sources, the receive loop and the send loop. Nothing there
-allocates per datagram. The second half is thin classes over it. They are guarded by
-plain counters, which the GIL makes sound: so this module must not declare itself
-compatible with free-threaded Python, which then keeps the GIL for it.
+table of known sources, the receive loop, the send loop, the rhythm of the messages,
+and the question to the kernel about a route. Nothing there allocates per datagram.
+`native/fence_kdump_send.pyx` takes this half, and becomes a program without Python.
+So no value may be given to a variable outside a function: only an import would run it.
+
+The second half is thin classes over the first. They are guarded by plain counters,
+which the GIL makes sound: so this module must not declare itself compatible with
+free-threaded Python, which then keeps the GIL for it.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -35,8 +39,12 @@ cdef extern from *:
     #include <arpa/inet.h>
     #include <linux/errqueue.h>
     #include <linux/filter.h>
+    #include <linux/netlink.h>
+    #include <linux/rtnetlink.h>
+    #include <net/if.h>
     #include <poll.h>
     #include <time.h>
+    #include <unistd.h>
     #include <errno.h>
     #ifndef SO_RXQ_OVFL
     #define SO_RXQ_OVFL 40
@@ -47,7 +55,13 @@ cdef extern from *:
     #ifndef TIOCOUTQ
     #define TIOCOUTQ 0x5411
     #endif
+
+    /* Magic and version, in both byte orders. */
+    static const unsigned char LITTLE[8] = {0x40, 0x2a, 0x30, 0x1b, 1, 0, 0, 0};
+    static const unsigned char BIG[8] = {0x1b, 0x30, 0x2a, 0x40, 0, 0, 0, 1};
     """
+    const uint8_t *LITTLE
+    const uint8_t *BIG
     ctypedef unsigned int socklen_t
     ctypedef long time_t
     struct iovec:
@@ -97,12 +111,47 @@ cdef extern from *:
     struct timespec:
         time_t tv_sec
         long tv_nsec
+    struct nlmsghdr:
+        uint32_t nlmsg_len
+        uint16_t nlmsg_type
+        uint16_t nlmsg_flags
+    struct nlmsgerr:
+        int error
+    struct rtmsg:
+        uint8_t rtm_family
+        uint8_t rtm_dst_len
+        uint8_t rtm_type
+    struct ifreq:
+        char *ifr_name
+        short ifr_flags
+    struct rtattr:
+        uint16_t rta_len
+        uint16_t rta_type
+    int AF_NETLINK, SOCK_CLOEXEC, NETLINK_ROUTE
+    int NLM_F_REQUEST, NLMSG_ERROR, RTM_GETROUTE, RTM_NEWROUTE, RTN_LOCAL, RTN_BLACKHOLE
+    int RTN_UNREACHABLE, RTN_PROHIBIT
+    int RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA
+    int ENETUNREACH, EACCES, EINVAL, EPROTO, ETIMEDOUT
+    int NLMSG_LENGTH(int length) nogil
+    int NLMSG_OK(nlmsghdr *header, int length) nogil
+    void *NLMSG_DATA(nlmsghdr *header) nogil
+    rtattr *RTM_RTA(rtmsg *message) nogil
+    int RTM_PAYLOAD(nlmsghdr *header) nogil
+    int RTA_LENGTH(int length) nogil
+    int RTA_OK(rtattr *attribute, int length) nogil
+    void *RTA_DATA(rtattr *attribute) nogil
+    int RTA_PAYLOAD(rtattr *attribute) nogil
+    int socket(int family, int kind, int protocol) nogil
+    ssize_t send(int fd, const void *data, size_t length, int flags) nogil
+    ssize_t recv(int fd, void *data, size_t length, int flags) nogil
+    int close(int fd) nogil
+    char *if_indextoname(unsigned int index, char *name) nogil
     int AF_INET, AF_INET6, SOCK_RAW
     int SOL_SOCKET, SO_TYPE, SO_DOMAIN, SO_MEMINFO, SO_RXQ_OVFL, SO_ATTACH_FILTER
     int IPPROTO_IP, IPPROTO_IPV6, IP_RECVERR, IPV6_RECVERR, IPV6_PKTINFO
     int MSG_DONTWAIT, MSG_TRUNC, MSG_ERRQUEUE, MSG_NOSIGNAL
     int POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL
-    int CLOCK_MONOTONIC, TIOCOUTQ
+    int CLOCK_MONOTONIC, TIOCOUTQ, SIOCGIFFLAGS, IFF_RUNNING
     int SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
     int EAGAIN, EWOULDBLOCK, EINTR, EBADF
     int errno
@@ -140,9 +189,6 @@ cdef enum:
     VERDICTS = 7
     # A raw socket may hand over a datagram for another port: not ours to count.
     ELSEWHERE = -1
-
-cdef const uint8_t *LITTLE = b"\x40\x2a\x30\x1b\x01\x00\x00\x00"
-cdef const uint8_t *BIG = b"\x1b\x30\x2a\x40\x00\x00\x00\x01"
 
 
 cdef inline int check_message(const uint8_t *data, size_t length) noexcept nogil:
@@ -642,6 +688,485 @@ cdef int send_all(
     return 0
 
 
+ctypedef struct Outlet:
+    # One socket, and all whom it sends to.
+    int fd
+    int family
+    iovec payload
+    mmsghdr *headers
+    sockaddr_in6 *names
+    mmsghdr *chosen
+    int *outcomes       # of the last outlet_send
+    int count
+    int room
+    int chosen_room
+
+ctypedef struct Failure:
+    uint8_t packed[16]
+    uint32_t scope
+    int error
+    int by_length       # 0: no host said so
+    uint8_t by[16]
+
+
+cdef int outlet_add(Outlet *outlet, const uint8_t *packed, int port, uint32_t scope) noexcept nogil:
+    """The index of a new destination, or -1 without memory."""
+    cdef int room, i
+    cdef void *memory
+    cdef sockaddr_in6 *name
+    cdef msghdr *header
+    if outlet.count == outlet.room:
+        room = max(16, outlet.room * 2)
+        memory = realloc(outlet.names, room * sizeof(sockaddr_in6))
+        if memory == NULL:
+            return -1
+        outlet.names = <sockaddr_in6 *>memory
+        for i in range(outlet.count):
+            outlet.headers[i].msg_hdr.msg_name = &outlet.names[i]
+        memory = realloc(outlet.headers, room * sizeof(mmsghdr))
+        if memory == NULL:
+            return -1
+        outlet.headers = <mmsghdr *>memory
+        outlet.room = room
+    name = &outlet.names[outlet.count]
+    memset(name, 0, sizeof(sockaddr_in6))
+    name.sin6_family = <uint16_t>outlet.family
+    name.sin6_port = htons(<uint16_t>port)
+    header = &outlet.headers[outlet.count].msg_hdr
+    memset(header, 0, sizeof(msghdr))
+    if outlet.family == AF_INET:
+        memcpy(&(<sockaddr_in *>name).sin_addr, packed, 4)
+        header.msg_namelen = sizeof(sockaddr_in)
+    else:
+        memcpy(&name.sin6_addr, packed, 16)
+        name.sin6_scope_id = scope
+        header.msg_namelen = sizeof(sockaddr_in6)
+    header.msg_name = name
+    header.msg_iov = &outlet.payload
+    header.msg_iovlen = 1
+    outlet.count += 1
+    return outlet.count - 1
+
+
+cdef int outlet_reserve(Outlet *outlet, int count) noexcept nogil:
+    """Room to choose so many; 0, or -1 without memory."""
+    cdef void *memory
+    if count <= outlet.chosen_room:
+        return 0
+    memory = realloc(outlet.chosen, count * sizeof(mmsghdr))
+    if memory == NULL:
+        return -1
+    outlet.chosen = <mmsghdr *>memory
+    memory = realloc(outlet.outcomes, count * sizeof(int))
+    if memory == NULL:
+        return -1
+    outlet.outcomes = <int *>memory
+    outlet.chosen_room = count
+    return 0
+
+
+cdef int outlet_failure(Outlet *outlet, Failure *failure) noexcept nogil:
+    """What became known of one datagram that had been taken; 0 if there is nothing more."""
+    cdef msghdr header
+    cdef sockaddr_in6 name
+    cdef uint8_t control[512]
+    cdef uint8_t data[64]
+    cdef iovec vector
+    cdef cmsghdr *cmsg
+    cdef sock_extended_err error
+    cdef sockaddr *offender
+    while True:
+        vector.iov_base = data
+        vector.iov_len = sizeof(data)
+        memset(&header, 0, sizeof(header))
+        memset(&name, 0, sizeof(name))
+        header.msg_name = &name
+        header.msg_namelen = sizeof(name)
+        header.msg_iov = &vector
+        header.msg_iovlen = 1
+        header.msg_control = control
+        header.msg_controllen = sizeof(control)
+        if recvmsg(outlet.fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0:
+            if errno == EINTR:
+                continue
+            return 0
+        cmsg = CMSG_FIRSTHDR(&header)
+        while cmsg != NULL:
+            if ((cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_RECVERR)
+                    or (cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_RECVERR)):
+                memcpy(&error, CMSG_DATA(cmsg), sizeof(error))
+                failure.error = <int>error.ee_errno
+                failure.scope = name.sin6_scope_id if outlet.family == AF_INET6 else 0
+                failure.by_length = 0
+                if error.ee_origin == SO_EE_ORIGIN_ICMP or error.ee_origin == SO_EE_ORIGIN_ICMP6:
+                    offender = SO_EE_OFFENDER(<sock_extended_err *>CMSG_DATA(cmsg))
+                    failure.by_length = copy_address(offender, failure.by)
+                if copy_address(<sockaddr *>&name, failure.packed):
+                    return 1
+            cmsg = CMSG_NXTHDR(&header, cmsg)
+
+
+cdef int copy_address(sockaddr *name, uint8_t *packed) noexcept nogil:
+    """Its length: 4, 16, or 0 if it is of another family."""
+    if name.sa_family == AF_INET:
+        memcpy(packed, &(<sockaddr_in *>name).sin_addr, 4)
+        return 4
+    if name.sa_family == AF_INET6:
+        memcpy(packed, &(<sockaddr_in6 *>name).sin6_addr, 16)
+        return 16
+    return 0
+
+
+cdef int outlet_pending(Outlet *outlet) noexcept nogil:
+    """Bytes of memory of datagrams that were taken but have not left the machine."""
+    cdef int queued = 0
+    if ioctl(outlet.fd, TIOCOUTQ, &queued) < 0:
+        return 0
+    return queued
+
+
+cdef void outlet_free(Outlet *outlet) noexcept nogil:
+    free(outlet.headers)
+    free(outlet.names)
+    free(outlet.chosen)
+    free(outlet.outcomes)
+
+
+# ------------------------------------------------------ the rhythm of the messages
+
+cdef enum:
+    EARLY_COUNT = 10
+
+cdef enum:              # nanoseconds
+    EARLY_NS = 1000000000
+    RETRY_FIRST_NS = 100000000
+    RETRY_LAST_NS = 1000000000
+    SETTLE_NS = 40000000
+
+cdef inline int64_t retry_patience() noexcept nogil:
+    return 60 * <int64_t>1000000000     # no enum of C holds it
+
+cdef inline int64_t late_network() noexcept nogil:
+    return 60 * <int64_t>1000000000
+
+ctypedef struct Goal:
+    # One address that is sent messages.
+    int64_t due
+    int64_t failing     # since when no message could leave; -1: the last one did
+    int64_t left        # messages that left
+
+ctypedef struct Tie:
+    # This goal is an address of that node.
+    uint32_t goal
+    uint32_t node
+
+ctypedef struct Rhythm:
+    int64_t count
+    int64_t interval
+    int64_t started
+    Goal *goals
+    uint32_t goal_count
+    uint32_t goal_room
+    Tie *ties
+    uint32_t tie_count
+    uint32_t tie_room
+    uint8_t *hopeless   # for each node: it will never have an address
+    uint8_t *reached    # for each node: a message left for it (rhythm_reached)
+    uint32_t nodes
+
+
+cdef int rhythm_init(Rhythm *rhythm, uint32_t nodes, int64_t count, int64_t interval, int64_t now) noexcept nogil:
+    """0, or -1 without memory."""
+    memset(rhythm, 0, sizeof(Rhythm))
+    rhythm.count = count
+    rhythm.interval = interval
+    rhythm.started = now
+    rhythm.nodes = nodes
+    rhythm.hopeless = <uint8_t *>calloc(nodes + 1, 1)
+    rhythm.reached = <uint8_t *>calloc(nodes + 1, 1)
+    return 0 if rhythm.hopeless != NULL and rhythm.reached != NULL else -1
+
+
+cdef void rhythm_free(Rhythm *rhythm) noexcept nogil:
+    free(rhythm.goals)
+    free(rhythm.ties)
+    free(rhythm.hopeless)
+    free(rhythm.reached)
+
+
+cdef int rhythm_tie(Rhythm *rhythm, uint32_t goal, uint32_t node) noexcept nogil:
+    """This address is that node's; 0, or -1 without memory."""
+    cdef uint32_t room
+    cdef Tie *ties
+    if rhythm.tie_count == rhythm.tie_room:
+        room = max(<uint32_t>16, rhythm.tie_room * 2)
+        ties = <Tie *>realloc(rhythm.ties, room * sizeof(Tie))
+        if ties == NULL:
+            return -1
+        rhythm.ties = ties
+        rhythm.tie_room = room
+    rhythm.ties[rhythm.tie_count].goal = goal
+    rhythm.ties[rhythm.tie_count].node = node
+    rhythm.tie_count += 1
+    return 0
+
+
+cdef int rhythm_share(Rhythm *rhythm, uint32_t goal, uint32_t node) noexcept nogil:
+    """This address is that node's, too; 0, or -1 without memory."""
+    cdef uint32_t i
+    for i in range(rhythm.tie_count):
+        if rhythm.ties[i].goal == goal and rhythm.ties[i].node == node:
+            return 0
+    return rhythm_tie(rhythm, goal, node)
+
+
+cdef int rhythm_add(Rhythm *rhythm, uint32_t node, int64_t now) noexcept nogil:
+    """The index of a new address of that node, due at once; -1 without memory."""
+    cdef uint32_t room
+    cdef Goal *goals
+    cdef Goal *goal
+    if rhythm.goal_count == rhythm.goal_room:
+        room = max(<uint32_t>16, rhythm.goal_room * 2)
+        goals = <Goal *>realloc(rhythm.goals, room * sizeof(Goal))
+        if goals == NULL:
+            return -1
+        rhythm.goals = goals
+        rhythm.goal_room = room
+    if rhythm_tie(rhythm, rhythm.goal_count, node) < 0:
+        return -1
+    goal = &rhythm.goals[rhythm.goal_count]
+    goal.due = now
+    goal.failing = -1
+    goal.left = 0
+    rhythm.goal_count += 1
+    return <int>rhythm.goal_count - 1
+
+
+cdef inline int goal_done(Rhythm *rhythm, Goal *goal) noexcept nogil:
+    return rhythm.count > 0 and goal.left >= rhythm.count
+
+
+cdef inline int goal_is_due(Rhythm *rhythm, uint32_t goal, int64_t now) noexcept nogil:
+    return rhythm.goals[goal].due <= now and not goal_done(rhythm, &rhythm.goals[goal])
+
+
+cdef void rhythm_left(Rhythm *rhythm, uint32_t index, int64_t now) noexcept nogil:
+    cdef Goal *goal = &rhythm.goals[index]
+    cdef int64_t gap = rhythm.interval
+    goal.left += 1
+    goal.failing = -1
+    if rhythm.count == 0 and goal.left <= EARLY_COUNT:
+        gap = min(gap, <int64_t>EARLY_NS)
+    # Counted from when it was due, so that the rhythm does not drift; but what
+    # could not be sent in time is not made up for.
+    goal.due = max(goal.due + gap, now + gap // 2)
+
+
+cdef void rhythm_failed(Rhythm *rhythm, uint32_t index, int64_t now) noexcept nogil:
+    cdef Goal *goal = &rhythm.goals[index]
+    cdef int64_t gap = RETRY_FIRST_NS
+    if goal.failing < 0:
+        goal.failing = now
+    if now - goal.failing >= retry_patience():
+        gap = min(<int64_t>RETRY_LAST_NS, rhythm.interval)
+    goal.due = now + gap
+
+
+cdef int rhythm_lost(Rhythm *rhythm, uint32_t index, int64_t now) noexcept nogil:
+    """Whether there was one that could have been lost."""
+    cdef Goal *goal = &rhythm.goals[index]
+    if goal.left == 0:
+        return 0
+    goal.left -= 1
+    if goal.failing < 0:
+        goal.failing = now
+    goal.due = min(goal.due, now + min(<int64_t>RETRY_LAST_NS, rhythm.interval))
+    return 1
+
+
+cdef void rhythm_hurry(Rhythm *rhythm, int64_t now) noexcept nogil:
+    """The network is not what it was: what failed may work in a moment.
+
+    Not at once: an interface that comes up loses in silence what is sent before all of it is
+    up, and a question for a neighbour's address is then repeated only after a second.
+    """
+    cdef uint32_t i
+    cdef Goal *goal
+    for i in range(rhythm.goal_count):
+        goal = &rhythm.goals[i]
+        if goal.failing >= 0:
+            goal.due = min(goal.due, now + SETTLE_NS)
+
+
+cdef uint32_t rhythm_reached(Rhythm *rhythm) noexcept nogil:
+    """How many nodes were reached; marks them."""
+    cdef uint32_t i, total = 0
+    cdef Tie *tie
+    memset(rhythm.reached, 0, rhythm.nodes)
+    for i in range(rhythm.tie_count):
+        tie = &rhythm.ties[i]
+        if rhythm.goals[tie.goal].left > 0 and not rhythm.reached[tie.node]:
+            rhythm.reached[tie.node] = 1
+            total += 1
+    return total
+
+
+cdef int64_t patience_ends(Rhythm *rhythm) noexcept nogil:
+    """When a node that was not reached is given up (only with a count)."""
+    cdef int64_t most = (<int64_t>1 << 62) - rhythm.started
+    cdef int64_t patience = most if rhythm.count > most // rhythm.interval else rhythm.count * rhythm.interval
+    if rhythm_reached(rhythm) == 0:
+        patience = max(patience, late_network())
+    return rhythm.started + patience
+
+
+cdef int64_t rhythm_next(Rhythm *rhythm, int64_t now) noexcept nogil:
+    """When something is to be done next; -1: only when an address is added."""
+    cdef int64_t soonest = -1, end
+    cdef uint32_t i
+    for i in range(rhythm.goal_count):
+        if not goal_done(rhythm, &rhythm.goals[i]):
+            if soonest < 0 or rhythm.goals[i].due < soonest:
+                soonest = rhythm.goals[i].due
+    if rhythm.count:
+        end = patience_ends(rhythm)
+        if end > now and (soonest < 0 or end < soonest):
+            soonest = end
+    return soonest
+
+
+cdef int rhythm_finished(Rhythm *rhythm, int64_t now) noexcept nogil:
+    cdef uint32_t i
+    cdef int64_t end
+    cdef int hope = 0, all_reached = 1
+    for i in range(rhythm.nodes):
+        hope |= not rhythm.hopeless[i]
+    if not hope:
+        return 1
+    if rhythm.count == 0:
+        return 0
+    for i in range(rhythm.goal_count):
+        if 0 < rhythm.goals[i].left < rhythm.count:
+            return 0
+    end = patience_ends(rhythm)         # marks who was reached
+    for i in range(rhythm.nodes):
+        all_reached &= rhythm.hopeless[i] or rhythm.reached[i]
+    return now >= end or all_reached
+
+
+# --------------------------------------------------------- which way a datagram goes
+
+ctypedef struct Route:
+    uint32_t interface
+    int local           # to this machine itself
+    int carrier
+    int gateway_length  # 0: on the link
+    uint8_t gateway[16]
+    int source_length   # 0: the kernel names none
+    uint8_t source[16]
+
+
+cdef int read_route(nlmsghdr *header, int length, Route *route) noexcept nogil:
+    """0 and the route, or an errno."""
+    cdef rtmsg *message
+    cdef rtattr *attribute
+    cdef int left, size
+    cdef uint8_t *value
+    if not NLMSG_OK(header, length):
+        return EPROTO
+    if header.nlmsg_type == NLMSG_ERROR:
+        return -(<nlmsgerr *>NLMSG_DATA(header)).error or EPROTO
+    if header.nlmsg_type != RTM_NEWROUTE:
+        return EPROTO
+    message = <rtmsg *>NLMSG_DATA(header)
+    if message.rtm_type == RTN_UNREACHABLE:
+        return ENETUNREACH
+    if message.rtm_type == RTN_BLACKHOLE:
+        return EINVAL
+    if message.rtm_type == RTN_PROHIBIT:
+        return EACCES
+    route.local = message.rtm_type == RTN_LOCAL
+    attribute = RTM_RTA(message)
+    left = RTM_PAYLOAD(header)
+    while RTA_OK(attribute, left):
+        value = <uint8_t *>RTA_DATA(attribute)
+        size = RTA_PAYLOAD(attribute)
+        if attribute.rta_type == RTA_OIF and size == 4:
+            memcpy(&route.interface, value, 4)
+        elif attribute.rta_type == RTA_GATEWAY and (size == 4 or size == 16):
+            memcpy(route.gateway, value, size)
+            route.gateway_length = size
+        elif attribute.rta_type == RTA_VIA and (size == 6 or size == 18):
+            memcpy(route.gateway, value + 2, size - 2)      # behind its family
+            route.gateway_length = size - 2
+        elif attribute.rta_type == RTA_PREFSRC and (size == 4 or size == 16):
+            memcpy(route.source, value, size)
+            route.source_length = size
+        size = (attribute.rta_len + 3) & ~3     # as RTA_NEXT, a macro that would change `left` unseen
+        left -= size
+        attribute = <rtattr *>(<uint8_t *>attribute + size)
+    return 0
+
+
+cdef int find_way(int family, const uint8_t *packed, uint32_t scope, Route *route) noexcept nogil:
+    """Ask the kernel which way a datagram to there would go; 0, or an errno.
+
+    rtnetlink(7): RTM_GETROUTE. Nothing is sent to the network.
+    """
+    cdef uint8_t request[128]
+    cdef uint8_t answer[4096]
+    cdef nlmsghdr *header = <nlmsghdr *>request
+    cdef rtmsg *message = <rtmsg *>NLMSG_DATA(header)
+    cdef rtattr *attribute
+    cdef ifreq request_flags
+    cdef int fd, length = 4 if family == AF_INET else 16, error = 0
+    cdef ssize_t got
+    cdef pollfd waiter
+    cdef timespec timeout
+    memset(route, 0, sizeof(Route))
+    memset(request, 0, sizeof(request))
+    fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+    if fd < 0:
+        return errno
+    header.nlmsg_type = <uint16_t>RTM_GETROUTE
+    header.nlmsg_flags = <uint16_t>NLM_F_REQUEST
+    message.rtm_family = <uint8_t>family
+    message.rtm_dst_len = <uint8_t>(length * 8)
+    attribute = RTM_RTA(message)
+    attribute.rta_type = <uint16_t>RTA_DST
+    attribute.rta_len = <uint16_t>RTA_LENGTH(length)
+    memcpy(RTA_DATA(attribute), packed, length)
+    header.nlmsg_len = NLMSG_LENGTH(sizeof(rtmsg)) + attribute.rta_len
+    if scope:
+        attribute = <rtattr *>(<uint8_t *>attribute + attribute.rta_len)
+        attribute.rta_type = <uint16_t>RTA_OIF
+        attribute.rta_len = <uint16_t>RTA_LENGTH(4)
+        memcpy(RTA_DATA(attribute), &scope, 4)
+        header.nlmsg_len += attribute.rta_len
+    waiter.fd = fd
+    waiter.events = <short>POLLIN
+    timeout.tv_sec = 1
+    timeout.tv_nsec = 0
+    if send(fd, request, header.nlmsg_len, MSG_DONTWAIT) < 0:
+        error = errno
+    elif ppoll(&waiter, 1, &timeout, NULL) <= 0:
+        error = ETIMEDOUT
+    else:
+        got = recv(fd, answer, sizeof(answer), MSG_DONTWAIT)
+        error = errno if got < 0 else read_route(<nlmsghdr *>answer, <int>got, route)
+        if error == 0:
+            # A route does not tell whether its interface works; /sys need not be there.
+            request_flags.ifr_flags = 0
+            route.carrier = (
+                route.local
+                or if_indextoname(route.interface, request_flags.ifr_name) == NULL
+                or ioctl(fd, SIOCGIFFLAGS, &request_flags) < 0
+                or request_flags.ifr_flags & IFF_RUNNING != 0
+            )
+    close(fd)
+    return error
+
+
 # ====================================================== thin classes over it all
 
 IMPLEMENTATION = "compiled"
@@ -1055,17 +1580,8 @@ cdef class Transmitter:
     """See `_purewire.Transmitter`."""
 
     cdef object sock
-    cdef int fd
-    cdef int family
     cdef bytes payload
-    cdef iovec vector
-    cdef mmsghdr *headers
-    cdef sockaddr_in6 *names
-    cdef mmsghdr *chosen
-    cdef int *outcomes
-    cdef int count
-    cdef int room
-    cdef int chosen_room
+    cdef Outlet outlet
     cdef int busy
 
     cdef int check_idle(self) except -1:
@@ -1073,172 +1589,209 @@ cdef class Transmitter:
             raise RuntimeError("this transmitter is in use in another thread")
         return 0
 
+    def __cinit__(self):
+        memset(&self.outlet, 0, sizeof(Outlet))
+
     def __init__(self, sock, bytes payload not None):
         if self.sock is not None:
             raise RuntimeError("Transmitter is set up once")
         self.sock = sock
-        self.fd = sock.fileno()
-        self.family = sock.family
-        if self.fd < 0:
+        self.outlet.fd = sock.fileno()
+        self.outlet.family = sock.family
+        if self.outlet.fd < 0:
             raise ValueError("the socket is closed")
         self.payload = payload
-        self.vector.iov_base = PyBytes_AS_STRING(payload)
-        self.vector.iov_len = len(payload)
+        self.outlet.payload.iov_base = PyBytes_AS_STRING(payload)
+        self.outlet.payload.iov_len = len(payload)
 
     def __dealloc__(self):
-        free(self.headers)
-        free(self.names)
-        free(self.chosen)
-        free(self.outcomes)
-
-    cdef int grow(self) except -1:
-        cdef int room = max(16, self.room * 2)
-        cdef int i
-        cdef void *memory
-        memory = realloc(self.names, room * sizeof(sockaddr_in6))
-        if memory == NULL:
-            raise MemoryError
-        self.names = <sockaddr_in6 *>memory
-        memory = realloc(self.headers, room * sizeof(mmsghdr))
-        if memory == NULL:
-            raise MemoryError
-        self.headers = <mmsghdr *>memory
-        self.room = room
-        for i in range(self.count):
-            self.headers[i].msg_hdr.msg_name = &self.names[i]
-        return 0
-
-    cdef int reserve(self, int count) except -1:
-        """Room for so many chosen headers and outcomes."""
-        cdef void *memory
-        memory = realloc(self.chosen, count * sizeof(mmsghdr))
-        if memory == NULL:
-            raise MemoryError
-        self.chosen = <mmsghdr *>memory
-        memory = realloc(self.outcomes, count * sizeof(int))
-        if memory == NULL:
-            raise MemoryError
-        self.outcomes = <int *>memory
-        self.chosen_room = count
-        return 0
+        outlet_free(&self.outlet)
 
     def add(self, bytes packed not None, int port, uint32_t scope=0):
-        cdef sockaddr_in6 *name
-        cdef msghdr *header
-        cdef int length = 4 if self.family == AF_INET else 16
+        cdef int length = 4 if self.outlet.family == AF_INET else 16
+        cdef int index
         if len(packed) != length:
             raise ValueError(f"address of {len(packed)} bytes: this socket's family has {length}")
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port}: 1 to 65535 are allowed")
         self.check_idle()
-        if self.count == self.room:
-            self.grow()
-        name = &self.names[self.count]
-        memset(name, 0, sizeof(sockaddr_in6))
-        name.sin6_family = <uint16_t>self.family
-        name.sin6_port = htons(<uint16_t>port)
-        header = &self.headers[self.count].msg_hdr
-        memset(header, 0, sizeof(msghdr))
-        if self.family == AF_INET:
-            memcpy(&(<sockaddr_in *>name).sin_addr, PyBytes_AS_STRING(packed), 4)
-            header.msg_namelen = sizeof(sockaddr_in)
-        else:
-            memcpy(&name.sin6_addr, PyBytes_AS_STRING(packed), 16)
-            name.sin6_scope_id = scope
-            header.msg_namelen = sizeof(sockaddr_in6)
-        header.msg_name = name
-        header.msg_iov = &self.vector
-        header.msg_iovlen = 1
-        self.count += 1
-        return self.count - 1
+        index = outlet_add(&self.outlet, <const uint8_t *>PyBytes_AS_STRING(packed), port, scope)
+        if index < 0:
+            raise MemoryError
+        return index
 
     def __len__(self):
-        return self.count
+        return self.outlet.count
 
     def send(self, which=None, patience_ns=20_000_000):
+        cdef Outlet *outlet = &self.outlet
         cdef int i, index, count
         cdef int64_t patience = patience_ns
-        cdef mmsghdr *headers = self.headers
+        cdef mmsghdr *headers = outlet.headers
         if which is not None:
             which = list(which)     # whatever an iterator does, it does it before the look
         self.check_idle()
-        if which is None:
-            count = self.count
-            if count > self.chosen_room:
-                self.reserve(count)
-        else:
-            # Checked in full before the first header is copied.
-            count = <int>len(which)
-            if count > self.chosen_room:
-                self.reserve(count)
+        count = outlet.count if which is None else <int>len(which)
+        if outlet_reserve(outlet, count) < 0:
+            raise MemoryError
+        if which is not None:
+            # Checked in full before anything is sent.
             for i in range(count):
                 index = which[i]
-                if not 0 <= index < self.count:
-                    raise IndexError(f"destination {index}: 0 to {self.count - 1} are allowed")
-                self.chosen[i] = self.headers[index]
-            headers = self.chosen
+                if not 0 <= index < outlet.count:
+                    raise IndexError(f"destination {index}: 0 to {outlet.count - 1} are allowed")
+                outlet.chosen[i] = outlet.headers[index]
+            headers = outlet.chosen
         self.busy = 1
         with nogil:
-            i = send_all(self.fd, headers, count, self.outcomes, patience)
+            i = send_all(outlet.fd, headers, count, outlet.outcomes, patience)
         self.busy = 0
-        result = [self.outcomes[index] for index in range(count)]
+        result = [outlet.outcomes[index] for index in range(count)]
         if i:
             PyErr_CheckSignals()
         return result
 
     def failures(self, int most=1024):
-        cdef msghdr header
-        cdef sockaddr_in6 name
-        cdef uint8_t control[512]
-        cdef uint8_t data[64]
-        cdef iovec vector
-        cdef cmsghdr *cmsg
-        cdef sock_extended_err error
-        cdef sockaddr *offender
+        cdef Failure failure
+        cdef int length = 4 if self.outlet.family == AF_INET else 16
         cdef list result = []
-        cdef bytes packed, by
-        while len(result) < most:
-            vector.iov_base = data
-            vector.iov_len = sizeof(data)
-            memset(&header, 0, sizeof(header))
-            memset(&name, 0, sizeof(name))
-            header.msg_name = &name
-            header.msg_namelen = sizeof(name)
-            header.msg_iov = &vector
-            header.msg_iovlen = 1
-            header.msg_control = control
-            header.msg_controllen = sizeof(control)
-            if recvmsg(self.fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0:
-                if errno == EINTR:
-                    continue
-                break
-            cmsg = CMSG_FIRSTHDR(&header)
-            while cmsg != NULL:
-                if ((cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_RECVERR)
-                        or (cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_RECVERR)):
-                    memcpy(&error, CMSG_DATA(cmsg), sizeof(error))
-                    by = None
-                    if error.ee_origin == SO_EE_ORIGIN_ICMP or error.ee_origin == SO_EE_ORIGIN_ICMP6:
-                        offender = SO_EE_OFFENDER(<sock_extended_err *>CMSG_DATA(cmsg))
-                        by = name_address(offender)
-                    packed = name_address(<sockaddr *>&name)
-                    if packed is not None:
-                        result.append((packed, name.sin6_scope_id if self.family == AF_INET6 else 0,
-                                       <int>error.ee_errno, by))
-                cmsg = CMSG_NXTHDR(&header, cmsg)
+        cdef bytes by
+        while len(result) < most and outlet_failure(&self.outlet, &failure):
+            by = None
+            if failure.by_length:
+                by = PyBytes_FromStringAndSize(<const char *>failure.by, failure.by_length)
+            result.append((PyBytes_FromStringAndSize(<const char *>failure.packed, length),
+                           failure.scope, failure.error, by))
         return result
 
     @property
     def pending(self):
-        cdef int queued = 0
-        if ioctl(self.fd, TIOCOUTQ, &queued) < 0:
-            return 0
-        return queued
+        return outlet_pending(&self.outlet)
 
 
-cdef bytes name_address(sockaddr *name):
-    if name.sa_family == AF_INET:
-        return PyBytes_FromStringAndSize(<const char *>&(<sockaddr_in *>name).sin_addr, 4)
-    if name.sa_family == AF_INET6:
-        return PyBytes_FromStringAndSize(<const char *>&(<sockaddr_in6 *>name).sin6_addr, 16)
-    return None
+EARLY_MESSAGES = EARLY_COUNT
+EARLY_GAP_NS = EARLY_NS
+RETRY_NS = RETRY_FIRST_NS
+RETRY_PATIENCE_NS = retry_patience()
+RETRY_LATER_NS = RETRY_LAST_NS
+SETTLING_NS = SETTLE_NS
+LATE_NETWORK_NS = late_network()
+
+
+cdef class Schedule:
+    """See `_purewire.Schedule`."""
+
+    cdef Rhythm rhythm
+
+    def __cinit__(self):
+        memset(&self.rhythm, 0, sizeof(Rhythm))
+
+    def __init__(self, uint32_t nodes, int64_t count, int64_t interval_ns, int64_t now_ns):
+        if self.rhythm.reached != NULL:
+            raise RuntimeError("Schedule is set up once")
+        if count < 0:
+            raise ValueError(f"count {count}: 0 or more is allowed")
+        if interval_ns <= 0:
+            raise ValueError(f"interval of {interval_ns} ns: 1 or more is allowed")
+        if rhythm_init(&self.rhythm, nodes, count, interval_ns, now_ns) < 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        rhythm_free(&self.rhythm)
+
+    cdef int check_goal(self, int64_t goal) except -1:
+        if not 0 <= goal < self.rhythm.goal_count:
+            raise IndexError(f"destination {goal}: 0 to {<int64_t>self.rhythm.goal_count - 1} are allowed")
+        return 0
+
+    cdef int check_node(self, int64_t node) except -1:
+        if not 0 <= node < self.rhythm.nodes:
+            raise IndexError(f"node {node}: 0 to {<int64_t>self.rhythm.nodes - 1} are allowed")
+        return 0
+
+    def give_up(self, int64_t node):
+        self.check_node(node)
+        self.rhythm.hopeless[node] = 1
+
+    def add(self, int64_t node, int64_t now_ns):
+        cdef int index
+        self.check_node(node)
+        index = rhythm_add(&self.rhythm, <uint32_t>node, now_ns)
+        if index < 0:
+            raise MemoryError
+        return index
+
+    def share(self, int64_t destination, int64_t node):
+        self.check_goal(destination)
+        self.check_node(node)
+        if rhythm_share(&self.rhythm, <uint32_t>destination, <uint32_t>node) < 0:
+            raise MemoryError
+
+    def __len__(self):
+        return self.rhythm.goal_count
+
+    def due(self, int64_t now_ns):
+        cdef uint32_t i
+        return [i for i in range(self.rhythm.goal_count) if goal_is_due(&self.rhythm, i, now_ns)]
+
+    def when(self, int64_t destination):
+        self.check_goal(destination)
+        return self.rhythm.goals[destination].due
+
+    def sent(self, int64_t destination):
+        self.check_goal(destination)
+        return self.rhythm.goals[destination].left
+
+    def nodes(self, int64_t destination):
+        cdef uint32_t i
+        self.check_goal(destination)
+        return [self.rhythm.ties[i].node for i in range(self.rhythm.tie_count)
+                if self.rhythm.ties[i].goal == destination]
+
+    def left(self, int64_t destination, int64_t now_ns):
+        self.check_goal(destination)
+        rhythm_left(&self.rhythm, <uint32_t>destination, now_ns)
+
+    def failed(self, int64_t destination, int64_t now_ns):
+        self.check_goal(destination)
+        rhythm_failed(&self.rhythm, <uint32_t>destination, now_ns)
+
+    def lost(self, int64_t destination, int64_t now_ns):
+        self.check_goal(destination)
+        return rhythm_lost(&self.rhythm, <uint32_t>destination, now_ns) != 0
+
+    def hurry(self, int64_t now_ns):
+        rhythm_hurry(&self.rhythm, now_ns)
+
+    @property
+    def reached(self):
+        cdef uint32_t i
+        rhythm_reached(&self.rhythm)
+        return {i for i in range(self.rhythm.nodes) if self.rhythm.reached[i]}
+
+    def next_due(self, int64_t now_ns):
+        cdef int64_t soonest = rhythm_next(&self.rhythm, now_ns)
+        return None if soonest < 0 else soonest
+
+    def finished(self, int64_t now_ns):
+        return rhythm_finished(&self.rhythm, now_ns) != 0
+
+
+def find_route(bytes packed not None, uint32_t scope=0):
+    """See `_purewire.find_route`."""
+    cdef Route route
+    cdef int family = AF_INET if len(packed) == 4 else AF_INET6
+    cdef int error
+    if len(packed) != 4 and len(packed) != 16:
+        raise ValueError(f"address of {len(packed)} bytes: 4 or 16 are allowed")
+    error = find_way(family, <const uint8_t *>PyBytes_AS_STRING(packed), scope, &route)
+    if error:
+        import os
+        raise OSError(error, os.strerror(error))
+    return (
+        route.interface,
+        PyBytes_FromStringAndSize(<const char *>route.source, route.source_length),
+        PyBytes_FromStringAndSize(<const char *>route.gateway, route.gateway_length),
+        route.local != 0,
+        route.carrier != 0,
+    )

@@ -385,6 +385,11 @@ class Link:
         if impairment is not None:
             self.impair(impairment)
 
+    @property
+    def hosts(self) -> list[Host]:
+        """The two ends."""
+        return list(self._interfaces)
+
     def interface(self, host: Host) -> str:
         """Tell the name of this link's interface on one of its two hosts."""
         return self._interfaces[host]

@@ -709,3 +709,258 @@ def _unpack_sockaddr(raw: bytes) -> bytes | None:
     if family == _socket.AF_INET6 and len(raw) >= 24:
         return raw[8:24]
     return None
+
+
+#: Without a count, that many messages come EARLY_GAP_NS apart before the interval begins:
+#: a lost datagram then costs the cluster a second, not ten.
+EARLY_MESSAGES = 10
+EARLY_GAP_NS = 1_000_000_000
+
+#: What could not be sent is tried again after RETRY_NS, and when that has not helped for
+#: RETRY_PATIENCE_NS, after RETRY_LATER_NS (the interval if it is shorter).
+RETRY_NS = 100_000_000
+RETRY_PATIENCE_NS = 60_000_000_000
+RETRY_LATER_NS = 1_000_000_000
+
+#: When the network changed, what failed is tried after so long. Not at once: an interface
+#: that comes up loses in silence what is sent before all of it is up, and a question for a
+#: neighbour's address is then repeated only after a second.
+SETTLING_NS = 40_000_000
+
+#: With a count, as long as nobody at all was reached the network is held to be late, and
+#: it is waited for at least so long: an agent's default wait.
+LATE_NETWORK_NS = 60_000_000_000
+
+
+class _Goal:
+    __slots__ = ("due", "failing", "left", "nodes")
+
+    def __init__(self, node: int, now_ns: int) -> None:
+        self.nodes = [node]
+        self.due = now_ns
+        self.failing: int | None = None
+        self.left = 0
+
+
+class Schedule:
+    """The sender's decision: who is sent the next message when, and when it is enough.
+
+    Without sockets or clock: it is told what left and what failed and at what time
+    (nanoseconds of any monotonic clock), and answers what is due. Nodes are 0 to
+    `nodes` - 1; destinations, the addresses of nodes, are numbered as they are added.
+    `count` messages go to each (0: without end), `interval_ns` apart.
+
+    A message counts when it left this machine. One that the kernel took and then could not
+    deliver to the link (no answer to ARP, say) did not leave: `lost` takes it back.
+
+    Numbers that were never given out raise IndexError.
+    """
+
+    def __init__(self, nodes: int, count: int, interval_ns: int, now_ns: int) -> None:
+        if count < 0:
+            raise ValueError(f"count {count}: 0 or more is allowed")
+        if interval_ns <= 0:
+            raise ValueError(f"interval of {interval_ns} ns: 1 or more is allowed")
+        self._nodes = nodes
+        self._count = count
+        self._interval = interval_ns
+        self._started = now_ns
+        self._goals: list[_Goal] = []
+        self._open = set(range(nodes))
+
+    def _goal(self, destination: int) -> _Goal:
+        if not 0 <= destination < len(self._goals):
+            raise IndexError(
+                f"destination {destination}: 0 to {len(self._goals) - 1} are allowed"
+            )
+        return self._goals[destination]
+
+    def _check_node(self, node: int) -> None:
+        if not 0 <= node < self._nodes:
+            raise IndexError(f"node {node}: 0 to {self._nodes - 1} are allowed")
+
+    def give_up(self, node: int) -> None:
+        """Do not wait for this node: it will never have an address."""
+        self._check_node(node)
+        self._open.discard(node)
+
+    def add(self, node: int, now_ns: int) -> int:
+        """A node has one more address; the number of the destination, due at once."""
+        self._check_node(node)
+        self._goals.append(_Goal(node, now_ns))
+        return len(self._goals) - 1
+
+    def share(self, destination: int, node: int) -> None:
+        """The address is that node's, too: two names may be one machine."""
+        goal = self._goal(destination)
+        self._check_node(node)
+        if node not in goal.nodes:
+            goal.nodes.append(node)
+
+    def __len__(self) -> int:
+        return len(self._goals)
+
+    def _done(self, goal: _Goal) -> bool:
+        return bool(self._count) and goal.left >= self._count
+
+    def due(self, now_ns: int) -> list[int]:
+        """Who is to be sent a message now."""
+        return [i for i, g in enumerate(self._goals) if g.due <= now_ns and not self._done(g)]
+
+    def when(self, destination: int) -> int:
+        """When it is due, if it is not done."""
+        return self._goal(destination).due
+
+    def sent(self, destination: int) -> int:
+        """How many messages left for there."""
+        return self._goal(destination).left
+
+    def nodes(self, destination: int) -> list[int]:
+        """The nodes that have this address."""
+        return list(self._goal(destination).nodes)
+
+    def left(self, destination: int, now_ns: int) -> None:
+        """A message left for there."""
+        goal = self._goal(destination)
+        goal.left += 1
+        goal.failing = None
+        gap = self._interval
+        if not self._count and goal.left <= EARLY_MESSAGES:
+            gap = min(gap, EARLY_GAP_NS)
+        # Counted from when it was due, so that the rhythm does not drift; but what
+        # could not be sent in time is not made up for.
+        goal.due = max(goal.due + gap, now_ns + gap // 2)
+
+    def failed(self, destination: int, now_ns: int) -> None:
+        """No message could leave for there."""
+        goal = self._goal(destination)
+        if goal.failing is None:
+            goal.failing = now_ns
+        gap = RETRY_NS
+        if now_ns - goal.failing >= RETRY_PATIENCE_NS:
+            gap = min(RETRY_LATER_NS, self._interval)
+        goal.due = now_ns + gap
+
+    def lost(self, destination: int, now_ns: int) -> bool:
+        """A message that seemed to have left did not; False if none had seemed so."""
+        goal = self._goal(destination)
+        if goal.left == 0:
+            return False
+        goal.left -= 1
+        if goal.failing is None:
+            goal.failing = now_ns
+        goal.due = min(goal.due, now_ns + min(RETRY_LATER_NS, self._interval))
+        return True
+
+    def hurry(self, now_ns: int) -> None:
+        """The network is not what it was: what failed may work in a moment."""
+        for goal in self._goals:
+            if goal.failing is not None:
+                goal.due = min(goal.due, now_ns + SETTLING_NS)
+
+    @property
+    def reached(self) -> set[int]:
+        """The nodes that a message left for."""
+        return {node for goal in self._goals if goal.left for node in goal.nodes}
+
+    @property
+    def _patience_ends(self) -> int:
+        """When a node that was not reached is given up (only with a count)."""
+        patience = self._count * self._interval
+        return self._started + (patience if self.reached else max(patience, LATE_NETWORK_NS))
+
+    def next_due(self, now_ns: int) -> int | None:
+        """When something is to be done next; None: only when an address is added."""
+        times = [goal.due for goal in self._goals if not self._done(goal)]
+        if self._count and self._patience_ends > now_ns:
+            times.append(self._patience_ends)
+        return min(times, default=None)
+
+    def finished(self, now_ns: int) -> bool:
+        """Whether every node has had its messages, or need not be waited for any more.
+
+        With a count: a node that was ever reached is owed all its messages, at each
+        address that was reached. One that never was is given up after `count` intervals;
+        while none was, not before LATE_NETWORK_NS either. Without a count it ends only if
+        there is nobody to be told.
+        """
+        if not self._open:
+            return True
+        if not self._count or any(0 < goal.left < self._count for goal in self._goals):
+            return False
+        return now_ns >= self._patience_ends or self.reached >= self._open
+
+
+# linux/netlink.h, linux/rtnetlink.h
+_RTM_NEWROUTE, _RTM_GETROUTE, _NLM_F_REQUEST, _NLMSG_ERROR = 24, 26, 1, 2
+_RTN_LOCAL = 2
+_SIOCGIFFLAGS, _IFF_RUNNING = 0x8913, 0x40
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 4, 5, 7, 18
+#: Types of routes that lead nowhere: blackhole, unreachable, prohibit.
+_NO_WAY = {6: errno.EINVAL, 7: errno.ENETUNREACH, 8: errno.EACCES}
+
+
+def find_route(packed: bytes, scope: int = 0) -> tuple[int, bytes, bytes, bool, bool]:
+    """Ask the kernel which way a datagram to there would go; nothing is sent to the network.
+
+    Returns (index of the interface, source address, gateway, whether it is this machine
+    itself, whether there is a carrier); an address that there is not is b"". Raises OSError
+    with the errno that sending would come to. Source: rtnetlink(7), RTM_GETROUTE.
+    """
+    if len(packed) not in (4, 16):
+        raise ValueError(f"address of {len(packed)} bytes: 4 or 16 are allowed")
+    family = _socket.AF_INET if len(packed) == 4 else _socket.AF_INET6
+    body = struct.pack("=8BI", family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0)
+    body += struct.pack("=HH", 4 + len(packed), _RTA_DST) + packed
+    if scope:
+        body += struct.pack("=HHI", 8, _RTA_OIF, scope)
+    request = struct.pack("=IHHII", 16 + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, 0, 0) + body
+    sock = _socket.socket(
+        _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _socket.NETLINK_ROUTE
+    )
+    try:
+        sock.settimeout(1.0)
+        sock.send(request)
+        interface, source, gateway, local = _read_route(sock.recv(4096))
+        return interface, source, gateway, local, local or _runs(sock, interface)
+    except _socket.timeout:  # TimeoutError from 3.10 on
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+    finally:
+        sock.close()
+
+
+def _runs(sock: _socket.socket, interface: int) -> bool:
+    """Whether an interface has a carrier; a route does not tell, and /sys need not be there."""
+    import fcntl
+
+    try:
+        name = _socket.if_indextoname(interface).encode()
+        answer = fcntl.ioctl(sock.fileno(), _SIOCGIFFLAGS, struct.pack("=16s24x", name))
+    except OSError:
+        return True
+    return bool(struct.unpack_from("=h", answer, 16)[0] & _IFF_RUNNING)
+
+
+def _read_route(answer: bytes) -> tuple[int, bytes, bytes, bool]:
+    length, kind = struct.unpack_from("=IH", answer)
+    code = 0
+    if kind == _NLMSG_ERROR:
+        code = -struct.unpack_from("=i", answer, 16)[0] or errno.EPROTO
+    elif kind != _RTM_NEWROUTE or length > len(answer):
+        code = errno.EPROTO
+    else:
+        code = _NO_WAY.get(answer[23], 0)
+    if code:
+        raise OSError(code, os.strerror(code))
+    found: dict[int, bytes] = {}
+    at = 28
+    while at + 4 <= length:
+        size, attribute = struct.unpack_from("=HH", answer, at)
+        if size < 4:
+            break
+        found[attribute] = answer[at + 4 : at + size]
+        at += (size + 3) & ~3
+    interface = struct.unpack("=I", found.get(_RTA_OIF, b"\0" * 4))[0]
+    gateway = found.get(_RTA_GATEWAY, b"") or found.get(_RTA_VIA, b"")[2:]
+    source = found.get(_RTA_PREFSRC, b"")
+    return interface, source, gateway, answer[23] == _RTN_LOCAL

@@ -31,6 +31,13 @@ RETRY_LAST = 5.0
 #: Look-ups under way at a time; one that has hung for a second no longer counts.
 LOOK_UPS_AT_ONCE = 64
 
+#: Look-ups of one name under way at a time: a second one is for a hosts file that appears
+#: while the first one still waits for a name server.
+LOOK_UPS_OF_A_NAME = 3
+
+#: What decides on names; a change of one is a reason to ask again.
+NAME_FILES = ("/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf")
+
 
 class Address:
     """An IP address that can be a node's: 4 or 16 bytes in network order.
@@ -168,15 +175,38 @@ def look_up(name: str, family: int) -> list[Address]:
     return _usable(found, False)
 
 
+class NameFiles:
+    """Notices that names may mean something else than before."""
+
+    def __init__(self) -> None:
+        self._seen = self._look()
+
+    @staticmethod
+    def _look() -> list[tuple[int, int, int]]:
+        found = []
+        for path in NAME_FILES:
+            try:
+                about = os.stat(path)
+                found.append((about.st_ino, about.st_size, about.st_mtime_ns))
+            except OSError:
+                found.append((0, 0, 0))
+        return found
+
+    def changed(self) -> bool:
+        """Whether one of them appeared, went or changed since the last call."""
+        before, self._seen = self._seen, self._look()
+        return before != self._seen
+
+
 class _Pending:
     """A name that has no address yet."""
 
     __slots__ = ("asked_at", "delay", "due", "running")
 
     def __init__(self, now: float) -> None:
-        self.due = now
+        self.due: float | None = now  # None: not before an answer
         self.delay = RETRY_FIRST
-        self.running = False
+        self.running = 0  # look-ups under way
         self.asked_at = 0.0
 
 
@@ -218,13 +248,24 @@ class Resolver:
     def next_due(self) -> float | None:
         """When `step` wants to be called (time.monotonic); None: not before an answer."""
         crowded = self._young(time.monotonic()) >= LOOK_UPS_AT_ONCE
-        times = [pending.due for pending in self._pending.values() if not pending.running]
+        times = [pending.due for pending in self._pending.values() if pending.due is not None]
         if crowded:  # room comes when the oldest of the young is a second old, or answers
             return time.monotonic() + 0.1 if times else None
         return min(times, default=None)
 
     def _young(self, now: float) -> int:
-        return sum(p.running and now - p.asked_at < 1.0 for p in self._pending.values())
+        return sum(p.running > 0 and now - p.asked_at < 1.0 for p in self._pending.values())
+
+    def hurry(self) -> None:
+        """What names mean may have changed: ask for all of them again, now.
+
+        One whose look-up is still under way is asked for a second time beside it.
+        """
+        now = time.monotonic()
+        for pending in self._pending.values():
+            pending.delay = RETRY_FIRST
+            if pending.running < LOOK_UPS_OF_A_NAME:
+                pending.due = now
 
     def step(self) -> list[tuple[str, list[Address] | LookUpError]]:
         """Start look-ups that are due; the answers that came since the last call."""
@@ -236,26 +277,32 @@ class Resolver:
         with self._lock:
             answers, self._answers = self._answers, []
         now = time.monotonic()
+        news = []
         for name, answer in answers:
+            pending = self._pending.get(name)
+            if pending is None:  # another look-up of this name was quicker
+                continue
+            news.append((name, answer))
             if isinstance(answer, LookUpError) and not answer.permanent:
-                pending = self._pending[name]
-                pending.running = False
-                pending.due = now + pending.delay
-                pending.delay = min(2 * pending.delay, self._retry_last)
+                pending.running -= 1
+                if pending.due is None and not pending.running:
+                    pending.due = now + pending.delay
+                    pending.delay = min(2 * pending.delay, self._retry_last)
             else:
                 del self._pending[name]
         room = LOOK_UPS_AT_ONCE - self._young(now)
         for name, pending in self._pending.items():
-            if room > 0 and not pending.running and pending.due <= now:
+            if room > 0 and pending.due is not None and pending.due <= now:
                 try:
                     _thread.start_new_thread(self._run, (name,))
                 except RuntimeError:  # no thread to be had at the moment
                     pending.due = now + 1.0
                     continue
-                pending.running = True
+                pending.running += 1
+                pending.due = None
                 pending.asked_at = now
                 room -= 1
-        return answers
+        return news
 
     def _run(self, name: str) -> None:
         answer: list[Address] | LookUpError

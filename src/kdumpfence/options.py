@@ -27,6 +27,9 @@ ACTIONS = ("off", "reboot", "monitor", "status", "metadata", "validate-all")
 MOST_SECONDS = 2**31 - 1
 MOST_MESSAGES = 2**31 - 1
 
+#: Bytes of a name or address.
+MOST_NAME = 1024
+
 #: What a fence agent reads from stdin at most, in bytes: far above what Pacemaker sends.
 MOST_STDIN = 1 << 20
 
@@ -63,7 +66,7 @@ def getopt_long(
             ]
             if len(matches) != 1:
                 kind = "ambiguous" if matches else "unknown"
-                raise UsageError(f"option '--{given}': {kind}")
+                raise UsageError(f"option {shown('--' + given)}: {kind}")
             name = matches[0]
             if longs[name] == NO and equals:
                 raise UsageError(f"option '--{name}': takes no value")
@@ -80,7 +83,7 @@ def getopt_long(
             while letters:
                 letter, letters = letters[0], letters[1:]
                 if letter not in shorts:
-                    raise UsageError(f"option '-{letter}': unknown")
+                    raise UsageError(f"option {shown('-' + letter)}: unknown")
                 name, takes = shorts[letter]
                 value: str | None = None
                 if takes != NO and letters:
@@ -106,6 +109,19 @@ def usage(program: str, operands: str, options: Iterable[Option]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shown(text: str) -> str:
+    """What was given, to be told in a line: quoted, and never longer than a glance."""
+    try:
+        given = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        given = text.encode("utf-8", "surrogatepass")
+    plain = (
+        chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}"
+        for byte in given[:80]
+    )
+    return "'" + "".join(plain) + "'"
+
+
 def _number(name: str, text: str, least: int, most: int, what: str) -> int:
     digits = text.strip()
     if digits.isascii() and digits.isdigit():
@@ -113,7 +129,7 @@ def _number(name: str, text: str, least: int, most: int, what: str) -> int:
         # Not int() of anything longer: it refuses more than 4300 digits in a way of its own.
         if len(digits) <= 10 and least <= int(digits) <= most:
             return int(digits)
-    raise OptionError(f"{name} {text[:80]!r}: not {what} ({least} to {most})")
+    raise OptionError(f"{name} {shown(text)}: not {what} ({least} to {most})")
 
 
 def _seconds(name: str, text: str) -> int:
@@ -124,14 +140,14 @@ def _seconds(name: str, text: str) -> int:
                        1, MOST_SECONDS, "")  # fmt: skip
     except OptionError:
         raise OptionError(
-            f"{name} {text[:80]!r}: not a whole number of seconds (1 to {MOST_SECONDS})"
+            f"{name} {shown(text)}: not a whole number of seconds (1 to {MOST_SECONDS})"
         ) from None
 
 
 def _choice(name: str, text: str, allowed: Sequence[str]) -> str:
     chosen = text.strip().lower()
     if chosen not in allowed:
-        raise OptionError(f"{name} {text[:80]!r}: not one of {', '.join(allowed)}")
+        raise OptionError(f"{name} {shown(text)}: not one of {', '.join(allowed)}")
     return chosen
 
 
@@ -152,14 +168,19 @@ def _level(text: str | None, before: int, complaints: list[str]) -> int:
         return 0
     if word.isascii() and word.isdigit():
         return min(int(word[:9]), 9)
-    complaints.append(f"verbose {text[:80]!r}: not a number or a boolean")
+    complaints.append(f"verbose {shown(text)}: not a number or a boolean")
     return max(before, 1)
 
 
 def _name(parameter: str, text: str) -> str:
-    if not text.isprintable() or " " in text or len(text) > 1024:
-        raise OptionError(f"{parameter} {text[:80]!r}: neither a host name nor an IP address")
+    if not can_be_name(text):
+        raise OptionError(f"{parameter} {shown(text)}: neither a host name nor an IP address")
     return text
+
+
+def can_be_name(text: str) -> bool:
+    """Whether a look-up may be given this text: printable ASCII, and not too much of it."""
+    return 0 < len(text) <= MOST_NAME and text.isascii() and text.isprintable() and " " not in text
 
 
 def _names(parameter: str, text: str, complaints: list[str]) -> list[str]:
@@ -176,7 +197,7 @@ def _names(parameter: str, text: str, complaints: list[str]) -> list[str]:
             except OptionError as error:
                 complaints.append(str(error))
     if text.strip() and not found and not complaints:
-        complaints.append(f"{parameter} {text[:80]!r}: no name in it")
+        complaints.append(f"{parameter} {shown(text)}: no name in it")
     return found
 
 
@@ -294,6 +315,7 @@ SENDER_OPTIONS: tuple[Option, ...] = (
     ("v", "verbose", OPTIONAL, "say more; again or with a level: even more"),
     ("V", "version", NO, "print the version"),
     ("h", "help", NO, "print this help"),
+    ("", "check", NO, "send nothing, but say which way the messages would go"),
 )
 
 
@@ -311,7 +333,7 @@ class SenderOptions:
         #: Seconds.
         self.interval = 10
         self.verbose = 0
-        #: "send", "help" or "version".
+        #: "send", "check", "help" or "version".
         self.action = "send"
         #: What was wrong with the input but need not stop the sender.
         self.complaints: list[str] = []
@@ -337,7 +359,11 @@ def sender_from_argv(argv: Sequence[str]) -> SenderOptions:
             options.interval = _seconds(name, text)
         elif name == "verbose":
             options.verbose = _level(value, options.verbose, options.complaints)
-    options.nodes = tuple(dict.fromkeys(_name("node", operand) for operand in operands if operand))
+        elif name == "check":
+            options.action = "check"
+    del options.complaints[:-1]  # of several verbosities the last counts, whatever they are
+    # Whatever they are: one that can be no name must not keep the others from being told.
+    options.nodes = tuple(dict.fromkeys(operand for operand in operands if operand))
     if not options.nodes:
         raise UsageError("no node given")
     return options

@@ -15,6 +15,7 @@ import time
 
 _SYSLOG = "/dev/log"
 _DAEMON_INFO = 30
+_DAEMON_WARNING = 28
 _DAEMON_ERROR = 27
 
 #: Bytes; a pipe that can be written to at all takes as much without blocking.
@@ -53,6 +54,10 @@ class Report:
         """Progress, told from this -v level on."""
         if self.verbose >= level:
             self._say(1, "debug", text, _DAEMON_INFO)
+
+    def warning(self, text: str) -> None:
+        """What is suspicious but keeps nothing from being done."""
+        self._say(2, "warning", text, _DAEMON_WARNING)
 
     def error(self, text: str) -> None:
         """What went wrong."""

@@ -39,11 +39,13 @@ Arrival = core.Arrival
 Message = core.Message
 Receiver = core.Receiver
 Rejected = core.Rejected
+Schedule = core.Schedule
 Sources = core.Sources
 Transmitter = core.Transmitter
 attach_filter = core.attach_filter
 decode = core.decode
 encode = core.encode
+find_route = core.find_route
 validate = core.validate
 
 #: The message of this machine, in its own byte order as the stock programs send it.

@@ -10,9 +10,12 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from kdumpfence import native
 
 from . import stock as stock_files
 from .lab import Lab, Need
@@ -80,6 +83,11 @@ def _programs(name: str) -> Programs:
     if name == "stock":
         return Programs(name, _stock_files().agent, _stock_files().sender)
     core = name.partition("-")[2]
+    if core == "native":
+        try:
+            return replace(_programs("ours-compiled"), name=name, sender=Path(native.find()))
+        except native.NotBuilt as error:
+            _need(False, str(error))
     programs, found = ours_on(core), _core_in_use(core)
     _need(found != "", f"{programs.agent} is missing: install the project beside {sys.executable}")
     _need(found == core, f"asked for the {core} core, got the {found} one: was it compiled?")
@@ -112,6 +120,12 @@ def ours(request: pytest.FixtureRequest) -> Programs:
 @pytest.fixture(params=("stock", *OURS))
 def programs(request: pytest.FixtureRequest) -> Programs:
     """Give the stock programs, then ours on each of the two cores."""
+    return _programs(request.param)
+
+
+@pytest.fixture(params=("stock", *OURS, "ours-native"))
+def senders(request: pytest.FixtureRequest) -> Programs:
+    """Give what `programs` does, and the sender that is no Python program."""
     return _programs(request.param)
 
 

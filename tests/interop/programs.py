@@ -126,6 +126,14 @@ class Process:
         """What it wrote to stderr so far."""
         return self._text(self._files[2])
 
+    @property
+    def complaints(self) -> str:
+        """What a sender wrote to stderr beside our warning that nothing has crashed here."""
+        warning = re.compile(r"^\[warning\]: there is no crash dump here .*\n", re.MULTILINE)
+        without, number = warning.subn("", self.errors)
+        assert number == (0 if self.programs.is_stock else 1), str(self)
+        return without
+
     def __str__(self) -> str:
         """Tell all there is to know when a test fails."""
         return (

@@ -18,7 +18,7 @@ DEFAULT_PORT = 7410
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("agents", ALL)
-@pytest.mark.parametrize("senders", ALL)
+@pytest.mark.parametrize("senders", [*ALL, "ours-native"])
 def test_the_agent_hears_the_sender(
     lab: Lab, programs_of: Callable[[str], Programs], senders: str, agents: str, address: str
 ) -> None:
@@ -29,7 +29,8 @@ def test_the_agent_hears_the_sender(
 
 
 @pytest.mark.parametrize(
-    ("agents", "senders"), [("stock", "ours-pure"), ("ours-compiled", "stock")]
+    ("agents", "senders"),
+    [("stock", "ours-pure"), ("ours-compiled", "stock"), ("ours-pure", "ours-native")],
 )
 def test_without_a_port_both_use_7410(
     lab: Lab, programs_of: Callable[[str], Programs], need: Need, agents: str, senders: str
@@ -54,20 +55,20 @@ def test_an_agent_whose_node_stays_silent_says_no_when_the_time_is_over(
 
 
 def test_the_sender_sends_as_many_messages_as_asked_for_an_interval_apart(
-    lab: Lab, programs: Programs
+    lab: Lab, senders: Programs
 ) -> None:
     nodes = ["127.0.0.3", "127.0.0.4", "::1"]
     receivers = [lab.receiver(address) for address in nodes]
     started = time.monotonic()
-    sender = lab.sender(programs, "-c", "3", "-i", "1", *nodes)
+    sender = lab.sender(senders, "-c", "3", "-i", "1", *nodes)
     assert sender.status() == 0, str(sender)
     assert 1.9 < time.monotonic() - started < 6
     assert [receiver.hears_for(0.05) for receiver in receivers] == [[MESSAGE] * 3] * 3
 
 
-def test_the_sender_goes_on_until_it_is_stopped(lab: Lab, programs: Programs) -> None:
+def test_the_sender_goes_on_until_it_is_stopped(lab: Lab, senders: Programs) -> None:
     receiver = lab.receiver("127.0.0.3")
-    sender = lab.sender(programs, "-i", "1", "127.0.0.3")
+    sender = lab.sender(senders, "-i", "1", "127.0.0.3")
     assert [receiver.hears(5) for _ in range(2)] == [MESSAGE] * 2
     assert sender.is_running
     sender.terminate()

@@ -159,14 +159,14 @@ def test_a_node_with_an_ipv4_and_an_ipv6_name(lab: Lab, listener: Programs, spea
 
 
 @needs_root
-def test_the_sender_and_a_name_with_two_addresses(lab: Lab, programs: Programs) -> None:
-    named = lab.with_names(programs, f"{NODE} both\n{OTHER} both\n")
+def test_the_sender_and_a_name_with_two_addresses(lab: Lab, senders: Programs) -> None:
+    named = lab.with_names(senders, f"{NODE} both\n{OTHER} both\n")
     receivers = [lab.receiver(NODE), lab.receiver(OTHER)]
     sender = lab.sender(named, "-c", "1", "both")
     assert sender.status() == 0, str(sender)
     reached = [receiver.hears(0.3) for receiver in receivers].count(MESSAGE)
     assert reached >= 1, str(sender)
-    fault(programs, "send to one address of a name only", reached == 1, sender)
+    fault(senders, "send to one address of a name only", reached == 1, sender)
 
 
 # Names that fail, at first or for ever.
@@ -194,24 +194,24 @@ def test_a_node_one_of_whose_names_cannot_be_looked_up(lab: Lab, listener: Progr
 
 
 @needs_root
-def test_a_name_that_the_sender_can_look_up_only_later(lab: Lab, programs: Programs) -> None:
-    named = lab.with_names(programs, f"{NODE} early\n")
+def test_a_name_that_the_sender_can_look_up_only_later(lab: Lab, senders: Programs) -> None:
+    named = lab.with_names(senders, f"{NODE} early\n")
     early, late = lab.receiver(NODE), lab.receiver(OTHER)
     sender = lab.sender(named, "-i", "1", "late", "early")
     assert early.hears(10) == MESSAGE, str(sender)
     lab.know_names(f"{NODE} early\n{OTHER} late\n")
-    reached = late.hears(3 if programs.is_stock else 10) == MESSAGE
-    fault(programs, "drop a name for good that cannot be looked up at first", not reached, sender)
+    reached = late.hears(3 if senders.is_stock else 10) == MESSAGE
+    fault(senders, "drop a name for good that cannot be looked up at first", not reached, sender)
     assert sender.is_running, str(sender)
 
 
 @needs_root
-def test_no_name_that_the_sender_can_look_up_yet(lab: Lab, programs: Programs) -> None:
-    named = lab.with_names(programs, "")
+def test_no_name_that_the_sender_can_look_up_yet(lab: Lab, senders: Programs) -> None:
+    named = lab.with_names(senders, "")
     sender = lab.sender(named, "-i", "1", "late")
     gave_up = until(lambda: not sender.is_running, 0.5)
     what = "give up at once when no name can be looked up"
-    fault(programs, what, gave_up and sender.status() == 1, sender)
+    fault(senders, what, gave_up and sender.status() == 1, sender)
     if not gave_up:
         receiver = lab.receiver(NODE)
         lab.know_names(f"{NODE} late\n")
@@ -228,13 +228,13 @@ def asking_a_mute_name_server(lab: Lab, programs: Programs) -> tuple[Programs, R
 
 
 @needs_root
-def test_a_sender_whose_look_up_of_another_node_hangs(lab: Lab, programs: Programs) -> None:
-    asking, name_server = asking_a_mute_name_server(lab, programs)
+def test_a_sender_whose_look_up_of_another_node_hangs(lab: Lab, senders: Programs) -> None:
+    asking, name_server = asking_a_mute_name_server(lab, senders)
     receiver = lab.receiver(NODE)
     sender = lab.sender(asking, "-i", "1", "asked.test", NODE)
     assert name_server.hears(10) is not None, f"nobody was asked: {sender}"
     delayed = receiver.hears(1.5) is None
-    fault(programs, "let a look-up that hangs delay the other nodes", delayed, sender)
+    fault(senders, "let a look-up that hangs delay the other nodes", delayed, sender)
     sender.terminate()
     assert sender.status(5) != 0
 
@@ -252,24 +252,24 @@ def test_an_agent_whose_look_up_of_another_name_hangs(lab: Lab, listener: Progra
 
 
 def test_the_first_seconds_of_a_sender_with_the_default_interval(
-    lab: Lab, programs: Programs
+    lab: Lab, senders: Programs
 ) -> None:
     receiver = lab.receiver(NODE)
-    sender = lab.sender(programs, NODE)
+    sender = lab.sender(senders, NODE)
     assert receiver.hears(10) == MESSAGE, str(sender)
     second = receiver.hears(2.5)
-    fault(programs, "leave a lost first message unrepeated for 10 s", second is None, sender)
+    fault(senders, "leave a lost first message unrepeated for 10 s", second is None, sender)
 
 
 @needs_root
 def test_a_message_that_could_not_leave_the_machine(
-    lab: Lab, programs: Programs, need: Need
+    lab: Lab, senders: Programs, need: Need
 ) -> None:
     need(bool(shutil.which("ip") and shutil.which("nsenter")), "ip or nsenter is missing")
-    without_network = programs.through("unshare", "--net")  # even its loopback is down
+    without_network = senders.through("unshare", "--net")  # even its loopback is down
     sender = lab.sender(without_network, "-c", "1", "-i", "10", "127.0.0.1")
     counted = until(lambda: not sender.is_running, 0.5) and sender.status() == 0
-    fault(programs, "count a message that never left the machine", counted, sender)
+    fault(senders, "count a message that never left the machine", counted, sender)
     if not counted:
         assert sender.is_running, str(sender)
         inside = ("nsenter", f"--net=/proc/{sender.pid}/ns/net")
@@ -298,16 +298,16 @@ def test_an_agent_given_a_number_with_rubbish_behind_it(
     "options", [("-p", "17416junk"), ("-c", "1x"), ("-i", "1x"), ("-c", "one")], ids=" ".join
 )
 def test_a_sender_given_a_number_with_rubbish_behind_it(
-    lab: Lab, programs: Programs, options: tuple[str, str]
+    lab: Lab, senders: Programs, options: tuple[str, str]
 ) -> None:
     argv = ["-c", "1", "-i", "1", *options, NODE]
-    sender = lab.start(programs, programs.sender, argv)
+    sender = lab.start(senders, senders.sender, argv)
     refused = (
-        until(lambda: not sender.is_running, 0.5 if programs.is_stock else 5)
+        until(lambda: not sender.is_running, 0.5 if senders.is_stock else 5)
         and sender.status() == 1
     )
-    fault(programs, "take a number with rubbish behind it", not refused, sender)
-    assert options[1] in sender.errors or programs.is_stock, "the error must name what was given"
+    fault(senders, "take a number with rubbish behind it", not refused, sender)
+    assert options[1] in sender.errors or senders.is_stock, "the error must name what was given"
 
 
 def test_a_list_of_names_longer_than_a_line_buffer_on_stdin(lab: Lab, programs: Programs) -> None:

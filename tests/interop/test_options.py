@@ -257,10 +257,10 @@ SENT = [
 
 @pytest.mark.parametrize("given", SENT)
 def test_the_nodes_of_the_senders_command_line_get_a_message(
-    lab: Lab, programs: Programs, given: str
+    lab: Lab, senders: Programs, given: str
 ) -> None:
     receivers = [lab.receiver(NODES["N2"]), lab.receiver(NODES["N3"])]
-    sender = lab.start(programs, programs.sender, words(lab, given))
+    sender = lab.start(senders, senders.sender, words(lab, given))
     assert sender.status(10) == 0, str(sender)
     assert [receiver.hears_for(0.05) for receiver in receivers] == [[MESSAGE], [MESSAGE]]
 
@@ -282,8 +282,8 @@ def test_the_nodes_of_the_senders_command_line_get_a_message(
     ],
 )
 def test_a_senders_command_line_that_makes_no_sense_is_refused_at_once(
-    lab: Lab, programs: Programs, given: str
+    lab: Lab, senders: Programs, given: str
 ) -> None:
-    sender = lab.start(programs, programs.sender, words(lab, given))
+    sender = lab.start(senders, senders.sender, words(lab, given))
     assert sender.status(5) == 1, str(sender)
     assert sender.output + sender.errors, "a refusal has to say why"

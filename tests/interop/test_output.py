@@ -50,20 +50,20 @@ def test_an_error_is_told_on_stderr_alone(lab: Lab, programs: Programs, named: s
     assert agent.output == ""
 
 
-def test_the_sender_tells_of_each_message_when_asked_to(lab: Lab, programs: Programs) -> None:
+def test_the_sender_tells_of_each_message_when_asked_to(lab: Lab, senders: Programs) -> None:
     lab.receiver(A)
     lab.receiver(B)
-    sender = lab.sender(programs, "-c", "1", "-v", A, B)
+    sender = lab.sender(senders, "-c", "1", "-v", A, B)
     assert sender.status() == 0
     tells(sender, f"message sent to node '{A}'", f"message sent to node '{B}'")
-    assert sender.errors == ""
+    assert sender.complaints == ""
 
 
-def test_the_sender_is_silent_when_not_asked(lab: Lab, programs: Programs) -> None:
+def test_the_sender_is_silent_when_not_asked(lab: Lab, senders: Programs) -> None:
     lab.receiver(A)
-    sender = lab.sender(programs, "-c", "1", A)
+    sender = lab.sender(senders, "-c", "1", A)
     assert sender.status() == 0
-    assert sender.output + sender.errors == ""
+    assert sender.output + sender.complaints == ""
 
 
 @needs_root

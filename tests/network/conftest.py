@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import pytest
 
+from kdumpfence import native
 from tests.netlab import Host, Lab, why_not
 
 from .programs import SCRIPTS, Programs, installed_cores
@@ -50,15 +51,21 @@ def cores() -> set[str]:
     return installed_cores()
 
 
-@pytest.fixture(params=["compiled", "pure"])  # and, where it matters, the same with "-no_raw"
+# And, where it matters, the same with "-no_raw".
+@pytest.fixture(params=["compiled", "pure", "native"])
 def programs(
     request: pytest.FixtureRequest, cores: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> Programs:
     for name in ("fence_kdump", "fence_kdump_send"):
         if not (SCRIPTS / name).exists():
             cannot_run(f"{SCRIPTS / name} is not installed")
-    core, _, no_raw = request.param.partition("-")
-    if core not in cores:
-        pytest.skip(f"the {core} core is not installed")
+    form, _, no_raw = request.param.partition("-")
+    if form == "native":
+        try:
+            native.find()
+        except native.NotBuilt as error:
+            cannot_run(str(error))
+    elif form not in cores:
+        pytest.skip(f"the {form} core is not installed")
     monkeypatch.delenv("KDUMPFENCE_PURE", raising=False)
-    return Programs(core, raw=not no_raw)
+    return Programs(form, raw=not no_raw)

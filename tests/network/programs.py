@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kdumpfence import native
 from tests.netlab import Host
 
 SCRIPTS = Path(sys.executable).parent
@@ -61,11 +62,14 @@ WITHOUT_RAW_SOCKETS = ("setpriv", "--inh-caps=-net_raw", "--bounding-set=-net_ra
 class Programs:
     """Starts the agent and the sender, all with one core.
 
-    The agent hears the port in quite another way where it may not open raw sockets.
+    The form is that core's name, or "native" for the sender that is no Python program; its
+    agent has the compiled core. The agent hears the port in quite another way where it may
+    not open raw sockets.
     """
 
-    def __init__(self, core: str, raw: bool) -> None:
-        self.core = core
+    def __init__(self, form: str, raw: bool) -> None:
+        self.form = form
+        self.core = "compiled" if form == "native" else form
         self._rights = () if raw else WITHOUT_RAW_SOCKETS
 
     def agent(self, host: Host, *arguments: str) -> Running:
@@ -75,7 +79,8 @@ class Programs:
 
     def sender(self, host: Host, *arguments: str) -> Running:
         """Start `fence_kdump_send`."""
-        return Running(host, [SCRIPTS / "fence_kdump_send", "-v", *arguments], self.core)
+        program = native.find() if self.form == "native" else SCRIPTS / "fence_kdump_send"
+        return Running(host, [program, "-v", *arguments], self.core)
 
 
 def installed_cores() -> set[str]:

@@ -13,7 +13,7 @@ from .datagrams import arrivals, arrives, receiver
 from .programs import Programs
 
 
-@pytest.mark.parametrize("programs", ["compiled", "pure-no_raw"], indirect=True)
+@pytest.mark.parametrize("programs", ["compiled", "pure-no_raw", "native"], indirect=True)
 def test_an_interface_that_comes_up_seconds_late(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -40,7 +40,9 @@ def test_a_cable_that_carries_seconds_late(
 
 
 @pytest.mark.parametrize(
-    ("programs", "late"), [("compiled", "node"), ("pure-no_raw", "survivor")], indirect=["programs"]
+    ("programs", "late"),
+    [("compiled", "node"), ("pure-no_raw", "survivor"), ("native", "node")],
+    indirect=["programs"],
 )
 def test_an_address_that_is_added_seconds_late(
     programs: Programs, lab: Lab, node: Host, survivor: Host, late: str
@@ -56,7 +58,7 @@ def test_an_address_that_is_added_seconds_late(
     assert agent.status(within=6) == 0
 
 
-@pytest.mark.parametrize("programs", ["pure", "compiled-no_raw"], indirect=True)
+@pytest.mark.parametrize("programs", ["pure", "compiled-no_raw", "native"], indirect=True)
 def test_ipv6_addresses_that_are_still_tentative(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -95,9 +97,9 @@ def test_a_survivor_whose_name_resolves_seconds_late_at_the_sender(
 
 @pytest.mark.parametrize(
     ("programs", "family"),
-    [("compiled", socket.AF_INET), ("pure", socket.AF_INET6)],
+    [("compiled", socket.AF_INET), ("pure", socket.AF_INET6), ("native", socket.AF_INET)],
     indirect=["programs"],
-    ids=["compiled-ipv4", "pure-ipv6"],
+    ids=["compiled-ipv4", "pure-ipv6", "native-ipv4"],
 )
 def test_a_count_is_of_messages_that_left(
     programs: Programs, lab: Lab, node: Host, survivor: Host, family: socket.AddressFamily
@@ -115,7 +117,7 @@ def test_a_count_is_of_messages_that_left(
     assert len(arrivals(messages, 4, within=0.5)) == 3
 
 
-@pytest.mark.parametrize("programs", ["compiled"], indirect=True)
+@pytest.mark.parametrize("programs", ["compiled", "native"], indirect=True)
 def test_a_count_is_not_of_messages_that_waited_for_a_neighbour_in_vain(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

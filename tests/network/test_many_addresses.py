@@ -42,7 +42,7 @@ def test_only_the_second_of_two_networks_works(
 
 @pytest.mark.parametrize("network", ["10.0.0.{}/24", "fd00::{}/64"], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize(
-    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
+    "programs", ["compiled", "pure", "native", "compiled-no_raw", "pure-no_raw"], indirect=True
 )
 def test_a_message_to_an_address_that_the_survivor_would_not_send_from(
     programs: Programs, lab: Lab, node: Host, survivor: Host, network: str
@@ -61,7 +61,7 @@ def test_a_message_to_an_address_that_the_survivor_would_not_send_from(
 
 
 @pytest.mark.parametrize(
-    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
+    "programs", ["compiled", "pure", "native", "compiled-no_raw", "pure-no_raw"], indirect=True
 )
 def test_link_local_addresses_with_their_interface(
     programs: Programs, lab: Lab, node: Host, survivor: Host
@@ -75,7 +75,7 @@ def test_link_local_addresses_with_their_interface(
     assert agent.status(within=10) == 0
 
 
-@pytest.mark.parametrize("programs", ["pure", "compiled-no_raw"], indirect=True)
+@pytest.mark.parametrize("programs", ["pure", "compiled-no_raw", "native"], indirect=True)
 def test_the_same_link_local_address_on_another_interface_is_another_node(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

@@ -10,23 +10,53 @@ import sys
 import time
 from pathlib import Path
 
+from kdumpfence import native
+from tests.conftest import cannot_run
+
 BIN = Path(sys.executable).parent
 AGENT, SENDER = str(BIN / "fence_kdump"), str(BIN / "fence_kdump_send")
 
+#: The sender's forms: Python on either core, the program without Python, and that one
+#: without shared libraries.
+FORMS = ("compiled", "pure", "native", "static")
 
-def environment(core_name: str) -> dict[str, str]:
+#: What every sender says first where nothing has crashed.
+WARNING = (
+    "[warning]: there is no crash dump here (/proc/vmcore), so this may be no crash kernel: "
+    "to the other nodes this message means that this one is dead\n"
+)
+
+
+def sender(form: str) -> str:
+    """The path of the sender in that form."""
+    if form not in ("native", "static"):
+        return SENDER
+    try:
+        return native.find(static=form == "static")
+    except native.NotBuilt as error:
+        cannot_run(str(error))
+        raise
+
+
+def unwarned(errors: str) -> str:
+    """What is on stderr beside the one warning, which must be there."""
+    assert errors.count(WARNING) == 1, errors
+    return errors.replace(WARNING, "")
+
+
+def environment(form: str) -> dict[str, str]:
     """The environment that chooses this core."""
-    return {**os.environ, "KDUMPFENCE_PURE": "1" if core_name == "pure" else "0"}
+    return {**os.environ, "KDUMPFENCE_PURE": "1" if form == "pure" else "0"}
 
 
-def start(argv: list[str], core_name: str, **options: object) -> subprocess.Popen[str]:
+def start(argv: list[str], form: str, **options: object) -> subprocess.Popen[str]:
     """One of our programs with pipes for its output."""
     return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
         argv,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(core_name),
+        env=environment(form),
         **options,
     )
 

@@ -9,15 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from kdumpfence.schedule import (
-    EARLY_GAP,
-    EARLY_MESSAGES,
-    LATE_NETWORK,
-    RETRY_FIRST,
-    RETRY_LAST,
-    RETRY_PATIENCE,
-    Destination,
-    Schedule,
+from kdumpfence import _purewire
+from kdumpfence._purewire import EARLY_MESSAGES
+from tests.conftest import CORES, load_core
+from tests.rhythm import Destination, Schedule
+
+EARLY_GAP, RETRY_FIRST, RETRY_PATIENCE, RETRY_LAST, SETTLING, LATE_NETWORK = (
+    value / 1e9
+    for value in (
+        _purewire.EARLY_GAP_NS,
+        _purewire.RETRY_NS,
+        _purewire.RETRY_PATIENCE_NS,
+        _purewire.RETRY_LATER_NS,
+        _purewire.SETTLING_NS,
+        _purewire.LATE_NETWORK_NS,
+    )
 )
 
 #: For sums of seconds in floating point.
@@ -34,13 +40,15 @@ def shortest_gap(count: int, interval: float, before: int) -> float:
 class Sending(RuleBasedStateMachine):
     """Nodes appear, messages leave, fail and come back; the schedule keeps its word."""
 
+    core_name: str
+
     @initialize(
         count=st.integers(0, 4), interval=st.integers(1, 20), start=st.sampled_from([0.0, 1e6])
     )
     def begin(self, count: int, interval: int, start: float) -> None:
         self.now = self.start = start
         self.count, self.interval = count, float(interval)
-        self.schedule = Schedule(NODES, count, interval, start)
+        self.schedule = Schedule(load_core(self.core_name), NODES, count, interval, start)
         self.gone: dict[Hashable, int] = {}
         self.nodes_of: dict[Hashable, list[str]] = {}
         self.awaited = set(NODES)
@@ -73,7 +81,7 @@ class Sending(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0, 30) | st.sampled_from([0.05, 0.1, 1.0, 10.0]))
     def wait(self, seconds: float) -> None:
-        self.now += seconds
+        self.now = round(self.now + seconds, 9)
 
     @rule()
     def wait_until_due(self) -> None:
@@ -109,6 +117,17 @@ class Sending(RuleBasedStateMachine):
         gap = min(RETRY_LAST, self.interval) if patient else RETRY_FIRST
         assert self.now < destination.due <= self.now + gap + TINY
 
+    @rule()
+    def network_changes(self) -> None:
+        before = {key: d.due for key, d in self.schedule.destinations.items()}
+        self.schedule.hurry(self.now)
+        for key, destination in self.schedule.destinations.items():
+            if key in self.failing:
+                assert destination.due <= self.now + SETTLING + TINY
+            else:
+                assert destination.due == before[key]
+            assert destination.due <= before[key]
+
     @precondition(lambda self: self.gone)
     @rule(key=st.sampled_from(KEYS))
     def comes_back(self, key: str) -> None:
@@ -118,6 +137,7 @@ class Sending(RuleBasedStateMachine):
             return
         assert destination is not None
         self.gone[key] -= 1
+        self.failing.setdefault(key, self.now)
         self.undisturbed.discard(key)
         assert destination.due <= self.now + min(RETRY_LAST, self.interval) + TINY
 
@@ -169,7 +189,16 @@ class Sending(RuleBasedStateMachine):
         assert self.schedule.finished(self.now) is over
 
 
-TestSending = Sending.TestCase
+class SendingCompiled(Sending):
+    core_name = "compiled"
+
+
+class SendingPure(Sending):
+    core_name = "pure"
+
+
+TestSendingCompiled = SendingCompiled.TestCase
+TestSendingPure = SendingPure.TestCase
 
 
 # ---------------------------------------------------------- whole runs of the sender
@@ -201,8 +230,9 @@ def play(schedule: Schedule, downs: dict[str, Down], until: float) -> dict[str, 
     return times
 
 
-def start(keys: dict[str, Down], count: int, interval: float) -> Schedule:
-    schedule = Schedule(tuple(sorted({key[0] for key in keys})), count, interval, 0.0)
+def start(core: str, keys: dict[str, Down], count: int, interval: float) -> Schedule:
+    nodes = tuple(sorted({key[0] for key in keys}))
+    schedule = Schedule(load_core(core), nodes, count, interval, 0.0)
     for key in keys:
         schedule.add(key, key[0], 0.0)
     return schedule
@@ -211,11 +241,14 @@ def start(keys: dict[str, Down], count: int, interval: float) -> Schedule:
 networks = st.dictionaries(st.sampled_from(KEYS), weathers, min_size=1)
 
 
-@given(networks, st.integers(1, 4), st.integers(1, 12))
+cores = st.sampled_from(CORES)
+
+
+@given(cores, networks, st.integers(1, 4), st.integers(1, 12))
 def test_with_a_count_every_reached_address_gets_exactly_as_many(
-    downs: dict[str, Down], count: int, interval: int
+    core: str, downs: dict[str, Down], count: int, interval: int
 ) -> None:
-    schedule = start(downs, count, interval)
+    schedule = start(core, downs, count, interval)
     for key, times in play(schedule, downs, 1000.0).items():
         assert len(times) in (0, count)
         for before, after in zip(times, times[1:]):
@@ -225,25 +258,25 @@ def test_with_a_count_every_reached_address_gets_exactly_as_many(
     assert schedule.finished(1000.0)
 
 
-@given(networks, st.integers(1, 12))
+@given(cores, networks, st.integers(1, 12))
 def test_without_a_count_it_goes_on_as_soon_as_the_network_is_back(
-    downs: dict[str, Down], interval: int
+    core: str, downs: dict[str, Down], interval: int
 ) -> None:
-    for key, times in play(start(downs, 0, interval), downs, 300.0).items():
+    for key, times in play(start(core, downs, 0, interval), downs, 300.0).items():
         for before, after in zip([0.0, *times], [*times, 300.0]):
             # An interval, the time the network was down, and the time until the next try.
             down = sum(max(0.0, min(end, after) - max(begin, before)) for begin, end in downs[key])
             assert after - before <= interval + down + RETRY_LAST + TINY
 
 
-@given(networks, st.sampled_from(KEYS), weathers, st.integers(0, 3), st.integers(1, 12))
+@given(cores, networks, st.sampled_from(KEYS), weathers, st.integers(0, 3), st.integers(1, 12))
 def test_how_one_destination_fares_is_nothing_to_another(
-    downs: dict[str, Down], key: str, weather: Down, count: int, interval: int
+    core: str, downs: dict[str, Down], key: str, weather: Down, count: int, interval: int
 ) -> None:
     """Whoever else there is, and however bad the way there: the same moments."""
     both = {**downs, key: weather}
-    together = play(start(both, count, interval), both, 200.0)
-    alone = play(start({key: weather}, count, interval), {key: weather}, 200.0)
+    together = play(start(core, both, count, interval), both, 200.0)
+    alone = play(start(core, {key: weather}, count, interval), {key: weather}, 200.0)
     # With a count, one that was never reached is waited for only as long as others are.
     if not count or (together[key] and alone[key]):
         assert together[key] == alone[key]

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -200,3 +201,51 @@ def test_no_descriptor_leaks_and_late_answers_do_no_harm(names: Names) -> None:
     names.hanging.set()
     time.sleep(0.1)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_in_a_hurry_a_name_is_asked_for_at_once(names: Names) -> None:
+    resolver = Resolver(["late"], AUTO, retry_last=3600, ask=names)
+    run(resolver, lambda: len(names.asked) >= 4)
+    assert resolver.next_due is not None
+    assert resolver.next_due > time.monotonic() + 0.5  # 0.1, 0.2, 0.4, and now 0.8 seconds
+    names.known["late"] = "10.0.0.2"
+    resolver.hurry()
+    assert resolver.next_due <= time.monotonic()
+    answers = run(resolver, lambda: not resolver.unresolved, 0.4)
+    assert isinstance(answers["late"], list)
+    resolver.close()
+
+
+def test_in_a_hurry_a_name_whose_look_up_hangs_is_asked_for_beside_it(names: Names) -> None:
+    resolver = Resolver(["hang"], AUTO, ask=names)
+    run(resolver, lambda: len(names.asked) == 1)
+    assert resolver.next_due is None
+    for _ in range(10):
+        resolver.hurry()
+        run(resolver, lambda: False, 0.05)
+    assert len(names.asked) == addresses.LOOK_UPS_OF_A_NAME
+    names.known["hang"] = "10.0.0.3"
+    names.hanging.set()
+    answers = run(resolver, lambda: not resolver.unresolved)
+    assert isinstance(answers["hang"], list)
+    time.sleep(0.1)
+    assert resolver.step() == []  # the other answers are nothing new
+    resolver.close()
+
+
+def test_a_change_of_the_files_that_decide_on_names_is_noticed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts, other = tmp_path / "hosts", tmp_path / "resolv.conf"
+    monkeypatch.setattr(addresses, "NAME_FILES", (str(hosts), str(other)))
+    files = addresses.NameFiles()
+    assert not files.changed()
+    for change in (
+        lambda: hosts.write_text("10.0.0.1 a\n"),
+        lambda: hosts.write_text("10.0.0.1 abc\n"),
+        other.touch,
+        hosts.unlink,
+    ):
+        change()
+        assert files.changed()
+        assert not files.changed()

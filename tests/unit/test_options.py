@@ -15,6 +15,7 @@ from kdumpfence.options import (
     agent_from_stdin,
     getopt_long,
     sender_from_argv,
+    shown,
     usage,
 )
 
@@ -142,7 +143,7 @@ def test_help_and_version_win_over_everything_else() -> None:
         ("nodename=a\ntimeout=1.5", "timeout '1.5': not"),
         ("nodename=a\ntimeout=s", "timeout 's': not"),
         ("nodename=a\ntimeout=99999999999999999999999", "timeout '9+': not"),
-        ("nodename=a\ntimeout=\u0663", "timeout '\u0663': not"),
+        ("nodename=a\ntimeout=\u0663", r"timeout '\\xd9\\xa3': not"),
         ("nodename=a\nipport=17416junk", r"ipport '17416junk': not a port number \(1 to 65535\)"),
         ("nodename=a\nipport=0", "ipport '0': not a port number"),
         ("nodename=a\nipport=65536", "ipport '65536': not a port number"),
@@ -208,7 +209,6 @@ def test_a_wrong_option_is_named(argv: list[str], complaint: str) -> None:
         (["-c", "abc", "a"], "count 'abc': not a number of messages"),
         (["-c", "-1", "a"], "count '-1': not a number of messages"),
         (["-i", "0", "a"], "interval '0': not a whole number of seconds"),
-        (["a b"], "node 'a b': neither a host name nor an IP address"),
     ],
 )
 def test_the_sender_says_what_is_wrong(argv: list[str], complaint: str) -> None:
@@ -227,3 +227,29 @@ def test_the_usage_names_every_option() -> None:
     for short, name, _, _ in AGENT_OPTIONS:
         assert f"--{name}" in text
         assert f"-{short}, " in text or not short
+
+
+def test_a_node_that_can_be_no_name_does_not_keep_the_others_from_being_told() -> None:
+    assert sender_from_argv(["a b", "node2", "", "node2"]).nodes == ("a b", "node2")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("1junk", "'1junk'"),
+        ("it's", r"'it\x27s'"),
+        ("a\\b\n", r"'a\x5cb\x0a'"),
+        ("\udcff", r"'\xff'"),
+        ("\ud800", r"'\xed\xa0\x80'"),
+        ("x" * 100, f"'{'x' * 80}'"),
+    ],
+)
+def test_what_was_given_is_shown_in_one_line_of_plain_text(text: str, line: str) -> None:
+    assert shown(text) == line
+
+
+def test_the_sender_can_be_asked_to_check() -> None:
+    assert sender_from_argv(["--check", "a"]).action == "check"
+    assert sender_from_argv(["a", "--ch"]).action == "check"
+    with pytest.raises(UsageError, match="no node given"):
+        sender_from_argv(["--check"])

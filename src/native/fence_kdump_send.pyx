@@ -1,0 +1,1556 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False, binding=False
+"""fence_kdump_send for crash kernels: a program that needs libc and nothing else.
+
+It takes the core whole, which means: its nogil half, since the linker throws away all
+that mentions Python and cannot be reached from `kdumpfence_send`. Codec, send loop, rhythm
+and routes are the core's. What stands here is what kdumpfence/sender.py, options.py,
+addresses.py and report.py are for the Python front end, and it has to say and do the same:
+tests/forms runs all of them.
+
+Macros: KDUMPFENCE_VERSION, a string; KDUMPFENCE_NUMERIC, if there is to be no name service
+(a static program of glibc would need its shared libraries for that).
+"""
+
+include "../_kdumpwire.pyx"
+
+cdef extern from *:
+    """
+    #include <sys/stat.h>
+    #include <sys/un.h>
+    #include <netdb.h>
+    #include <pthread.h>
+    #include <signal.h>
+    #include <stdlib.h>
+    #include <string.h>
+    #include <fcntl.h>
+    #ifdef KDUMPFENCE_NUMERIC
+    #define NAME_SERVICE 0
+    #define LIMIT_ARENAS() ((void) 0)
+    #else
+    #define NAME_SERVICE 1
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    /* An arena a thread would cost more memory than all the rest. */
+    #define LIMIT_ARENAS() ((void) mallopt(M_ARENA_MAX, 1))
+    #else
+    #define LIMIT_ARENAS() ((void) 0)
+    #endif
+    #endif
+
+    /* addrinfo has to exist for both, but getaddrinfo only where it is to be linked. */
+    #ifdef KDUMPFENCE_NUMERIC
+    static int ask_name_service(const char *name, const struct addrinfo *hints, struct addrinfo **found)
+    {
+        (void) name; (void) hints; (void) found;
+        return EAI_FAIL;
+    }
+    static void free_answer(struct addrinfo *found) { (void) found; }
+    static const char *name_service_error(int code) { (void) code; return ""; }
+    #else
+    #define ask_name_service(name, hints, found) getaddrinfo(name, NULL, hints, found)
+    #define free_answer freeaddrinfo
+    #define name_service_error gai_strerror
+    #endif
+    """
+    struct addrinfo:
+        int ai_flags
+        int ai_family
+        int ai_socktype
+        sockaddr *ai_addr
+        addrinfo *ai_next
+    struct sockaddr_un:
+        uint16_t sun_family
+        char sun_path[108]
+    struct stat_t "stat":
+        unsigned long st_ino
+        long st_size
+        timespec st_mtim
+    struct tm:
+        pass
+    ctypedef unsigned long pthread_t
+    ctypedef struct pthread_attr_t:
+        pass
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct sigset_t:
+        pass
+    struct sigaction_t "sigaction":
+        void (*sa_handler)(int) noexcept nogil
+    const char *KDUMPFENCE_VERSION
+    int NAME_SERVICE
+    int AF_UNIX, AF_UNSPEC, SOCK_DGRAM, SOCK_NONBLOCK, IPPROTO_UDP, IPV6_V6ONLY, SO_ERROR
+    int EAI_SYSTEM, EHOSTUNREACH, EIO, ENOBUFS
+    int O_NONBLOCK, O_CLOEXEC, F_OK
+    int SIGTERM, SIGINT, SIGHUP, SIG_BLOCK, PTHREAD_CREATE_DETACHED
+    void (*SIG_IGN)(int) noexcept nogil
+    void LIMIT_ARENAS() nogil
+    int ask_name_service(const char *name, const addrinfo *hints, addrinfo **found) nogil
+    void free_answer(addrinfo *found) nogil
+    const char *name_service_error(int code) nogil
+    int pthread_attr_init(pthread_attr_t *attributes) nogil
+    int pthread_attr_setdetachstate(pthread_attr_t *attributes, int state) nogil
+    int pthread_attr_setstacksize(pthread_attr_t *attributes, size_t size) nogil
+    int pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                       void *(*run)(void *) noexcept nogil, void *argument) nogil
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes) nogil
+    int pthread_mutex_lock(pthread_mutex_t *mutex) nogil
+    int pthread_mutex_unlock(pthread_mutex_t *mutex) nogil
+    int sigaction(int number, const sigaction_t *new, sigaction_t *old) nogil
+    int sigemptyset(sigset_t *signals) nogil
+    int sigaddset(sigset_t *signals, int number) nogil
+    int sigprocmask(int how, const sigset_t *signals, sigset_t *old) nogil
+    int stat_path "stat"(const char *path, stat_t *about) nogil
+    int access(const char *path, int mode) nogil
+    int pipe2(int *fds, int flags) nogil
+    ssize_t read(int fd, void *data, size_t length) nogil
+    ssize_t write(int fd, const void *data, size_t length) nogil
+    int getpid() nogil
+    int bind(int fd, const sockaddr *name, socklen_t length) nogil
+    int connect(int fd, const sockaddr *name, socklen_t length) nogil
+    int inet_aton(const char *text, in_addr *address) nogil
+    int inet_pton(int family, const char *text, void *address) nogil
+    const char *inet_ntop(int family, const void *address, char *text, socklen_t length) nogil
+    unsigned int if_nametoindex(const char *name) nogil
+    time_t time(time_t *now) nogil
+    tm *localtime_r(const time_t *now, tm *parts) nogil
+    size_t strftime(char *text, size_t most, const char *format, const tm *parts) nogil
+    char *strerror(int code) nogil
+    size_t strlen(const char *text) nogil
+    int strcmp(const char *a, const char *b) nogil
+    int strncmp(const char *a, const char *b, size_t length) nogil
+    char *strchr(const char *text, int letter) nogil
+
+cdef extern from "linux/netlink.h":
+    struct sockaddr_nl:
+        uint16_t nl_family
+        uint32_t nl_groups
+
+
+# ------------------------------------------------------------------ what is said
+
+cdef enum:
+    MOST_TEXT = 3968        # of a line, in bytes; what is longer is cut
+    MOST_WRITE = 4096       # a pipe that can be written to at all takes as much
+    MOST_SHOWN = 80
+    MOST_NAME = 1024
+
+ctypedef struct Text:
+    size_t length
+    char data[MOST_TEXT]
+
+
+cdef void put_bytes(Text *text, const char *data, size_t length) noexcept nogil:
+    length = min(length, MOST_TEXT - text.length)
+    memcpy(text.data + text.length, data, length)
+    text.length += length
+
+
+cdef void put(Text *text, const char *words) noexcept nogil:
+    put_bytes(text, words, strlen(words))
+
+
+cdef void begin(Text *text, const char *words) noexcept nogil:
+    text.length = 0
+    put(text, words)
+
+
+cdef void put_number(Text *text, int64_t number) noexcept nogil:
+    cdef char digits[24]
+    cdef int at = 24
+    if number < 0:
+        put(text, b"-")
+        number = -number
+    while True:
+        at -= 1
+        digits[at] = <char>(c'0' + number % 10)
+        number //= 10
+        if number == 0:
+            break
+    put_bytes(text, digits + at, 24 - at)
+
+
+cdef void put_hex(Text *text, uint8_t byte) noexcept nogil:
+    cdef const char *digits = b"0123456789abcdef"
+    put(text, b"\\x")
+    put_bytes(text, digits + (byte >> 4), 1)
+    put_bytes(text, digits + (byte & 15), 1)
+
+
+cdef void put_shown(Text *text, const char *prefix, const char *given) noexcept nogil:
+    """What was given, quoted, and never longer than a glance."""
+    cdef size_t i, length = strlen(prefix), total = length + strlen(given)
+    cdef uint8_t byte
+    put(text, b"'")
+    for i in range(min(total, <size_t>MOST_SHOWN)):
+        byte = <uint8_t>(prefix[i] if i < length else given[i - length])
+        if 32 <= byte < 127 and byte != c"'" and byte != c'\\':
+            put_bytes(text, <const char *>&byte, 1)
+        else:
+            put_hex(text, byte)
+    put(text, b"'")
+
+
+cdef void write_some(int fd, const char *data, size_t length) noexcept nogil:
+    """Write to a descriptor that may be closed or full; then it is lost."""
+    cdef pollfd waiter
+    cdef timespec none
+    cdef size_t part
+    none.tv_sec = 0
+    none.tv_nsec = 0
+    waiter.fd = fd
+    waiter.events = <short>POLLOUT
+    while length:
+        part = min(length, <size_t>MOST_WRITE)
+        if ppoll(&waiter, 1, &none, NULL) <= 0 or waiter.revents & POLLNVAL:
+            return
+        if write(fd, data, part) < 0:
+            return
+        data += part
+        length -= part
+
+
+cdef void say(int fd, const char *kind, int priority, Text *text) noexcept nogil:
+    cdef Text line
+    cdef size_t i, start
+    cdef uint8_t byte
+    cdef time_t now
+    cdef tm parts
+    cdef char stamp[32]
+    cdef sockaddr_un name
+    cdef int sock
+    begin(&line, b"[")
+    put(&line, kind)
+    put(&line, b"]: ")
+    start = line.length
+    for i in range(min(text.length, <size_t>(MOST_TEXT - 64))):
+        byte = <uint8_t>text.data[i]
+        if byte >= 32 and byte != 127:
+            put_bytes(&line, <const char *>&byte, 1)
+        else:
+            put_hex(&line, byte)
+    text.length = 0
+    put_bytes(text, line.data + start, line.length - start)
+    put(&line, b"\n")
+    write_some(fd, line.data, line.length)
+    # syslog(3) would wait for a daemon that hangs.
+    sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
+    if sock < 0:
+        return
+    memset(&name, 0, sizeof(name))
+    name.sun_family = <uint16_t>AF_UNIX
+    memcpy(name.sun_path, b"/dev/log", 8)
+    if connect(sock, <sockaddr *>&name, sizeof(name)) == 0:
+        begin(&line, b"<")
+        put_number(&line, priority)
+        put(&line, b">")
+        time(&now)
+        if localtime_r(&now, &parts) != NULL:
+            put_bytes(&line, stamp, strftime(stamp, sizeof(stamp), b"%b %e %H:%M:%S", &parts))
+        put(&line, b" fence_kdump_send[")
+        put_number(&line, getpid())
+        put(&line, b"]: ")
+        put_bytes(&line, text.data, text.length)
+        put(&line, b"\n")
+        send(sock, line.data, line.length, MSG_DONTWAIT | MSG_NOSIGNAL)
+    close(sock)
+
+
+cdef void say_debug(Text *text) noexcept nogil:
+    say(1, b"debug", 30, text)
+
+
+cdef void say_warning(Text *text) noexcept nogil:
+    say(2, b"warning", 28, text)
+
+
+cdef void say_error(Text *text) noexcept nogil:
+    say(2, b"error", 27, text)
+
+
+cdef int no_memory() noexcept nogil:
+    cdef Text text
+    begin(&text, b"out of memory")
+    say_error(&text)
+    return 1
+
+
+# ------------------------------------------------------------------- the options
+
+cdef enum:
+    TAKES_NOTHING = 0
+    TAKES_VALUE = 1
+    MAY_TAKE_VALUE = 2
+
+cdef enum:
+    MOST_NUMBER = 2147483647
+
+ctypedef struct Option:
+    char letter
+    const char *name
+    int takes
+    const char *help
+
+ctypedef struct Options:
+    char **nodes
+    uint32_t node_count
+    int port
+    int family
+    int64_t count
+    int64_t interval
+    int verbose
+    int check
+    int version
+    int help
+    Text complaint      # what was wrong with a verbosity; "" if nothing
+    Text error          # why it cannot go on
+    int usage           # the usage would help
+
+
+cdef int get_option(int index, Option *option) noexcept nogil:
+    """Option number `index`; 0 if there are no more."""
+    option.takes = TAKES_VALUE
+    if index == 0:
+        option.letter, option.name = c'p', b"ipport"
+        option.help = b"UDP port to send to (default: 7410)"
+    elif index == 1:
+        option.letter, option.name = c'f', b"family"
+        option.help = b"addresses to use: auto, ipv4, ipv6 (default: auto)"
+    elif index == 2:
+        option.letter, option.name = c'c', b"count"
+        option.help = b"messages for each node, 0 = until killed (default: 0)"
+    elif index == 3:
+        option.letter, option.name = c'i', b"interval"
+        option.help = b"seconds between messages (default: 10)"
+    elif index == 4:
+        option.letter, option.name, option.takes = c'v', b"verbose", MAY_TAKE_VALUE
+        option.help = b"say more; again or with a level: even more"
+    elif index == 5:
+        option.letter, option.name, option.takes = c'V', b"version", TAKES_NOTHING
+        option.help = b"print the version"
+    elif index == 6:
+        option.letter, option.name, option.takes = c'h', b"help", TAKES_NOTHING
+        option.help = b"print this help"
+    elif index == 7:
+        option.letter, option.name, option.takes = 0, b"check", TAKES_NOTHING
+        option.help = b"send nothing, but say which way the messages would go"
+    else:
+        return 0
+    return 1
+
+
+cdef void print_usage(int fd) noexcept nogil:
+    cdef Text text
+    cdef Option option
+    cdef int index = 0
+    cdef size_t start, i
+    cdef char letter
+    begin(&text, b"Usage: fence_kdump_send [options] NODE...\n\nOptions:\n\n")
+    while get_option(index, &option):
+        start = text.length
+        if option.letter:
+            put(&text, b"  -")
+            put_bytes(&text, &option.letter, 1)
+            put(&text, b", --")
+        else:
+            put(&text, b"      --")
+        put(&text, option.name)
+        if option.takes == TAKES_VALUE:
+            put(&text, b"=")
+            for i in range(strlen(option.name)):
+                letter = option.name[i] - 32
+                put_bytes(&text, &letter, 1)
+        elif option.takes == MAY_TAKE_VALUE:
+            put(&text, b"[=LEVEL]")
+        while text.length - start < 32:
+            put(&text, b" ")
+        put(&text, option.help)
+        put(&text, b"\n")
+        index += 1
+    write_some(fd, text.data, text.length)
+
+
+cdef inline int is_space(char letter) noexcept nogil:
+    return letter == c' ' or c'\t' <= letter <= c'\r'
+
+
+cdef inline char lower(char letter) noexcept nogil:
+    return letter + 32 if c'A' <= letter <= c'Z' else letter
+
+
+cdef size_t trim(const char **text) noexcept nogil:
+    """Pass over white space on both sides; the length of what is left."""
+    cdef size_t length = strlen(text[0])
+    while length and is_space(text[0][0]):
+        text[0] += 1
+        length -= 1
+    while length and is_space(text[0][length - 1]):
+        length -= 1
+    return length
+
+
+cdef int same_word(const char *text, size_t length, const char *word) noexcept nogil:
+    """Whether they are the same but for upper and lower case."""
+    cdef size_t i
+    if length != strlen(word):
+        return 0
+    for i in range(length):
+        if lower(text[i]) != word[i]:
+            return 0
+    return 1
+
+
+cdef int64_t read_number(const char *text, size_t length, int64_t least, int64_t most) noexcept nogil:
+    """The number, or -1."""
+    cdef int64_t value = 0
+    cdef size_t i
+    if length == 0:
+        return -1
+    for i in range(length):
+        if not c'0' <= text[i] <= c'9':
+            return -1
+        if value <= most:
+            value = 10 * value + (text[i] - c'0')
+    return value if least <= value <= most else -1
+
+
+cdef int refuse(Options *options, const char *name, const char *given, const char *allowed) noexcept nogil:
+    begin(&options.error, name)
+    put(&options.error, b" ")
+    put_shown(&options.error, b"", given)
+    put(&options.error, b": ")
+    put(&options.error, allowed)
+    return 0
+
+
+cdef int refuse_option(Options *options, const char *prefix, const char *given, const char *why) noexcept nogil:
+    begin(&options.error, b"option ")
+    put_shown(&options.error, prefix, given)
+    put(&options.error, b": ")
+    put(&options.error, why)
+    options.usage = 1
+    return 0
+
+
+cdef void set_verbose(Options *options, const char *given) noexcept nogil:
+    """-v, -vv, -v3, --verbose=2, and words for yes and no."""
+    cdef const char *text = given
+    cdef size_t length, i
+    cdef int only_v = 1
+    if given == NULL:
+        options.verbose += 1
+        return
+    length = trim(&text)
+    for i in range(length):
+        only_v &= lower(text[i]) == c'v'
+    if length and only_v:
+        options.verbose += 1 + <int>min(length, <size_t>100)    # -vvv is -v with the value "vv"
+    elif (same_word(text, length, b"yes") or same_word(text, length, b"true")
+            or same_word(text, length, b"on") or same_word(text, length, b"y")
+            or same_word(text, length, b"t")):
+        options.verbose = max(options.verbose, 1)
+    elif (length == 0 or same_word(text, length, b"no") or same_word(text, length, b"false")
+            or same_word(text, length, b"off") or same_word(text, length, b"n")
+            or same_word(text, length, b"f")):
+        options.verbose = 0
+    elif read_number(text, min(length, <size_t>9), 0, MOST_NUMBER) >= 0 and read_number(text, length, 0, (<int64_t>1 << 62) // 10) != -1:
+        options.verbose = <int>min(<int64_t>9, read_number(text, min(length, <size_t>9), 0, MOST_NUMBER))
+    else:
+        begin(&options.complaint, b"verbose ")
+        put_shown(&options.complaint, b"", given)
+        put(&options.complaint, b": not a number or a boolean")
+        options.verbose = max(options.verbose, 1)
+
+
+cdef int set_option(Options *options, int index, const char *given) noexcept nogil:
+    """Take one option with its value; 0 if that is refused."""
+    cdef const char *text = given
+    cdef size_t length = 0 if given == NULL else trim(&text)
+    cdef int64_t number
+    if index == 0:
+        number = read_number(text, length, 1, 65535)
+        if number < 0:
+            return refuse(options, b"ipport", given, b"not a port number (1 to 65535)")
+        options.port = <int>number
+    elif index == 1:
+        if same_word(text, length, b"auto"):
+            options.family = AF_UNSPEC
+        elif same_word(text, length, b"ipv4"):
+            options.family = AF_INET
+        elif same_word(text, length, b"ipv6"):
+            options.family = AF_INET6
+        else:
+            return refuse(options, b"family", given, b"not one of auto, ipv4, ipv6")
+    elif index == 2:
+        options.count = read_number(text, length, 0, MOST_NUMBER)
+        if options.count < 0:
+            return refuse(options, b"count", given, b"not a number of messages (0 to 2147483647)")
+    elif index == 3:
+        # "60s" is how the rest of a cluster's configuration writes a minute.
+        if length and lower(text[length - 1]) == c's':
+            length -= 1
+            while length and is_space(text[length - 1]):
+                length -= 1
+        options.interval = read_number(text, length, 1, MOST_NUMBER)
+        if options.interval < 0:
+            return refuse(options, b"interval", given,
+                          b"not a whole number of seconds (1 to 2147483647)")
+    elif index == 4:
+        set_verbose(options, given)
+    elif index == 5:
+        options.version = 1
+    elif index == 6:
+        options.help = 1
+    else:
+        options.check = 1
+    return 1
+
+
+cdef int find_long(const char *given, size_t length, int *matches) noexcept nogil:
+    """The option that is so named, or abbreviated; how many it could be."""
+    cdef Option option
+    cdef int index = 0, found = -1
+    matches[0] = 0
+    while get_option(index, &option):
+        if strncmp(option.name, given, length) == 0:
+            if strlen(option.name) == length:
+                matches[0] = 1
+                return index
+            matches[0] += 1
+            found = index
+        index += 1
+    return found
+
+
+cdef int find_letter(char letter) noexcept nogil:
+    cdef Option option
+    cdef int index = 0
+    while get_option(index, &option):
+        if option.letter == letter and letter:
+            return index
+        index += 1
+    return -1
+
+
+cdef int read_words(Options *options, int argc, char **argv, int take) noexcept nogil:
+    """GNU's getopt_long. Once to see whether the words make sense, and whether help or the
+    version is asked for; the second time (`take`) for their values. 0: refused."""
+    cdef int at = 1, index, matches
+    cdef char *word
+    cdef char *value
+    cdef char single[2]
+    cdef size_t length
+    cdef Option option
+    cdef uint32_t i
+    options.node_count = 0
+    while at < argc:
+        word = argv[at]
+        at += 1
+        if strcmp(word, b"--") == 0:
+            while at < argc:
+                add_node(options, argv[at])
+                at += 1
+        elif word[0] == c'-' and word[1] == c'-':
+            word += 2
+            value = strchr(word, c'=')
+            length = strlen(word) if value == NULL else <size_t>(value - word)
+            if value != NULL:
+                value += 1
+            index = find_long(word, length, &matches)
+            if matches != 1:
+                word[length] = 0
+                return refuse_option(options, b"--", word, b"ambiguous" if matches else b"unknown")
+            get_option(index, &option)
+            if option.takes == TAKES_NOTHING and value != NULL:
+                return refuse_option(options, b"--", option.name, b"takes no value")
+            if option.takes == TAKES_VALUE and value == NULL:
+                if at == argc:
+                    return refuse_option(options, b"--", option.name, b"needs a value")
+                value = argv[at]
+                at += 1
+            if not take_option(options, index, value, take):
+                return 0
+        elif word[0] == c'-' and word[1]:
+            word += 1
+            while word[0]:
+                single[0] = word[0]
+                single[1] = 0
+                word += 1
+                index = find_letter(single[0])
+                if index < 0:
+                    return refuse_option(options, b"-", single, b"unknown")
+                get_option(index, &option)
+                value = NULL
+                if option.takes != TAKES_NOTHING and word[0]:
+                    value = word
+                    word += strlen(word)
+                elif option.takes == TAKES_VALUE:
+                    if at == argc:
+                        return refuse_option(options, b"-", single, b"needs a value")
+                    value = argv[at]
+                    at += 1
+                if not take_option(options, index, value, take):
+                    return 0
+        else:
+            add_node(options, word)
+    return 1
+
+
+cdef int take_option(Options *options, int index, const char *value, int take) noexcept nogil:
+    if take:
+        return set_option(options, index, value)
+    # Whichever of the two comes first counts, and nothing else then.
+    if index == 5 and not options.help:
+        options.version = 1
+    if index == 6 and not options.version:
+        options.help = 1
+    return 1
+
+
+cdef void add_node(Options *options, char *node) noexcept nogil:
+    cdef uint32_t i
+    if not node[0]:
+        return
+    for i in range(options.node_count):
+        if strcmp(options.nodes[i], node) == 0:
+            return
+    options.nodes[options.node_count] = node
+    options.node_count += 1
+
+
+cdef int read_options(Options *options, int argc, char **argv) noexcept nogil:
+    """0 if they are refused."""
+    memset(options, 0, sizeof(Options))
+    options.port = 7410
+    options.interval = 10
+    options.family = AF_UNSPEC
+    options.nodes = <char **>calloc(argc + 1, sizeof(char *))
+    if options.nodes == NULL:
+        begin(&options.error, b"out of memory")
+        return 0
+    if not read_words(options, argc, argv, 0):
+        return 0
+    if options.help or options.version:
+        return 1
+    if not read_words(options, argc, argv, 1):
+        return 0
+    if options.node_count == 0:
+        begin(&options.error, b"no node given")
+        options.usage = 1
+        return 0
+    return 1
+
+
+# ----------------------------------------------------------------- names, addresses
+
+cdef enum:
+    ADDRESSES_OF_A_NAME = 64
+    LOOK_UPS_AT_ONCE = 64
+    LOOK_UPS_OF_A_NAME = 3
+    LOOK_UP_STACK = 262144      # bytes; only what is touched takes memory
+
+ctypedef struct Address:
+    int length                  # 4 or 16
+    uint8_t packed[16]
+    uint32_t scope
+
+ctypedef struct Answers:
+    int count
+    Address addresses[ADDRESSES_OF_A_NAME]
+
+ctypedef struct Peer:
+    # One destination: number i of the rhythm.
+    Address address
+    int index                   # in the outlet of its family
+    uint8_t told[20]            # bits: errors that were complained of
+
+ctypedef struct Node:
+    char *name
+    int told
+    # Of the look-ups, if it is a name without an address so far:
+    int waiting
+    int running
+    int64_t due                 # -1: not before an answer
+    int64_t delay
+    int64_t asked_at
+    int asked                   # no look-up has answered yet
+
+ctypedef struct Answer:
+    int node
+    int code                    # of getaddrinfo
+    int error                   # errno beside EAI_SYSTEM
+    addrinfo *found
+    Answer *next
+
+ctypedef struct Sender:
+    Options options
+    Node *nodes
+    Peer *peers
+    uint32_t peer_room
+    Table table                 # address -> number
+    Rhythm rhythm
+    Outlet outlets[2]           # IPv4, IPv6; without a socket: fd -1
+    int network                 # netlink, or -1
+    stat_t files[3]
+    int read_end                # of the pipe that wakes the loop
+    int write_end
+    pthread_mutex_t lock
+    Answer *answers
+    sigset_t signals            # the mask to wait with
+
+ctypedef struct Task:
+    Sender *sender
+    int node
+
+cdef volatile int ended_by
+
+
+cdef void on_signal(int number) noexcept nogil:
+    global ended_by
+    if ended_by == 0:
+        ended_by = number
+
+
+cdef inline int is_link_local(Address *address) noexcept nogil:
+    return address.length == 16 and address.packed[0] == 0xFE and address.packed[1] & 0xC0 == 0x80
+
+
+cdef inline int family_of(Address *address) noexcept nogil:
+    return AF_INET if address.length == 4 else AF_INET6
+
+
+cdef void set_address(Address *address, int length, const uint8_t *packed, uint32_t scope) noexcept nogil:
+    if length == 16 and memcmp(packed, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0:
+        packed += 12            # IPv4-mapped: on the wire it is IPv4
+        length = 4
+    memset(address, 0, sizeof(Address))
+    memcpy(address.packed, packed, length)
+    address.length = length
+    address.scope = scope if is_link_local(address) else 0
+
+
+cdef void put_address(Text *text, Address *address) noexcept nogil:
+    cdef char shown[64]
+    if inet_ntop(family_of(address), address.packed, shown, sizeof(shown)) != NULL:
+        put(text, shown)
+    if address.scope:
+        put(text, b"%")
+        put_interface(text, address.scope)
+
+
+cdef void put_interface(Text *text, uint32_t index) noexcept nogil:
+    cdef char name[32]
+    if if_indextoname(index, name) != NULL:
+        put(text, name)
+    else:
+        put_number(text, index)     # it went away
+
+
+cdef const char *why_unusable(Address *address) noexcept nogil:
+    """Why no node can have this address; NULL if one can."""
+    cdef int i, zeros = 1
+    if address.length == 4:
+        if address.packed[0] == 0 or address.packed[0] >= 224:
+            return b"not an address that a node can have"
+        return NULL
+    for i in range(16):
+        zeros &= address.packed[i] == 0
+    if zeros or address.packed[0] == 0xFF:
+        return b"not an address that a node can have"
+    if is_link_local(address) and address.scope == 0:
+        return b"a link-local address needs its interface, as in fe80::1%eth0"
+    return NULL
+
+
+cdef int can_be_name(const char *text) noexcept nogil:
+    cdef size_t i, length = strlen(text)
+    for i in range(length):
+        if text[i] <= 32 or text[i] >= 127:
+            return 0
+    return 0 < length <= MOST_NAME
+
+
+cdef int read_literal(const char *text, Address *address) noexcept nogil:
+    """Whether this is an address."""
+    cdef in_addr four
+    cdef uint8_t six[16]
+    cdef char host[64]
+    cdef const char *percent = strchr(text, c'%')
+    cdef size_t length
+    cdef int64_t number
+    cdef uint32_t scope = 0
+    if percent == NULL and inet_aton(text, &four):
+        set_address(address, 4, <uint8_t *>&four, 0)
+        return 1
+    length = strlen(text) if percent == NULL else <size_t>(percent - text)
+    if length >= sizeof(host):
+        return 0
+    memcpy(host, text, length)
+    host[length] = 0
+    if inet_pton(AF_INET6, host, six) != 1:
+        return 0
+    if percent != NULL:
+        percent += 1
+        # As getaddrinfo: names of interfaces for addresses of the link only, numbers always.
+        if (six[0] == 0xFE and six[1] & 0xC0 == 0x80) or (six[0] == 0xFF and six[1] & 15 == 2):
+            scope = if_nametoindex(percent)
+        if scope == 0:
+            number = read_number(percent, strlen(percent), 0, 0xFFFFFFFF)
+            if number < 0:
+                return 0
+            scope = <uint32_t>number
+    set_address(address, 16, six, scope)
+    return 1
+
+
+cdef const char *usable(Answers *found, Text *shown) noexcept nogil:
+    """Keep what a node can have; if nothing is left, why, and what it was in `shown`."""
+    cdef int i, kept = 0
+    cdef const char *why = why_unusable(&found.addresses[0])
+    shown.length = 0
+    for i in range(found.count):
+        if shown.length:
+            put(shown, b", ")
+        put_address(shown, &found.addresses[i])
+    for i in range(found.count):
+        if why_unusable(&found.addresses[i]) == NULL:
+            found.addresses[kept] = found.addresses[i]
+            kept += 1
+    found.count = kept
+    if kept:
+        return NULL
+    return why
+
+
+cdef void read_answer(addrinfo *info, int family, Answers *found) noexcept nogil:
+    """Every address once, of that family."""
+    cdef Address address
+    cdef uint8_t packed[16]
+    cdef int i, length
+    found.count = 0
+    while info != NULL and found.count < ADDRESSES_OF_A_NAME:
+        length = copy_address(info.ai_addr, packed)
+        if length:
+            set_address(&address, length, packed,
+                        (<sockaddr_in6 *>info.ai_addr).sin6_scope_id if length == 16 else 0)
+            if family == AF_UNSPEC or family == family_of(&address):
+                for i in range(found.count):
+                    if memcmp(&found.addresses[i], &address, sizeof(Address)) == 0:
+                        break
+                else:
+                    found.addresses[found.count] = address
+                    found.count += 1
+        info = info.ai_next
+
+
+cdef void *look_up(void *argument) noexcept nogil:
+    """A thread: ask for one name, hand the answer over, end."""
+    cdef Task *task = <Task *>argument
+    cdef Sender *sender = task.sender
+    cdef addrinfo hints
+    cdef Answer *answer
+    memset(&hints, 0, sizeof(hints))
+    hints.ai_family = sender.options.family
+    hints.ai_socktype = SOCK_DGRAM
+    while True:
+        answer = <Answer *>calloc(1, sizeof(Answer))
+        if answer != NULL:
+            break
+        pause_ms(100)
+    answer.node = task.node
+    answer.code = ask_name_service(sender.nodes[task.node].name, &hints, &answer.found)
+    answer.error = errno
+    free(task)
+    pthread_mutex_lock(&sender.lock)
+    answer.next = sender.answers
+    sender.answers = answer
+    pthread_mutex_unlock(&sender.lock)
+    write(sender.write_end, b".", 1)    # if it is full, it can be read: that is all it is for
+    return NULL
+
+
+cdef void pause_ms(int milliseconds) noexcept nogil:
+    cdef timespec pause
+    pause.tv_sec = 0
+    pause.tv_nsec = milliseconds * 1000000
+    nanosleep(&pause, NULL)
+
+
+cdef int start_look_up(Sender *sender, int node) noexcept nogil:
+    """Whether there was a thread to be had."""
+    cdef pthread_attr_t attributes
+    cdef pthread_t thread
+    cdef Task *task = <Task *>malloc(sizeof(Task))
+    if task == NULL:
+        return 0
+    task.sender = sender
+    task.node = node
+    if (pthread_attr_init(&attributes) == 0
+            and pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0
+            and pthread_attr_setstacksize(&attributes, LOOK_UP_STACK) == 0
+            and pthread_create(&thread, &attributes, look_up, task) == 0):
+        return 1
+    free(task)
+    return 0
+
+
+cdef int young_look_ups(Sender *sender, int64_t now) noexcept nogil:
+    """One that has hung for a second no longer counts."""
+    cdef uint32_t i
+    cdef int young = 0
+    cdef Node *node
+    for i in range(sender.options.node_count):
+        node = &sender.nodes[i]
+        if node.waiting and node.running > 0 and now - node.asked_at < 1000000000:
+            young += 1
+    return young
+
+
+cdef int names_waiting(Sender *sender) noexcept nogil:
+    cdef uint32_t i
+    for i in range(sender.options.node_count):
+        if sender.nodes[i].waiting:
+            return 1
+    return 0
+
+
+cdef void hurry_names(Sender *sender, int64_t now) noexcept nogil:
+    """What names mean may have changed: ask again, now."""
+    cdef uint32_t i
+    cdef Node *node
+    for i in range(sender.options.node_count):
+        node = &sender.nodes[i]
+        node.delay = RETRY_FIRST_NS
+        if node.waiting and node.running < LOOK_UPS_OF_A_NAME:
+            node.due = now
+
+
+cdef int64_t names_next(Sender *sender, int64_t now) noexcept nogil:
+    """When `step_names` wants to be called; -1: not before an answer."""
+    cdef uint32_t i
+    cdef int64_t soonest = -1
+    cdef Node *node
+    for i in range(sender.options.node_count):
+        node = &sender.nodes[i]
+        if node.waiting and node.due >= 0 and (soonest < 0 or node.due < soonest):
+            soonest = node.due
+    if soonest >= 0 and young_look_ups(sender, now) >= LOOK_UPS_AT_ONCE:
+        return now + 100000000
+    return soonest
+
+
+cdef int step_names(Sender *sender) noexcept nogil:
+    """Take in the answers, start what is due; -1 without memory."""
+    cdef char drained[64]
+    cdef Answer *answer
+    cdef Answer *next
+    cdef Node *node
+    cdef int64_t now
+    cdef int room, result = 0
+    cdef uint32_t i
+    if sender.read_end >= 0:
+        while read(sender.read_end, drained, sizeof(drained)) > 0:
+            pass
+    pthread_mutex_lock(&sender.lock)
+    answer = sender.answers
+    sender.answers = NULL
+    pthread_mutex_unlock(&sender.lock)
+    now = monotonic_ns()
+    while answer != NULL:
+        next = answer.next
+        node = &sender.nodes[answer.node]
+        if node.waiting:        # else another look-up of this name was quicker
+            node.running -= 1
+            node.asked = 0
+            if take_answer(sender, answer) < 0:
+                result = -1
+            if node.waiting and node.due < 0 and node.running == 0:
+                node.due = now + node.delay
+                node.delay = min(2 * node.delay, max(<int64_t>RETRY_FIRST_NS,
+                                                     sender.options.interval * 1000000000))
+        if answer.found != NULL:
+            free_answer(answer.found)
+        free(answer)
+        answer = next
+    room = LOOK_UPS_AT_ONCE - young_look_ups(sender, now)
+    for i in range(sender.options.node_count):
+        node = &sender.nodes[i]
+        if room > 0 and node.waiting and 0 <= node.due <= now:
+            if start_look_up(sender, i):
+                node.running += 1
+                node.asked_at = now
+                node.due = -1
+                room -= 1
+            else:
+                node.due = now + 1000000000
+    return result
+
+
+cdef int take_answer(Sender *sender, Answer *answer) noexcept nogil:
+    """-1 without memory."""
+    cdef Answers found
+    cdef Text shown
+    cdef const char *why
+    if answer.code == EAI_SYSTEM:
+        unresolved(sender, answer.node, b"", strerror(answer.error), 0)
+        return 0
+    if answer.code != 0:
+        unresolved(sender, answer.node, b"", name_service_error(answer.code), 0)
+        return 0
+    read_answer(answer.found, sender.options.family, &found)
+    if found.count == 0:
+        unresolved(sender, answer.node, b"", b"no address of the family asked for", 0)
+        return 0
+    why = usable(&found, &shown)
+    if why != NULL:
+        put(&shown, b": ")
+        put_bytes(&shown, b"\0", 1)
+        unresolved(sender, answer.node, shown.data, why, 0)
+        return 0
+    sender.nodes[answer.node].waiting = 0
+    return resolved(sender, answer.node, &found)
+
+
+cdef void unresolved(
+    Sender *sender, uint32_t index, const char *what, const char *why, int permanent
+) noexcept nogil:
+    """Say it once; a name is asked for again unless that cannot help."""
+    cdef Node *node = &sender.nodes[index]
+    cdef Text text
+    if permanent:
+        sender.rhythm.hopeless[index] = 1
+        node.waiting = 0
+    if node.told:
+        return
+    node.told = 1
+    begin(&text, b"node ")
+    put_name(&text, node.name)
+    put(&text, b": ")
+    put(&text, what)
+    put(&text, why)
+    if not permanent and not sender.options.check:
+        put(&text, b"; will try again")
+    say_error(&text)
+
+
+cdef void put_name(Text *text, const char *name) noexcept nogil:
+    if not can_be_name(name):
+        put_shown(text, b"", name)
+        return
+    put(text, b"'")
+    put(text, name)
+    put(text, b"'")
+
+
+cdef int resolved(Sender *sender, uint32_t node, Answers *found) noexcept nogil:
+    """The node has these addresses; -1 without memory."""
+    cdef int i, number
+    cdef int64_t slot
+    cdef uint64_t high, low
+    cdef Address *address
+    cdef Peer *peer
+    cdef void *memory
+    cdef uint32_t room
+    cdef Text text
+    for i in range(found.count):
+        address = &found.addresses[i]
+        split_address(address.packed, address.length, &high, &low)
+        slot = table_slot(&sender.table, high, low, address.scope)
+        if slot >= 0:
+            number = sender.table.entries[sender.table.slots[slot] - 1].node
+            if rhythm_share(&sender.rhythm, number, node) < 0:
+                return -1
+        else:
+            if sender.rhythm.goal_count == sender.peer_room:
+                room = max(<uint32_t>16, 2 * sender.peer_room)
+                memory = realloc(sender.peers, room * sizeof(Peer))
+                if memory == NULL:
+                    return -1
+                sender.peers = <Peer *>memory
+                sender.peer_room = room
+            number = rhythm_add(&sender.rhythm, node, monotonic_ns())
+            if number < 0 or table_add(&sender.table, high, low, address.scope, number) < 0:
+                return -1
+            peer = &sender.peers[number]
+            memset(peer, 0, sizeof(Peer))
+            peer.address = address[0]
+            peer.index = outlet_add(outlet_of(sender, address), address.packed,
+                                    sender.options.port, address.scope)
+            if peer.index < 0:
+                return -1
+        if sender.options.verbose:
+            begin(&text, b"")
+            put_name(&text, sender.nodes[node].name)
+            put(&text, b" is ")
+            put_address(&text, address)
+            say_debug(&text)
+    return 0
+
+
+cdef inline Outlet *outlet_of(Sender *sender, Address *address) noexcept nogil:
+    return &sender.outlets[0 if address.length == 4 else 1]
+
+
+# ---------------------------------------------------------------- sockets, the loop
+
+cdef int open_outlet(Outlet *outlet) noexcept nogil:
+    """0, or an errno."""
+    cdef int one = 1
+    cdef sock_fprog program
+    cdef uint64_t nothing       # the filter `ret #0`, which lets nothing in
+    cdef uint16_t code = 6
+    if outlet.fd >= 0:
+        return 0
+    outlet.fd = socket(outlet.family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP)
+    if outlet.fd < 0:
+        return errno
+    # With this the kernel also tells what it could not deliver after all.
+    if outlet.family == AF_INET:
+        setsockopt(outlet.fd, IPPROTO_IP, IP_RECVERR, &one, sizeof(one))
+    else:
+        setsockopt(outlet.fd, IPPROTO_IPV6, IPV6_RECVERR, &one, sizeof(one))
+        setsockopt(outlet.fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))
+    nothing = 0
+    memcpy(&nothing, &code, sizeof(code))
+    program.len = 1
+    program.filter = <void *>&nothing
+    setsockopt(outlet.fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program))
+    return 0
+
+
+cdef void open_network(Sender *sender) noexcept nogil:
+    """Be told of interfaces, addresses and routes that come, go or change (rtnetlink(7))."""
+    cdef sockaddr_nl name
+    sender.network = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE)
+    if sender.network < 0:
+        return
+    memset(&name, 0, sizeof(name))
+    name.nl_family = <uint16_t>AF_NETLINK
+    name.nl_groups = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+    if bind(sender.network, <sockaddr *>&name, sizeof(name)) < 0:
+        close_network(sender)
+
+
+cdef void close_network(Sender *sender) noexcept nogil:
+    close(sender.network)
+    sender.network = -1
+
+
+cdef int network_changed(Sender *sender) noexcept nogil:
+    cdef char first
+    cdef int changes = 0, i
+    for i in range(1000):       # however much comes: the rest is for the next call
+        if sender.network < 0:
+            break
+        if recv(sender.network, &first, 1, MSG_DONTWAIT) < 0:
+            if errno == EAGAIN or errno == EWOULDBLOCK:
+                break
+            if errno != EINTR and errno != ENOBUFS:     # ENOBUFS: so many that some were lost
+                close_network(sender)
+        changes = 1
+    return changes
+
+
+cdef int name_files_changed(Sender *sender) noexcept nogil:
+    cdef stat_t about
+    cdef int i, changes = 0
+    for i in range(3):
+        memset(&about, 0, sizeof(about))
+        if stat_path(b"/etc/hosts" if i == 0 else b"/etc/resolv.conf" if i == 1
+                     else b"/etc/nsswitch.conf", &about) < 0:
+            memset(&about, 0, sizeof(about))
+        if (about.st_ino != sender.files[i].st_ino or about.st_size != sender.files[i].st_size
+                or about.st_mtim.tv_sec != sender.files[i].st_mtim.tv_sec
+                or about.st_mtim.tv_nsec != sender.files[i].st_mtim.tv_nsec):
+            changes = 1
+        sender.files[i] = about
+    return changes
+
+
+cdef void put_where(Sender *sender, Text *text, uint32_t number) noexcept nogil:
+    cdef uint32_t i
+    cdef const char *before = b""
+    put(text, b"node '")
+    for i in range(sender.rhythm.tie_count):
+        if sender.rhythm.ties[i].goal == number:
+            put(text, before)
+            put(text, sender.nodes[sender.rhythm.ties[i].node].name)
+            before = b","
+    put(text, b"' (")
+    put_address(text, &sender.peers[number].address)
+    put(text, b")")
+
+
+cdef void cannot_send(Sender *sender, uint32_t number, int code) noexcept nogil:
+    cdef Peer *peer = &sender.peers[number]
+    cdef Text text
+    cdef int bit = code & 127
+    if peer.told[bit >> 3] & (1 << (bit & 7)):
+        return
+    peer.told[bit >> 3] |= <uint8_t>(1 << (bit & 7))
+    text.length = 0
+    put_where(sender, &text, number)
+    put(&text, b": ")
+    put(&text, strerror(code))
+    put(&text, b"; will try again")
+    say_error(&text)
+
+
+cdef int send_due(Sender *sender) noexcept nogil:
+    """Send what is due, one call for each family; -1 without memory."""
+    cdef Outlet *outlet
+    cdef uint32_t i, number
+    cdef int family, chosen, code, at
+    cdef int64_t now
+    cdef Text text
+    for family in range(2):
+        outlet = &sender.outlets[family]
+        now = monotonic_ns()
+        chosen = 0
+        if outlet_reserve(outlet, outlet.count) < 0:
+            return -1
+        for i in range(sender.rhythm.goal_count):
+            if outlet_of(sender, &sender.peers[i].address) == outlet and goal_is_due(&sender.rhythm, i, now):
+                outlet.chosen[chosen] = outlet.headers[sender.peers[i].index]
+                chosen += 1
+        if chosen == 0:
+            continue
+        code = open_outlet(outlet)
+        if code == 0:
+            send_all(outlet.fd, outlet.chosen, chosen, outlet.outcomes, 20000000)
+        at = 0
+        for number in range(sender.rhythm.goal_count):
+            # The same look at the same moment as above: the same destinations.
+            if not (outlet_of(sender, &sender.peers[number].address) == outlet
+                    and goal_is_due(&sender.rhythm, number, now)):
+                continue
+            if code == 0 and outlet.outcomes[at] == 0:
+                rhythm_left(&sender.rhythm, number, monotonic_ns())
+                if sender.options.verbose:
+                    begin(&text, b"message sent to ")
+                    put_where(sender, &text, number)
+                    put(&text, b", number ")
+                    put_number(&text, sender.rhythm.goals[number].left)
+                    say_debug(&text)
+            else:
+                rhythm_failed(&sender.rhythm, number, monotonic_ns())
+                cannot_send(sender, number, code or outlet.outcomes[at])
+            at += 1
+    return 0
+
+
+cdef int is_own(int family, const uint8_t *packed) noexcept nogil:
+    """Whether this machine has that address: then a socket can be bound to it."""
+    cdef sockaddr_in6 name
+    cdef int fd, own
+    memset(&name, 0, sizeof(name))
+    name.sin6_family = <uint16_t>family
+    if family == AF_INET:
+        memcpy(&(<sockaddr_in *>&name).sin_addr, packed, 4)
+    else:
+        memcpy(&name.sin6_addr, packed, 16)
+    fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0)
+    if fd < 0:
+        return 0
+    own = bind(fd, <sockaddr *>&name, sizeof(sockaddr_in) if family == AF_INET else sizeof(name)) == 0
+    # EINVAL: a link-local address, which no router reports from afar.
+    own = own or errno == EINVAL
+    close(fd)
+    return own
+
+
+cdef void take_back(Sender *sender) noexcept nogil:
+    """Messages that the kernel had taken but that never left this machine did not leave."""
+    cdef Outlet *outlet
+    cdef Failure failure
+    cdef Address address
+    cdef uint64_t high, low
+    cdef int64_t slot
+    cdef int family, error
+    cdef uint32_t number
+    cdef socklen_t length
+    for family in range(2):
+        outlet = &sender.outlets[family]
+        if outlet.fd < 0:
+            continue
+        while outlet_failure(outlet, &failure):
+            if failure.error != EHOSTUNREACH and failure.error != ENETUNREACH:
+                continue
+            # From another machine it means that the message did leave this one.
+            if failure.by_length and not is_own(outlet.family, failure.by):
+                continue
+            set_address(&address, 4 if family == 0 else 16, failure.packed, failure.scope)
+            split_address(address.packed, address.length, &high, &low)
+            slot = table_slot(&sender.table, high, low, address.scope)
+            if slot < 0:
+                continue
+            number = sender.table.entries[sender.table.slots[slot] - 1].node
+            if rhythm_lost(&sender.rhythm, number, monotonic_ns()):
+                cannot_send(sender, number, failure.error)
+        length = sizeof(error)
+        getsockopt(outlet.fd, SOL_SOCKET, SO_ERROR, &error, &length)
+
+
+cdef void wait_for(Sender *sender, int64_t until) noexcept nogil:
+    """Until something happens; `until`: CLOCK_MONOTONIC, or -1."""
+    cdef pollfd fds[4]
+    cdef int count = 0, family
+    cdef int64_t left = 100000000 if names_waiting(sender) else SLICE
+    cdef timespec timeout
+    memset(fds, 0, sizeof(fds))
+    if sender.read_end >= 0:
+        fds[count].fd = sender.read_end
+        fds[count].events = <short>POLLIN
+        count += 1
+    if sender.network >= 0:
+        fds[count].fd = sender.network
+        fds[count].events = <short>POLLIN
+        count += 1
+    for family in range(2):
+        if sender.outlets[family].fd >= 0:
+            fds[count].fd = sender.outlets[family].fd   # POLLERR comes unasked
+            count += 1
+    if until >= 0:
+        left = min(left, max(0, until - monotonic_ns()))
+    timeout.tv_sec = left // 1000000000
+    timeout.tv_nsec = left % 1000000000
+    if ppoll(fds, count, &timeout, &sender.signals) < 0 and errno != EINTR:
+        pause_ms(50)            # out of memory, say: it goes on all the same
+
+
+cdef int run(Sender *sender) noexcept nogil:
+    """Send until it is enough, or a signal came; the exit status, or -1."""
+    cdef int64_t now, until, names, linger_ends = -1
+    cdef int changed, held
+    name_files_changed(sender)
+    while ended_by == 0:
+        changed = names_waiting(sender) and name_files_changed(sender)
+        if network_changed(sender):
+            changed = 1
+            rhythm_hurry(&sender.rhythm, monotonic_ns())
+        if changed:
+            hurry_names(sender, monotonic_ns())
+        if step_names(sender) < 0 or send_due(sender) < 0:
+            return no_memory()
+        take_back(sender)
+        now = monotonic_ns()
+        if rhythm_finished(&sender.rhythm, now):
+            # Done if all that the kernel took is on its way and none of it came back.
+            if linger_ends < 0:
+                linger_ends = now + 5 * <int64_t>1000000000
+            held = 0
+            for changed in range(2):
+                held |= sender.outlets[changed].fd >= 0 and outlet_pending(&sender.outlets[changed]) > 0
+            if now >= linger_ends or not held:
+                take_back(sender)
+                if rhythm_finished(&sender.rhythm, monotonic_ns()):
+                    return result(sender)
+            else:
+                wait_for(sender, min(now + 10000000, linger_ends))
+            continue
+        linger_ends = -1
+        until = rhythm_next(&sender.rhythm, now)
+        names = names_next(sender, now)
+        if names >= 0 and (until < 0 or names < until):
+            until = names
+        wait_for(sender, until)
+    return -1
+
+
+cdef int result(Sender *sender) noexcept nogil:
+    cdef uint32_t i, reached = rhythm_reached(&sender.rhythm)
+    cdef Text text
+    for i in range(sender.options.node_count):
+        if not sender.rhythm.reached[i]:
+            begin(&text, b"node ")
+            put_name(&text, sender.nodes[i].name)
+            put(&text, b" was never reached")
+            say_error(&text)
+    return 0 if reached else 1
+
+
+# ----------------------------------------------------------------------- the check
+
+cdef int check(Sender *sender) noexcept nogil:
+    """Say which way messages would go; 0 if there is one to every node, 1 if not, or -1."""
+    cdef int64_t ends = monotonic_ns() + 10 * <int64_t>1000000000
+    cdef uint32_t i, asked, reachable = 0
+    while ended_by == 0:
+        if step_names(sender) < 0:
+            return no_memory()
+        asked = 0
+        for i in range(sender.options.node_count):
+            asked += sender.nodes[i].waiting and sender.nodes[i].asked
+        if asked == 0 or monotonic_ns() >= ends:
+            break
+        wait_for(sender, ends)
+    if ended_by:
+        return -1
+    for i in range(sender.options.node_count):
+        if sender.nodes[i].waiting and sender.nodes[i].asked:
+            unresolved(sender, i, b"", b"the look-up has not answered within 10 seconds", 0)
+    memset(sender.rhythm.reached, 0, sender.options.node_count)
+    for i in range(sender.rhythm.goal_count):
+        if check_way(sender, i):
+            for asked in range(sender.rhythm.tie_count):
+                if sender.rhythm.ties[asked].goal == i:
+                    sender.rhythm.reached[sender.rhythm.ties[asked].node] = 1
+    for i in range(sender.options.node_count):
+        reachable += sender.rhythm.reached[i]
+    return 0 if reachable == sender.options.node_count else 1
+
+
+cdef int check_way(Sender *sender, uint32_t number) noexcept nogil:
+    cdef Address *address = &sender.peers[number].address
+    cdef Address other
+    cdef Route route
+    cdef Text text
+    cdef int error = find_way(family_of(address), address.packed, address.scope, &route)
+    text.length = 0
+    put_where(sender, &text, number)
+    put(&text, b": ")
+    if error:
+        put(&text, strerror(error))
+        say_error(&text)
+        return 0
+    if route.local:
+        put(&text, b"is this machine itself")
+    else:
+        put(&text, b"by ")
+        put_interface(&text, route.interface)
+        if route.source_length:
+            put(&text, b", from ")
+            set_address(&other, route.source_length, route.source, 0)
+            put_address(&text, &other)
+        if route.gateway_length:
+            put(&text, b", through ")
+            set_address(&other, route.gateway_length, route.gateway, 0)
+            put_address(&text, &other)
+    put(&text, b"\n")
+    write_some(1, text.data, text.length)
+    if not route.carrier:
+        text.length = 0
+        put_where(sender, &text, number)
+        put(&text, b": the interface has no carrier")
+        say_error(&text)
+    return route.carrier
+
+
+# -------------------------------------------------------------------- the program
+
+cdef void catch_signals(Sender *sender) noexcept nogil:
+    """SIGTERM, SIGINT and SIGHUP come only while the loop waits; ignored ones stay so."""
+    cdef sigaction_t action
+    cdef sigset_t caught
+    cdef int i, number
+    sigemptyset(&caught)
+    for i in range(3):
+        number = SIGTERM if i == 0 else SIGINT if i == 1 else SIGHUP
+        if sigaction(number, NULL, &action) == 0 and action.sa_handler != SIG_IGN:
+            memset(&action, 0, sizeof(action))
+            action.sa_handler = on_signal
+            sigaction(number, &action, NULL)
+            sigaddset(&caught, number)
+    sigprocmask(SIG_BLOCK, &caught, &sender.signals)
+
+
+cdef int prepare(Sender *sender) noexcept nogil:
+    """Sort the operands into addresses and names; -1 without memory or descriptors."""
+    cdef uint32_t i
+    cdef Node *node
+    cdef Answers found
+    cdef Text shown
+    cdef const char *why
+    cdef int ends[2]
+    cdef int name_count = 0
+    cdef Options *options = &sender.options
+    sender.nodes = <Node *>calloc(options.node_count, sizeof(Node))
+    if sender.nodes == NULL or rhythm_init(
+        &sender.rhythm, options.node_count, options.count, options.interval * 1000000000, monotonic_ns()
+    ) < 0:
+        return -1
+    sender.table.seed = <uint64_t>monotonic_ns() * <uint64_t>0x9E3779B97F4A7C15 + <uint64_t>getpid()
+    for i in range(2):
+        sender.outlets[i].fd = -1
+        sender.outlets[i].family = AF_INET if i == 0 else AF_INET6
+        # The host's own byte order, as the stock programs send it.
+        sender.outlets[i].payload.iov_base = <void *>(LITTLE if htons(1) != 1 else BIG)
+        sender.outlets[i].payload.iov_len = MESSAGE_BYTES
+    sender.network = sender.read_end = sender.write_end = -1
+    pthread_mutex_init(&sender.lock, NULL)
+    for i in range(options.node_count):
+        node = &sender.nodes[i]
+        node.name = options.nodes[i]
+        if not can_be_name(node.name):
+            unresolved(sender, i, b"", b"neither a host name nor an IP address", 1)
+        elif read_literal(node.name, &found.addresses[0]):
+            found.count = 1
+            if options.family != AF_UNSPEC and options.family != family_of(&found.addresses[0]):
+                unresolved(sender, i, b"", b"not an ipv6 address" if options.family == AF_INET6
+                           else b"not an ipv4 address", 1)
+                continue
+            why = usable(&found, &shown)
+            if why != NULL:
+                put(&shown, b": ")
+                put_bytes(&shown, b"\0", 1)
+                unresolved(sender, i, shown.data, why, 1)
+            elif resolved(sender, i, &found) < 0:
+                return -1
+        elif not NAME_SERVICE:
+            unresolved(sender, i, b"", b"this build has no name service, and needs addresses", 1)
+        else:
+            node.waiting = node.asked = 1
+            node.due = monotonic_ns()
+            node.delay = RETRY_FIRST_NS
+            name_count += 1
+    if name_count:
+        LIMIT_ARENAS()
+        if pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0:    # without it, there is the next slice
+            sender.read_end, sender.write_end = ends[0], ends[1]
+    return 0
+
+
+cdef public int kdumpfence_send(int argc, char **argv) noexcept nogil:
+    """The program; its exit status."""
+    cdef Sender *sender = <Sender *>calloc(1, sizeof(Sender))
+    cdef Options *options
+    cdef Text text
+    cdef int status
+    if sender == NULL:
+        return no_memory()
+    options = &sender.options
+    catch_signals(sender)
+    if not read_options(options, argc, argv):
+        say_error(&options.error)
+        if options.usage:
+            print_usage(2)
+        return 1
+    if options.complaint.length:
+        say_error(&options.complaint)
+    if options.help:
+        print_usage(1)
+        return 0
+    if options.version:
+        begin(&text, b"fence_kdump_send ")
+        put(&text, KDUMPFENCE_VERSION)
+        put(&text, b" (kdumpfence, native)\n")
+        write_some(1, text.data, text.length)
+        return 0
+    if prepare(sender) < 0:
+        return no_memory()
+    if options.check:
+        status = check(sender)
+    else:
+        if access(b"/proc/vmcore", F_OK) < 0:
+            begin(&text, b"there is no crash dump here (/proc/vmcore), so this may be no crash kernel: "
+                         b"to the other nodes this message means that this one is dead")
+            say_warning(&text)
+        open_network(sender)
+        status = run(sender)
+    if status < 0:
+        begin(&text, b"ended by ")
+        put(&text, b"SIGTERM" if ended_by == SIGTERM else b"SIGINT" if ended_by == SIGINT else b"SIGHUP")
+        say_debug(&text)
+        status = 128 + ended_by
+    return status

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Any command line: the native sender says the same as the Python one, letter for letter.
+
+What would make them send or wait is kept out: every command line has --check or ends by
+itself, and its nodes are addresses of this machine, or nothing that can be a name.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kdumpfence import native
+from tests.conftest import cannot_run
+
+SENDER = str(Path(sys.executable).with_name("fence_kdump_send"))
+
+
+@pytest.fixture(scope="module")
+def program() -> str:
+    try:
+        return native.find()
+    except native.NotBuilt as error:
+        cannot_run(str(error))
+        raise
+
+
+def run(argv: list[str]) -> tuple[int, str, list[str]]:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    # Look-ups of names answer in any order.
+    return done.returncode, done.stdout, sorted(done.stderr.splitlines())
+
+
+numbers = st.integers(-1, 2**33).map(str) | st.sampled_from(
+    ["0", "1", "007", " 5 ", "60s", "60 s", "s", "1.5", "1e3", "", "65535", "65536", "0x10"]
+)
+words = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
+others = ["auto", "IPv4", "ipv6", "ip", "vv", "yes", "OFF", "9" * 30]
+values = numbers | words | st.sampled_from(others)
+nodes = st.sampled_from(
+    ["127.0.0.1", "127.1", "::1", "::ffff:127.0.0.1", "127.0.0.2", "0.0.0.0", "224.0.0.1", "::",
+     "ff02::1", "fe80::1", "a b", "", "-", "x" * 1025, "tab\there", "it's", "n\u00f6de", "::1%lo"]
+)  # fmt: skip
+apart = st.sampled_from(["-p", "-f", "-c", "-i", "--ipport", "--fam", "--count", "--int"])
+joined = st.sampled_from(["-p", "-f", "-c", "-i", "-v", "--ip=", "--f=", "--verb=", "--c="])
+alone = st.sampled_from(
+    ["-v", "-vv", "--verbose", "-V", "-h", "--version", "--help", "--ver", "--v", "--check",
+     "--che=1", "--bogus", "-x", "--", "--=", "-pv", "-vp7410"]
+)  # fmt: skip
+options = st.one_of(
+    st.tuples(apart, values).map(list),
+    st.tuples(joined, values).map(lambda pair: ["".join(pair)]),
+    alone.map(lambda word: [word]),
+    nodes.map(lambda node: [node]),
+)
+lines = st.lists(options, max_size=5).map(lambda parts: [word for part in parts for word in part])
+
+
+@settings(max_examples=150)
+@given(lines)
+@example([])
+@example(["--help", "--bogus"])
+@example(["--version", "-h"])
+@example(["-h", "-V"])
+@example(["-p"])
+@example(["--verbose=loud", "127.0.0.1"])
+@example(["-p", "it's", "127.0.0.1"])
+@example(["-f", "ipv6", "127.0.0.1", "::1"])
+@example(["127.0.0.1", "--", "--check"])
+def test_the_same_words_make_the_same_lines(program: str, line: list[str]) -> None:
+    line = ["--check", *line]
+    python = run([SENDER, *line])
+    compiled = run([program, *line])
+    if python[1].startswith("fence_kdump_send "):  # the version
+        assert compiled[1].split()[:2] == python[1].split()[:2]
+    else:
+        assert compiled[1] == python[1]
+    assert (compiled[0], compiled[2]) == (python[0], python[2])
+
+
+@given(st.binary(max_size=40).filter(lambda raw: b"\0" not in raw))
+@settings(max_examples=100)
+def test_no_bytes_break_it(program: str, raw: bytes) -> None:
+    done = subprocess.run(
+        [os.fsencode(program), b"--check", b"-f", raw, raw, b"127.0.0.1"],
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 1)
+    for byte in done.stderr.replace(b"\n", b""):
+        assert 32 <= byte < 127
