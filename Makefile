@@ -38,6 +38,9 @@ fuzz: build        ## a short run of the fuzz targets; without atheris only CI i
 bench: build       ## what the core's calls cost
 	$(RUN) -m pytest bench -o python_files='bench_*.py'
 
+crashtable: build native ## measure the senders in crash kernels (11 minutes), for docs/crash-kernel.md
+	$(RUN) tools/crashtable.py
+
 native:            ## the native sender alone, in build/native; needs Cython and a C compiler
 	@if $(PYTHON) -c 'import Cython; exit(Cython.__version__ < "3")' 2>/dev/null; \
 	then $(PYTHON) src/native/build_sender.py build/native; \
@@ -63,5 +66,5 @@ clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo test check tools lint fuzz pythons bench native wheel venv build clean
+.PHONY: help demo test check tools lint fuzz pythons bench crashtable native wheel venv build clean
 .DELETE_ON_ERROR:

@@ -853,6 +853,7 @@ ctypedef struct Goal:
     # One address that is sent messages.
     int64_t due
     int64_t failing     # since when no message could leave; -1: the last one did
+    int64_t last        # when the last one left
     int64_t left        # messages that left
 
 ctypedef struct Tie:
@@ -937,6 +938,7 @@ cdef int rhythm_add(Rhythm *rhythm, uint32_t node, int64_t now) noexcept nogil:
     goal = &rhythm.goals[rhythm.goal_count]
     goal.due = now
     goal.failing = -1
+    goal.last = now
     goal.left = 0
     rhythm.goal_count += 1
     return <int>rhythm.goal_count - 1
@@ -954,6 +956,7 @@ cdef void rhythm_left(Rhythm *rhythm, uint32_t index, int64_t now) noexcept nogi
     cdef Goal *goal = &rhythm.goals[index]
     cdef int64_t gap = rhythm.interval
     goal.left += 1
+    goal.last = now
     goal.failing = -1
     if rhythm.count == 0 and goal.left <= EARLY_COUNT:
         gap = min(gap, <int64_t>EARLY_NS)
@@ -985,17 +988,24 @@ cdef int rhythm_lost(Rhythm *rhythm, uint32_t index, int64_t now) noexcept nogil
 
 
 cdef void rhythm_hurry(Rhythm *rhythm, int64_t now) noexcept nogil:
-    """The network is not what it was: what failed may work in a moment.
+    """The network is not what it was: what failed may work in a moment, and what left may
+    have left from an address that nobody knows, or to where nobody hears.
 
     Not at once: an interface that comes up loses in silence what is sent before all of it is
     up, and a question for a neighbour's address is then repeated only after a second.
     """
     cdef uint32_t i
+    cdef int64_t soonest
     cdef Goal *goal
     for i in range(rhythm.goal_count):
         goal = &rhythm.goals[i]
-        if goal.failing >= 0:
-            goal.due = min(goal.due, now + SETTLE_NS)
+        soonest = now + SETTLE_NS
+        if goal.failing < 0:
+            if rhythm.count:
+                continue        # as many as asked for, an interval apart
+            if goal.left > EARLY_COUNT:
+                soonest = max(soonest, goal.last + EARLY_NS)
+        goal.due = min(goal.due, soonest)
 
 
 cdef uint32_t rhythm_reached(Rhythm *rhythm) noexcept nogil:

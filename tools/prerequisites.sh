@@ -20,9 +20,12 @@ look() {
     need iproute2        tests   'networks of tests/network'   command -v ip
     need util-linux      tests   'namespaces of tests/network' command -v unshare
     need mount           tests   'namespaces of tests/network' command -v mount
-    need qemu-system-x86 tests   'a kernel for tests/netem'    command -v qemu-system-x86_64
+    need qemu-system-x86 tests   'guests of tests/netem, crash' command -v qemu-system-x86_64
     need mandoc          tests   'checks the man pages'        command -v mandoc
     need groff-base      tests   'checks the man pages'        command -v groff
+    need musl-tools      tests   'a static native sender'      command -v musl-gcc
+    need shellcheck      tests   'checks the scripts'          command -v shellcheck
+    need systemd         tests   'checks and runs the units'   command -v systemd-analyze
 }
 
 has_headers='import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'

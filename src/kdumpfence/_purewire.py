@@ -722,7 +722,7 @@ RETRY_NS = 100_000_000
 RETRY_PATIENCE_NS = 60_000_000_000
 RETRY_LATER_NS = 1_000_000_000
 
-#: When the network changed, what failed is tried after so long. Not at once: an interface
+#: When the network changed, a message is due after so long. Not at once: an interface
 #: that comes up loses in silence what is sent before all of it is up, and a question for a
 #: neighbour's address is then repeated only after a second.
 SETTLING_NS = 40_000_000
@@ -733,12 +733,13 @@ LATE_NETWORK_NS = 60_000_000_000
 
 
 class _Goal:
-    __slots__ = ("due", "failing", "left", "nodes")
+    __slots__ = ("due", "failing", "last", "left", "nodes")
 
     def __init__(self, node: int, now_ns: int) -> None:
         self.nodes = [node]
         self.due = now_ns
         self.failing: int | None = None
+        self.last = now_ns
         self.left = 0
 
 
@@ -823,6 +824,7 @@ class Schedule:
         """A message left for there."""
         goal = self._goal(destination)
         goal.left += 1
+        goal.last = now_ns
         goal.failing = None
         gap = self._interval
         if not self._count and goal.left <= EARLY_MESSAGES:
@@ -853,10 +855,19 @@ class Schedule:
         return True
 
     def hurry(self, now_ns: int) -> None:
-        """The network is not what it was: what failed may work in a moment."""
+        """The network is not what it was: what failed may work in a moment, and what left
+        may have left from an address that nobody knows, or to where nobody hears.
+
+        With a count only what failed is sent again: as many as asked for, an interval apart.
+        """
         for goal in self._goals:
-            if goal.failing is not None:
-                goal.due = min(goal.due, now_ns + SETTLING_NS)
+            soonest = now_ns + SETTLING_NS
+            if goal.failing is None:
+                if self._count:
+                    continue
+                if goal.left > EARLY_MESSAGES:
+                    soonest = max(soonest, goal.last + EARLY_GAP_NS)
+            goal.due = min(goal.due, soonest)
 
     @property
     def reached(self) -> set[int]:

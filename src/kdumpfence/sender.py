@@ -328,7 +328,7 @@ class _Sender:
         """Send until it is enough; the exit status."""
         if not os.path.exists(DUMP):
             self.report.warning(
-                f"there is no crash dump here ({DUMP}), so this may be no crash kernel: "
+                "there is no crash dump here (/proc/vmcore), so this may be no crash kernel: "
                 "to the other nodes this message means that this one is dead"
             )
         network = _Network()
@@ -391,7 +391,7 @@ class _Sender:
             poller.poll(100)
         for node in sorted(asked):
             self._unresolved(
-                node, LookUpError(f"the look-up has not answered within {CHECK_PATIENCE} seconds")
+                node, LookUpError("the look-up has not answered within 10 seconds")
             )
         reachable = set()
         for number in range(len(self.addresses)):

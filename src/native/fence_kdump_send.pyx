@@ -25,6 +25,8 @@ cdef extern from *:
     #include <stdlib.h>
     #include <string.h>
     #include <fcntl.h>
+    #include <sys/sysmacros.h>
+    #define KMSG makedev(1, 11)
     #ifdef KDUMPFENCE_NUMERIC
     #define NAME_SERVICE 0
     #define LIMIT_ARENAS() ((void) 0)
@@ -64,6 +66,8 @@ cdef extern from *:
         uint16_t sun_family
         char sun_path[108]
     struct stat_t "stat":
+        unsigned int st_mode
+        unsigned long st_rdev
         unsigned long st_ino
         long st_size
         timespec st_mtim
@@ -82,7 +86,8 @@ cdef extern from *:
     int NAME_SERVICE
     int AF_UNIX, AF_UNSPEC, SOCK_DGRAM, SOCK_NONBLOCK, IPPROTO_UDP, IPV6_V6ONLY, SO_ERROR
     int EAI_SYSTEM, EHOSTUNREACH, EIO, ENOBUFS
-    int O_NONBLOCK, O_CLOEXEC, F_OK
+    int O_NONBLOCK, O_CLOEXEC, F_OK, S_IFMT, S_IFCHR
+    unsigned long KMSG
     int SIGTERM, SIGINT, SIGHUP, SIG_BLOCK, PTHREAD_CREATE_DETACHED
     void (*SIG_IGN)(int) noexcept nogil
     void LIMIT_ARENAS() nogil
@@ -102,6 +107,7 @@ cdef extern from *:
     int sigaddset(sigset_t *signals, int number) nogil
     int sigprocmask(int how, const sigset_t *signals, sigset_t *old) nogil
     int stat_path "stat"(const char *path, stat_t *about) nogil
+    int fstat(int fd, stat_t *about) nogil
     int access(const char *path, int mode) nogil
     int pipe2(int *fds, int flags) nogil
     ssize_t read(int fd, void *data, size_t length) nogil
@@ -192,6 +198,12 @@ cdef void put_shown(Text *text, const char *prefix, const char *given) noexcept 
     put(text, b"'")
 
 
+cdef int is_kmsg(int fd) noexcept nogil:
+    """Whether it is /dev/kmsg, which takes all that is written but never says so to poll."""
+    cdef stat_t about
+    return fstat(fd, &about) == 0 and about.st_mode & S_IFMT == S_IFCHR and about.st_rdev == KMSG
+
+
 cdef void write_some(int fd, const char *data, size_t length) noexcept nogil:
     """Write to a descriptor that may be closed or full; then it is lost."""
     cdef pollfd waiter
@@ -203,7 +215,7 @@ cdef void write_some(int fd, const char *data, size_t length) noexcept nogil:
     waiter.events = <short>POLLOUT
     while length:
         part = min(length, <size_t>MOST_WRITE)
-        if ppoll(&waiter, 1, &none, NULL) <= 0 or waiter.revents & POLLNVAL:
+        if (ppoll(&waiter, 1, &none, NULL) <= 0 and not is_kmsg(fd)) or waiter.revents & POLLNVAL:
             return
         if write(fd, data, part) < 0:
             return

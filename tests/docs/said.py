@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "kdumpfence"
+NATIVE = SOURCE.parent / "native" / "fence_kdump_send.pyx"
 
 #: Calls that say something, and exceptions whose text is said in the end.
-_SAYING = {"error", "debug", "_complain", "OptionError", "UsageError", "LookUpError", "PortError"}
+_SAYING = {"error", "warning", "debug", "_complain"}
+_SAYING |= {"OptionError", "UsageError", "LookUpError", "PortError"}
 
 
 #: Attributes that hold what is said later.
@@ -37,6 +40,11 @@ def everything(*modules: str) -> set[str]:
     return {
         text for module in modules for text in _constants(ast.parse((SOURCE / module).read_text()))
     }
+
+
+def native() -> set[str]:
+    """Return the pieces of text in the native sender's source."""
+    return set(re.findall(r'b"((?:[^"\\]|\\.)+)"', NATIVE.read_text()))
 
 
 def lines(module: str, calls: set[str] = _SAYING) -> set[str]:

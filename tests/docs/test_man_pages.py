@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from kdumpfence import options, schedule, wire
+from kdumpfence import _purewire, options, wire
 from tests.conftest import cannot_run
 
 from . import manpage, said
@@ -98,12 +98,13 @@ def test_the_numbers_of_the_protocol_are_the_real_ones() -> None:
 
 def test_the_rhythm_of_the_sender_is_the_real_one() -> None:
     text = " ".join(manpage.read("fence_kdump_send")["TIMING"].text.split())
-    assert (schedule.EARLY_MESSAGES, schedule.EARLY_GAP) == (10, 1.0)
+    assert (_purewire.EARLY_MESSAGES, _purewire.EARLY_GAP_NS) == (10, 10**9)
     assert "The first ten are followed by a pause of one second each" in text
-    times = (schedule.RETRY_FIRST, schedule.RETRY_PATIENCE, schedule.RETRY_LAST)
-    assert times == (0.1, 60.0, 1.0)
+    times = (_purewire.RETRY_NS, _purewire.RETRY_PATIENCE_NS, _purewire.RETRY_LATER_NS)
+    assert [time / 1e9 for time in times] == [0.1, 60.0, 1.0]
     assert "every 0.1 seconds; after a minute without success every second" in text
-    assert f"within the first {schedule.LATE_NETWORK:.0f} seconds" in text
+    assert f"within the first {_purewire.LATE_NETWORK_NS // 10**9} seconds" in text
+    assert f"it is tried {_purewire.SETTLING_NS / 1e9} seconds later" in text
 
 
 def is_said(piece: str, real: set[str]) -> bool:
@@ -118,6 +119,8 @@ def is_said(piece: str, real: set[str]) -> bool:
 @pages
 def test_every_line_that_is_explained_can_be_said(program: str) -> None:
     real = said.everything(*SOURCES[program])
+    if program == "fence_kdump_send":
+        real |= said.native()
     for entry in manpage.read(program)[LINES].entries:
         assert any(len(piece) > 5 for piece in entry.bold), f"nothing fixed in {entry.heading!r}"
         for piece in entry.bold:
@@ -149,3 +152,16 @@ def test_every_reason_for_not_believing_a_datagram_is_explained() -> None:
     entries = manpage.read("fence_kdump")[LINES].entries
     text = next(one.text for one in entries if one.heading.startswith("datagrams to the port"))
     assert {*wire.REASONS, "unread", "none"} - set(re.findall(r"\w+", text)) == set()
+
+
+def test_the_two_senders_have_the_same_texts() -> None:
+    # Those of a line or more; that whole lines are the same, tests/property/test_forms.py shows.
+    texts = {text for text in said.native() if not text.startswith("Usage:")}
+    native = {text.strip(" ;:") for text in texts if text.count(" ") >= 3}
+    assert len(native) > 15
+    python = "\n".join(said.everything("sender.py", "options.py", "addresses.py", "report.py"))
+    python = re.sub(r"\s+", " ", python)
+    only_native = {text for text in native if text not in python}
+    assert {text for text in only_native if "%" not in text and not re.search(r"\d", text)} <= {
+        "this build has no name service, and needs addresses",
+    }

@@ -19,7 +19,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .initramfs import PATH, Initramfs
+from tests.initramfs import PATH, Initramfs
+
 from .kernel import Kernel, NotAvailable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +99,8 @@ def _furnish(
     files.add(ROOT / "pyproject.toml")
     for folder in ("src", "tests"):
         files.add_package(ROOT / folder)
+    for program in (ROOT / "src" / "kdumpfence" / "_native").glob("*"):
+        files.add(program)
     files.add_libraries()
     orders = {
         "modules": [str(module) for module in kernel.modules],

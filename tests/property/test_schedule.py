@@ -124,8 +124,11 @@ class Sending(RuleBasedStateMachine):
         for key, destination in self.schedule.destinations.items():
             if key in self.failing:
                 assert destination.due <= self.now + SETTLING + TINY
-            else:
+            elif self.count:
                 assert destination.due == before[key]
+            else:
+                assert destination.due <= self.now + SETTLING + EARLY_GAP + TINY
+                self.undisturbed.discard(key)
             assert destination.due <= before[key]
 
     @precondition(lambda self: self.gone)

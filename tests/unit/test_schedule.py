@@ -190,7 +190,7 @@ def test_an_address_added_twice_is_one(core: ModuleType) -> None:
 
 
 def test_when_the_network_changes_what_failed_is_tried_in_a_moment(core: ModuleType) -> None:
-    schedule = make(core, keys="ab")
+    schedule = make(core, count=5, interval=1, keys="ab")
     first, second = schedule.due(0.0)
     schedule.left(first, 0.0)
     schedule.failed(second, 0.0)
@@ -210,6 +210,30 @@ def test_a_network_that_changes_all_the_time_does_not_make_it_spin(core: ModuleT
             tries += 1
         now += 0.001
     assert 20 <= tries <= 26
+
+
+def test_when_the_network_changes_what_left_is_repeated(core: ModuleType) -> None:
+    # It may have left from an address that the others do not know, or to where nobody hears.
+    schedule = make(core)
+    (destination,) = schedule.due(0.0)
+    schedule.left(destination, 0.0)
+    schedule.hurry(0.3)
+    assert schedule.due(0.33) == []
+    assert schedule.due(0.34) == [destination]
+
+
+def test_late_in_its_rhythm_changes_cost_no_more_than_a_message_a_second(
+    core: ModuleType,
+) -> None:
+    schedule = make(core)
+    sent, now = 0, 0.0
+    while now < 30:
+        schedule.hurry(now)
+        for destination in schedule.due(now):
+            schedule.left(destination, now)
+            sent += 1
+        now += 0.01
+    assert 10 + 25 <= sent <= 11 + 31
 
 
 def test_a_change_never_makes_it_later(core: ModuleType) -> None:

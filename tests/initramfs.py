@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A file system made of this machine's own files, each at its own path.
+"""A file system for a guest's kernel to unpack: this machine's files at their paths, and others.
 
 A cpio archive in the "newc" format, which is the one the kernel unpacks (Linux,
 Documentation/driver-api/early-userspace/buffer-format.rst).
@@ -36,9 +36,26 @@ class Initramfs:
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Add a file that the machine has not."""
+        self._put(path, text.encode(), mode)
+
+    def put(self, path: str, file: Path, mode: int = 0o644) -> None:
+        """Add a file of the machine at another path."""
+        content = file.read_bytes()
+        self._put(path, content, mode)
+        if content.startswith(b"\x7fELF"):
+            self._linked.append(str(file))
+
+    def _put(self, path: str, content: bytes, mode: int) -> None:
         target = Path(path)
         self.add_directory(target.parent)
-        self._entries[target] = (stat.S_IFREG | mode, 0, text.encode())
+        target = target.parent.resolve() / target.name
+        self._entries[target] = (stat.S_IFREG | mode, 0, content)
+
+    def link(self, path: str, target: str) -> None:
+        """Add a symbolic link that the machine has not."""
+        self.add_directory(Path(path).parent)
+        where = Path(path).parent.resolve() / Path(path).name
+        self._entries[where] = (stat.S_IFLNK | 0o777, 0, target.encode())
 
     def add_directory(self, path: Path) -> None:
         """Add a directory, which need not be on the machine, and the way there."""
@@ -103,13 +120,27 @@ class Initramfs:
                 if path.is_file():
                     self.add(path)
 
-    def add_libraries(self) -> None:
-        """Add the shared libraries of all that was added so far, and their loader."""
+    def add_libraries(self, folders: Sequence[Path] = ()) -> None:
+        """Add the shared libraries of all that was added so far, and their loader.
+
+        They are the machine's, each at its path. Those that are found in `folders`, which are
+        searched first, come to /usr/lib.
+        """
         # A status other than 0 may mean a static program, or a library that is missing here too.
-        command = ["ldd", *self._linked]
-        ldd = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        for found in re.finditer(r"^\t(?:.* => )?(/.*) \(0x", ldd.stdout, re.MULTILINE):
-            self.add(Path(found[1]))
+        done = subprocess.run(
+            ["ldd", *self._linked],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, folders))},
+        )
+        for found in re.finditer(r"^\t(?:.* => )?(/.*) \(0x", done.stdout, re.MULTILINE):
+            library = Path(found[1])
+            if library.parent in folders:
+                self.put(f"/usr/lib/{library.name}", library)
+            else:
+                self.add(library)
 
     def save(self, file: Path) -> None:
         """Write the archive; a directory comes before what is in it."""

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kdumpfence: what there is to do beside fencing, that is, putting the sender in its place."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import install, layouts, native
+from ._version import __version__
+from .dpkg import DpkgError
+from .layouts import LAYOUTS, Layout
+from .report import one_line
+from .tree import Tree
+
+_NO_RIGHTS = (errno.EACCES, errno.EPERM)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise install.InstallError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="kdumpfence", description="The sender of the crash kernel, and where it belongs."
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"kdumpfence {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    where = commands.add_parser("native-sender", help="print the path of the native sender")
+    where.add_argument("--static", action="store_true", help="of the one that needs no libc")
+
+    put = commands.add_parser(
+        "install-sender",
+        help="put the native sender where this distribution's kdump looks for it",
+    )
+    put.add_argument("--remove", action="store_true", help="take it away again")
+    put.add_argument("--dry-run", action="store_true", help="say what would be done")
+    put.add_argument("--root", default="/", metavar="DIR", help="of an image that is being built")
+    put.add_argument(
+        "--distribution",
+        metavar="NAME",
+        help=f"{', '.join(LAYOUTS)}; by default that of /etc/os-release",
+    )
+    put.add_argument("--static", action="store_true", help="the one that needs no libc")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 if it could be done, else 1 and one line on stderr."""
+    try:
+        given = _parser().parse_args(arguments)
+        if given.command == "native-sender":
+            print(native.find(given.static))
+        else:
+            _install_sender(given)
+        sys.stdout.flush()
+    except (install.InstallError, native.NotBuilt, DpkgError) as error:
+        return _complain(str(error))
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        hint = ""
+        if error.errno in _NO_RIGHTS and os.geteuid() != 0:
+            hint = " (this needs the rights of root)"
+        return _complain(f"{where}{error.strerror or error}{hint}")
+    return 0
+
+
+def script() -> None:
+    """The program."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(AttributeError):
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    os.umask(0o022)
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        status = 130
+    # What could not be written was complained of; Python would say so once more.
+    os._exit(status)
+
+
+def _complain(text: str) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        print(f"kdumpfence: {one_line(text)}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _install_sender(given: argparse.Namespace) -> None:
+    if not given.root:
+        raise install.InstallError("--root: no directory given")
+    root = "/" if os.path.realpath(given.root) == "/" else os.path.abspath(given.root)
+    tree = Tree(root)
+    try:
+        layout = _layout(given.distribution, tree)
+        if given.remove:
+            install.remove(tree, layout, given.dry_run, _say)
+            return
+        with open(native.find(given.static), "rb") as sender:
+            content = sender.read()
+        install.install(tree, layout, content, given.dry_run, _say)
+    finally:
+        tree.close()
+
+
+def _layout(name: str | None, tree: Tree) -> Layout:
+    choices = "; ".join(f"{one.name}: {one.title}" for one in LAYOUTS.values())
+    if name is not None:
+        if name not in LAYOUTS:
+            raise install.InstallError(f"--distribution {name!r}: not among {choices}")
+        return LAYOUTS[name]
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        content = tree.read(path)
+        if content is not None:
+            break
+    else:
+        raise install.InstallError(
+            f"no {tree.outside('/etc/os-release')}: give --distribution ({choices})"
+        )
+    found = layouts.recognise(content)
+    if found is None:
+        what = ", ".join(layouts.named_in(content)) or "without an ID"
+        raise install.InstallError(
+            f"{tree.outside(path)}: {what} is not known here: give --distribution ({choices})"
+        )
+    return found
+
+
+def _say(text: str) -> None:
+    print(one_line(text), flush=True)
+
+
+if __name__ == "__main__":
+    script()

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A root directory, and nothing outside of it.
+
+Paths are absolute and looked up as if the process had changed its root to that directory: a
+symbolic link to /usr/lib means DIR/usr/lib, and `..` does not lead out. Each step goes by a
+descriptor of the directory and without following links, so that no link that is put there
+meanwhile leads out either. What is written is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_MOST_LINKS = 40  # as many as Linux follows
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = ".{}.kdumpfence-new"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is at a path; two of the same content are equal."""
+
+    kind: int  #: as stat.S_IFMT tells it
+    mode: int  #: permission bits; 0 for a symbolic link, whose own mean nothing
+    content: str  #: a digest, or the target of a symbolic link; "" for other kinds
+
+    @property
+    def digest(self) -> str:
+        """What it is known by in records."""
+        return f"link:{self.content}" if self.kind == stat.S_IFLNK else self.content
+
+
+def file(content: bytes, mode: int) -> Found:
+    """How a regular file will be found."""
+    return Found(stat.S_IFREG, mode, hashlib.sha256(content).hexdigest())
+
+
+def link(target: str) -> Found:
+    """How a symbolic link will be found."""
+    return Found(stat.S_IFLNK, 0, target)
+
+
+class Tree:
+    """All that is below one directory. Its methods raise OSError with the full path."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._fd)
+
+    def outside(self, path: str) -> str:
+        """The path as the rest of the system knows it."""
+        return path if self.root == "/" else self.root.rstrip("/") + path
+
+    @contextlib.contextmanager
+    def _naming(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.outside(path)) from None
+
+    @contextlib.contextmanager
+    def _parent(self, path: str, create: bool = False) -> Iterator[tuple[int, str, str]]:
+        """The directory of `path`, its own path without links, and the last name."""
+        with self._naming(path), contextlib.ExitStack() as opened:
+            *parts, name = path.split("/")
+            here: list[tuple[int, str]] = []
+            waiting = parts[::-1]
+            links = 0
+            while waiting:
+                part = waiting.pop()
+                above = here[-1][0] if here else self._fd
+                if part in ("", "."):
+                    continue
+                if part == "..":
+                    del here[-1:]
+                    continue
+                try:
+                    kind = stat.S_IFMT(os.stat(part, dir_fd=above, follow_symlinks=False).st_mode)
+                except FileNotFoundError:
+                    if not create:
+                        raise
+                    os.mkdir(part, 0o755, dir_fd=above)
+                    kind = stat.S_IFDIR
+                if kind == stat.S_IFLNK:
+                    links += 1
+                    if links > _MOST_LINKS:
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                    target = os.readlink(part, dir_fd=above)
+                    if target.startswith("/"):
+                        here.clear()
+                    waiting += target.split("/")[::-1]
+                    continue
+                descriptor = os.open(part, _DIRECTORY, dir_fd=above)
+                opened.callback(os.close, descriptor)
+                here.append((descriptor, part))
+            resolved = "".join(f"/{part}" for _, part in here)
+            yield (here[-1][0] if here else self._fd), resolved, name
+
+    def resolved(self, path: str) -> str | None:
+        """The path without links in its directories; None if one of these is missing."""
+        try:
+            with self._parent(path) as (_, folder, name):
+                return f"{folder}/{name}"
+        except FileNotFoundError:
+            return None
+
+    def find(self, path: str) -> Found | None:
+        """What is at the path itself, a link not followed; None if there is nothing."""
+        try:
+            with self._parent(path) as (folder, _, name):
+                return _find(folder, name)
+        except FileNotFoundError:
+            return None
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether both are names of the same file."""
+        known = []
+        for path in (one, other):
+            try:
+                with self._parent(path) as (folder, _, name):
+                    there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                return False
+            known.append((there.st_dev, there.st_ino))
+        return known[0] == known[1]
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a regular file, links followed; None if there is none."""
+        try:
+            for _ in range(_MOST_LINKS):
+                with self._parent(path) as (folder, above, name):
+                    kind = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                    if not stat.S_ISLNK(kind):
+                        return _read(folder, name) if stat.S_ISREG(kind) else None
+                    target = os.readlink(name, dir_fd=folder)
+                    path = target if target.startswith("/") else f"{above}/{target}"
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.outside(path))
+        except FileNotFoundError:
+            return None
+
+    def names(self, path: str) -> list[str]:
+        """What is in a directory; nothing if it is missing."""
+        try:
+            with self._parent(path + "/.") as (folder, _, _name):
+                descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
+                try:
+                    return sorted(os.listdir(descriptor))
+                finally:
+                    os.close(descriptor)
+        except FileNotFoundError:
+            return []
+
+    def missing_directories(self, path: str) -> list[str]:
+        """The directories above the path that are not there, the outermost first."""
+        parts = path.split("/")[1:-1]
+        above = ["/" + "/".join(parts[: count + 1]) for count in range(len(parts))]
+        return [folder for folder in above if self.resolved(folder + "/.") is None]
+
+    def write(self, path: str, content: bytes, mode: int) -> None:
+        """Put a file there, in place of what there is, with directories as needed."""
+        with self._parent(path, create=True) as (folder, _, name):
+            new = _NEW.format(name)
+            _unlink(folder, new)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(new, flags, 0o600, dir_fd=folder)
+            try:
+                for start in range(0, len(content), 65536):
+                    left = content[start : start + 65536]
+                    while left:
+                        left = left[os.write(descriptor, left) :]
+                os.fchmod(descriptor, mode)
+                _label(folder, name, descriptor)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+            _sync(folder)
+
+    def symlink(self, path: str, target: str) -> None:
+        """Put a symbolic link there, in place of what there is."""
+        with self._parent(path, create=True) as (folder, _, name):
+            new = _NEW.format(name)
+            _unlink(folder, new)
+            os.symlink(target, new, dir_fd=folder)
+            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+            _sync(folder)
+
+    def keep(self, path: str, kept: str) -> None:
+        """Give what is at `path` the name `kept` as well, in the same directory."""
+        if self.same(path, kept):
+            return  # a rename to another name of the same file would do nothing
+        with self._parent(path) as (folder, _, name):
+            old, new = os.path.basename(kept), _NEW.format(os.path.basename(kept))
+            _unlink(folder, new)
+            os.link(name, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.rename(new, old, src_dir_fd=folder, dst_dir_fd=folder)
+            _sync(folder)
+
+    def bring_back(self, kept: str, path: str) -> None:
+        """Give what was kept its name back, in place of what is there."""
+        with self._parent(path) as (folder, _, name):
+            os.rename(os.path.basename(kept), name, src_dir_fd=folder, dst_dir_fd=folder)
+            _sync(folder)
+
+    def remove(self, path: str) -> None:
+        """Remove a file or link."""
+        try:
+            with self._parent(path) as (folder, _, name):
+                _unlink(folder, name)
+                _sync(folder)
+        except FileNotFoundError:
+            pass
+
+    def sweep(self, path: str) -> None:
+        """Remove what a killed run left of a new file for this path."""
+        folder, name = os.path.split(path)
+        if self.find(f"{folder}/{_NEW.format(name)}") is not None:
+            self.remove(f"{folder}/{_NEW.format(name)}")
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory if it is empty."""
+        try:
+            with self._parent(path) as (folder, _, name):
+                os.rmdir(name, dir_fd=folder)
+                _sync(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+                raise
+
+    @contextlib.contextmanager
+    def locked(self, path: str) -> Iterator[None]:
+        """Hold the directory `path`, so that no two runs change the same things."""
+        import fcntl
+
+        with self._parent(path + "/.", create=True) as (folder, _, _name):
+            descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
+        try:
+            with self._naming(path):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _find(folder: int, name: str) -> Found:
+    mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFLNK:
+        return link(os.readlink(name, dir_fd=folder))
+    if kind == stat.S_IFREG:
+        return file(_read(folder, name), stat.S_IMODE(mode))
+    return Found(kind, stat.S_IMODE(mode), "")
+
+
+def _read(folder: int, name: str) -> bytes:
+    descriptor = os.open(
+        name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
+    )
+    with os.fdopen(descriptor, "rb") as opened:
+        return opened.read()
+
+
+def _unlink(folder: int, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def _label(folder: int, name: str, new: int) -> None:
+    """Give the new file the SELinux label of the old one, as far as there is one."""
+    with contextlib.suppress(OSError):
+        old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        try:
+            os.setxattr(new, "security.selinux", os.getxattr(old, "security.selinux"))
+        finally:
+            os.close(old)
+
+
+def _sync(folder: int) -> None:
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command as the tests run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kdumpfence import cli, native
+from tests.conftest import cannot_run
+
+_REAL_FIND = native.find
+OURS = b"\x7fELF our sender, version 1\n"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a run."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Command:
+    """kdumpfence install-sender in this process, with a sender that the test makes up."""
+
+    def __init__(self, sender: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.sender = sender
+        self._capsys = capsys
+
+    def build(self, content: bytes) -> None:
+        """Another version of the sender."""
+        self.sender.write_bytes(content)
+        self.sender.chmod(0o755)
+
+    def run(self, *arguments: str) -> Done:
+        """Run it, whatever comes of it."""
+        self._capsys.readouterr()
+        status = cli.main(["install-sender", *arguments])
+        return Done(status, *self._capsys.readouterr())
+
+    def ok(self, root: Path, *arguments: str) -> str:
+        """Run it on a root, expecting success; what it said."""
+        done = self.run("--root", str(root), *arguments)
+        assert (done.status, done.err) == (0, "")
+        return done.out
+
+    def refused(self, *arguments: str) -> str:
+        """Run it, expecting that it cannot: one line, which is returned."""
+        done = self.run(*arguments)
+        assert done.status == 1
+        assert done.err.startswith("kdumpfence: ")
+        assert done.err.count("\n") == 1
+        return done.err[len("kdumpfence: ") :]
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """The command, with version 1 of a made-up sender."""
+    made = Command(tmp_path / "sender", capsys)
+    made.build(OURS)
+    monkeypatch.setattr(native, "find", lambda static=False: str(made.sender))
+    return made
+
+
+@pytest.fixture
+def root_directory(tmp_path: Path) -> Path:
+    """An empty directory to be made a root."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def built() -> str:
+    """The path of the real native sender."""
+    try:
+        return _REAL_FIND()
+    except native.NotBuilt as error:
+        cannot_run(str(error))
+        raise

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Measure what the senders cost a crash kernel, and write the table of docs/crash-kernel.md.
+
+    python tools/crashtable.py [--runs 3] [--print]
+
+Real panics, one after the other, as tests/crash has them; ten minutes on a machine that has
+nothing else to do. With --print the table goes to stdout and the page stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.crash import panics, small  # noqa: E402
+from tests.crash.harness import Outcome, run  # noqa: E402
+from tests.debian import NotAvailable  # noqa: E402
+
+PAGE = ROOT / "docs" / "crash-kernel.md"
+BEGIN, END = "<!-- crashtable: begin -->", "<!-- crashtable: end -->"
+
+STEP = 8  # MB, between two sizes of crashkernel=
+LARGEST = 128
+
+#: Of one sender's program: the cells of its column, top down.
+Measure = Callable[[Path], str]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=3, help="panics for each figure, 3 or more")
+    parser.add_argument("--print", action="store_true", help="to stdout, and not into the page")
+    options = parser.parse_args()
+    if options.runs < 3:
+        parser.error(f"--runs {options.runs}: 3 or more, for a median and a spread")
+    try:
+        senders = {
+            "stock": panics.stock_sender(),
+            "native": panics.native_sender(),
+            "static": panics.native_sender(static=True),
+        }
+        with tempfile.TemporaryDirectory(prefix="crashtable-") as scratch:
+            table = _Table(Path(scratch), senders, options.runs).text()
+    except NotAvailable as reason:
+        print(reason, file=sys.stderr)
+        return 1
+    if options.print:
+        print(table)
+        return 0
+    try:
+        PAGE.write_text(replaced(PAGE.read_text(), table))
+    except ValueError as error:
+        print(f"{PAGE}: {error}; the table is:\n{table}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def replaced(page: str, table: str) -> str:
+    """Put the table between the two marks of a page. Raises ValueError if they are missing."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+class _Table:
+    def __init__(self, scratch: Path, senders: Mapping[str, Path], runs: int) -> None:
+        self._image = scratch / "image"
+        self._senders = senders
+        self._runs = runs
+        self._agent = panics.our_agent()
+
+    def text(self) -> str:
+        rows = [
+            ["", "stock sender", "native sender", "native, static"],
+            ["---", "---:", "---:", "---:"],
+            self._row("program, bytes", lambda program: f"{os.path.getsize(program):,}"),
+            self._row("program, gzip, bytes", lambda program: f"{_packed(program):,}"),
+            self._sizes(),
+            *self._beside(),
+            *self._timed(),
+            self._row("smallest `crashkernel=` that works", self._smallest),
+        ]
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+    def _row(self, title: str, measure: Measure) -> list[str]:
+        _tell(title)
+        return [title, *(measure(program) for program in self._senders.values())]
+
+    def _sizes(self) -> list[str]:
+        """What it adds to an image without a C library, libraries and all."""
+        small.save(self._image, "", {}, packed=True)
+        bare = self._image.stat().st_size
+
+        def added(program: Path) -> str:
+            small.save(self._image, "", {"fence_kdump_send": program}, packed=True)
+            return f"{self._image.stat().st_size - bare:,}"
+
+        return self._row("added to an image that has no libc, gzip, bytes", added)
+
+    def _beside(self) -> list[list[str]]:
+        """All senders in turn, in the same crash kernels."""
+        titles = (
+            "memory, Rss, kB",
+            "of it anonymous, kB",
+            "start to first message, network there",
+        )
+        figures: dict[str, list[list[float]]] = {name: [[], [], []] for name in self._senders}
+        for _ in range(self._runs):
+            _tell("side by side")
+            outcome = run(panics.beside(self._image, self._senders))
+            for number, name in enumerate(self._senders):
+                for turn in range(panics.ROUNDS):
+                    start = f"{name}_{turn}"
+                    for place, kind in enumerate(("Rss", "Anonymous")):
+                        said = outcome.line(f"memory of {start}: {kind}").text
+                        figures[name][place].append(int(said.split()[-3]))
+                    sent = outcome.messages(panics.destination(turn, number))
+                    began = outcome.line(f"{start} starts").at
+                    figures[name][2].append(sent[0].at - began)
+        write = (_kilobytes, _kilobytes, _seconds)
+        return [
+            [title, *(write[place](figures[name][place]) for name in self._senders)]
+            for place, title in enumerate(titles)
+        ]
+
+    def _timed(self) -> list[list[str]]:
+        """Runs with one sender each, from its crash kernel's init or network on."""
+        at_once = self._row(
+            "crash init to first message, network there at once",
+            lambda program: _seconds(
+                [
+                    _first_message(outcome) - outcome.line("crash init").at
+                    for outcome in self._outcomes(panics.NETWORK_FIRST, program)
+                ]
+            ),
+        )
+        to_message, to_yes = (
+            f"network {panics.LATE} s late: {what}"
+            for what in ("network up to first message", "network up to the agent's yes")
+        )
+        rows = [at_once, [to_message], [to_yes]]
+        for program in self._senders.values():
+            _tell(to_yes)
+            outcomes = self._outcomes(panics.LATE_NETWORK, program)
+            up = [outcome.line("network comes").at for outcome in outcomes]
+            said = [outcome.ended or 0.0 for outcome in outcomes]
+            rows[1].append(_seconds([_first_message(o) - at for o, at in zip(outcomes, up)]))
+            rows[2].append(_seconds([yes - at for yes, at in zip(said, up)]))
+        return rows
+
+    def _outcomes(self, scenario: panics.Scenario, program: Path) -> list[Outcome]:
+        crash = panics.prepare(scenario, self._image, sender=program, agent=self._agent)
+        outcomes = [run(crash) for _ in range(self._runs)]
+        for outcome in outcomes:
+            outcome.check_yes(*scenario.node)
+        return outcomes
+
+    def _smallest(self, program: Path) -> str:
+        scenario = panics.NETWORK_FIRST
+        crash = panics.prepare(
+            scenario, self._image, sender=program, agent=self._agent, timeout=20, packed=True
+        )
+        # A kernel that has too little memory panics or hangs; the agent need not be waited for.
+        crash = replace(crash, until="", seconds=30)
+        works = 0
+        for size in range(LARGEST, 0, -STEP):
+            _tell(f"crashkernel={size}M")
+            smaller = replace(crash, crashkernel=f"{size}M")
+            if not all(run(smaller).status == 0 for _ in range(self._runs)):
+                break
+            works = size
+        return f"{works} MB" if works else f"more than {LARGEST} MB"
+
+
+def _packed(program: Path) -> int:
+    return len(gzip.compress(program.read_bytes(), mtime=0))
+
+
+def _first_message(outcome: Outcome) -> float:
+    return outcome.messages()[0].at
+
+
+def _kilobytes(figures: Sequence[float]) -> str:
+    low, high = min(figures), max(figures)
+    return f"{statistics.median(figures):,.0f} ({low:,.0f} to {high:,.0f})"
+
+
+def _seconds(figures: Sequence[float]) -> str:
+    return f"{statistics.median(figures):.2f} s ({min(figures):.2f} to {max(figures):.2f})"
+
+
+def _tell(what: str) -> None:
+    print(f"measuring: {re.sub('`', '', what)}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
