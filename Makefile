@@ -17,7 +17,8 @@ demo: build        ## show the main job on loopback: a yes and a no, each with i
 	$(RUN) tools/demo.py
 
 test: tools lint fuzz pythons ## everything, the unit tests on every Python there is
-	$(RUN) -m pytest --durations=10
+	$(RUN) -m pytest -n 4 --dist loadfile -m 'not alone'
+	$(RUN) -m pytest --durations=10 -m alone
 
 check: lint build  ## what is quick: lint and unit tests, on one Python
 	$(RUN) -m pytest -q -m 'not slow' tests/unit tests/packaging

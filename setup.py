@@ -14,8 +14,8 @@ CFLAGS in the environment take the place of the optimisation flags below, as pac
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -76,8 +76,9 @@ class BuildCore(build_ext):
             failed(error)
             # Neither an older build's core nor the tag of a compiled wheel may be left.
             for extension in self.extensions:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.get_ext_fullpath(extension.name))
+                core = Path(self.get_ext_fullpath(extension.name))
+                core.unlink(missing_ok=True)
+                shutil.rmtree(core.parent / "_native", ignore_errors=True)
             self.extensions = []
             self.distribution.ext_modules = None
             wheel = self.distribution.get_command_obj("bdist_wheel", create=False)

@@ -49,7 +49,9 @@ def check_agent(agent: Any) -> None:
 
 
 def check_sender(sender: Any) -> None:
-    check_names(sender.nodes)
+    # Whatever they are: what can be no name is told when the others are sent for.
+    require(all(sender.nodes), "an empty name", sender.nodes)
+    require(len(set(sender.nodes)) == len(sender.nodes), "a name twice", sender.nodes)
     check_complaints(sender.complaints)
     require(1 <= sender.ipport <= 65535, "no port", sender.ipport)
     require(sender.family in options.FAMILIES, "no family", sender.family)

@@ -328,8 +328,8 @@ class _Sender:
         """Send until it is enough; the exit status."""
         if not os.path.exists(DUMP):
             self.report.warning(
-                "there is no crash dump here (/proc/vmcore), so this may be no crash kernel: "
-                "to the other nodes this message means that this one is dead"
+                "no /proc/vmcore here, so nothing has crashed; but other nodes will take this one "
+                "for dead"
             )
         network = _Network()
         try:

@@ -1555,8 +1555,8 @@ cdef public int kdumpfence_send(int argc, char **argv) noexcept nogil:
         status = check(sender)
     else:
         if access(b"/proc/vmcore", F_OK) < 0:
-            begin(&text, b"there is no crash dump here (/proc/vmcore), so this may be no crash kernel: "
-                         b"to the other nodes this message means that this one is dead")
+            begin(&text, b"no /proc/vmcore here, so nothing has crashed; but other nodes will take "
+                         b"this one for dead")
             say_warning(&text)
         open_network(sender)
         status = run(sender)

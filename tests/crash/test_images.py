@@ -25,7 +25,7 @@ from . import boot, images, panics, root
 from .harness import Crash, Network, Outcome, run
 from .images import MAKERS, NETWORK, NODE, SURVIVOR, SYSTEMS, Image, Maker
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
 KERNEL_ARGUMENTS = "console=ttyS0 panic=-1 nokaslr mitigations=off"
 

@@ -15,7 +15,7 @@ import pytest
 from . import panics as p
 from .harness import Outcome
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]
 
 #: Seconds from the moment in which address and route are there to the agent's yes: a promise.
 PROMISE = 0.5

@@ -20,6 +20,8 @@ from tests.conftest import udp
 from tests.programs.helpers import AGENT, agent_waits, environment, start
 from tests.unit.test_listening import free_port
 
+pytestmark = pytest.mark.alone
+
 FLOODER = str(Path(__file__).with_name("flooder.py"))
 ROUNDS = {"compiled": 100, "pure": 20}
 LEAST_RATE = 100_000

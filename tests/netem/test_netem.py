@@ -15,7 +15,7 @@ from tests.conftest import cannot_run
 
 from . import guest, kernel
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 UNIMPAIRED = "test_an_unimpaired_link_passes_everything_in_order"
 IMPAIRED = (

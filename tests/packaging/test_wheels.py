@@ -38,7 +38,7 @@ def test_both_programs_work_from_the_wheel(python: Path, core: str) -> None:
     assert f"both programs work, on the {core} core" in said
 
 
-@pytest.mark.parametrize("page", ["fence_kdump.8", "fence_kdump_send.8"])
+@pytest.mark.parametrize("page", ["fence_kdump.8", "fence_kdump_send.8", "kdumpfence.8"])
 def test_man_pages_are_installed_where_man_looks(python: Path, page: str) -> None:
     installed = python.parents[1] / "share" / "man" / "man8" / page
     assert installed.read_bytes() == (ROOT / "docs" / page).read_bytes()
@@ -77,7 +77,9 @@ def test_the_sdist_made_without_a_compiler_has_the_core_and_no_leavings(sdist: P
     with tarfile.open(sdist) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}
     assert {"src/_kdumpwire.pyx", "setup.py", "LICENSE", "docs/fence_kdump.8"} <= files
-    assert not [name for name in files if name.endswith((".so", ".c", ".pyc"))]
+    assert not [name for name in files if name.endswith((".so", ".pyc"))]
+    written = {"src/native/main.c", "fuzz/native.c"}
+    assert {name for name in files if name.endswith(".c")} <= written
 
 
 @pytest.mark.usefixtures("compiler")

@@ -22,8 +22,8 @@ FORMS = ("compiled", "pure", "native", "static")
 
 #: What every sender says first where nothing has crashed.
 WARNING = (
-    "[warning]: there is no crash dump here (/proc/vmcore), so this may be no crash kernel: "
-    "to the other nodes this message means that this one is dead\n"
+    "[warning]: no /proc/vmcore here, so nothing has crashed; but other nodes will take this one "
+    "for dead\n"
 )
 
 
