@@ -37,7 +37,10 @@ COMPILE = os.environ.get("KDUMPFENCE_COMPILE") or "require"
 
 #: What the package is made of, and what is run on it. A change in either runs all again.
 PACKAGE = ("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
-TESTS = ("tests/unit", "tests/__init__.py", "tests/conftest.py", "tests/ciguard.py")
+TESTS = (
+    *("tests/unit", "tests/__init__.py", "tests/conftest.py", "tests/ciguard.py"),
+    "tests/rhythm.py",
+)
 
 PROBE = """
 import json, os, sys, sysconfig
@@ -124,7 +127,7 @@ def digest(*names: str) -> str:
     for name in names:
         top = ROOT / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            made = path.suffix in (".pyc", ".so") or ".egg-info" in str(path)
+            made = path.suffix in (".pyc", ".so") or re.search(r"\.egg-info|/_native/", str(path))
             if path.is_file() and not made:
                 total.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
                 total.update(path.read_bytes())
@@ -208,6 +211,7 @@ class Trial:
         environment = {
             **os.environ,
             "KDUMPFENCE_COMPILE": COMPILE,
+            "KDUMPFENCE_STATIC": "no",  # nothing of it depends on the Python
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         for name in ("KDUMPFENCE_PURE", "PYTHONPATH", "PYTHONHOME"):
