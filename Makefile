@@ -50,6 +50,10 @@ native:            ## the native sender alone, in build/native; needs Cython and
 wheel: venv        ## an sdist and a wheel for this Python, in dist/
 	$(RUN) -m build -o dist
 
+deb: venv          ## a Debian package for this distribution, in dist/
+	sh tools/prerequisites.sh packages $(RUN)
+	sh packaging/deb.sh $(RUN) dist
+
 venv: $(VENV)/.made   ## .venv with all that is needed, and the programs in .venv/bin
 build: $(VENV)/.built ## the same with the compiled core, built anew if it changed
 
@@ -67,5 +71,5 @@ clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo test check tools lint fuzz pythons bench crashtable native wheel venv build clean
+.PHONY: help demo test check tools lint fuzz pythons bench crashtable native wheel deb venv build clean
 .DELETE_ON_ERROR:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Sees to what the machine itself must have, beside python3, git and make.
 #
-#     sh tools/prerequisites.sh build|tests [PYTHON]
+#     sh tools/prerequisites.sh build|packages|tests [PYTHON]
 #
 # As root on Debian or Ubuntu it installs what is missing. Elsewhere it says what that is, and
 # fails if the project cannot be built without it; tests that cannot run skip for themselves.
@@ -17,13 +17,17 @@ look() {
     need libc6-dev       compile 'headers of C and Linux'      test -e /usr/include/linux/errqueue.h
     need python3-dev     compile 'headers of Python'           "$python" -c "$has_headers"
     need python3-venv    build   'makes .venv'                 "$python" -c 'import ensurepip, venv'
+    need debhelper       packages 'makes the Debian package'   command -v dh
+    need python3-dev     packages 'headers for packages'       /usr/bin/python3 -c "$has_headers"
     need iproute2        tests   'networks of tests/network'   command -v ip
     need util-linux      tests   'namespaces of tests/network' command -v unshare
     need mount           tests   'namespaces of tests/network' command -v mount
     need qemu-system-x86 tests   'guests of tests/netem, crash' command -v qemu-system-x86_64
     need mandoc          tests   'checks the man pages'        command -v mandoc
     need groff-base      tests   'checks the man pages'        command -v groff
-    need musl-tools      tests   'a static native sender'      command -v musl-gcc
+    need musl-tools      packages 'a static native sender'     command -v musl-gcc
+    need rpm             tests   'makes and tries the rpm'      command -v rpmbuild
+    need lintian         tests   'checks the Debian package'    command -v lintian
     need shellcheck      tests   'checks the scripts'          command -v shellcheck
     need systemd         tests   'checks and runs the units'   command -v systemd-analyze
 }
@@ -36,11 +40,15 @@ need() {
     case $when in
         compile) [ "${KDUMPFENCE_COMPILE:-}" != no ] || return 0 ;;
         tests) [ "$purpose" = tests ] || return 0 ;;
+        packages) [ "$purpose" != build ] || return 0 ;;
     esac
     "$@" >/dev/null 2>&1 && return
     missing="$missing $package"
     reasons="$reasons${reasons:+, }$package ($what)"
-    [ "$when" = tests ] || fatal=1
+    case $when,$purpose in
+        tests,* | packages,tests) ;;
+        *) fatal=1 ;;
+    esac
 }
 
 install() {

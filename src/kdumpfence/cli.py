@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""kdumpfence: what there is to do beside fencing, that is, putting the sender in its place."""
+"""kdumpfence: what there is to do beside fencing: putting both programs in their places."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import install, layouts, native
+from . import agentfiles, install, layouts, native, systempython
 from ._version import __version__
 from .dpkg import DpkgError
 from .layouts import LAYOUTS, Layout
 from .report import one_line
 from .tree import Tree
 
+INSTALLED = "installed"  # instead of the name of a distribution
 _NO_RIGHTS = (errno.EACCES, errno.EPERM)
 
 
@@ -30,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="kdumpfence", description="The sender of the crash kernel, and where it belongs."
+        prog="kdumpfence", description="The agent, the crash kernel's sender, and their places."
     )
     parser.add_argument("-V", "--version", action="version", version=f"kdumpfence {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -38,17 +39,25 @@ def _parser() -> argparse.ArgumentParser:
     where = commands.add_parser("native-sender", help="print the path of the native sender")
     where.add_argument("--static", action="store_true", help="of the one that needs no libc")
 
+    agent = commands.add_parser(
+        "install-agent",
+        help=f"put the agent at {agentfiles.AGENT}, for the system's Python",
+    )
     put = commands.add_parser(
         "install-sender",
         help="put the native sender where this distribution's kdump looks for it",
     )
-    put.add_argument("--remove", action="store_true", help="take it away again")
-    put.add_argument("--dry-run", action="store_true", help="say what would be done")
-    put.add_argument("--root", default="/", metavar="DIR", help="of an image that is being built")
+    for one in (agent, put):
+        one.add_argument("--remove", action="store_true", help="take it away again")
+        one.add_argument("--dry-run", action="store_true", help="say what would be done")
+        one.add_argument(
+            "--root", default="/", metavar="DIR", help="of an image that is being built"
+        )
     put.add_argument(
         "--distribution",
         metavar="NAME",
-        help=f"{', '.join(LAYOUTS)}; by default that of /etc/os-release",
+        help=f"{', '.join(LAYOUTS)}; by default that of /etc/os-release; "
+        f"{INSTALLED}: each that this was done for before",
     )
     put.add_argument("--static", action="store_true", help="the one that needs no libc")
     return parser
@@ -61,9 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "native-sender":
             print(native.find(given.static))
         else:
-            _install_sender(given)
+            with contextlib.closing(_tree(given.root)) as tree:
+                if given.command == "install-agent":
+                    _install_agent(given, tree)
+                else:
+                    _install_sender(given, tree)
         sys.stdout.flush()
-    except (install.InstallError, native.NotBuilt, DpkgError) as error:
+    except (install.InstallError, native.NotBuilt, systempython.NoPython, DpkgError) as error:
         return _complain(str(error))
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
@@ -95,21 +108,47 @@ def _complain(text: str) -> int:
     return 1
 
 
-def _install_sender(given: argparse.Namespace) -> None:
-    if not given.root:
+def _tree(root: str) -> Tree:
+    if not root:
         raise install.InstallError("--root: no directory given")
-    root = "/" if os.path.realpath(given.root) == "/" else os.path.abspath(given.root)
-    tree = Tree(root)
-    try:
-        layout = _layout(given.distribution, tree)
-        if given.remove:
-            install.remove(tree, layout, given.dry_run, _say)
-            return
-        with open(native.find(given.static), "rb") as sender:
-            content = sender.read()
-        install.install(tree, layout, content, given.dry_run, _say)
-    finally:
-        tree.close()
+    return Tree("/" if os.path.realpath(root) == "/" else os.path.abspath(root))
+
+
+def _install_agent(given: argparse.Namespace, tree: Tree) -> None:
+    if given.remove:
+        install.remove(tree, agentfiles.layout(None), given.dry_run, _say)
+        return
+    if agentfiles.is_packaged(tree):
+        raise install.InstallError(
+            f"{tree.outside(agentfiles.AGENT)} is that of a package of kdumpfence: update this, "
+            "or remove it first"
+        )
+    layout = agentfiles.layout(systempython.of(tree), _say)
+    install.install(tree, layout, b"", given.dry_run, _say)
+
+
+def _install_sender(given: argparse.Namespace, tree: Tree) -> None:
+    if given.distribution != INSTALLED:
+        _put_sender(given, tree, _layout(given.distribution, tree), given.static)
+        return
+    # Those of a run before, for the scripts of packages; static or not, as it was then.
+    names = [name for name in install.Record.load(tree).layouts if name in LAYOUTS]
+    for name in names:
+        layout = LAYOUTS[name]
+        (place,) = (item.path for item in layout.items if item.source == layouts.SENDER)
+        dynamic = b"/ld-" in (tree.read(place) or b"/ld-")
+        _put_sender(given, tree, layout, given.static or not dynamic)
+    if not names:
+        _say("nothing to do: nothing was installed by this program")
+
+
+def _put_sender(given: argparse.Namespace, tree: Tree, layout: Layout, static: bool) -> None:
+    if given.remove:
+        install.remove(tree, layout, given.dry_run, _say)
+        return
+    with open(native.find(static), "rb") as sender:
+        content = sender.read()
+    install.install(tree, layout, content, given.dry_run, _say)
 
 
 def _layout(name: str | None, tree: Tree) -> Layout:

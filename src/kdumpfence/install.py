@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Puts the native sender where a distribution's kdump looks for it, and takes it away again.
+"""Puts the sender or the agent where others look for it, and takes it away again.
 
 First all steps are found, then they are told, then they are done. Each leaves either the
 old file or the new one, so a run may be killed anywhere: the next one finds out what is
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -100,6 +101,12 @@ def kept_name(path: str) -> str:
     return f"{folder}/.{name}.stock"
 
 
+def _shown(path: str) -> str:
+    """The path, but of the agent's modules the directory alone: they come and go together."""
+    match = re.match(rf"{HOME}/agent-[^/]+/", path)
+    return match[0] if match else path
+
+
 @dataclass(frozen=True)
 class _Wanted:
     """A file as it is to be."""
@@ -147,7 +154,7 @@ def _install(
     for path in before:
         if not record.users(path):  # an older version put it there
             _plan_removal(plan, root, record, path)
-    if root.find(layout.kdump) is None:
+    if layout.kdump and root.find(layout.kdump) is None:
         plan.remarks.append(f"kdump seems not to be installed: no {root.outside(layout.kdump)}")
     for one in wanted:
         known = record.ours.setdefault(one.item.path, [])
@@ -166,6 +173,10 @@ def _install(
         if one.found.digest in record.ours[one.item.path]:
             record.ours[one.item.path] = [one.found.digest]
     if not dry_run:
+        for path in before:
+            if not record.users(path):  # a run for that one may have been killed
+                root.sweep(path)
+        _remove_unused_directories(root, record)
         record.save(root)
     say(layout.afterwards if plan.steps else "nothing to do: all is in its place")
 
@@ -220,17 +231,32 @@ def _tidy(root: Tree, files: list[str], directories: list[str]) -> None:
         root.remove_directory(folder)
 
 
+def _remove_unused_directories(root: Tree, record: Record) -> None:
+    """Remove those that an older version made and in which this one has nothing."""
+    paths = [path for paths in record.layouts.values() for path in (*paths, RECORD)]
+    for folder in reversed(record.directories[:]):
+        if not any(path.startswith(f"{folder}/") for path in paths):
+            root.remove_directory(folder)
+            if root.resolved(f"{folder}/.") is None:
+                record.directories.remove(folder)
+
+
 def _wanted(item: Item, sender: bytes) -> _Wanted:
     if item.is_link:
         return _Wanted(item, b"")
+    if item.content is not None:
+        return _Wanted(item, item.content)
     return _Wanted(item, sender if item.source == layouts.SENDER else layouts.data(item.source))
 
 
 def _carry_out(plan: Plan, dry_run: bool, say: Callable[[str], None]) -> None:
     if dry_run and plan.steps:
         say("dry run, nothing is changed; this would be done:")
+    said = ""
     for step in plan.steps:
-        say(step.text)
+        if step.text != said:
+            say(step.text)
+        said = step.text
         if not dry_run:
             step.do()
     for remark in plan.remarks:
@@ -247,10 +273,10 @@ def _plan_item(plan: Plan, root: Tree, record: Record, one: _Wanted) -> None:
     there = root.find(path)
     if there == one.found or (there is not None and one.item.only_if_missing):
         return
-    text = f"put {path}"
+    text = f"put {_shown(path)}"
     if there is not None:
         if _is_ours(record, path, there):
-            text = f"replace {path}, which is ours"
+            text = f"replace {_shown(path)}, which is ours"
         else:
             _plan_keeping(plan, root, path, kept, there)
     if one.item.is_link:
@@ -287,7 +313,7 @@ def _plan_removal(plan: Plan, root: Tree, record: Record, path: str) -> None:
         if has_kept:
             plan.add(f"bring back {path} from {kept}", lambda: root.bring_back(kept, path))
         elif there is not None:
-            plan.add(f"remove {path}", lambda: root.remove(path))
+            plan.add(f"remove {_shown(path)}", lambda: root.remove(path))
     elif has_kept and diverted and not root.same(path, kept):
         plan.remarks.append(f"left: {path}, which is not ours, and the package's {kept}")
         return

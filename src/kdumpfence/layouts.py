@@ -27,6 +27,7 @@ class Item:
     mode: int = 0o644
     is_link: bool = False
     only_if_missing: bool = False  #: the administrator's from then on
+    content: bytes | None = None  #: instead of a source
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Layout:
     name: str
     title: str
     items: tuple[Item, ...]
-    kdump: str  #: a file by which one knows that kdump is installed at all
+    kdump: str  #: a file by which one knows that kdump is installed at all; "" if it need not be
     afterwards: str
     after_removal: str = ""
     resolves: bool = False  #: whether the addresses are looked up now (else with the image)

@@ -27,6 +27,8 @@ class Done:
 class Command:
     """kdumpfence install-sender in this process, with a sender that the test makes up."""
 
+    name = "install-sender"
+
     def __init__(self, sender: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.sender = sender
         self._capsys = capsys
@@ -39,7 +41,7 @@ class Command:
     def run(self, *arguments: str) -> Done:
         """Run it, whatever comes of it."""
         self._capsys.readouterr()
-        status = cli.main(["install-sender", *arguments])
+        status = cli.main([self.name, *arguments])
         return Done(status, *self._capsys.readouterr())
 
     def ok(self, root: Path, *arguments: str) -> str:

@@ -36,7 +36,7 @@ def run(
         assert status in (0, KILLED)
         return status == 0
     try:
-        _die_at(dies_at, monkeypatch)
+        die_at(dies_at, monkeypatch)
         opened = tree.Tree(str(root))
         if content is None:
             install.remove(opened, layouts.LAYOUTS[layout], False, lambda _: None)
@@ -48,7 +48,7 @@ def run(
         os._exit(1)
 
 
-def _die_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def die_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     left = [number]
 
     def counted(real: Callable[..., Any], halves: bool) -> Callable[..., Any]:

@@ -15,8 +15,9 @@ from tests.docs import manpage, said
 
 PAGE = "kdumpfence"
 LINES = "WHAT THE LINES MEAN"
-MODULES = ("cli.py", "install.py", "dpkg.py", "native.py", "tree.py", "layouts.py")
-_SAYING = {"add", "append", "say", "InstallError", "DpkgError", "NotBuilt"}
+SPEAKING = ("install.py", "dpkg.py", "native.py", "cli.py", "agentfiles.py", "systempython.py")
+MODULES = (*SPEAKING, "tree.py", "layouts.py")
+_SAYING = {"add", "append", "say", "InstallError", "DpkgError", "NotBuilt", "NoPython"}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_every_line_that_is_explained_can_be_said() -> None:
             assert is_said(piece, real), f"nobody says {piece!r}: {entry.heading}"
 
 
-@pytest.mark.parametrize("module", ["install.py", "dpkg.py", "native.py", "cli.py"])
+@pytest.mark.parametrize("module", SPEAKING)
 def test_every_line_that_can_be_said_is_explained(module: str) -> None:
     told = " ".join(manpage.read(PAGE)[LINES].text.split())
     spoken = said.lines(module, _SAYING)

@@ -37,11 +37,11 @@ SCRIPTS = [
 PORT = 7410
 
 
-def test_no_script_is_left_out() -> None:
+def test_no_shell_script_is_left_out() -> None:
     scripts = {
         str(path.relative_to(FILES))
         for path in FILES.rglob("*")
-        if path.is_file() and path.read_bytes().startswith(b"#!")
+        if path.is_file() and path.read_bytes().startswith(b"#!/bin/")
     }
     assert scripts == {name for _, name in SCRIPTS}
 

@@ -187,3 +187,33 @@ def test_a_record_that_makes_no_sense_is_not_guessed_at(
         said = command.refused("--root", str(root), *option)
         assert f"{root}/usr/lib/kdumpfence/installed" in said
     assert roots.snapshot(root) == before
+
+
+def test_what_was_installed_before_is_renewed_and_removed_by_one_command(
+    command: Command, root_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As packages do it: for each distribution, static or not as it was then."""
+    kinds = {static: tmp_path / f"static-{static}" for static in (False, True)}
+    monkeypatch.setattr("kdumpfence.native.find", lambda static=False: str(kinds[static]))
+
+    def build(version: str) -> None:
+        kinds[False].write_text(f"needs /lib64/ld-linux-x86-64.so.2, version {version}")
+        kinds[True].write_text(f"needs nothing, version {version}")
+
+    build("1")
+    root = roots.make(root_directory, "rocky")
+    before = roots.snapshot(root)
+    renew = ("--distribution", "installed")
+    assert "nothing to do" in command.ok(root, *renew)
+    assert roots.snapshot(root) == before
+    command.ok(root)
+    command.ok(root, "--distribution", "dracut", "--static")
+    build("2")
+    said = command.ok(root, *renew, "--dry-run")
+    command.ok(root, *renew)
+    assert said.count("which is ours") == 2
+    assert (root / PLACE).read_bytes() == kinds[False].read_bytes()
+    own = root / "usr/lib/kdumpfence/fence_kdump_send"
+    assert own.read_bytes() == kinds[True].read_bytes()
+    command.ok(root, *renew, "--remove")
+    assert roots.snapshot(root) == before

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# What is in the packages for Debian and for rpm systems, and where: one list for both.
+#
+#     make -f packaging/files.mk build
+#     make -f packaging/files.mk install DESTDIR=...
+#
+# in the root of the source. BUILDER is any Python with Cython 3.1 or newer, which need not be
+# the one that the agent will run under.
+
+SYSTEM  := /usr/bin/python3
+BUILDER ?= $(SYSTEM)
+STATIC  ?= auto
+SBINDIR ?= /usr/sbin
+DESTDIR ?=
+
+HOME    := /usr/lib/kdumpfence
+MODULES := $(HOME)/python/kdumpfence
+BUILT   := build/package
+ask      = $(shell $(SYSTEM) -ISc "import sysconfig; print(sysconfig.get_$(1))")
+CORE     = $(BUILT)/_kdumpwire$(call ask,config_var('EXT_SUFFIX'))
+
+# As setup.py has them: what gcc 14 refuses shall pass nowhere.
+FLAGS := -ffunction-sections -fdata-sections -Werror=implicit-function-declaration \
+	-Werror=incompatible-pointer-types -Werror=int-conversion
+LINK  := -Wl,--gc-sections -Wl,-z,relro,-z,now
+INSTALL := install -p
+
+build:
+	mkdir -p $(BUILT)
+	$(BUILDER) -m cython -3 --module-name kdumpfence._kdumpwire src/_kdumpwire.pyx \
+		-o $(BUILT)/_kdumpwire.c
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS) -I$(call ask,path('include')) \
+		-I$(call ask,path('platinclude')) -fPIC -shared $(BUILT)/_kdumpwire.c \
+		$(LDFLAGS) $(LINK) -o $(CORE)
+	CFLAGS="$(CPPFLAGS) $(filter-out -O%,$(CFLAGS))" $(BUILDER) src/native/build_sender.py $(BUILT)/_native \
+		--static $(STATIC)
+
+install:
+	$(INSTALL) -d $(DESTDIR)$(MODULES)/_native $(DESTDIR)$(SBINDIR)
+	$(INSTALL) -m 644 src/kdumpfence/*.py $(DESTDIR)$(MODULES)
+	$(INSTALL) -m 755 $(CORE) $(DESTDIR)$(MODULES)
+	$(INSTALL) -m 755 $(BUILT)/_native/* $(DESTDIR)$(MODULES)/_native
+	cd src/kdumpfence/distributions && find * -type d \
+		-exec $(INSTALL) -d $(DESTDIR)$(MODULES)/distributions/{} \;
+	cd src/kdumpfence/distributions && find * -type f ! -exec grep -q '^#!' {} \; \
+		-exec $(INSTALL) -m 644 {} $(DESTDIR)$(MODULES)/distributions/{} \;
+	cd src/kdumpfence/distributions && find * -type f -exec grep -q '^#!' {} \; \
+		-exec $(INSTALL) -m 755 {} $(DESTDIR)$(MODULES)/distributions/{} \;
+	$(INSTALL) -m 755 src/kdumpfence/distributions/common/fence_kdump $(DESTDIR)$(SBINDIR)
+	$(INSTALL) -m 755 packaging/common/kdumpfence $(DESTDIR)$(SBINDIR)
+	$(INSTALL) -d $(DESTDIR)/usr/share/man/man8 $(DESTDIR)/usr/lib/firewalld/services
+	$(INSTALL) -m 644 docs/*.8 $(DESTDIR)/usr/share/man/man8
+	$(INSTALL) -m 644 packaging/common/firewalld.xml \
+		$(DESTDIR)/usr/lib/firewalld/services/kdumpfence.xml
+
+.PHONY: build install

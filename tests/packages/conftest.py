@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The packages, made once, and machines to install them on."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests import debian
+from tests.conftest import cannot_run
+
+from . import bare
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> str:
+    """Run a command that has to succeed; what it says."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+def needs(*programs: str) -> None:
+    """Skip without these programs."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        cannot_run(f"not on this machine: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Path]]]:
+    """Both packages, which are made of one sdist at the same time."""
+    folder = tmp_path_factory.mktemp("sdist")
+    build = (sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", folder, ROOT)
+    run("env", "KDUMPFENCE_COMPILE=no", *build)
+    (sdist,) = folder.iterdir()
+    with ThreadPoolExecutor() as pool:
+        yield {
+            kind: pool.submit(make, sdist, tmp_path_factory.mktemp(kind))
+            for kind, make in (("deb", make_deb), ("rpm", make_rpm))
+        }
+
+
+def make_deb(sdist: Path, folder: Path) -> Path:
+    """Make the Debian package."""
+    needs("dpkg-buildpackage", "dh", "gcc")
+    run("sh", "packaging/deb.sh", sys.executable, folder, sdist)
+    (made,) = folder.iterdir()
+    return made
+
+
+def make_rpm(sdist: Path, folder: Path) -> Path:
+    """Make the package for rpm systems."""
+    needs("rpmbuild", "rpm", "gcc")
+    (folder / "rpmbuild/SOURCES").mkdir(parents=True)
+    shutil.copy(sdist, folder / "rpmbuild/SOURCES")
+    spec = ROOT / "packaging/rpm/kdumpfence.spec"
+    return rpmbuild(spec, folder, "--define", f"builder {sys.executable}")
+
+
+def rpmbuild(spec: Path, folder: Path, *arguments: str) -> Path:
+    """Make the one package that the spec is about."""
+    where = ("--define", f"_topdir {folder / 'rpmbuild'}")
+    # Debian's rpm knows nothing of what is installed here.
+    run("rpmbuild", "-bb", "--nodeps", *where, *arguments, spec, cwd=folder)
+    (made,) = (folder / "rpmbuild/RPMS").rglob("*.rpm")
+    return made
+
+
+@pytest.fixture(scope="session")
+def deb(packages: dict[str, Future[Path]]) -> Path:
+    """The Debian package."""
+    return packages["deb"].result()
+
+
+@pytest.fixture(scope="session")
+def rpm(packages: dict[str, Future[Path]]) -> Path:
+    """The package for rpm systems."""
+    return packages["rpm"].result()
+
+
+@pytest.fixture(scope="session")
+def newer_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as version 9, with another native sender."""
+    folder = tmp_path_factory.mktemp("newer")
+    content = folder / "content"
+    run("dpkg-deb", "--raw-extract", deb, content)
+    control = content / "DEBIAN/control"
+    control.write_text(re.sub(r"(?m)^Version: .*$", "Version: 9-1", control.read_text()))
+    modules = content / "usr/lib/kdumpfence/python/kdumpfence"
+    (modules / "_version.py").write_text('__version__ = "9"\n')
+    for sender in (modules / "_native").iterdir():
+        sender.write_bytes(sender.read_bytes() + b"\nversion 9\n")
+    run("dpkg-deb", "--build", "--root-owner-group", content, folder / "kdumpfence_9-1.deb")
+    return folder / "kdumpfence_9-1.deb"
+
+
+@pytest.fixture(scope="session")
+def bare_debian() -> bare.Debian:
+    """A bare Debian, which is not written to."""
+    try:
+        return bare.get()
+    except debian.NotAvailable as error:
+        cannot_run(str(error))
+        raise
+
+
+@pytest.fixture
+def machine(bare_debian: bare.Debian, tmp_path: Path) -> Iterator[bare.Machine]:
+    """A machine of it, for this test alone."""
+    try:
+        with bare.machine(bare_debian, tmp_path / "machine") as made:
+            yield made
+    except debian.NotAvailable as error:
+        cannot_run(str(error))
+
+
+HOME = "/home/somebody/.venv"
+
+
+def install_agent(machine: bare.Machine, *arguments: str) -> str:
+    """Run `kdumpfence install-agent` out of an environment that only root can read."""
+    modules = machine.root / HOME[1:] / "kdumpfence"
+    if not modules.exists():
+        shutil.copytree(ROOT / "src/kdumpfence", modules)
+        (machine.root / HOME[1:]).parent.chmod(0o700)
+    script = f"import sys; sys.path.insert(0, {HOME!r}); from kdumpfence.cli import script"
+    program = ("/usr/bin/python3", "-Bc", f"{script}; script()")
+    return machine.run(
+        "sh", "-c", 'umask 077; exec "$@"', "sh", *program, "install-agent", *arguments
+    )

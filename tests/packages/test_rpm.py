@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The package for rpm systems, as far as Debian's rpm can tell.
+
+It is built and installed by the real rpm, in a bare Debian with a made-up fence-agents-kdump.
+What that cannot show: dnf and zypper, other versions of rpm, and the macros of Fedora and SUSE.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kdumpfence import __version__
+
+from . import bare
+from .conftest import ROOT, rpmbuild, run
+
+RPM = ("rpm", "--force-debian", "--root=ROOT", "--nosignature")
+AGENT = "usr/sbin/fence_kdump"
+SENDER = "usr/libexec/fence_kdump_send"
+
+
+def rpm_in(machine: bare.Machine, *arguments: str | Path) -> str:
+    """Run rpm on the machine, expecting success."""
+    done = machine.outside(*RPM, *arguments)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def made_up(
+    folder: Path, name: str, version: str, *lines: str, files: tuple[str, ...] = ()
+) -> Path:
+    """A package with these lines in its spec, and files that hold its name and version."""
+    folder = folder / f"{name}-{version}"
+    folder.mkdir()
+    write = [
+        f"install -D /dev/null %{{buildroot}}{file} && "
+        f"printf '#!/bin/sh\\necho {name} {version}\\n' >%{{buildroot}}{file}"
+        for file in files
+    ]
+    spec = folder / "made-up.spec"
+    spec.write_text("\n".join([
+        f"Name: {name}", f"Version: {version}", "Release: 1", "Summary: made up",
+        "License: none", "BuildArch: noarch", "AutoReqProv: no", *lines, "%description",
+        "made up", "%install", "mkdir -p %{buildroot}", *write, "%files", *files,
+    ]))  # fmt: skip
+    return rpmbuild(spec, folder)
+
+
+@pytest.fixture
+def fedora(machine: bare.Machine, rpm: Path, tmp_path: Path) -> bare.Machine:
+    """A machine on which rpm knows all that ours requires, and fence-agents with its agent."""
+    required = run("rpm", "-qp", "--requires", rpm).splitlines()
+    there = {re.sub(r">=", "=", line).strip() for line in required if "rpmlib(" not in line}
+    base = made_up(tmp_path, "base", "1", *(f"Provides: {line}" for line in sorted(there)))
+    everything = made_up(tmp_path, "fence-agents-all", "4.12.1", "Requires: fence-agents-kdump")
+    rpm_in(machine, "-i", base, everything, stock(tmp_path, "4.12.1"))
+    return machine
+
+
+def stock(folder: Path, version: str) -> Path:
+    """fence-agents-kdump."""
+    return made_up(folder, "fence-agents-kdump", version, files=(f"/{AGENT}", f"/{SENDER}"))
+
+
+def test_what_is_in_the_package(rpm: Path) -> None:
+    listed = run("rpm", "-qp", "--qf", "[%{FILEMODES:perms} %{FILEUSERNAME} %{FILENAMES}\n]", rpm)
+    paths = {path: rights for rights, user, path in map(str.split, listed.splitlines())}
+    for program in (AGENT, SENDER, "usr/sbin/kdumpfence"):
+        assert paths[f"/{program}"] == "-rwxr-xr-x"
+    assert "/usr/lib/firewalld/services/kdumpfence.xml" in paths
+    for page in ("fence_kdump", "fence_kdump_send", "kdumpfence"):
+        assert [path for path in paths if path.startswith(f"/usr/share/man/man8/{page}.8")]
+    assert any("_kdumpwire.cpython-" in path for path in paths)
+    assert any("/__pycache__/agent.cpython-" in path for path in paths)
+    shared = "^/usr/lib/.build-id|^/usr/lib/firewalld(/services)?$"
+    strangers = [path for path in paths if not re.search(f"kdump|{shared}", path)]
+    assert strangers == []
+    assert "python3 >= 3.9" in run("rpm", "-qp", "--requires", rpm)
+
+
+def test_the_spec_is_about_this_version() -> None:
+    spec = (ROOT / "packaging/rpm/kdumpfence.spec").read_text()
+    assert re.findall(r"(?m)^Version: +(.*)$", spec) == [__version__]
+    changelog = (ROOT / "packaging/debian/changelog").read_text()
+    assert changelog.startswith(f"kdumpfence ({__version__}-1) ")
+
+
+def test_the_stock_package_has_to_go_and_is_not_missed(
+    fedora: bare.Machine, rpm: Path, tmp_path: Path
+) -> None:
+    refused = fedora.outside(*RPM, "-U", rpm)
+    assert refused.returncode != 0
+    assert "fence-agents-kdump conflicts with kdumpfence" in refused.stdout
+    assert fedora.run("fence_kdump") == "fence-agents-kdump 4.12.1\n"
+
+    # As dnf swap does it, which rpm alone cannot do in one go.
+    rpm_in(fedora, "-e", "--nodeps", "fence-agents-kdump")
+    rpm_in(fedora, "-U", rpm)
+    assert "compiled core" in fedora.as_hacluster("fence_kdump", "-V")
+    assert "</resource-agent>" in fedora.as_hacluster("fence_kdump", "-o", "metadata")
+    assert "--check" in fedora.run(f"/{SENDER}", "--help")
+    assert rpm_in(fedora, "-V", "kdumpfence", "fence-agents-all") == ""
+
+    # No update of the stock package comes over it unseen.
+    newer = fedora.outside(*RPM, "-U", stock(tmp_path, "4.16.0"))
+    assert newer.returncode != 0
+    assert "conflicts with" in newer.stdout
+    assert "compiled core" in fedora.run("fence_kdump", "-V")
+
+
+def test_nothing_is_left_of_it(fedora: bare.Machine, rpm: Path) -> None:
+    rpm_in(fedora, "-e", "--nodeps", "fence-agents-kdump")
+    before = on_disk(fedora)
+    rpm_in(fedora, "-i", rpm)
+    fedora.run("fence_kdump", "-V")
+    fedora.run("kdumpfence", "install-sender", "--distribution", "dracut")
+    sender = fedora.root / "usr/lib/kdumpfence/fence_kdump_send"
+    sender.write_bytes(b"older, needs /lib64/ld-linux-x86-64.so.2")
+    record = fedora.root / "usr/lib/kdumpfence/installed"
+    record.write_text(record.read_text().replace(digest(fedora, SENDER), digest(fedora, sender)))
+    rpm_in(fedora, "-U", "--force", rpm)
+    assert sender.read_bytes() == (fedora.root / SENDER).read_bytes()
+    rpm_in(fedora, "-e", "--nodeps", "kdumpfence")
+    assert on_disk(fedora) == before
+
+
+def digest(machine: bare.Machine, path: str | Path) -> str:
+    """As install-sender writes it down."""
+    return run("sha256sum", machine.root / path).split()[0]
+
+
+def on_disk(machine: bare.Machine) -> set[str]:
+    """All but rpm's own database, and what belongs to every Fedora."""
+    ignored = r"/var/lib/rpm|/root/\.rpmdb|/usr/share/licenses d |/usr/libexec d "
+    return {line for line in machine.files() if not re.match(ignored, line)}
+
+
+def test_install_sender_and_the_package_agree_on_the_place(fedora: bare.Machine, rpm: Path) -> None:
+    rpm_in(fedora, "-e", "--nodeps", "fence-agents-kdump")
+    rpm_in(fedora, "-i", rpm)
+    fedora.run("kdumpfence", "install-sender", "--distribution", "rhel")
+    assert rpm_in(fedora, "-V", "kdumpfence") == ""
+    said = fedora.try_("kdumpfence", "install-agent")
+    assert (said.returncode, "is that of a package of kdumpfence" in said.stdout) == (1, True)
