@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Play every scenario of tests/cluster with both agents, for the table of docs/cluster-tests.md.
+
+    python tools/clustertable.py [--print]
+
+Real Pacemaker clusters, a few at a time; five minutes. With --print the table goes to stdout and
+the page stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.cluster import agents, machine, root  # noqa: E402
+from tests.cluster.courses import PLANS, Courses  # noqa: E402
+from tests.cluster.howto import HowTo  # noqa: E402
+from tests.cluster.scenarios import Failure, Outcome  # noqa: E402
+from tests.debian import NotAvailable  # noqa: E402
+from tests.interop import stock  # noqa: E402
+
+PAGE = ROOT / "docs" / "cluster-tests.md"
+BEGIN, END = "<!-- clustertable: begin -->", "<!-- clustertable: end -->"
+AGENTS = ("stock", "ours")
+AT_ONCE = 5
+
+#: Plan and scenario, with what the table calls it.
+ROWS = {
+    ("pcs", "pcs"): "one panics; the usual pcs commands, no level 2",
+    ("crmsh", "crmsh"): "the same with crmsh",
+    ("waits", "panic"): "one panics",
+    ("waits", "silence"): "one dies in silence",
+    ("harm", "leader"): "the DC panics",
+    ("waits", "late"): "the message comes 7 s after the agent's start",
+    ("waits", "just in time"): "it comes 1.5 s before the agent's end",
+    ("five", "two, one device"): "two of five panic, one device, no limit",
+    ("five", "two, one device, default limit"): "the same, `pcmk_action_limit` not set",
+    ("five", "two, a device each"): "the same, a device a node",
+    ("rings", "second ring"): "the first network is dead",
+    ("harm", "busy"): "busy nodes, flooded port",
+    ("harm", "forged"): "isolated but alive, forged messages",
+    ("clocks", "killed"): "silence, Pacemaker kills the agent at 5 s",
+    ("clocks", "after killed"): "one panics after that",
+    ("clocks", "short stonith-timeout"): "`stonith-timeout` 4 s, `pcmk_off_timeout` 20 s",
+    ("clocks", "stonith-timeout alone"): "silence, `stonith-timeout` 4 s alone",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--print", action="store_true", help="to stdout, and not into the page")
+    options = parser.parse_args()
+    why = machine.why_not()
+    if why is not None:
+        print(why, file=sys.stderr)
+        return 1
+    try:
+        root.get()
+        agents.package()
+        stock.get()
+    except NotAvailable as reason:
+        print(reason, file=sys.stderr)
+        return 1
+    text = table()
+    if options.print:
+        print(text)
+        return 0
+    try:
+        PAGE.write_text(replaced(PAGE.read_text(), text))
+    except ValueError as error:
+        print(f"{PAGE}: {error}; the table is:\n{text}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def replaced(page: str, text: str) -> str:
+    """Put the table between the two marks of a page. Raises ValueError if they are missing."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def table() -> str:
+    """Play all and write it down."""
+    courses = Courses([(plan, agent) for plan in PLANS for agent in AGENTS], AT_ONCE)
+    lines = [
+        "| | stock: fenced by | power | kdumpfence: fenced by | power |",
+        "|---|---|---:|---|---:|",
+    ]
+    try:
+        for (plan, scenario), title in ROWS.items():
+            cells = [title]
+            for agent in AGENTS:
+                print(f"{agent}: {title}", file=sys.stderr)
+                try:
+                    cells += _cells(courses.result(plan, agent, scenario))
+                except Failure as failure:
+                    print(failure, file=sys.stderr)
+                    cells += ["could not be played", ""]
+            lines.append("| " + " | ".join(cells) + " |")
+    finally:
+        courses.stop()
+    return "\n".join(lines)
+
+
+def _cells(result: HowTo | Outcome) -> list[str]:
+    outcome = result.word_for_word if isinstance(result, HowTo) else result
+    assert outcome is not None
+    ways = []
+    for victim, seconds in sorted(outcome.seconds.items(), key=lambda item: item[1]):
+        succeeded = [one for one in outcome.tried[victim] if one.endswith(": 0")]
+        way = "power" if any(one.startswith("power") for one in succeeded) else "kdump"
+        ways.append(f"{way if succeeded else 'nobody'}, {seconds:.0f} s")
+    if outcome.notes.get("its service still runs there") and not sum(outcome.power.values()):
+        ways.append("**and lives**")
+    return ["; ".join(ways), str(sum(outcome.power.values()))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
