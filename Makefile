@@ -11,7 +11,7 @@ export KDUMPFENCE_COMPILE ?= require
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:              ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: build        ## show the main job on loopback: a yes and a no, each with its time
 	$(RUN) tools/demo.py

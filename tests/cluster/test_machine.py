@@ -67,7 +67,7 @@ def test_a_crash_takes_all_processes_and_leaves_network_and_disk(base: Path) -> 
         node.boot()
         assert node.run("cat /root/file; hostname").stdout.split() == ["kept", "node1"]
         assert "10.0.0.1/24" in node.run("ip -4 address show ring0").stdout
-    assert _sleepers(11) == 0
+    _wait_sleepers(11, 0)
 
 
 def test_nothing_survives_the_death_of_the_test(base: Path) -> None:

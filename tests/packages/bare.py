@@ -9,19 +9,15 @@ network, and nothing of it is left.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import re
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import debian
+from tests import debroot
 from tests.debian import NotAvailable
 
 PACKAGES = (
@@ -32,9 +28,7 @@ PACKAGES = (
 FENCE_AGENTS = "fence-agents"
 HACLUSTER = 189  # as Debian's packages number it; any would do
 
-_TOOLS = ("apt-get", "chroot", "dpkg-deb", "nsenter", "tar", "unshare")
-_MERGED = ("bin", "lib", "lib64", "sbin")
-_LEFT_OUT = ("info", "locale")  # of /usr/share
+_TOOLS = ("nsenter", "unshare")
 _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C",
@@ -50,128 +44,23 @@ class Debian:
     fence_agents: Path
 
 
-def get(folder: Path = debian.FOLDER) -> Debian:
+def get() -> Debian:
     """Return it, made if need be. Raises tests.debian.NotAvailable."""
-    if os.geteuid() != 0:
-        raise NotAvailable("only root can unpack a root file system and work in it")
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
         raise NotAvailable(f"not on this machine: {', '.join(missing)}")
-    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
-    target = folder / f"bare-{recipe}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "bare.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.is_dir():
-            for older in folder.glob("bare-*"):
-                shutil.rmtree(older)
-            _make(target)
+    recipe = Path(__file__).read_bytes()
+    target = debroot.made("bare", PACKAGES, _furnish, recipe, left_out=("info", "locale"))
     (fence_agents,) = target.glob(f"{FENCE_AGENTS}_*.deb")
     return Debian(target / "root", fence_agents)
 
 
-def _make(target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        scratch = Path(name)
-        packages = _download(scratch)
-        fresh = scratch / "fresh"
-        root = fresh / "root"
-        for merged in _MERGED:
-            (root / "usr" / merged).mkdir(parents=True)
-            (root / merged).symlink_to(f"usr/{merged}")
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda package: _unpack(package, root), packages))
-        _enter(packages, root)
-        _configure(root)
-        _run("apt-get", "download", FENCE_AGENTS, cwd=fresh)
-        fresh.replace(target)
-
-
-def _download(scratch: Path) -> list[Path]:
-    """Let apt, which sees a machine with no package at all, download what it would install."""
-    nothing = scratch / "status"
-    nothing.touch()
-    archives = scratch / "archives"
-    (archives / "partial").mkdir(parents=True)
-    options = {
-        "Dir::State::status": nothing,
-        "Dir::Cache": scratch,
-        "Dir::Cache::archives": archives,
-        "Debug::NoLocking": 1,  # nothing of the machine is written
-        "APT::Sandbox::User": "root",
-        "APT::Install-Recommends": 0,
-    }
-    settings = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    download = ("apt-get", *settings, "--yes", "--download-only", "install", *PACKAGES)
-    try:
-        _run(*download)
-    except NotAvailable:
-        _run("apt-get", "update")
-        _run(*download)
-    return sorted(archives.glob("*.deb"))
-
-
-def _unpack(package: Path, root: Path) -> None:
-    out = ["--extract", "--keep-directory-symlink", "--directory", str(root)]
-    out += [f"--exclude=./usr/share/{name}" for name in _LEFT_OUT]
-    with subprocess.Popen(
-        ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE
-    ) as content:
-        tar = subprocess.run(["tar", *out], stdin=content.stdout, check=False, timeout=120)
-    if content.returncode or tar.returncode:
-        raise NotAvailable(f"{package.name} cannot be unpacked")
-
-
-def _enter(packages: list[Path], root: Path) -> None:
-    """Tell dpkg's database of them."""
-    database = root / "var/lib/dpkg"
-    for name in ("info", "updates"):
-        (database / name).mkdir(parents=True, exist_ok=True)
-    (database / "info/format").write_text("1\n")
-    stanzas = []
-    for package in packages:
-        control = _run("dpkg-deb", "--field", str(package))
-        fields = dict(re.findall(r"^(Package|Architecture|Multi-Arch): (.+)$", control, re.M))
-        name = fields["Package"]
-        if fields.get("Multi-Arch") == "same":
-            name += f":{fields['Architecture']}"
-        stanzas.append(f"{control.rstrip()}\nStatus: install ok installed\n")
-        listed = _run("sh", "-c", 'dpkg-deb --fsys-tarfile "$0" | tar -t', str(package))
-        paths = [line[1:].rstrip("/") or "/." for line in listed.splitlines()]
-        (database / f"info/{name}.list").write_text("\n".join(paths) + "\n")
-    (database / "status").write_text("\n".join(stanzas) + "\n")
-
-
-def _configure(root: Path) -> None:
-    """Do what the packages' own scripts would, as far as it matters here."""
-    for name in ("passwd", "group"):
-        shutil.copy(root / f"usr/share/base-passwd/{name}.master", root / "etc" / name)
-    line = f"hacluster:x:{HACLUSTER}:{HACLUSTER}::/var/lib/pacemaker:/usr/sbin/nologin\n"
-    with (root / "etc/passwd").open("a") as file:
-        file.write(line)
-    with (root / "etc/group").open("a") as file:
-        file.write(f"haclient:x:{HACLUSTER}:\n")
-    (root / "usr/bin/awk").symlink_to("mawk")
-    (root / "usr/bin/which").symlink_to("which.debianutils")
+def _furnish(folder: Path, packages: Sequence[Path]) -> None:
+    root = folder / "root"
+    debroot.enter(root, packages)
+    debroot.add_user(root, "hacluster", "haclient", HACLUSTER, "/var/lib/pacemaker")
     (root / "dev/null").unlink(missing_ok=True)
-    _run("chroot", str(root), "ldconfig")
-
-
-def _run(*command: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(
-        command,
-        check=False,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=600,
-        cwd=cwd,
-        env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
-    )
-    if done.returncode != 0:
-        raise NotAvailable(f"`{' '.join(command)}` failed:\n{done.stdout}")
-    return done.stdout
+    debroot.run("apt-get", "download", FENCE_AGENTS, cwd=folder)
 
 
 # ------------------------------------------------------------------ machines
