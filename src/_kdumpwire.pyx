@@ -696,7 +696,7 @@ ctypedef struct Outlet:
     mmsghdr *headers
     sockaddr_in6 *names
     mmsghdr *chosen
-    int *outcomes       # of the last outlet_send
+    int *outcomes       # of the last send_all
     int count
     int room
     int chosen_room

@@ -449,13 +449,14 @@ cdef void set_verbose(Options *options, const char *given) noexcept nogil:
     """-v, -vv, -v3, --verbose=2, and words for yes and no."""
     cdef const char *text = given
     cdef size_t length, i
-    cdef int only_v = 1
+    cdef int only_v = 1, only_digits = 1
     if given == NULL:
         options.verbose += 1
         return
     length = trim(&text)
     for i in range(length):
         only_v &= lower(text[i]) == c'v'
+        only_digits &= c'0' <= text[i] <= c'9'
     if length and only_v:
         options.verbose += 1 + <int>min(length, <size_t>100)    # -vvv is -v with the value "vv"
     elif (same_word(text, length, b"yes") or same_word(text, length, b"true")
@@ -466,7 +467,7 @@ cdef void set_verbose(Options *options, const char *given) noexcept nogil:
             or same_word(text, length, b"off") or same_word(text, length, b"n")
             or same_word(text, length, b"f")):
         options.verbose = 0
-    elif read_number(text, min(length, <size_t>9), 0, MOST_NUMBER) >= 0 and read_number(text, length, 0, (<int64_t>1 << 62) // 10) != -1:
+    elif only_digits:
         options.verbose = <int>min(<int64_t>9, read_number(text, min(length, <size_t>9), 0, MOST_NUMBER))
     else:
         begin(&options.complaint, b"verbose ")
@@ -554,7 +555,6 @@ cdef int read_words(Options *options, int argc, char **argv, int take) noexcept 
     cdef char single[2]
     cdef size_t length
     cdef Option option
-    cdef uint32_t i
     options.node_count = 0
     while at < argc:
         word = argv[at]

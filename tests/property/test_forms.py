@@ -70,6 +70,8 @@ lines = st.lists(options, max_size=5).map(lambda parts: [word for part in parts 
 @example(["-h", "-V"])
 @example(["-p"])
 @example(["--verbose=loud", "127.0.0.1"])
+@example(["--verbose=" + "9" * 30, "127.0.0.1"])
+@example(["--verbose=9x", "127.0.0.1"])
 @example(["-p", "it's", "127.0.0.1"])
 @example(["-f", "ipv6", "127.0.0.1", "::1"])
 @example(["127.0.0.1", "--", "--check"])
