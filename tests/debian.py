@@ -69,10 +69,10 @@ def newest(package: str, prefix: str) -> str:
 
 def _ask(*question: str) -> str:
     """Ask apt-cache, renewing apt's lists once if they do not know the answer."""
-    said = _run("apt-cache", *question)
+    said = attempt("apt-cache", *question)
     if said.returncode != 0 and os.geteuid() == 0:
-        _run("apt-get", "update")
-        said = _run("apt-cache", *question)
+        attempt("apt-get", "update")
+        said = attempt("apt-cache", *question)
     if said.returncode != 0:
         raise NotAvailable(
             f"`apt-cache {' '.join(question)}` failed (is this Debian?): {said.stdout}"
@@ -87,10 +87,10 @@ def _fetch(targets: Sequence[Path], folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
         download = ("apt-get", "download", *(target.name for target in targets))
-        done = _run(*download, cwd=scratch)
+        done = attempt(*download, cwd=scratch)
         if done.returncode != 0 and os.geteuid() == 0:
-            _run("apt-get", "update")
-            done = _run(*download, cwd=scratch)
+            attempt("apt-get", "update")
+            done = attempt(*download, cwd=scratch)
         if done.returncode != 0:
             raise NotAvailable(
                 f"`{' '.join(download)}` failed; run `apt-get update` as root; it said:\n"
@@ -99,7 +99,7 @@ def _fetch(targets: Sequence[Path], folder: Path) -> None:
         for target in targets:
             (file,) = scratch.glob(f"{target.name}_*.deb")
             content = scratch / target.name
-            done = _run("dpkg-deb", "--extract", str(file), str(content))
+            done = attempt("dpkg-deb", "--extract", str(file), str(content))
             if done.returncode != 0:
                 raise NotAvailable(f"{file.name} cannot be unpacked: {done.stdout}")
             content.replace(target)
@@ -120,7 +120,8 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def attempt(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one of Debian's tools, as nobody is there to be asked; its output is one text."""
     return subprocess.run(
         command,
         cwd=cwd,
@@ -130,5 +131,5 @@ def _run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=600,
-        env={**os.environ, "LC_ALL": "C"},
+        env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
     )

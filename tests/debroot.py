@@ -163,17 +163,7 @@ def add_user(root: Path, name: str, group: str, number: int, home: str) -> None:
 
 def run(*command: str, cwd: Path | None = None) -> str:
     """What a command says. Raises NotAvailable if it fails."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        check=False,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=600,
-        env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
-    )
+    done = debian.attempt(*command, cwd=cwd)
     if done.returncode != 0:
         raise NotAvailable(f"`{' '.join(command)}` failed:\n{done.stdout}")
     return done.stdout

@@ -22,9 +22,9 @@ from tests.cluster.howto import HowTo  # noqa: E402
 from tests.cluster.scenarios import Failure, Outcome  # noqa: E402
 from tests.debian import NotAvailable  # noqa: E402
 from tests.interop import stock  # noqa: E402
+from tools import markedtable  # noqa: E402
 
 PAGE = ROOT / "docs" / "cluster-tests.md"
-BEGIN, END = "<!-- clustertable: begin -->", "<!-- clustertable: end -->"
 AGENTS = ("stock", "ours")
 AT_ONCE = 5
 
@@ -71,21 +71,7 @@ def main() -> int:
     if options.print:
         print(text)
         return 0
-    try:
-        PAGE.write_text(replaced(PAGE.read_text(), text))
-    except ValueError as error:
-        print(f"{PAGE}: {error}; the table is:\n{text}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def replaced(page: str, text: str) -> str:
-    """Put the table between the two marks of a page. Raises ValueError if they are missing."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+    return markedtable.put(PAGE, "clustertable", text)
 
 
 def table() -> str:

@@ -26,9 +26,9 @@ sys.path.insert(0, str(ROOT))
 from tests.crash import panics, small  # noqa: E402
 from tests.crash.harness import Outcome, run  # noqa: E402
 from tests.debian import NotAvailable  # noqa: E402
+from tools import markedtable  # noqa: E402
 
 PAGE = ROOT / "docs" / "crash-kernel.md"
-BEGIN, END = "<!-- crashtable: begin -->", "<!-- crashtable: end -->"
 
 STEP = 8  # MB, between two sizes of crashkernel=
 LARGEST = 128
@@ -60,21 +60,7 @@ def main() -> int:
     if options.print:
         print(table)
         return 0
-    try:
-        PAGE.write_text(replaced(PAGE.read_text(), table))
-    except ValueError as error:
-        print(f"{PAGE}: {error}; the table is:\n{table}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def replaced(page: str, table: str) -> str:
-    """Put the table between the two marks of a page. Raises ValueError if they are missing."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    return markedtable.put(PAGE, "crashtable", table)
 
 
 class _Table:
