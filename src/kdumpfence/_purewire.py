@@ -15,6 +15,7 @@ order of the machine that sent them. Bytes behind these 8 are its trailer.
 from __future__ import annotations
 
 import _socket
+import _thread
 import errno
 import os
 import select
@@ -32,8 +33,9 @@ IMPLEMENTATION = "pure"
 #: Why a datagram is no message of a known node, in the order of the looks:
 #: fewer than 8 bytes; magic number wrong in both byte orders; a version other than 1;
 #: raw sockets only: lengths that contradict each other; UDP checksum wrong;
-#: a valid message, but from an unknown address.
-REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger")
+#: a valid message, but from an unknown address; one from an address that would have been
+#: admitted, had there been room.
+REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger", "crowded")
 
 _MESSAGE_BYTES = 8
 _LITTLE = bytes.fromhex("402a301b01000000")
@@ -48,6 +50,7 @@ _SK_MEMINFO_DROPS = 8
 _TIOCOUTQ = 0x5411
 _IP_RECVERR = 11
 _IPV6_RECVERR = 25
+_IP_PKTINFO = 8
 _IPV6_PKTINFO = 50
 _ORIGINS_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
 
@@ -217,48 +220,162 @@ def _show_host(packed: bytes) -> str:
     return _socket.inet_ntop(_socket.AF_INET if len(packed) == 4 else _socket.AF_INET6, packed)
 
 
+def _key(host: str, scope: int) -> str | tuple[str, int]:
+    """What a source is filed under: as recvfrom shows a peer, so that nothing is converted."""
+    if host[:7] == "::ffff:" and "." in host:
+        host = host[7:]
+    return (host, scope) if scope else host
+
+
+def _as_number(packed: bytes) -> int:
+    """An address as a number of 128 bits; IPv4 as ::ffff:a.b.c.d."""
+    return int.from_bytes(packed, "big") | (0xFFFF << 32 if len(packed) == 4 else 0)
+
+
+class _Source:
+    __slots__ = ("admitted", "host", "last", "messages", "node", "place", "port", "scope")
+
+    def __init__(self, host: str, scope: int, node: int) -> None:
+        self.host = host
+        self.scope = scope
+        self.node = node
+        self.port = 0
+        self.last = 0  # when it was heard last
+        self.messages = 0  # since it was last given out as heard
+        self.place = -1  # its place in the row of those heard
+        self.admitted = False
+
+
 class Sources:
     """Known source addresses, each with the caller's number for its node.
 
     An address is its 4 or 16 bytes in network order, with the interface index as
     `scope` if it is link-local. Looking one up takes the same time however many
-    there are. Neither to be changed nor looked into while a `Receiver` in another thread
-    uses it (RuntimeError).
+    there are. May be changed and looked into while a `Receiver` in another thread uses it.
+
+    At most `room` addresses are known at a time because `admit` allows them; those that
+    were added are not counted.
     """
 
-    def __init__(self) -> None:
-        # Keyed as recvfrom shows a peer, so that the receive loop converts nothing.
-        self._nodes: dict[tuple[str, int], int] = {}
-        self._busy = 0
-
-    def _check_idle(self) -> None:
-        if self._busy:
-            raise RuntimeError("a receiver in another thread is using these sources")
+    def __init__(self, room: int = 1 << 17) -> None:
+        if not 0 <= room < 1 << 32:
+            raise OverflowError(f"room {room}: 0 to {(1 << 32) - 1} are allowed")
+        self._room = room
+        self._admitted = 0
+        self._known: dict[str | tuple[str, int], _Source] = {}
+        self._networks: list[tuple[int, int, int]] = []
+        # Heard and not given out yet; the first one's place is _given.
+        self._heard: list[_Source] = []
+        self._given = 0
+        # Signal handlers may come here too.
+        self._lock = _thread.RLock()
 
     def add(self, packed: bytes, scope: int = 0, node: int = 0) -> None:
         """Know this address; one that is there already gets the new number."""
-        key = (_show_host(packed), scope)
-        self._check_idle()
-        self._nodes[key] = node
+        host = _show_host(packed)
+        with self._lock:
+            source = self._known.setdefault(_key(host, scope), _Source(host, scope, node))
+            source.node = node
+            self._admitted -= source.admitted
+            source.admitted = False
 
     def discard(self, packed: bytes, scope: int = 0) -> bool:
         """Forget this address; whether it was known."""
-        key = (_show_host(packed), scope)
-        self._check_idle()
-        return self._nodes.pop(key, None) is not None
+        key = _key(_show_host(packed), scope)
+        with self._lock:
+            source = self._known.pop(key, None)
+            if source is None:
+                return False
+            self._admitted -= source.admitted
+            if source.place >= 0:
+                # The newest of those heard takes its place.
+                newest = self._heard.pop()
+                if newest is not source:
+                    self._heard[source.place - self._given] = newest
+                    newest.place = source.place
+            return True
 
     def find(self, packed: bytes, scope: int = 0) -> int | None:
         """The number of this address's node; None for a stranger."""
-        key = (_show_host(packed), scope)
-        self._check_idle()
-        return self._nodes.get(key)
+        source = self._known.get(_key(_show_host(packed), scope))
+        return None if source is None else source.node
+
+    def admit(self, packed: bytes, prefix: int, node: int = 0) -> None:
+        """Let a receiver add who sends a message from this network, under that number.
+
+        Discarding such a source makes room for another. Of networks that overlap the first
+        counts. Raises ValueError for a prefix that the address has not.
+        """
+        bits = 8 * len(packed)
+        if bits not in (32, 128):
+            raise ValueError(f"address of {len(packed)} bytes: 4 or 16 are allowed")
+        if not 0 <= prefix <= bits:
+            raise ValueError(f"prefix {prefix}: 0 to {bits} are allowed")
+        mask = (1 << 128) - (1 << (bits - prefix))
+        network = _as_number(packed)
+        if network & ~mask:
+            raise ValueError("network with bits set behind its prefix")
+        with self._lock:
+            self._networks.append((network, mask, node))
+
+    def heard(self, most: int = 65536) -> list[tuple[int, bytes, int, int, int, int]]:
+        """Who was heard by `Receiver.count` since last given out here, at most `most` of them.
+
+        Those heard first come first, except that a source that is discarded meanwhile leaves
+        its place to the newest. Each is (number of its node, address, scope, source port,
+        CLOCK_MONOTONIC of the last message in nanoseconds, messages since last given out).
+        """
+        with self._lock:
+            given = self._heard[: max(0, most)]
+            del self._heard[: len(given)]
+            self._given += len(given)
+            result = []
+            for source in given:
+                result.append(
+                    (
+                        source.node,
+                        _pack_host(source.host),
+                        source.scope,
+                        source.port,
+                        source.last,
+                        min(source.messages, 0xFFFFFFFF),
+                    )
+                )
+                source.place = -1
+                source.messages = 0
+        return result
+
+    def _admit(self, host: str, scope: int) -> _Source | str:
+        """An unknown source sent a message: it is known now, or the verdict."""
+        number = _as_number(_pack_host(host))
+        for network, mask, node in self._networks:
+            if number & mask == network:
+                if self._admitted >= self._room:
+                    return "crowded"
+                key = _key(host, scope)
+                source = _Source(key if isinstance(key, str) else key[0], scope, node)
+                source.admitted = True
+                self._admitted += 1
+                self._known[key] = source
+                return source
+        return "stranger"
+
+    def _hear(self, source: _Source, now: int, port: int) -> None:
+        """A message came from there."""
+        source.last = now
+        source.port = port
+        source.messages += 1
+        if source.place < 0:
+            source.place = self._given + len(self._heard)
+            self._heard.append(source)
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        return len(self._known)
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
-        self._check_idle()
-        return iter([(_pack_host(host), scope) for host, scope in self._nodes])
+        with self._lock:
+            known = list(self._known.values())
+        return iter([(_pack_host(source.host), source.scope) for source in known])
 
 
 class Arrival:
@@ -324,6 +441,7 @@ class Receiver:
         self._dropped: list[int] = []
         self._counts = _zero_counts()
         self._errors = 0
+        self._tallied = 0  # by the `count` in hand
         self._busy = False
 
     def add_socket(self, sock: _socket.socket) -> None:
@@ -356,12 +474,11 @@ class Receiver:
             return "malformed", data, source_port, b""
         return "accepted", data[8:length], source_port, bytes(data[:length])
 
-    def _read(self, number: int, found: list[Arrival]) -> bool:
-        """Read one datagram of that socket; False if there was none. May raise OSError."""
+    def _read(self, number: int, found: list[Arrival] | None) -> None:
+        """Read one datagram of that socket into `found`; without, count it. May raise OSError."""
         sock = self._sockets[number]
         raw = sock.type == _socket.SOCK_RAW
         if not raw:
-            # The hot path: nothing is converted or allocated that need not be.
             length, address = sock.recvfrom_into(self._buffer, 0, _socket.MSG_DONTWAIT)
             payload = self._view[:length]
             verdict = _check(payload)
@@ -381,13 +498,13 @@ class Receiver:
                 sock, self._view[:length], address, bool(flags & _socket.MSG_TRUNC), destination
             )
             if verdict == _ELSEWHERE:
-                return True
+                return
             if verdict == "accepted":
                 verdict = _check(payload)
         if verdict != "accepted":
             self._counts[verdict] += 1
-            return True
-        host = address[0]
+            return
+        host: str = address[0]
         scope = address[3] if len(address) == 4 else 0
         if raw:
             packed = _pack_host(host)
@@ -395,60 +512,108 @@ class Receiver:
                 destination = bytes(self._view[16:20])
             if not destination or not _checksum_fits(packed, destination, udp):
                 self._counts["checksum"] += 1
-                return True
-        if host[:7] == "::ffff:" and "." in host:
-            host = host[7:]
-        node = self._sources._nodes.get((host, scope))
-        if node is None:
-            self._counts["stranger"] += 1
-            strangers = self._strangers
-            if strangers is not None and len(strangers._nodes) < self._stranger_room:
-                strangers._nodes[host, scope] = 0
-            return True
+                return
+        sources = self._sources
+        source: _Source | str | None = sources._known.get(_key(host, scope))
+        if source is None:
+            source = sources._admit(host, scope)
+        if isinstance(source, str):
+            self._rejected(source, host, scope)
+            return
         self._counts["accepted"] += 1
+        now = time.monotonic_ns()
+        if found is None:
+            self._tallied += 1
+            sources._hear(source, now, source_port)
+            return
         found.append(
-            Arrival(
-                node,
-                _pack_host(host),
-                scope,
-                source_port,
-                time.monotonic_ns(),
-                _make_message(payload),
-            )
+            Arrival(source.node, _pack_host(host), scope, source_port, now, _make_message(payload))
         )
-        return True
 
-    def _read_batch(self, number: int, found: list[Arrival]) -> int:
+    def _rejected(self, verdict: str, host: str, scope: int) -> None:
+        """A valid message, but from an unknown address."""
+        self._counts[verdict] += 1
+        strangers = self._strangers
+        if verdict == "stranger" and strangers is not None and len(strangers) < self._stranger_room:
+            strangers.add(_pack_host(host), scope)
+
+    def _ended(self, error: OSError, got: int) -> int:
+        """What a batch comes to that this error ended."""
+        if error.errno in _QUIET_ERRORS:
+            return got
+        # ICMP errors, an interface that went away: the wait goes on.
+        self._errors += 1
+        return got or -1
+
+    def _read_batch(self, number: int, found: list[Arrival] | None) -> int:
         """Read at most a batch of one socket: how many, or -1 after an error."""
-        got = 0
+        sock = self._sockets[number]
+        with self._sources._lock:
+            if found is None and sock.type == _socket.SOCK_DGRAM:
+                return self._count_udp(sock)
+            got = 0
+            try:
+                while got < self._batch:
+                    self._read(number, found)
+                    got += 1
+            except OSError as error:
+                return self._ended(error, got)
+            return got
+
+    def _count_udp(self, sock: _socket.socket) -> int:
+        """`_read_batch` for a UDP socket whose messages are only counted.
+
+        The hot path: nothing is called, converted or allocated that need not be.
+        """
+        receive, flags = sock.recvfrom_into, _socket.MSG_DONTWAIT
+        buffer = self._buffer
+        starts_with = buffer.startswith
+        sources = self._sources
+        known, heard, given = sources._known.get, sources._heard, sources._given
+        source: _Source | str | None
+        now = accepted = got = 0
         try:
             while got < self._batch:
-                self._read(number, found)
+                length, address = receive(buffer, 0, flags)
                 got += 1
+                if length < _MESSAGE_BYTES or not starts_with((_LITTLE, _BIG)):
+                    self._counts[_check(self._view[:length])] += 1
+                    continue
+                if len(address) == 2:
+                    scope, source = 0, known(address[0])
+                else:
+                    scope = address[3]
+                    source = known(_key(address[0], scope))
+                if source is None:
+                    source = sources._admit(address[0], scope)
+                    if isinstance(source, str):
+                        self._rejected(source, address[0], scope)
+                        continue
+                now = now or time.monotonic_ns()
+                accepted += 1
+                source.last = now
+                source.port = address[1]
+                source.messages += 1
+                if source.place < 0:
+                    source.place = given + len(heard)
+                    heard.append(source)
         except OSError as error:
-            if error.errno not in _QUIET_ERRORS:
-                # ICMP errors, an interface that went away: the wait goes on.
-                self._errors += 1
-                if got == 0:
-                    return -1
+            return self._ended(error, got)
+        finally:
+            self._counts["accepted"] += accepted
+            self._tallied += accepted
         return got
 
     def _enter(self) -> None:
-        """Nobody else may use the buffer or change the tables until `_leave`."""
+        """Nobody else may use the buffer until `_leave`."""
         if self._busy:
             raise RuntimeError("this receiver is in use in another thread")
         if any(sock.fileno() < 0 for sock in self._sockets):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self._busy = True
-        self._sources._busy += 1
-        if self._strangers is not None:
-            self._strangers._busy += 1
 
     def _leave(self) -> None:
         self._busy = False
-        self._sources._busy -= 1
-        if self._strangers is not None:
-            self._strangers._busy -= 1
 
     def receive(self, deadline_ns: int | None, wake: Sequence[int] = ()) -> list[Arrival]:
         """Wait for messages of known sources.
@@ -459,12 +624,47 @@ class Receiver:
         run meanwhile; what they raise is passed on. Raises OSError if a socket was closed.
         """
         self._enter()
+        found: list[Arrival] = []
         try:
-            return self._wait_and_read(deadline_ns, wake)
+            self._wait_and_read(deadline_ns, wake, found, -1)
         finally:
             self._leave()
+        return found
 
-    def _wait_and_read(self, deadline_ns: int | None, wake: Sequence[int]) -> list[Arrival]:
+    def count(self, deadline_ns: int | None, wake: Sequence[int] = (), bell: int = -1) -> int:
+        """Read until `deadline_ns` or until a descriptor in `wake` can be read; see `receive`.
+
+        Messages of known sources are counted in `sources`, where `Sources.heard` has them: no
+        object is made for a datagram. Returns how many there were.
+
+        Whenever there is something to be had there after there was nothing, the descriptor
+        `bell` is written to: 8 bytes, a 1 for an eventfd. With a bell the compiled core does
+        not come back to Python before the end, not for signals either, and runs without the
+        GIL: for a thread that does nothing else, so that reading waits for nobody.
+        """
+        self._enter()
+        self._tallied = 0
+        try:
+            self._wait_and_read(deadline_ns, wake, None, bell)
+        finally:
+            self._leave()
+        return self._tallied
+
+    def _ring(self, bell: int) -> None:
+        try:
+            os.write(bell, struct.pack("=Q", 1))
+        except BlockingIOError:
+            pass  # it is full, so it rings already
+        except OSError:
+            self._errors += 1
+
+    def _wait_and_read(
+        self,
+        deadline_ns: int | None,
+        wake: Sequence[int],
+        found: list[Arrival] | None,
+        bell: int,
+    ) -> None:
         poller = select.poll()
         numbers = {}
         for number, sock in enumerate(self._sockets):
@@ -480,7 +680,7 @@ class Receiver:
             ready = poller.poll(left / 1e6)
             if not ready:
                 if deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
-                    return []
+                    return
                 continue
             progress = woken = False
             for fd, events in ready:
@@ -490,19 +690,21 @@ class Receiver:
                     continue
                 if events & select.POLLNVAL:
                     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-                found: list[Arrival] = []
+                quiet = not self._sources._heard
                 progress |= self._read_batch(ready_number, found) > 0
                 if found:
-                    return found
+                    return
+                if quiet and self._sources._heard and bell >= 0:
+                    self._ring(bell)
             if woken:
-                return []
+                return
             if not progress:
                 # Only errors: never spin on a socket that keeps failing.
                 time.sleep(0.001)
             if left == 0:
                 late -= 1
                 if late <= 0:
-                    return []
+                    return
 
     def take(self, batches: int = 1) -> list[Arrival]:
         """Read at most that many batches of each socket, without waiting."""
@@ -578,25 +780,52 @@ class Transmitter:
         self._length = 4 if sock.family == _socket.AF_INET else 16
         self._payload = payload
         self._names: list[tuple[str, int] | tuple[str, int, int, int]] = []
+        #: Of destinations that have them: a source address as control data, a payload.
+        self._sources: dict[int, list[tuple[int, int, bytes]]] = {}
+        self._payloads: dict[int, bytes] = {}
         self._busy = False
 
     def _check_idle(self) -> None:
         if self._busy:
             raise RuntimeError("this transmitter is in use in another thread")
 
-    def add(self, packed: bytes, port: int, scope: int = 0) -> int:
-        """Add a destination; its index."""
+    def add(
+        self,
+        packed: bytes,
+        port: int,
+        scope: int = 0,
+        source: bytes = b"",
+        payload: bytes | None = None,
+    ) -> int:
+        """Add a destination; its index.
+
+        What goes there leaves from the address `source`, which must be one of this machine
+        (b"": the kernel chooses), and is `payload` (None: the transmitter's).
+        """
         if len(packed) != self._length:
             raise ValueError(
                 f"address of {len(packed)} bytes: this socket's family has {self._length}"
+            )
+        if source and len(source) != self._length:
+            raise ValueError(
+                f"source of {len(source)} bytes: this socket's family has {self._length}"
             )
         if not 1 <= port <= 65535:
             raise ValueError(f"port {port}: 1 to 65535 are allowed")
         self._check_idle()
         # Not _show_host: a mapped address stays IPv6 for an IPv6 socket.
         host = _socket.inet_ntop(self._sock.family, packed)
+        index = len(self._names)
         self._names.append((host, port) if self._length == 4 else (host, port, 0, scope))
-        return len(self._names) - 1
+        if source and self._length == 4:
+            info = struct.pack("=I4s4x", 0, source)
+            self._sources[index] = [(_socket.IPPROTO_IP, _IP_PKTINFO, info)]
+        elif source:
+            info = struct.pack("=16sI", source, 0)
+            self._sources[index] = [(_socket.IPPROTO_IPV6, _IPV6_PKTINFO, info)]
+        if payload is not None:
+            self._payloads[index] = payload
+        return index
 
     def __len__(self) -> int:
         return len(self._names)
@@ -629,7 +858,13 @@ class Transmitter:
         tries = 0
         while len(outcomes) < len(chosen):
             try:
-                self._sock.sendto(self._payload, flags, self._names[chosen[len(outcomes)]])
+                index = chosen[len(outcomes)]
+                payload = self._payloads.get(index, self._payload)
+                source = self._sources.get(index)
+                if source is None:
+                    self._sock.sendto(payload, flags, self._names[index])
+                else:
+                    self._sock.sendmsg((payload,), source, flags, self._names[index])
                 outcomes.append(0)
                 tries = 0
                 continue

@@ -18,7 +18,7 @@ MAGIC = 0x1B302A40
 LITTLE = struct.pack("<II", MAGIC, 1)
 BIG = struct.pack(">II", MAGIC, 1)
 UDP = 17
-VERDICTS = ("accepted", "short", "magic", "version", "malformed", "checksum", "stranger")
+VERDICTS = ("accepted", "short", "magic", "version", "malformed", "checksum", "stranger", "crowded")
 
 
 class Cores(NamedTuple):

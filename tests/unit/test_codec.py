@@ -93,6 +93,7 @@ def test_packed_messages_are_counted_by_verdict(core: ModuleType) -> None:
         "malformed": 0,
         "checksum": 0,
         "stranger": 0,
+        "crowded": 0,
     }
 
 

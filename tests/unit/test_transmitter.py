@@ -283,3 +283,59 @@ def test_a_bad_filter_is_refused(core: ModuleType, sender: socket.socket) -> Non
         core.attach_filter(sender, b"1234567")
     with pytest.raises(OSError, match="Invalid argument"):
         core.attach_filter(sender, b"\xff" * 8)
+
+
+def test_a_destination_may_have_a_source_and_a_payload_of_its_own(
+    core: ModuleType, sockets: list[socket.socket]
+) -> None:
+    listener, sender = udp(), udp("0.0.0.0")
+    sockets += [listener, sender]
+    port = listener.getsockname()[1]
+    transmitter = core.Transmitter(sender, PAYLOAD)
+    expected = []
+    for number in range(1, 200):
+        source = f"127.3.0.{number}" if number % 3 else "127.0.0.1"
+        payload = b"%d" % (number % 7) if number % 2 else None
+        packed = pack(source) if number % 3 else b""
+        index = transmitter.add(pack("127.0.0.1"), port, source=packed, payload=payload)
+        assert index == number - 1
+        expected.append((PAYLOAD if payload is None else payload, source))
+    for which in (None, range(199)):
+        assert transmitter.send(which) == [0] * 199
+        got = [listener.recvfrom(100, socket.MSG_DONTWAIT) for _ in range(199)]
+        assert [(data, address[0]) for data, address in got] == expected
+
+
+def test_an_ipv6_destination_may_have_a_source_of_its_own(
+    core: ModuleType, sockets: list[socket.socket]
+) -> None:
+    listener, sender = (socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in "12")
+    sockets += [listener, sender]
+    listener.bind(("::1", 0))
+    transmitter = core.Transmitter(sender, PAYLOAD)
+    port = listener.getsockname()[1]
+    transmitter.add(pack("::1"), port, source=pack("::1"), payload=b"")
+    transmitter.add(pack("::1"), port, source=pack("fd77::7777"))
+    assert transmitter.send() in ([0, errno.EINVAL], [0, errno.EADDRNOTAVAIL])
+    assert listener.recvfrom(100)[:2] == (b"", ("::1", sender.getsockname()[1], 0, 0))
+
+
+def test_a_source_that_is_none_of_this_machine_is_refused_alone(
+    core: ModuleType, sender: socket.socket, sockets: list[socket.socket]
+) -> None:
+    listener = udp()
+    sockets.append(listener)
+    port = listener.getsockname()[1]
+    transmitter = core.Transmitter(sender, PAYLOAD)
+    transmitter.add(pack("127.0.0.1"), port, source=pack("192.0.2.77"))
+    transmitter.add(pack("127.0.0.1"), port, source=pack("127.0.0.9"))
+    first, second = transmitter.send()
+    assert (bool(first), second) == (True, 0)
+    assert received(listener) == [PAYLOAD]
+
+
+def test_a_source_of_the_wrong_family_is_refused(core: ModuleType, sender: socket.socket) -> None:
+    transmitter = core.Transmitter(sender, PAYLOAD)
+    with pytest.raises(ValueError, match="source of 16 bytes: this socket's family has 4"):
+        transmitter.add(pack("127.0.0.1"), 7410, source=pack("::1"))
+    assert len(transmitter) == 0
