@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""kdumpfence: what there is to do beside fencing: putting both programs in their places."""
+"""kdumpfence: what there is to do beside fencing: putting both programs in their places,
+and trying what listens to them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import agentfiles, install, layouts, native, systempython
+from . import agentfiles, install, layouts, native, storm, systempython
 from ._version import __version__
 from .dpkg import DpkgError
 from .layouts import LAYOUTS, Layout
@@ -60,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         f"{INSTALLED}: each that this was done for before",
     )
     put.add_argument("--static", action="store_true", help="the one that needs no libc")
+
+    storm.add_options(
+        commands.add_parser("storm", help="play any number of nodes that dump, to try a listener")
+    )
     return parser
 
 
@@ -69,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = _parser().parse_args(arguments)
         if given.command == "native-sender":
             print(native.find(given.static))
+        elif given.command == "storm":
+            return storm.run(given)
         else:
             with contextlib.closing(_tree(given.root)) as tree:
                 if given.command == "install-agent":
@@ -76,7 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 else:
                     _install_sender(given, tree)
         sys.stdout.flush()
-    except (install.InstallError, native.NotBuilt, systempython.NoPython, DpkgError) as error:
+    except (
+        install.InstallError,
+        native.NotBuilt,
+        storm.StormError,
+        systempython.NoPython,
+        DpkgError,
+    ) as error:
         return _complain(str(error))
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
