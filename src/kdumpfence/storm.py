@@ -61,9 +61,11 @@ LOOPBACK_FOREIGN = "127.128.0.0/9"
 #: A full send buffer is waited for so long; what then is left counts as failed.
 PATIENCE_NS = SECOND
 
+#: Nanoseconds until a signal is noticed while nothing is due.
+_SLICE = SECOND // 10
+
 _IPV6_FREEBIND = 78
 _RTF_LOCAL = 0x80000000
-_NOT_OURS = "source {}: not an address of this machine, and others' are never used"
 _IPV6_ROUTES = "/proc/net/ipv6_route"
 
 _Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
@@ -71,7 +73,11 @@ _Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 
 class StormError(Exception):
-    """What was given or refused, and what is allowed, in one line."""
+    """Why it is not done, in one line."""
+
+
+class NotPossible(StormError):
+    """What was given, and what is allowed, in one line."""
 
 
 # ------------------------------------------------------------------------ options
@@ -221,26 +227,26 @@ def plan(given: argparse.Namespace) -> Plan:
             FOREIGNERS,
         )
         if foreigners.first <= nodes.last and nodes.first <= foreigners.last:  # type: ignore[operator]
-            raise StormError(
+            raise NotPossible(
                 f"--foreign-from: {foreigners} are among the nodes, {nodes}: take another network"
             )
     mix: Mix = given.mix
     if VALID not in mix.shares:
         for option in ("rounds", "interval"):
             if getattr(given, option) is not None:
-                raise StormError(f"--{option}: nobody sends valid messages in this --mix")
+                raise NotPossible(f"--{option}: nobody sends valid messages in this --mix")
     if given.within is not None and given.interval is None:
-        raise StormError("--panic-within: only together with --interval")
+        raise NotPossible("--panic-within: only together with --interval")
     if given.interval is not None and given.rate is not None:
-        raise StormError("--rate and --interval: only one of them")
+        raise NotPossible("--rate and --interval: only one of them")
     if given.within is not None and given.within > given.interval:
-        raise StormError("--panic-within: longer than --interval")
+        raise NotPossible("--panic-within: longer than --interval")
     most = NO_END if given.count is None else int(given.count)
     rounds = given.rounds
     ends = (given.count, rounds, given.duration)
     if ends == (None, None, None) and given.rate is None and given.interval is None:
         if VALID not in mix.shares:
-            raise StormError("no end: give --duration, --count or --rate")
+            raise NotPossible("no end: give --duration, --count or --rate")
         rounds = 1
     if rounds is not None:
         most = min(most, mix.place(nodes.number * rounds), NO_END)
@@ -276,17 +282,18 @@ def _destination(text: str, anywhere: bool) -> tuple[_Address, int]:
         if percent:
             scope = socket.if_nametoindex(zone)
     except ValueError:
-        raise StormError(f"{text!r}: not an IPv4 or IPv6 address") from None
+        raise NotPossible(f"{text!r}: not an IPv4 or IPv6 address") from None
     except OSError:
-        raise StormError(f"{text!r}: no such interface") from None
+        raise NotPossible(f"{text!r}: no such interface") from None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     if address.is_multicast or address.is_unspecified:
-        raise StormError(f"{text!r}: not the address of one host")
+        raise NotPossible(f"{text!r}: not the address of one host")
     if not address.is_loopback and not anywhere:
         raise StormError(
-            f"{address} is not a loopback address, and a cluster that hears this can take this "
-            "machine for a node that is dumping; --not-loopback sends all the same"
+            f"{address} is not a loopback address: a cluster that hears this can take this "
+            "machine for one that is dumping, and start its services elsewhere; --not-loopback "
+            "sends all the same"
         )
     return address, scope
 
@@ -302,21 +309,21 @@ def _hosts(
     """The first addresses of a network, without those that no host has."""
     if text is None:
         if destination.version == 6 and option != "--from":
-            raise StormError(f"{option}: has to be given with an IPv6 address")
+            raise NotPossible(f"{option}: has to be given with an IPv6 address")
         text = default if destination.version == 4 else "::1/128"
     try:
         network: _Network = ipaddress.ip_network(text)
     except ValueError:
-        raise StormError(f"{option} {text!r}: not a network, like {default}") from None
+        raise NotPossible(f"{option} {text!r}: not a network, like {default}") from None
     if network.version != destination.version:
-        raise StormError(f"{option} {text!r}: not of the family of {destination}")
+        raise NotPossible(f"{option} {text!r}: not of the family of {destination}")
     spared = 0
     if network.prefixlen < network.max_prefixlen - 1:
         spared = 2 if network.version == 4 else 1
     room = network.num_addresses - spared
     wanted = min(usual, room) if number is None else number
     if wanted > room:
-        raise StormError(f"{option} {text}: has {room} addresses, and {wanted} are wanted")
+        raise NotPossible(f"{option} {text}: has {room} addresses, and {wanted} are wanted")
     return Hosts(network.network_address + (1 if spared else 0), wanted)
 
 
@@ -371,8 +378,12 @@ class _Signals:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     def wait(self, nanoseconds: int) -> signal.Signals | None:
-        """The one that came, now or within that time."""
-        info = signal.sigtimedwait(self._held, max(nanoseconds, 0) / SECOND)
+        """Sleep for so long, but no longer than a slice; the signal that came, if one did."""
+        if nanoseconds > 0:
+            time.sleep(min(nanoseconds, _SLICE) / SECOND)
+        # Not with a time-out of its own: behind a SIGCONT, Python takes what it finds in an
+        # unset variable for the signal's number.
+        info = signal.sigtimedwait(self._held, 0)
         return None if info is None else signal.Signals(info.si_signo)
 
 
@@ -384,7 +395,8 @@ class _Storm:
         #: The signal that ended it.
         self.came: signal.Signals | None = None
         self.failed: dict[str, Counter[int]] = {}
-        self.elapsed = 0
+        #: Nanoseconds, and how much of them a processor worked for this.
+        self.elapsed = self.worked = 0
         began = time.monotonic_ns()
         self.family = socket.AF_INET if plan.destination.version == 4 else socket.AF_INET6
         for hosts in plan.hosts:
@@ -421,13 +433,13 @@ class _Storm:
             with open(_IPV6_ROUTES, encoding="ascii") as file:
                 stranger = not_local(file.read(), int(hosts.first), int(hosts.last))
             if stranger is not None:
-                raise StormError(_NOT_OURS.format(ipaddress.IPv6Address(stranger)))
+                raise _not_ours(ipaddress.IPv6Address(stranger))
         for address in (hosts.first, hosts.last):
             with self._socket() as probe:
                 try:
                     probe.bind((str(address), 0))
                 except OSError:
-                    raise StormError(_NOT_OURS.format(address)) from None
+                    raise _not_ours(address) from None
                 try:
                     probe.connect(self._target)
                 except OSError as error:
@@ -491,6 +503,7 @@ class _Storm:
         numbers: Iterator[int] = turns[plan.mix.pattern[0]]
         if len(turns) > 1:
             numbers = map(next, cycle([turns[kind] for kind in plan.mix.pattern]))
+        worked = time.process_time_ns()
         began = time.monotonic_ns()
         shown = [SECOND if plan.live else NO_END, 0]
         while not pacer.over(now := time.monotonic_ns() - began):
@@ -507,6 +520,7 @@ class _Storm:
             if self.came is not None:
                 break
         self.elapsed = time.monotonic_ns() - began
+        self.worked = time.process_time_ns() - worked
 
     def _send(self, which: list[int]) -> None:
         outcomes = self.transmitter.send(which, PATIENCE_NS)
@@ -569,6 +583,7 @@ class _Storm:
             },
             "failed": {_name(code): number for code, number in sorted(self.errors.items())},
             "missing": self.missing,
+            "worked": self.worked / SECOND,
             "late": pacer.late / SECOND if paced else None,
             "together": pacer.together,
             "ended": "complete" if came is None else came.name,
@@ -622,6 +637,12 @@ def not_local(routes: str, first: int, last: int) -> int | None:
         if not fitting or not max(fitting)[1]:
             return at
     return None
+
+
+def _not_ours(address: _Address) -> StormError:
+    return StormError(
+        f"source {address}: not an address of this machine, and others' are never used"
+    )
 
 
 def _name(code: int) -> str:

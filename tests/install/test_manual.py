@@ -16,7 +16,8 @@ from tests.docs import manpage, said
 PAGE = "kdumpfence"
 LINES = "WHAT THE LINES MEAN"
 SPEAKING = ("install.py", "dpkg.py", "native.py", "cli.py", "agentfiles.py", "systempython.py")
-MODULES = (*SPEAKING, "tree.py", "layouts.py")
+OPTIONS = ("OPTIONS", "STORM")
+MODULES = (*SPEAKING, "tree.py", "layouts.py", "storm.py")
 _SAYING = {"add", "append", "say", "InstallError", "DpkgError", "NotBuilt", "NoPython"}
 
 
@@ -35,10 +36,10 @@ def test_the_page_is_sound(checker: tuple[str, ...]) -> None:
 
 
 def test_every_option_is_explained_and_no_other() -> None:
-    documented = {
-        re.findall(r"--[a-z-]+", entry.heading)[0]
-        for entry in manpage.read(PAGE)["OPTIONS"].entries
-    }
+    headings = [
+        entry.heading for section in OPTIONS for entry in manpage.read(PAGE)[section].entries
+    ]
+    documented = {option for one in headings for option in re.findall(r"^--[a-z-]+", one)}
     usage = " ".join(
         [cli._parser().format_help(), *(
             command.format_help()
@@ -87,6 +88,13 @@ def test_every_line_that_can_be_said_is_explained(module: str) -> None:
     speaks = {piece for piece in spoken if "--help" in piece or piece.startswith("--root")}
     missing = {piece for piece in spoken - speaks if not _is_told(piece, told)}
     assert missing == set()
+
+
+def test_why_a_storm_is_refused_is_explained() -> None:
+    told = " ".join(manpage.read(PAGE)[LINES].text.split())
+    spoken = said.lines("storm.py", {"StormError"})
+    assert len(spoken) > 5
+    assert {piece for piece in spoken if not _is_told(piece, told)} == set()
 
 
 def _is_told(piece: str, told: str) -> bool:

@@ -105,7 +105,7 @@ def test_strangers_are_never_nodes() -> None:
     ["192.0.2.1", "10.0.0.1", "fd00::1", "::ffff:192.0.2.1", "fe80::1", "128.0.0.1"],
 )
 def test_other_machines_are_refused_unless_the_danger_is_accepted(address: str) -> None:
-    with pytest.raises(StormError, match="is not a loopback address, and a cluster"):
+    with pytest.raises(StormError, match="is not a loopback address: a cluster"):
         plan(address)
     network = "fd00::/64" if "fd00" in address or "fe80" in address else "10.0.0.0/24"
     assert not plan(address, "--from", network, "--not-loopback").destination.is_loopback
