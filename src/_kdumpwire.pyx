@@ -571,6 +571,7 @@ ctypedef struct Loop:
     int fd_room
     Found *found
     int found_count
+    int64_t rest        # nanoseconds after a batch that was not full
     int tally           # count in the table of sources; do not report each datagram
     uint64_t tallied
     int bell            # written to when the table has something to give out; -1: nothing
@@ -773,7 +774,7 @@ cdef int wait_and_read(Loop *loop, int64_t deadline, int wakers) noexcept nogil:
     """
     cdef timespec timeout
     cdef int64_t left
-    cdef int ready, i, got, progress, rounds = 0
+    cdef int ready, i, got, progress, full, rounds = 0
     while rounds < 64:
         rounds += 1
         left = SLICE
@@ -789,7 +790,7 @@ cdef int wait_and_read(Loop *loop, int64_t deadline, int wakers) noexcept nogil:
             return FAILED
         if ready == 0:
             return TIMED_OUT if deadline >= 0 and monotonic_ns() >= deadline else PAUSED
-        progress = 0
+        progress = full = 0
         for i in range(loop.endpoint_count):
             if loop.fds[i].revents == 0:
                 continue
@@ -799,6 +800,7 @@ cdef int wait_and_read(Loop *loop, int64_t deadline, int wakers) noexcept nogil:
             got = read_batch(loop, &loop.endpoints[i])
             if got > 0:
                 progress = 1
+                full |= got == loop.batch
                 if loop.found_count:
                     return HEARD        # never with loop.tally
             elif got < 0 and errno != EAGAIN and errno != EWOULDBLOCK and errno != EINTR:
@@ -807,6 +809,11 @@ cdef int wait_and_read(Loop *loop, int64_t deadline, int wakers) noexcept nogil:
         for i in range(loop.endpoint_count, loop.endpoint_count + wakers):
             if loop.fds[i].revents:
                 return WOKEN
+        if progress and not full and loop.rest and left:
+            # A reader that is woken for each datagram costs more than the datagram.
+            timeout.tv_sec = 0
+            timeout.tv_nsec = min(loop.rest, left)
+            ppoll(loop.fds + loop.endpoint_count, wakers, &timeout, NULL)
         if not progress:
             # Only errors: never spin on a socket that keeps failing.
             timeout.tv_sec = 0
@@ -1723,6 +1730,7 @@ cdef class Receiver:
             self.loop.endpoints[i].fd = fd
         self.busy = 1
         self.loop.tally = 0
+        self.loop.rest = 0
         self.loop.bell = -1
         return 0
 
@@ -1812,8 +1820,11 @@ cdef class Receiver:
         finally:
             self.leave()
 
-    def count(self, deadline_ns, wake=(), int bell=-1):
+    def count(self, deadline_ns, wake=(), int bell=-1, int64_t rest_ns=0):
+        if not 0 <= rest_ns < 1000000000:
+            raise ValueError(f"rest of {rest_ns} ns: 0 to 999999999 are allowed")
         self.enter()
+        self.loop.rest = rest_ns
         self.loop.tally = 1
         self.loop.tallied = 0
         self.loop.bell = bell

@@ -631,7 +631,13 @@ class Receiver:
             self._leave()
         return found
 
-    def count(self, deadline_ns: int | None, wake: Sequence[int] = (), bell: int = -1) -> int:
+    def count(
+        self,
+        deadline_ns: int | None,
+        wake: Sequence[int] = (),
+        bell: int = -1,
+        rest_ns: int = 0,
+    ) -> int:
         """Read until `deadline_ns` or until a descriptor in `wake` can be read; see `receive`.
 
         Messages of known sources are counted in `sources`, where `Sources.heard` has them: no
@@ -641,11 +647,17 @@ class Receiver:
         `bell` is written to: 8 bytes, a 1 for an eventfd. With a bell the compiled core does
         not come back to Python before the end, not for signals either, and runs without the
         GIL: for a thread that does nothing else, so that reading waits for nobody.
+
+        After a batch that was not full it rests for `rest_ns` nanoseconds (0 to 999999999;
+        `wake` ends it): to be woken for each datagram costs more than to read it. The
+        sockets' queues must hold what comes meanwhile.
         """
+        if not 0 <= rest_ns < 1_000_000_000:
+            raise ValueError(f"rest of {rest_ns} ns: 0 to 999999999 are allowed")
         self._enter()
         self._tallied = 0
         try:
-            self._wait_and_read(deadline_ns, wake, None, bell)
+            self._wait_and_read(deadline_ns, wake, None, bell, rest_ns)
         finally:
             self._leave()
         return self._tallied
@@ -664,14 +676,16 @@ class Receiver:
         wake: Sequence[int],
         found: list[Arrival] | None,
         bell: int,
+        rest_ns: int = 0,
     ) -> None:
-        poller = select.poll()
+        poller, resting = select.poll(), select.poll()
         numbers = {}
         for number, sock in enumerate(self._sockets):
             poller.register(sock.fileno(), select.POLLIN)
             numbers[sock.fileno()] = number
         for fd in wake:
             poller.register(fd, select.POLLIN)
+            resting.register(fd, select.POLLIN)
         late = _LATE_ROUNDS
         while True:
             left = _SLICE
@@ -682,7 +696,7 @@ class Receiver:
                 if deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
                     return
                 continue
-            progress = woken = False
+            progress = woken = full = False
             for fd, events in ready:
                 ready_number = numbers.get(fd)
                 if ready_number is None:
@@ -691,13 +705,18 @@ class Receiver:
                 if events & select.POLLNVAL:
                     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
                 quiet = not self._sources._heard
-                progress |= self._read_batch(ready_number, found) > 0
+                got = self._read_batch(ready_number, found)
+                progress |= got > 0
+                full |= got == self._batch
                 if found:
                     return
                 if quiet and self._sources._heard and bell >= 0:
                     self._ring(bell)
             if woken:
                 return
+            if progress and not full and rest_ns and left:
+                # A reader that is woken for each datagram costs more than the datagram.
+                resting.poll(min(rest_ns, left) / 1e6)
             if not progress:
                 # Only errors: never spin on a socket that keeps failing.
                 time.sleep(0.001)

@@ -329,6 +329,35 @@ def test_a_descriptor_ends_the_counting_in_another_thread(scene: Scene) -> None:
     assert (total, counted) == (240, [240])
 
 
+def test_a_rest_reads_more_at_a_time_and_ends_with_the_wait(scene: Scene) -> None:
+    """What comes during the rest is read after it, and neither end of the wait is missed."""
+    scene.sources.add(node(1))
+    scene.send(1)
+    threads = [
+        threading.Timer(0.2, scene.send, (1, 1)),
+        threading.Timer(0.4, os.write, (scene.write, b"!")),
+    ]
+    for thread in threads:
+        thread.start()
+    started = time.monotonic()
+    deadline = time.monotonic_ns() + 20 * 10**9
+    counted = scene.receiver.count(deadline, (scene.read,), rest_ns=999_999_999)
+    assert 0.3 < time.monotonic() - started < 10
+    for thread in threads:
+        thread.join()
+    assert counted == 3
+    scene.send(1)
+    started_ns = time.monotonic_ns()
+    assert scene.receiver.count(started_ns + 200_000_000, rest_ns=999_999_999) == 1
+    assert 200_000_000 <= time.monotonic_ns() - started_ns < 900_000_000
+
+
+@pytest.mark.parametrize("rest", [-1, 10**9])
+def test_a_rest_that_cannot_be_is_refused(scene: Scene, rest: int) -> None:
+    with pytest.raises(ValueError, match=f"rest of {rest} ns: 0 to 999999999 are allowed"):
+        scene.receiver.count(0, rest_ns=rest)
+
+
 def test_signal_handlers_run_while_counting_without_a_bell(scene: Scene) -> None:
     class Rung(Exception):
         pass
