@@ -49,7 +49,8 @@ def main() -> int:
         sock.bind(("127.0.0.1", port))
         port = sock.getsockname()[1]
         receivers[number % threads].add_socket(sock)
-    flood = [str(paired.WORK / "limits_flood"), f"port={port}", f"count={count}", "core=0"]
+    flood = [str(paired.WORK / "limits_flood"), f"port={port}", f"count={count}"]
+    flood += ["core=0", f"first={paired.OTHER_CPU}"]
     said = subprocess.run(flood, capture_output=True, check=True, timeout=60)
     sent = json.loads(said.stdout)["sent"]
 
@@ -58,7 +59,9 @@ def main() -> int:
 
     def drain(me: int) -> None:
         # With one thread it reads on the core that did not send.
-        os.sched_setaffinity(0, {paired.CPUS[me] if threads > 1 else paired.MEASURED_CPU})
+        os.sched_setaffinity(
+            0, {paired.OTHER_CPU if threads > 1 and me == 0 else paired.MEASURED_CPU}
+        )
         start.wait()
         before = time.thread_time_ns()
         while True:

@@ -66,14 +66,14 @@ static inline void rest_ns(int64_t ns)
     nanosleep(&time, NULL);
 }
 
-/* The calling thread on this core alone; a negative one: anywhere. */
+/* The calling thread on core 0 or 1 of the two that first= and second= name; negative: anywhere. */
 static inline void pin(long core)
 {
     cpu_set_t cores;
     if (core < 0)
         return;
     CPU_ZERO(&cores);
-    CPU_SET(core, &cores);
+    CPU_SET(core == 0 ? option("first", 0) : option("second", 1), &cores);
     if (sched_setaffinity(0, sizeof cores, &cores) < 0)
         refused("sched_setaffinity");
 }
