@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The limit of sending: sendmmsg(2) in a loop over headers that were prepared once, one
+ * for each IPv4 destination, with no look at what became of them. Loaded through ctypes,
+ * so that it sends from the very socket that ours sends from.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+struct bare {
+    unsigned count;
+    struct mmsghdr *headers;
+    struct sockaddr_in *names;
+    struct iovec payload;
+    unsigned char message[64];
+};
+
+void bare_free(struct bare *bare)
+{
+    if (bare == NULL)
+        return;
+    free(bare->headers);
+    free(bare->names);
+    free(bare);
+}
+
+/* One datagram of that payload (64 bytes at most) to each of these addresses, which are
+ * 4 bytes each in network order. */
+struct bare *bare_make(const unsigned char *addresses, unsigned count, unsigned short port,
+                       const void *message, unsigned length)
+{
+    struct bare *bare = calloc(1, sizeof(*bare));
+
+    if (bare == NULL)
+        return NULL;
+    bare->count = count;
+    bare->headers = calloc(count, sizeof(*bare->headers));
+    bare->names = calloc(count, sizeof(*bare->names));
+    if (!bare->headers || !bare->names || length > sizeof(bare->message)) {
+        bare_free(bare);
+        return NULL;
+    }
+    memcpy(bare->message, message, length);
+    bare->payload.iov_base = bare->message;
+    bare->payload.iov_len = length;
+    for (unsigned i = 0; i < count; i++) {
+        bare->names[i].sin_family = AF_INET;
+        bare->names[i].sin_port = htons(port);
+        memcpy(&bare->names[i].sin_addr, addresses + 4 * (size_t)i, 4);
+        bare->headers[i].msg_hdr.msg_name = &bare->names[i];
+        bare->headers[i].msg_hdr.msg_namelen = sizeof(bare->names[i]);
+        bare->headers[i].msg_hdr.msg_iov = &bare->payload;
+        bare->headers[i].msg_hdr.msg_iovlen = 1;
+    }
+    return bare;
+}
+
+/* Send to all of them, `batch` at a time; how many went out, or -1 and errno. */
+long bare_send(struct bare *bare, int fd, unsigned batch)
+{
+    unsigned done = 0;
+
+    while (done < bare->count) {
+        unsigned most = bare->count - done < batch ? bare->count - done : batch;
+        int sent = sendmmsg(fd, bare->headers + done, most, 0);
+        if (sent <= 0)
+            return -1;
+        done += (unsigned)sent;
+    }
+    return done;
+}

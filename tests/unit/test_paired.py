@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The frame of the benchmarks computes what it says."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+
+from bench import paired
+from bench.paired import Figure
+
+
+def figure(**changes: Any) -> Figure:
+    values: dict[str, Any] = {
+        "key": "some",
+        "group": "1 receive",
+        "title": "something",
+        "unit": "datagrams/s",
+        "ours": (9.0, 20.0, 3.0, 8.0, 50.0),
+        "peer": (10.0, 10.0, 2.0, 10.0, 100.0),
+        "peer_name": "another",
+    }
+    return Figure(**{**values, **changes})
+
+
+def test_the_ratio_is_the_median_of_the_rounds_and_not_that_of_the_medians() -> None:
+    one = figure()  # 0.9, 2, 1.5, 0.8, 0.5
+    assert (one.median_ours, one.median_peer) == (9.0, 10.0)
+    assert one.ratio == 0.9
+    assert one.spread == (0.8, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "bound", "of", "holds"),
+    [
+        ("", 0, "ratio", None),
+        ("at least", 0.9, "ratio", True),
+        ("at least", 0.91, "ratio", False),
+        ("at most", 0.9, "ratio", True),
+        ("at most", 0.89, "ratio", False),
+        ("at most", 9, "ours", True),
+        ("at most", 8.9, "ours", False),
+        # -1, 10, 1, -2, -50
+        ("at most", -1, "difference", True),
+        ("at most", -1.1, "difference", False),
+    ],
+)
+def test_a_bound_is_kept_or_not(wanted: str, bound: float, of: str, holds: bool | None) -> None:
+    assert figure(wanted=wanted, bound=bound, of=of).holds is holds
+
+
+@pytest.mark.parametrize(
+    "changes", [{"peer": (1.0,)}, {"ours": (), "peer": ()}, {"wanted": "about"}, {"of": "mean"}]
+)
+def test_a_figure_that_says_nothing_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="some"):
+        figure(**changes)
+
+
+def test_both_are_measured_in_turns_and_the_order_is_swapped_every_round() -> None:
+    calls: list[str] = []
+
+    def call(name: str) -> float:
+        calls.append(name)
+        return float(len(calls))
+
+    samples = paired.alternate(3, ours=lambda: call("ours"), peer=lambda: call("peer"))
+    assert calls[2:] == ["ours", "peer", "peer", "ours", "ours", "peer"]
+    # The first round warms up and is not among the samples.
+    assert samples == {"ours": (3.0, 6.0, 7.0), "peer": (4.0, 5.0, 8.0)}
+
+
+def test_the_peers_in_c_compile_and_can_be_loaded() -> None:
+    copy = paired.c_library("copy")
+    source, target = bytes(range(100)), ctypes.create_string_buffer(100)
+    copy.bare_copy.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
+    copy.bare_copy(target, source, 100)
+    assert target.raw == source
+    for name in ("recvmmsg", "sendmmsg"):
+        assert paired.c_library(name).bare_make
