@@ -60,12 +60,12 @@ class Queue:
             self.close()
             raise
 
-    def senders(self, nodes: list[bytes], seed: int = 0) -> bytes:
-        """What `fill` takes: `length` of these nodes, all of them once before any comes again."""
+    def senders(self, nodes: list[bytes], count: int) -> bytes:
+        """What `fill` takes: `count` of these nodes at random, each once before any comes again."""
         order = list(nodes)
-        random.Random(seed).shuffle(order)
-        order *= -(-self.length // len(order))
-        return b"".join(order[: self.length])
+        random.Random(count).shuffle(order)
+        order *= -(-count // len(order))
+        return b"".join(order[:count])
 
     def fill(self, senders: bytes) -> None:
         """A message from each of these addresses, packed one behind the other. Raises OSError."""

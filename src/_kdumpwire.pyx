@@ -25,7 +25,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 cdef extern from *:
     """
@@ -62,10 +62,12 @@ cdef extern from *:
     static const unsigned char BIG[8] = {0x1b, 0x30, 0x2a, 0x40, 0, 0, 0, 1};
 
     static inline void prefetch(const void *at) { __builtin_prefetch(at); }
+    static inline void prefetch_to_write(const void *at) { __builtin_prefetch(at, 1); }
     """
     const uint8_t *LITTLE
     const uint8_t *BIG
     void prefetch(const void *at) nogil
+    void prefetch_to_write(const void *at) nogil
     ctypedef unsigned int socklen_t
     ctypedef long time_t
     ctypedef struct pthread_mutex_t:
@@ -184,6 +186,7 @@ cdef extern from *:
     size_t CMSG_LEN(size_t length) nogil
     size_t CMSG_SPACE(size_t length) nogil
     sockaddr *SO_EE_OFFENDER(sock_extended_err *error) nogil
+    uint32_t htonl(uint32_t value) nogil
     uint16_t htons(uint16_t value) nogil
     uint16_t ntohs(uint16_t value) nogil
 
@@ -368,6 +371,11 @@ ctypedef struct Entry:
     uint32_t place      # 1 + its place in table.heard, 0 = not there
     uint16_t port
     uint8_t admitted    # not by the caller, but by the receive loop
+    uint8_t spare[21]   # 64 bytes in all, a cache line: see entries_grow
+
+ctypedef struct Slot:
+    uint32_t index      # 1 + index into entries, 0 = free
+    uint32_t hash       # of the entry, so that a look past it need not look at it
 
 ctypedef struct Network:
     # Sources in here are admitted by the receive loop.
@@ -380,7 +388,8 @@ ctypedef struct Network:
 ctypedef struct Table:
     pthread_mutex_t lock
     Entry *entries      # dense, in order of insertion until something is removed
-    uint32_t *slots     # open addressing: 1 + index into entries, 0 = free
+    void *memory        # in which they lie
+    Slot *slots         # open addressing
     uint32_t *heard     # a ring of indexes into entries: heard, and not given out yet
     uint32_t heard_at
     uint32_t heard_count
@@ -403,21 +412,24 @@ cdef inline uint32_t hash_address(Table *table, uint64_t high, uint64_t low, uin
     return <uint32_t>(h >> 32)
 
 
+cdef inline int is_address(Entry *entry, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
+    return entry.low == low and entry.high == high and entry.scope == scope
+
+
 cdef inline int64_t table_probe(
     Table *table, uint32_t hash, uint64_t high, uint64_t low, uint32_t scope
 ) noexcept nogil:
     """The slot that holds this address, or -1."""
-    cdef uint32_t at, index
-    cdef Entry *entry
+    cdef uint32_t at
+    cdef Slot *slot
     if table.count == 0:
         return -1
     at = hash & table.mask
     while True:
-        index = table.slots[at]
-        if index == 0:
+        slot = &table.slots[at]
+        if slot.index == 0:
             return -1
-        entry = &table.entries[index - 1]
-        if entry.low == low and entry.high == high and entry.scope == scope:
+        if slot.hash == hash and is_address(&table.entries[slot.index - 1], high, low, scope):
             return at
         at = (at + 1) & table.mask
 
@@ -426,32 +438,56 @@ cdef inline int64_t table_slot(Table *table, uint64_t high, uint64_t low, uint32
     return table_probe(table, hash_address(table, high, low, scope), high, low, scope)
 
 
+cdef inline void slot_put(Table *table, uint32_t hash, uint32_t index) noexcept nogil:
+    """Let the first free slot for this hash lead to that entry."""
+    cdef uint32_t at = hash & table.mask
+    while table.slots[at].index:
+        at = (at + 1) & table.mask
+    table.slots[at].index = index + 1
+    table.slots[at].hash = hash
+
+
+cdef int entries_grow(Table *table, uint32_t room) noexcept nogil:
+    """Room for so many entries; 0, or -1 without memory.
+
+    Each begins with a cache line: what a datagram costs among very many nodes is how many
+    lines its look-up fetches from memory.
+    """
+    cdef size_t offset = <size_t>table.entries - <size_t>table.memory
+    cdef void *memory = realloc(table.memory, (<size_t>room + 1) * sizeof(Entry))
+    if memory == NULL:
+        return -1
+    table.memory = memory
+    table.entries = <Entry *>((<size_t>memory + sizeof(Entry) - 1) & ~(sizeof(Entry) - 1))
+    if <size_t>table.entries - <size_t>memory != offset:
+        memmove(table.entries, <uint8_t *>memory + offset, table.count * sizeof(Entry))
+    return 0
+
+
 cdef int table_grow(Table *table) noexcept nogil:
     """Room for one more entry; 0, or -1 without memory (the table stays as it was)."""
-    cdef uint32_t room, slots, at, i
-    cdef Entry *entries
-    cdef uint32_t *fresh
+    cdef uint32_t room, slots, i
+    cdef uint32_t *heard
+    cdef Slot *fresh
     cdef Entry *entry
     if table.count >= table.room:
         room = 8 if table.room == 0 else table.room + (table.room >> 1)
-        entries = <Entry *>realloc(table.entries, room * sizeof(Entry))
-        if entries == NULL:
+        if entries_grow(table, room) < 0:
             return -1
-        table.entries = entries
-        fresh = <uint32_t *>malloc(room * sizeof(uint32_t))
-        if fresh == NULL:
+        heard = <uint32_t *>malloc(room * sizeof(uint32_t))
+        if heard == NULL:
             return -1
         for i in range(table.heard_count):
-            fresh[i] = table.heard[(table.heard_at + i) % table.room]
-            entries[fresh[i]].place = i + 1
+            heard[i] = table.heard[(table.heard_at + i) % table.room]
+            table.entries[heard[i]].place = i + 1
         free(table.heard)
-        table.heard = fresh
+        table.heard = heard
         table.heard_at = 0
         table.room = room
     # Kept at most two thirds full, so a look-up meets a free slot soon.
     if table.slots == NULL or 3 * (<uint64_t>table.count + 1) > 2 * (<uint64_t>table.mask + 1):
         slots = 16 if table.slots == NULL else 2 * (table.mask + 1)
-        fresh = <uint32_t *>calloc(slots, sizeof(uint32_t))
+        fresh = <Slot *>calloc(slots, sizeof(Slot))
         if fresh == NULL:
             return -1
         free(table.slots)
@@ -459,20 +495,17 @@ cdef int table_grow(Table *table) noexcept nogil:
         table.mask = slots - 1
         for i in range(table.count):
             entry = &table.entries[i]
-            at = hash_address(table, entry.high, entry.low, entry.scope) & table.mask
-            while fresh[at]:
-                at = (at + 1) & table.mask
-            fresh[at] = i + 1
+            slot_put(table, hash_address(table, entry.high, entry.low, entry.scope), i)
     return 0
 
 
 cdef int table_add(Table *table, uint64_t high, uint64_t low, uint32_t scope, int32_t node) noexcept nogil:
     """0 = added or renumbered, -1 = no memory."""
-    cdef int64_t found = table_slot(table, high, low, scope)
-    cdef uint32_t at
+    cdef uint32_t hash = hash_address(table, high, low, scope)
+    cdef int64_t found = table_probe(table, hash, high, low, scope)
     cdef Entry *entry
     if found >= 0:
-        entry = &table.entries[table.slots[found] - 1]
+        entry = &table.entries[table.slots[found].index - 1]
         entry.node = node
         table.admitted -= entry.admitted
         entry.admitted = 0
@@ -485,11 +518,8 @@ cdef int table_add(Table *table, uint64_t high, uint64_t low, uint32_t scope, in
     entry.low = low
     entry.scope = scope
     entry.node = node
+    slot_put(table, hash, table.count)
     table.count += 1
-    at = hash_address(table, high, low, scope) & table.mask
-    while table.slots[at]:
-        at = (at + 1) & table.mask
-    table.slots[at] = table.count
     return 0
 
 
@@ -500,7 +530,7 @@ cdef int table_remove(Table *table, uint64_t high, uint64_t low, uint32_t scope)
     cdef Entry *last
     if found < 0:
         return 0
-    index = table.slots[found] - 1
+    index = table.slots[found].index - 1
     table.admitted -= table.entries[index].admitted
     if table.entries[index].place:
         # The newest of those heard takes its place.
@@ -512,7 +542,7 @@ cdef int table_remove(Table *table, uint64_t high, uint64_t low, uint32_t scope)
     # The last entry moves into the gap, so that entries stay dense.
     last = &table.entries[table.count - 1]
     if index != table.count - 1:
-        table.slots[table_slot(table, last.high, last.low, last.scope)] = index + 1
+        table.slots[table_slot(table, last.high, last.low, last.scope)].index = index + 1
         table.entries[index] = last[0]
         if last.place:
             table.heard[last.place - 1] = index
@@ -522,14 +552,13 @@ cdef int table_remove(Table *table, uint64_t high, uint64_t low, uint32_t scope)
     next = at
     while True:
         next = (next + 1) & table.mask
-        if table.slots[next] == 0:
+        if table.slots[next].index == 0:
             break
-        last = &table.entries[table.slots[next] - 1]
-        home = hash_address(table, last.high, last.low, last.scope) & table.mask
+        home = table.slots[next].hash & table.mask
         if ((next - home) & table.mask) >= ((next - at) & table.mask):
             table.slots[at] = table.slots[next]
             at = next
-    table.slots[at] = 0
+    table.slots[at].index = 0
     return 1
 
 
@@ -576,15 +605,16 @@ cdef uint32_t table_give(Table *table, Entry *given, uint32_t most) noexcept nog
     return number
 
 
-cdef void split_address(const uint8_t *address, int length, uint64_t *high, uint64_t *low) noexcept nogil:
+cdef inline void split_address(const uint8_t *address, int length, uint64_t *high, uint64_t *low) noexcept nogil:
     """4 or 16 bytes in network order -> the two words that the table compares."""
-    cdef uint8_t mapped[16]
+    cdef uint32_t half[2]
     if length == 4:
-        memset(mapped, 0, 10)
-        mapped[10] = 0xFF
-        mapped[11] = 0xFF
-        memcpy(mapped + 12, address, 4)
-        address = mapped
+        # By halves: the processor waits for bytes that it has just written to come together.
+        half[0] = htonl(0xFFFF)
+        memcpy(&half[1], address, 4)
+        high[0] = 0
+        memcpy(low, half, 8)
+        return
     memcpy(high, address, 8)
     memcpy(low, address + 8, 8)
 
@@ -628,6 +658,7 @@ ctypedef struct Found:
     uint16_t port
     int32_t node
     uint32_t hash
+    uint32_t guess      # 1 + index of the entry with that hash, 0 = none
     int verdict
     const uint8_t *message
     size_t length
@@ -744,8 +775,8 @@ cdef void match(Loop *loop, int valid) noexcept nogil:
     """
     cdef Table *table = loop.sources
     cdef Found *found
-    cdef int64_t slot
-    cdef uint32_t index, heard
+    cdef int64_t known
+    cdef uint32_t index, at, heard
     cdef uint64_t one = 1
     cdef int i
     pthread_mutex_lock(&table.lock)
@@ -753,24 +784,31 @@ cdef void match(Loop *loop, int valid) noexcept nogil:
     for i in range(valid):
         found = &loop.found[i]
         found.hash = hash_address(table, found.high, found.low, found.scope)
-    if table.count > 64:
+        found.guess = 0
+        prefetch(&table.slots[found.hash & table.mask])
+    if table.count:
         for i in range(valid):
-            prefetch(&table.slots[loop.found[i].hash & table.mask])
-        for i in range(valid):
-            index = table.slots[loop.found[i].hash & table.mask]
-            if index:
-                prefetch(&table.entries[index - 1])
+            found = &loop.found[i]
+            at = found.hash & table.mask
+            while table.slots[at].index and table.slots[at].hash != found.hash:
+                at = (at + 1) & table.mask
+            found.guess = table.slots[at].index
+            if found.guess:
+                prefetch_to_write(&table.entries[found.guess - 1])
     for i in range(valid):
         found = &loop.found[i]
         found.verdict = ACCEPTED
-        slot = table_probe(table, found.hash, found.high, found.low, found.scope)
-        if slot >= 0:
-            index = table.slots[slot] - 1
-        else:
-            found.verdict = table_admit(table, found.high, found.low, found.scope)
-            if found.verdict != ACCEPTED:
-                continue
-            index = table.count - 1
+        index = found.guess - 1
+        if found.guess == 0 or not is_address(&table.entries[index], found.high, found.low, found.scope):
+            # Unknown when the batch came, or one of two addresses with the same hash.
+            known = table_probe(table, found.hash, found.high, found.low, found.scope)
+            if known >= 0:
+                index = table.slots[known].index - 1
+            else:
+                found.verdict = table_admit(table, found.high, found.low, found.scope)
+                if found.verdict != ACCEPTED:
+                    continue
+                index = table.count - 1
         found.node = table.entries[index].node
         if loop.tally:
             table_hear(table, index, loop.found_at, found.port)
@@ -1616,7 +1654,7 @@ cdef class Sources:
         self.table.admit_room = room
 
     def __dealloc__(self):
-        free(self.table.entries)
+        free(self.table.memory)
         free(self.table.slots)
         free(self.table.heard)
         free(self.table.networks)
@@ -1649,7 +1687,7 @@ cdef class Sources:
         pthread_mutex_lock(&self.table.lock)
         slot = table_slot(&self.table, high, low, scope)
         if slot >= 0:
-            node = self.table.entries[self.table.slots[slot] - 1].node
+            node = self.table.entries[self.table.slots[slot].index - 1].node
         pthread_mutex_unlock(&self.table.lock)
         return None if slot < 0 else node
 

@@ -19,13 +19,16 @@ from bench.paired import Figure
 from bench.queue import MESSAGE, Queue, addresses
 from kdumpfence import _kdumpwire, _purewire
 
-#: Datagrams read by one system call; ours and the bare loop's.
+#: Datagrams read by one system call, and bytes of room for each: what the listener uses, and the
+#: bare loop beside it.
 BATCH = 256
-#: Bytes of room for each of them, ours and the bare loop's.
-SIZE = 2048
+SIZE = 64
 NODES = (1, 10, 1_000, 100_000)
-#: What fills the queue before each sample: one message of each of the most nodes.
-LENGTH = 100_000
+#: How full the queue is when it is emptied. A queue of the kernel's default size holds 277 of these
+#: datagrams; they are still in the processor's caches then. Of a storm's queue they are not.
+SHORT, DEEP = 256, 65_536
+#: Short queues emptied for one sample.
+TIMES = 64
 
 Drain = Callable[[], int]
 
@@ -46,6 +49,7 @@ def ours(core: Any, listener: socket.socket, nodes: list[bytes]) -> Drain:
         sources.add(packed, 0, number)
     receiver = core.Receiver(sources, batch=BATCH, size=SIZE)
     receiver.add_socket(listener)
+
     return lambda: int(receiver.count(0))
 
 
@@ -69,136 +73,156 @@ def plain(listener: socket.socket, nodes: list[bytes]) -> Drain:
     return drain
 
 
-def sampler(queue: Queue, nodes: list[bytes], drain: Drain) -> Callable[[], float]:
+def sampler(
+    queue: Queue, depth: int, nodes: list[bytes], drain: Drain
+) -> Callable[[], float]:
     """Fill the queue from these nodes and empty it: datagrams a second of processor time."""
-    senders = queue.senders(nodes)
+    times = TIMES if depth == SHORT else 1
+    width = len(nodes[0])
+    senders = queue.senders(nodes, max(times * depth, len(nodes)))
+    at = 0
 
     def sample() -> float:
-        queue.fill(senders)
-        began = time.thread_time_ns()
-        got = drain()
-        took = time.thread_time_ns() - began
-        if got != queue.length:
-            raise RuntimeError(f"{got} of {queue.length} datagrams were counted")
-        return got * 1e9 / took
+        nonlocal at
+        took = 0
+        for _ in range(times):
+            fill = senders[at : at + depth * width]
+            at = (at + len(fill)) % len(senders)
+            queue.fill(fill)
+            began = time.thread_time_ns()
+            got = drain()
+            took += time.thread_time_ns() - began
+            if got != len(fill) // width:
+                raise RuntimeError(f"{got} of {len(fill) // width} datagrams were counted")
+        return times * depth * 1e9 / took
 
     return sample
 
 
+def known(count: int) -> str:
+    return f"{count:,} known node" + "s" * (count > 1)
+
+
 def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
     """Figures 1 and 7."""
-    rounds = 5 if quick else 21
-    length = 10_000 if quick else LENGTH
-    with paired.pinned(), Queue(length) as queue:
-        found = _compiled(queue, rounds, progress)
+    rounds = 5 if quick else 31
+    with paired.pinned(), Queue(DEEP) as queue:
+        found = [_receive(queue, SHORT, count, rounds, progress) for count in NODES]
+        found.append(_cost(queue, SHORT, rounds, progress))
+        found += [_receive(queue, DEEP, count, rounds // 2, progress) for count in (1, NODES[-1])]
+        found.append(_cost(queue, DEEP, rounds // 2, progress))
+        found.append(_nameless(queue, rounds // 2, progress))
         found += _pure(queue, rounds, progress)
-    with paired.pinned(), Queue(length, "::1") as queue:
-        progress("receive: IPv6")
-        nodes = [socket.inet_pton(socket.AF_INET6, "::1")]
-        samples = paired.alternate(
-            rounds,
-            ours=sampler(queue, nodes, ours(_kdumpwire, queue.listener, nodes)),
-            peer=sampler(queue, nodes, bare(queue.listener)),
-        )
-        found.insert(
-            len(NODES) + 1,
-            Figure(
-                key="receive-ipv6",
-                group="1 receive",
-                title="the same over IPv6, 1 known node",
-                unit="datagrams/s",
-                ours=samples["ours"],
-                peer=samples["peer"],
-                peer_name=PEER,
-            ),
-        )
-    return found
+    with paired.pinned(), Queue(SHORT, "::1") as queue:
+        found.append(_ipv6(queue, rounds // 2, progress))
+    return sorted(found, key=lambda one: one.group)
 
 
-PEER = f"bare C `recvmmsg`, the same batch of {BATCH}"
-
-
-def _compiled(queue: Queue, rounds: int, progress: Callable[[str], None]) -> list[Figure]:
-    found = []
-    for count in NODES:
-        progress(f"receive: {count:,} known nodes")
-        nodes = addresses(count)
-        samples = paired.alternate(
-            rounds,
-            ours=sampler(queue, nodes, ours(_kdumpwire, queue.listener, nodes)),
-            peer=sampler(queue, nodes, bare(queue.listener)),
-        )
-        found.append(
-            Figure(
-                key=f"receive-{count}",
-                group="1 receive",
-                title=f"receive, validate, match and count, {count:,} known node"
-                + "s" * (count > 1),
-                unit="datagrams/s",
-                ours=samples["ours"],
-                peer=samples["peer"],
-                peer_name=PEER,
-                wanted="at least",
-                bound=0.95,
-            )
-        )
-    progress("receive: 100,000 nodes beside 10")
-    many, few = addresses(NODES[-1]), addresses(10)
+def _receive(
+    queue: Queue, depth: int, count: int, rounds: int, progress: Callable[[str], None]
+) -> Figure:
+    title = f"receive, validate, match and count, {known(count)}"
+    title += ", deep queue" * (depth == DEEP)
+    progress(title)
+    nodes = addresses(count)
     samples = paired.alternate(
         rounds,
-        ours=sampler(queue, many, ours(_kdumpwire, queue.listener, many)),
-        peer=sampler(queue, few, ours(_kdumpwire, queue.listener, few)),
+        ours=sampler(queue, depth, nodes, ours(_kdumpwire, queue.listener, nodes)),
+        peer=sampler(queue, depth, nodes, bare(queue.listener)),
     )
-    found.append(
-        Figure(
-            key="receive-cost",
-            group="1 receive",
-            title="cost of a datagram, 100,000 known nodes",
-            unit="ns a datagram",
-            ours=tuple(1e9 / rate for rate in samples["ours"]),
-            peer=tuple(1e9 / rate for rate in samples["peer"]),
-            peer_name="the same with 10 known nodes",
-            wanted="at most",
-            bound=1.3,
-        )
+    return Figure(
+        key=f"receive-{count}" + "-deep" * (depth == DEEP),
+        group="1 receive",
+        title=title,
+        unit="datagrams/s",
+        ours=samples["ours"],
+        peer=samples["peer"],
+        peer_name=PEER,
+        wanted="at least",
+        bound=0.95,
     )
-    progress("receive: without names")
+
+
+def _cost(queue: Queue, depth: int, rounds: int, progress: Callable[[str], None]) -> Figure:
+    title = "cost of a datagram, 100,000 known nodes" + ", deep queue" * (depth == DEEP)
+    progress(title)
+    many, few = addresses(100_000), addresses(10)
     samples = paired.alternate(
         rounds,
-        ours=sampler(queue, many, ours(_kdumpwire, queue.listener, many)),
-        peer=sampler(queue, many, bare(queue.listener, names=False)),
+        ours=sampler(queue, depth, many, ours(_kdumpwire, queue.listener, many)),
+        peer=sampler(queue, depth, few, ours(_kdumpwire, queue.listener, few)),
     )
-    found.append(
-        Figure(
-            key="receive-nameless",
-            group="1 receive",
-            title="100,000 known nodes, beside a loop that is not told who sent",
-            unit="datagrams/s",
-            ours=samples["ours"],
-            peer=samples["peer"],
-            peer_name="bare C `recvmmsg` without the senders' addresses",
-        )
+    return Figure(
+        key="receive-cost" + "-deep" * (depth == DEEP),
+        group="1 receive",
+        title=title,
+        unit="ns a datagram",
+        ours=tuple(1e9 / rate for rate in samples["ours"]),
+        peer=tuple(1e9 / rate for rate in samples["peer"]),
+        peer_name="the same with 10 known nodes",
+        wanted="at most",
+        bound=1.3,
     )
-    return found
+
+
+def _nameless(queue: Queue, rounds: int, progress: Callable[[str], None]) -> Figure:
+    title = "the same, 1,000 known nodes, beside a loop that is not told who sent"
+    progress(title)
+    nodes = addresses(1_000)
+    samples = paired.alternate(
+        rounds,
+        ours=sampler(queue, SHORT, nodes, ours(_kdumpwire, queue.listener, nodes)),
+        peer=sampler(queue, SHORT, nodes, bare(queue.listener, names=False)),
+    )
+    return Figure(
+        key="receive-nameless",
+        group="1 receive",
+        title=title,
+        unit="datagrams/s",
+        ours=samples["ours"],
+        peer=samples["peer"],
+        peer_name="bare C `recvmmsg` without the senders' addresses",
+    )
+
+
+def _ipv6(queue: Queue, rounds: int, progress: Callable[[str], None]) -> Figure:
+    title = "the same over IPv6, 1 known node"
+    progress(title)
+    nodes = [socket.inet_pton(socket.AF_INET6, "::1")]
+    samples = paired.alternate(
+        rounds,
+        ours=sampler(queue, SHORT, nodes, ours(_kdumpwire, queue.listener, nodes)),
+        peer=sampler(queue, SHORT, nodes, bare(queue.listener)),
+    )
+    return Figure(
+        key="receive-ipv6",
+        group="1 receive",
+        title=title,
+        unit="datagrams/s",
+        ours=samples["ours"],
+        peer=samples["peer"],
+        peer_name=PEER,
+    )
 
 
 def _pure(queue: Queue, rounds: int, progress: Callable[[str], None]) -> list[Figure]:
     found = []
-    for count in (1, 1_000):
-        progress(f"pure: {count:,} known nodes")
+    for count, depth in ((1, SHORT), (1_000, SHORT), (1_000, DEEP)):
+        what = known(count) + ", deep queue" * (depth == DEEP)
+        progress(f"compiled, pure and plain, {what}")
         nodes = addresses(count)
         samples = paired.alternate(
-            max(5, rounds // 2),
-            compiled=sampler(queue, nodes, ours(_kdumpwire, queue.listener, nodes)),
-            pure=sampler(queue, nodes, ours(_purewire, queue.listener, nodes)),
-            plain=sampler(queue, nodes, plain(queue.listener, nodes)),
+            rounds if depth == SHORT else rounds // 4,
+            compiled=sampler(queue, depth, nodes, ours(_kdumpwire, queue.listener, nodes)),
+            pure=sampler(queue, depth, nodes, ours(_purewire, queue.listener, nodes)),
+            plain=sampler(queue, depth, nodes, plain(queue.listener, nodes)),
         )
-        known = f"{count:,} known node" + "s" * (count > 1)
+        key = f"{count}" + "-deep" * (depth == DEEP)
         found += [
             Figure(
-                key=f"compiled-{count}",
+                key=f"compiled-{key}",
                 group="7 pure",
-                title=f"compiled core, {known}",
+                title=f"compiled core, {what}",
                 unit="datagrams/s",
                 ours=samples["compiled"],
                 peer=samples["pure"],
@@ -207,9 +231,9 @@ def _pure(queue: Queue, rounds: int, progress: Callable[[str], None]) -> list[Fi
                 bound=2.5,
             ),
             Figure(
-                key=f"pure-{count}",
+                key=f"pure-{key}",
                 group="7 pure",
-                title=f"pure core, {known}",
+                title=f"pure core, {what}",
                 unit="datagrams/s",
                 ours=samples["pure"],
                 peer=samples["plain"],
@@ -219,6 +243,9 @@ def _pure(queue: Queue, rounds: int, progress: Callable[[str], None]) -> list[Fi
             ),
         ]
     return found
+
+
+PEER = f"bare C `recvmmsg`, the same batch of {BATCH}"
 
 
 if __name__ == "__main__":

@@ -1070,7 +1070,7 @@ cdef int resolved(Sender *sender, uint32_t node, Answers *found) noexcept nogil:
         split_address(address.packed, address.length, &high, &low)
         slot = table_slot(&sender.table, high, low, address.scope)
         if slot >= 0:
-            number = sender.table.entries[sender.table.slots[slot] - 1].node
+            number = sender.table.entries[sender.table.slots[slot].index - 1].node
             if rhythm_share(&sender.rhythm, number, node) < 0:
                 return -1
         else:
@@ -1297,7 +1297,7 @@ cdef void take_back(Sender *sender) noexcept nogil:
             slot = table_slot(&sender.table, high, low, address.scope)
             if slot < 0:
                 continue
-            number = sender.table.entries[sender.table.slots[slot] - 1].node
+            number = sender.table.entries[sender.table.slots[slot].index - 1].node
             if rhythm_lost(&sender.rhythm, number, monotonic_ns()):
                 cannot_send(sender, number, failure.error)
         length = sizeof(error)
