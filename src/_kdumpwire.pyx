@@ -23,9 +23,9 @@ free-threaded Python, which then keeps the GIL for it.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, intptr_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from *:
     """
@@ -44,6 +44,7 @@ cdef extern from *:
     #include <net/if.h>
     #include <poll.h>
     #include <pthread.h>
+    #include <sys/mman.h>
     #include <time.h>
     #include <unistd.h>
     #include <errno.h>
@@ -62,16 +63,19 @@ cdef extern from *:
     static const unsigned char BIG[8] = {0x1b, 0x30, 0x2a, 0x40, 0, 0, 0, 1};
 
     static inline void prefetch(const void *at) { __builtin_prefetch(at); }
-    static inline void prefetch_to_write(const void *at) { __builtin_prefetch(at, 1); }
     """
     const uint8_t *LITTLE
     const uint8_t *BIG
     void prefetch(const void *at) nogil
-    void prefetch_to_write(const void *at) nogil
     ctypedef unsigned int socklen_t
     ctypedef long time_t
     ctypedef struct pthread_mutex_t:
         pass
+    void *mmap(void *at, size_t length, int rights, int flags, int fd, long offset) nogil
+    int munmap(void *memory, size_t length) nogil
+    int madvise(void *memory, size_t length, int advice) nogil
+    int MADV_HUGEPAGE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
+    void *MAP_FAILED
     int pthread_mutex_init(pthread_mutex_t *lock, const void *attributes) nogil
     int pthread_mutex_destroy(pthread_mutex_t *lock) nogil
     int pthread_mutex_lock(pthread_mutex_t *lock) nogil
@@ -371,7 +375,7 @@ ctypedef struct Entry:
     uint32_t place      # 1 + its place in table.heard, 0 = not there
     uint16_t port
     uint8_t admitted    # not by the caller, but by the receive loop
-    uint8_t spare[21]   # 64 bytes in all, a cache line: see entries_grow
+    uint8_t spare[21]   # 64 bytes in all, a cache line: see take_lines
 
 ctypedef struct Slot:
     uint32_t index      # 1 + index into entries, 0 = free
@@ -388,7 +392,6 @@ ctypedef struct Network:
 ctypedef struct Table:
     pthread_mutex_t lock
     Entry *entries      # dense, in order of insertion until something is removed
-    void *memory        # in which they lie
     Slot *slots         # open addressing
     uint32_t *heard     # a ring of indexes into entries: heard, and not given out yet
     uint32_t heard_at
@@ -401,6 +404,10 @@ ctypedef struct Table:
     uint32_t network_count
     uint32_t admitted   # how many entries are
     uint32_t admit_room
+
+
+cdef enum:
+    LARGE_PAGE = 2 << 20
 
 
 cdef inline uint32_t hash_address(Table *table, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
@@ -447,56 +454,91 @@ cdef inline void slot_put(Table *table, uint32_t hash, uint32_t index) noexcept 
     table.slots[at].hash = hash
 
 
-cdef int entries_grow(Table *table, uint32_t room) noexcept nogil:
-    """Room for so many entries; 0, or -1 without memory.
+cdef void *take_lines(size_t size) noexcept nogil:
+    """Cleared memory that begins with a cache line, for `free_lines`; NULL if there is none.
 
-    Each begins with a cache line: what a datagram costs among very many nodes is how many
-    lines its look-up fetches from memory.
+    What a datagram costs among very many nodes is how many lines its look-up fetches from
+    memory, and how many pages they lie in: hence large pages for a large table. Not from
+    malloc, which would keep each table that has become too small.
     """
-    cdef size_t offset = <size_t>table.entries - <size_t>table.memory
-    cdef void *memory = realloc(table.memory, (<size_t>room + 1) * sizeof(Entry))
-    if memory == NULL:
-        return -1
-    table.memory = memory
-    table.entries = <Entry *>((<size_t>memory + sizeof(Entry) - 1) & ~(sizeof(Entry) - 1))
-    if <size_t>table.entries - <size_t>memory != offset:
-        memmove(table.entries, <uint8_t *>memory + offset, table.count * sizeof(Entry))
-    return 0
+    cdef uint8_t *memory
+    cdef size_t before, slack = LARGE_PAGE if size >= LARGE_PAGE else 0
+    size = whole_pages(size)
+    memory = <uint8_t *>mmap(NULL, size + slack, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    if memory == <uint8_t *>MAP_FAILED:
+        return NULL
+    if slack:
+        before = <size_t>-<intptr_t>memory & (LARGE_PAGE - 1)
+        if before:
+            munmap(memory, before)
+        if slack - before:
+            munmap(memory + before + size, slack - before)
+        memory += before
+        madvise(memory, size, MADV_HUGEPAGE)    # a wish; it may be refused
+    return memory
+
+
+cdef inline size_t whole_pages(size_t size) noexcept nogil:
+    return (size + 4095) & ~<size_t>4095
+
+
+cdef inline size_t slot_bytes(size_t slots) noexcept nogil:
+    """What so many take. They are looked at in no order at all: half a large page pays as well."""
+    cdef size_t size = slots * sizeof(Slot)
+    return LARGE_PAGE if size == LARGE_PAGE // 2 else size
+
+
+cdef void free_lines(void *memory, size_t size) noexcept nogil:
+    if memory != NULL:
+        munmap(memory, whole_pages(size))
 
 
 cdef int table_grow(Table *table) noexcept nogil:
     """Room for one more entry; 0, or -1 without memory (the table stays as it was)."""
     cdef uint32_t room, slots, i
     cdef uint32_t *heard
+    cdef Entry *entries
     cdef Slot *fresh
     cdef Entry *entry
     if table.count >= table.room:
-        room = 8 if table.room == 0 else table.room + (table.room >> 1)
-        if entries_grow(table, room) < 0:
+        room = 64 if table.room == 0 else table.room + (table.room >> 1)
+        entries = <Entry *>take_lines(<size_t>room * sizeof(Entry))
+        heard = <uint32_t *>take_lines(room * sizeof(uint32_t))
+        if entries == NULL or heard == NULL:
+            free_lines(entries, <size_t>room * sizeof(Entry))
+            free_lines(heard, room * sizeof(uint32_t))
             return -1
-        heard = <uint32_t *>malloc(room * sizeof(uint32_t))
-        if heard == NULL:
-            return -1
+        if table.count:
+            memcpy(entries, table.entries, table.count * sizeof(Entry))
+        free_lines(table.entries, <size_t>table.room * sizeof(Entry))
+        table.entries = entries
         for i in range(table.heard_count):
             heard[i] = table.heard[(table.heard_at + i) % table.room]
             table.entries[heard[i]].place = i + 1
-        free(table.heard)
+        free_lines(table.heard, table.room * sizeof(uint32_t))
         table.heard = heard
         table.heard_at = 0
         table.room = room
     # Kept at most two thirds full, so a look-up meets a free slot soon.
     if table.slots == NULL or 3 * (<uint64_t>table.count + 1) > 2 * (<uint64_t>table.mask + 1):
-        slots = 16 if table.slots == NULL else 2 * (table.mask + 1)
-        fresh = <Slot *>calloc(slots, sizeof(Slot))
+        slots = 512 if table.slots == NULL else 2 * (table.mask + 1)
+        fresh = <Slot *>take_lines(slot_bytes(slots))
         if fresh == NULL:
             return -1
-        free(table.slots)
+        free_lines(table.slots, slot_bytes(<size_t>table.mask + 1))
         table.slots = fresh
         table.mask = slots - 1
         for i in range(table.count):
             entry = &table.entries[i]
             slot_put(table, hash_address(table, entry.high, entry.low, entry.scope), i)
     return 0
+
+
+cdef void table_free(Table *table) noexcept nogil:
+    free_lines(table.entries, <size_t>table.room * sizeof(Entry))
+    free_lines(table.heard, table.room * sizeof(uint32_t))
+    free_lines(table.slots, slot_bytes(<size_t>table.mask + 1))
 
 
 cdef int table_add(Table *table, uint64_t high, uint64_t low, uint32_t scope, int32_t node) noexcept nogil:
@@ -771,7 +813,8 @@ cdef void match(Loop *loop, int valid) noexcept nogil:
     """Whether the sources of the first `valid` of loop.found are known: their verdicts.
 
     A table of 100,000 sources is larger than the processor's caches. So the batch goes
-    through it in three steps, and each fetches what the next one looks at.
+    through it in three steps, and each fetches what the next one looks at; `read_batch` has
+    done the first one. Called with the table locked, and unlocks it.
     """
     cdef Table *table = loop.sources
     cdef Found *found
@@ -779,13 +822,7 @@ cdef void match(Loop *loop, int valid) noexcept nogil:
     cdef uint32_t index, at, heard
     cdef uint64_t one = 1
     cdef int i
-    pthread_mutex_lock(&table.lock)
     heard = table.heard_count
-    for i in range(valid):
-        found = &loop.found[i]
-        found.hash = hash_address(table, found.high, found.low, found.scope)
-        found.guess = 0
-        prefetch(&table.slots[found.hash & table.mask])
     if table.count:
         for i in range(valid):
             found = &loop.found[i]
@@ -794,7 +831,7 @@ cdef void match(Loop *loop, int valid) noexcept nogil:
                 at = (at + 1) & table.mask
             found.guess = table.slots[at].index
             if found.guess:
-                prefetch_to_write(&table.entries[found.guess - 1])
+                prefetch(&table.entries[found.guess - 1])
     for i in range(valid):
         found = &loop.found[i]
         found.verdict = ACCEPTED
@@ -839,6 +876,8 @@ cdef int read_batch(Loop *loop, Endpoint *endpoint) noexcept nogil:
     counted in the table of sources instead.
     """
     cdef int got, i, verdict, valid = 0, strangers = 0
+    cdef Table *table = loop.sources
+    cdef Found *found
     cdef uint64_t accepted
     cdef msghdr *header
     cdef cmsghdr *cmsg
@@ -850,13 +889,20 @@ cdef int read_batch(Loop *loop, Endpoint *endpoint) noexcept nogil:
     got = recvmmsg(endpoint.fd, loop.headers, loop.batch, MSG_DONTWAIT, NULL)
     if got <= 0:
         return got
+    pthread_mutex_lock(&table.lock)
     for i in range(got):
-        verdict = judge(loop, endpoint.kind, i, &loop.found[valid])
+        found = &loop.found[valid]
+        verdict = judge(loop, endpoint.kind, i, found)
         if verdict == ACCEPTED:
+            found.hash = hash_address(table, found.high, found.low, found.scope)
+            found.guess = 0
+            prefetch(&table.slots[found.hash & table.mask])
             valid += 1
         elif verdict != ELSEWHERE:
             loop.counts[verdict] += 1
-    if valid:
+    if not valid:
+        pthread_mutex_unlock(&table.lock)
+    else:
         loop.found_at = monotonic_ns()
         match(loop, valid)
         accepted = loop.counts[ACCEPTED]
@@ -1654,9 +1700,7 @@ cdef class Sources:
         self.table.admit_room = room
 
     def __dealloc__(self):
-        free(self.table.memory)
-        free(self.table.slots)
-        free(self.table.heard)
+        table_free(&self.table)
         free(self.table.networks)
         pthread_mutex_destroy(&self.table.lock)
 

@@ -574,9 +574,9 @@ class Receiver:
         source: _Source | str | None
         now = rejected = got = 0
         try:
-            for got in range(self._batch):
+            for got in range(self._batch):  # noqa: B007
                 data, address = receive(_MESSAGE_BYTES, flags)
-                if data != little and data != big:
+                if data != little and data != big:  # noqa: PLR1714
                     rejected += 1
                     self._counts[_check(data)] += 1
                     continue

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Memory: what a known node takes in the core, as the growth of a fresh process."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench import paired
+from bench.paired import Figure
+
+NODES = 100_000
+#: The worst case is looked for among numbers of nodes from here on; what few nodes take is
+#: lost in the pages that a process has anyway.
+LEAST = 10_000
+STEP = 250
+BOUND = 128
+
+
+def resident() -> int:
+    """Bytes of memory that this process has, shared pages left out."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith(("Private_Clean", "Private_Dirty")):
+            total = int(line.split()[1])
+            if line.startswith("Private_Dirty"):
+                return total * 1024
+    raise RuntimeError("/proc/self/smaps_rollup has no Private_Dirty")
+
+
+def packed(count: int) -> Iterator[bytes]:
+    return (number.to_bytes(4, "big") for number in range(0x7F010000, 0x7F010000 + count))
+
+
+def measure(name: str) -> dict[str, float]:
+    """Bytes a node; runs in a process of its own. "core" may also be a plain dict."""
+    for _ in packed(1000):  # what the loop itself takes is there before
+        pass
+    if name == "dict":
+        known: dict[bytes, int] = {}
+        before = resident()
+        for number, address in enumerate(packed(NODES)):
+            known[address] = number
+        return {"all": (resident() - before) / NODES, "worst": 0, "at": 0}
+    sources = importlib.import_module(f"kdumpfence.{name}").Sources()
+    before = resident()
+    worst, at = 0.0, 0
+    for number, address in enumerate(packed(NODES), 1):
+        sources.add(address, 0, number)
+        if number >= LEAST and number % STEP == 1:
+            taken = (resident() - before) / number
+            if taken > worst:
+                worst, at = taken, number
+    return {"all": (resident() - before) / NODES, "worst": worst, "at": at}
+
+
+def measured(name: str) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cases.memory", "measure", name],
+        cwd=paired.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
+    """The first half of figure 6; the agent's is in another case."""
+    rounds = 1 if quick else 3
+    progress("memory: the core's nodes")
+    core = [measured("_kdumpwire") for _ in range(rounds)]
+    pure = [measured("_purewire") for _ in range(rounds)]
+    plain = [measured("dict") for _ in range(rounds)]
+    at = ", ".join(f"{one['at']:,.0f}" for one in core[:1])
+    return [
+        Figure(
+            key="memory-100000",
+            group="6 memory",
+            title="memory of the core, 100,000 known nodes",
+            unit="bytes a node",
+            ours=tuple(one["all"] for one in core),
+            peer=tuple(one["all"] for one in pure),
+            peer_name="the pure core",
+            wanted="at most",
+            bound=BOUND,
+            of="ours",
+        ),
+        Figure(
+            key="memory-worst",
+            group="6 memory",
+            title=f"the same at the worst number of nodes from {LEAST:,} to {NODES:,}",
+            unit="bytes a node",
+            ours=tuple(one["worst"] for one in core),
+            peer=tuple(one["worst"] for one in pure),
+            peer_name="the pure core",
+            wanted="at most",
+            bound=BOUND,
+            of="ours",
+            note=f"just after the table has grown, at {at} nodes",
+        ),
+        Figure(
+            key="memory-dict",
+            group="6 memory",
+            title="memory of the core, 100,000 known nodes, beside a bare dictionary",
+            unit="bytes a node",
+            ours=tuple(one["all"] for one in core),
+            peer=tuple(one["all"] for one in plain),
+            peer_name="a Python `dict` from address to number",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["measure"]:
+        print(json.dumps(measure(sys.argv[2])))
+    else:
+        paired.run_alone(figures)
