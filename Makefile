@@ -36,8 +36,8 @@ pythons: build     ## the unit tests on every CPython from 3.9 up that this mach
 fuzz: build        ## a short run of the fuzz targets; without atheris only CI insists
 	$(RUN) fuzz/run.py --seconds 20 || { [ $$? = 2 ] && [ "$$CI" != true ]; }
 
-bench: build       ## what the core's calls cost
-	$(RUN) -m pytest bench -o python_files='bench_*.py'
+bench: $(VENV)/.bench build ## all figures, beside their peers (10 minutes), for docs/throughput.md
+	$(RUN) -m bench.run --write
 
 crashtable: build native ## measure the senders in crash kernels (11 minutes), for docs/crash-kernel.md
 	$(RUN) tools/crashtable.py
@@ -64,6 +64,10 @@ $(VENV)/.made: pyproject.toml tools/prerequisites.sh
 	sh tools/prerequisites.sh build $(PYTHON)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	KDUMPFENCE_COMPILE=no $(RUN) -m pip install -q -e '.[test,lint,build,fuzz]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.made
+	KDUMPFENCE_COMPILE=no $(RUN) -m pip install -q -e '.[bench]'
 	touch $@
 
 $(VENV)/.built: $(VENV)/.made $(CORE)

@@ -74,9 +74,7 @@ def plain(listener: socket.socket, nodes: list[bytes]) -> Drain:
     return drain
 
 
-def sampler(
-    queue: Queue, depth: int, nodes: list[bytes], drain: Drain
-) -> Callable[[], float]:
+def sampler(queue: Queue, depth: int, nodes: list[bytes], drain: Drain) -> Callable[[], float]:
     """Fill the queue from these nodes and empty it: datagrams a second of processor time.
 
     Of short queues it is the median of TIMES of them: whoever else ran on this processor in
