@@ -240,6 +240,11 @@ class Resolver:
         return self._read
 
     @property
+    def busy(self) -> bool:
+        """Whether there is a name without an address; if not, no call does anything any more."""
+        return bool(self._pending)
+
+    @property
     def unresolved(self) -> list[str]:
         """The names without an address so far."""
         return list(self._pending)
