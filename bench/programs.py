@@ -23,7 +23,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -259,6 +259,28 @@ def run(argv: list[str]) -> float:
     if status:
         raise RuntimeError(f"{argv}: status {status}")
     return took / 1e6
+
+
+@dataclass(frozen=True)
+class Used:
+    """What one run of a program took."""
+
+    status: int  #: exit status, negative for a signal
+    seconds: float  #: processor time
+
+
+def used_by(argv: list[str], prepare: Callable[[], None]) -> Used:
+    """Run a program to its end, its output thrown away; `prepare` is called in the child."""
+    run = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=prepare,  # noqa: PLW1509
+    )
+    _, status, usage = os.wait4(run.pid, 0)
+    run.returncode = os.waitstatus_to_exitcode(status)
+    return Used(run.returncode, usage.ru_utime + usage.ru_stime)
 
 
 def _be_traced() -> None:

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The limit of sending: sendmmsg(2) in a loop over headers that were prepared once, one
- * for each IPv4 destination, with no look at what became of them. Loaded through ctypes,
- * so that it sends from the very socket that ours sends from.
+ * for each destination of one IP family, with no look at what became of them. Loaded
+ * through ctypes, so that it sends from the very socket that ours sends from.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -14,7 +14,7 @@
 struct bare {
     unsigned count;
     struct mmsghdr *headers;
-    struct sockaddr_in *names;
+    struct sockaddr_in6 *names; /* or sockaddr_in, which is shorter */
     struct iovec payload;
     unsigned char message[64];
 };
@@ -29,9 +29,9 @@ void bare_free(struct bare *bare)
 }
 
 /* One datagram of that payload (64 bytes at most) to each of these addresses, which are
- * 4 bytes each in network order. */
-struct bare *bare_make(const unsigned char *addresses, unsigned count, unsigned short port,
-                       const void *message, unsigned length)
+ * 4 or 16 bytes each in network order, as the family has it. */
+struct bare *bare_make(int family, const unsigned char *addresses, unsigned count,
+                       unsigned short port, const void *message, unsigned length)
 {
     struct bare *bare = calloc(1, sizeof(*bare));
 
@@ -48,11 +48,19 @@ struct bare *bare_make(const unsigned char *addresses, unsigned count, unsigned 
     bare->payload.iov_base = bare->message;
     bare->payload.iov_len = length;
     for (unsigned i = 0; i < count; i++) {
-        bare->names[i].sin_family = AF_INET;
-        bare->names[i].sin_port = htons(port);
-        memcpy(&bare->names[i].sin_addr, addresses + 4 * (size_t)i, 4);
+        if (family == AF_INET) {
+            struct sockaddr_in *name = (struct sockaddr_in *)&bare->names[i];
+            name->sin_family = AF_INET;
+            name->sin_port = htons(port);
+            memcpy(&name->sin_addr, addresses + 4 * (size_t)i, 4);
+            bare->headers[i].msg_hdr.msg_namelen = sizeof(*name);
+        } else {
+            bare->names[i].sin6_family = AF_INET6;
+            bare->names[i].sin6_port = htons(port);
+            memcpy(&bare->names[i].sin6_addr, addresses + 16 * (size_t)i, 16);
+            bare->headers[i].msg_hdr.msg_namelen = sizeof(bare->names[i]);
+        }
         bare->headers[i].msg_hdr.msg_name = &bare->names[i];
-        bare->headers[i].msg_hdr.msg_namelen = sizeof(bare->names[i]);
         bare->headers[i].msg_hdr.msg_iov = &bare->payload;
         bare->headers[i].msg_hdr.msg_iovlen = 1;
     }

@@ -273,7 +273,7 @@ class _Wait:
         while watch.can_succeed and watch.proof is None:
             # In a flood this is run from cold caches 80 times a second: what is over is skipped.
             wake = []
-            moments = [deadline]
+            moments: list[float | None] = [deadline]
             if self.resolver.busy:
                 self._names()
                 if watch.proof is not None:  # heard before its name resolved

@@ -305,8 +305,10 @@ ctypedef struct Option:
     const char *help
 
 ctypedef struct Options:
-    char **nodes
+    char **nodes            # in the order given, each once
     uint32_t node_count
+    char **slots            # the same, found by their hashes
+    uint32_t slot_mask
     int port
     int family
     int64_t count
@@ -555,7 +557,6 @@ cdef int read_words(Options *options, int argc, char **argv, int take) noexcept 
     cdef char single[2]
     cdef size_t length
     cdef Option option
-    options.node_count = 0
     while at < argc:
         word = argv[at]
         at += 1
@@ -621,12 +622,20 @@ cdef int take_option(Options *options, int index, const char *value, int take) n
 
 
 cdef void add_node(Options *options, char *node) noexcept nogil:
-    cdef uint32_t i
+    """A node, unless it was given before: the slots are found by a hash of the name."""
+    cdef uint32_t at = 2166136261       # FNV-1a
+    cdef const char *letter = node
     if not node[0]:
         return
-    for i in range(options.node_count):
-        if strcmp(options.nodes[i], node) == 0:
+    while letter[0]:
+        at = (at ^ <uint8_t>letter[0]) * <uint32_t>16777619
+        letter += 1
+    at &= options.slot_mask
+    while options.slots[at] != NULL:
+        if strcmp(options.slots[at], node) == 0:
             return
+        at = (at + 1) & options.slot_mask
+    options.slots[at] = node
     options.nodes[options.node_count] = node
     options.node_count += 1
 
@@ -638,7 +647,10 @@ cdef int read_options(Options *options, int argc, char **argv) noexcept nogil:
     options.interval = 10
     options.family = AF_UNSPEC
     options.nodes = <char **>calloc(argc + 1, sizeof(char *))
-    if options.nodes == NULL:
+    while options.slot_mask < 2 * <uint32_t>argc:
+        options.slot_mask = 2 * options.slot_mask + 1
+    options.slots = <char **>calloc(options.slot_mask + 1, sizeof(char *))
+    if options.nodes == NULL or options.slots == NULL:
         begin(&options.error, b"out of memory")
         return 0
     if not read_words(options, argc, argv, 0):
