@@ -37,7 +37,7 @@ PROGRAM = "fence_kdump"
 
 #: After a look at the census sockets they rest for so long, so that a flood costs about one
 #: per cent of one processor, whatever its rate. Seconds; the proof sockets never rest.
-CENSUS_REST = 0.025
+CENSUS_REST = 0.05
 
 #: A look is at most so many reads of each socket: few where it only counts what was rejected,
 #: more where the proof may be among what is found there.
@@ -271,7 +271,7 @@ class _Wait:
         listening, watch = self.listening, self.watch
         census_due = 0.0
         while watch.can_succeed and watch.proof is None:
-            # In a flood this is run from cold caches 80 times a second: what is over is skipped.
+            # In a flood this is run from cold caches 40 times a second: what is over is skipped.
             wake = []
             moments: list[float | None] = [deadline]
             if self.resolver.busy:
