@@ -19,9 +19,7 @@ from kdumpfence.wire import OWN_MESSAGE, Transmitter
 #: What is no message: empty, cut short, of another protocol, of another version.
 MALFORMED = (b"", OWN_MESSAGE[:7], b"not a message" * 12, OWN_MESSAGE[:4] + b"\2\0\0\0")
 #: Addresses that valid messages come from, and as many that malformed ones come from.
-SOURCES = 16
-#: Datagrams of one source one behind the other, at the greatest rate.
-AT_ONCE = 64
+SOURCES = 32
 
 
 class Sent(NamedTuple):
@@ -33,28 +31,19 @@ class Sent(NamedTuple):
 
 
 class Flood:
-    """The sockets of all those who take part."""
+    """One socket that plays all those who take part."""
 
-    def __init__(self, to: bytes = b"\x7f\0\0\1") -> None:
-        """All send to that address, 4 bytes in network order."""
-        self._sockets: list[socket.socket] = []
-        self._singles: list[Transmitter] = []
-        self._blocks: list[Transmitter] = []
-        try:
-            for number in range(SOURCES):
-                for kind, payload in enumerate((OWN_MESSAGE, MALFORMED[number % len(MALFORMED)])):
-                    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                    self._sockets.append(sock)
-                    sock.setblocking(False)
-                    sock.bind((f"127.8.{kind}.{number + 1}", 0))
-                    for transmitters, most in ((self._singles, 1), (self._blocks, AT_ONCE)):
-                        transmitter = Transmitter(sock, payload)
-                        for _ in range(most):
-                            transmitter.add(to, PORT)
-                        transmitters.append(transmitter)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, sources: int = SOURCES) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._transmitter = Transmitter(self._socket, OWN_MESSAGE)
+        loopback = socket.inet_aton("127.0.0.1")
+        for number in range(sources):
+            foreign = (0x7F080001 + number).to_bytes(4, "big")
+            broken = (0x7F880001 + number).to_bytes(4, "big")
+            payload = MALFORMED[number % len(MALFORMED)]
+            self._transmitter.add(loopback, PORT, source=foreign)
+            self._transmitter.add(loopback, PORT, source=broken, payload=payload)
 
     def send(self, seconds: float, rate: int = 0) -> Sent:
         """Flood for so long, at so many datagrams a second, evenly; 0: as fast as it goes.
@@ -62,20 +51,20 @@ class Flood:
         Those that the kernel refuses do not count. Only a flood without a rate tells what
         sending costs: the other waits in a loop, since no sleep is so short.
         """
-        transmitters = self._singles if rate else self._blocks
+        transmitter = self._transmitter
         began, used = time.monotonic(), time.thread_time_ns()
         total, turn = 0, 0
         while (now := time.monotonic() - began) < seconds:
-            if rate and total > now * rate:
-                continue
-            total += transmitters[turn].send().count(0)
-            turn = (turn + 1) % len(transmitters)
+            if not rate:
+                total += transmitter.send().count(0)
+            elif total <= now * rate:
+                total += transmitter.send([turn]).count(0)
+                turn = (turn + 1) % len(transmitter)
         return Sent(total, now, time.thread_time_ns() - used)
 
     def close(self) -> None:
-        """Close all sockets."""
-        for sock in self._sockets:
-            sock.close()
+        """Close the socket."""
+        self._socket.close()
 
     def __enter__(self) -> Flood:
         return self

@@ -1691,10 +1691,10 @@ cdef class Sources:
     cdef Table table
 
     def __cinit__(self):
-        import os
+        import posix
         memset(&self.table, 0, sizeof(Table))
         pthread_mutex_init(&self.table.lock, NULL)
-        self.table.seed = int.from_bytes(os.urandom(8), "little")
+        self.table.seed = int.from_bytes(posix.urandom(8), "little")
 
     def __init__(self, uint32_t room=1 << 17):
         self.table.admit_room = room
@@ -1884,8 +1884,8 @@ cdef class Receiver:
             # Asked each time: the number of a closed socket may be another's by now.
             fd = self.sockets[i].fileno()
             if fd < 0:
-                import os
-                raise OSError(EBADF, os.strerror(EBADF))
+                import posix
+                raise OSError(EBADF, posix.strerror(EBADF))
             self.loop.endpoints[i].fd = fd
         self.busy = 1
         self.loop.tally = 0
@@ -1966,8 +1966,8 @@ cdef class Receiver:
                 while result == PAUSED and loop.bell >= 0:
                     result = wait_and_read(loop, deadline, wakers)
             if result == FAILED:
-                import os
-                raise OSError(loop.error, os.strerror(loop.error))
+                import posix
+                raise OSError(loop.error, posix.strerror(loop.error))
             if result != PAUSED:
                 return result
             PyErr_CheckSignals()
@@ -2050,8 +2050,8 @@ def attach_filter(sock, bytes code not None):
     program.len = <unsigned short>(len(code) // 8)
     program.filter = <void *>PyBytes_AS_STRING(code)
     if setsockopt(sock.fileno(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0:
-        import os
-        raise OSError(errno, os.strerror(errno))
+        import posix
+        raise OSError(errno, posix.strerror(errno))
 
 
 cdef class Transmitter:
@@ -2285,8 +2285,8 @@ def find_route(bytes packed not None, uint32_t scope=0):
         raise ValueError(f"address of {len(packed)} bytes: 4 or 16 are allowed")
     error = find_way(family, <const uint8_t *>PyBytes_AS_STRING(packed), scope, &route)
     if error:
-        import os
-        raise OSError(error, os.strerror(error))
+        import posix
+        raise OSError(error, posix.strerror(error))
     return (
         route.interface,
         PyBytes_FromStringAndSize(<const char *>route.source, route.source_length),

@@ -74,12 +74,11 @@ def until_yes(agent: Agent, node: socket.socket) -> float:
     """Milliseconds from the start of an agent to its end, when messages come all the time."""
     argv = [agent.path, "-n", NODE, "-p", str(PORT), "-t", "60"]
     null = os.open(os.devnull, os.O_RDWR)
+    streams = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in range(3)]
     try:
         with pinned(MEASURED_CPU):
             began = time.monotonic_ns()
-            pid = os.posix_spawn(
-                argv[0], argv, {}, file_actions=[(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)]
-            )
+            pid = os.posix_spawn(argv[0], argv, {}, file_actions=streams)
         while True:
             node.sendto(OWN_MESSAGE, ("127.0.0.1", PORT))
             next_one = time.monotonic() + OFTEN

@@ -6,15 +6,15 @@ because a look-up may hang for as long as a resolver likes; `Resolver` asks agai
 quickly at first, until every name has an address. What may not be in this file:
 sockets that carry messages, and what a message means.
 
-`_socket` and `_thread` are used instead of `socket` and `threading`: the latter's
-enums and helpers cost as much start-up time as the interpreter itself.
+`_socket`, `_thread` and `posix` are used instead of `socket`, `threading` and `os`: the
+latter's enums and helpers cost as much start-up time as the interpreter itself.
 """
 
 from __future__ import annotations
 
 import _socket
 import _thread
-import os
+import posix
 import time
 
 TYPE_CHECKING = False
@@ -186,7 +186,7 @@ class NameFiles:
         found = []
         for path in NAME_FILES:
             try:
-                about = os.stat(path)
+                about = posix.stat(path)
                 found.append((about.st_ino, about.st_size, about.st_mtime_ns))
             except OSError:
                 found.append((0, 0, 0))
@@ -232,7 +232,7 @@ class Resolver:
         self._pending = {name: _Pending(now) for name in names}
         self._answers: list[tuple[str, list[Address] | LookUpError]] = []
         self._lock = _thread.allocate_lock()
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._read, self._write = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
 
     @property
     def fd(self) -> int:
@@ -275,7 +275,7 @@ class Resolver:
     def step(self) -> list[tuple[str, list[Address] | LookUpError]]:
         """Start look-ups that are due; the answers that came since the last call."""
         try:
-            while os.read(self._read, 4096):
+            while posix.read(self._read, 4096):
                 pass
         except BlockingIOError:
             pass
@@ -321,13 +321,13 @@ class Resolver:
             self._answers.append((name, answer))
             if self._write >= 0:
                 try:
-                    os.write(self._write, b".")
+                    posix.write(self._write, b".")
                 except BlockingIOError:
                     pass  # the pipe is full, so it can be read: that is all it is for
 
     def close(self) -> None:
         """Give the descriptors back. Look-ups under way end unheard."""
         with self._lock:
-            os.close(self._read)
-            os.close(self._write)
+            posix.close(self._read)
+            posix.close(self._write)
             self._write = -1

@@ -8,7 +8,7 @@ port is heard in `listening`; this file only moves things between them.
 from __future__ import annotations
 
 import _socket
-import os
+import posix
 import sys
 import time
 
@@ -81,14 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def script() -> None:
     """The program. Leaves at once: look-ups that hang must not delay the answer."""
-    os._exit(main())
+    posix._exit(main())
 
 
 def _read_stdin() -> bytes:
     data = b""
     while len(data) <= MOST_STDIN:
         try:
-            part = os.read(0, 65536)
+            part = posix.read(0, 65536)
         except OSError as error:
             raise OptionError(f"stdin: {error.strerror}") from None
         if not part:
@@ -130,7 +130,7 @@ def _write_all(fd: int, data: bytes) -> None:
     """Nobody waits for a fencing here, so this may block, unlike `report.write`."""
     try:
         while data:
-            data = data[os.write(fd, data) :]
+            data = data[posix.write(fd, data) :]
     except OSError:
         pass
 

@@ -13,7 +13,7 @@ Sources: linux/filter.h, Documentation/networking/filter.rst.
 
 from __future__ import annotations
 
-import struct
+import sys
 
 from kdumpfence.wire import MAGIC, MESSAGE_SIZE, VERSION, attach_filter
 
@@ -88,7 +88,7 @@ def program(
     for address in chosen:
         if len(address.packed) != length:
             continue
-        words = struct.unpack(f">{length // 4}I", address.packed)
+        words = [int.from_bytes(address.packed[i : i + 4], "big") for i in range(0, length, 4)]
         for number, value in enumerate(words):
             # A word that differs jumps over the rest of this address.
             code.append((_LD_W_ABS, 0, 0, at + 4 * number))
@@ -100,7 +100,13 @@ def program(
 
 def attach(sock: _socket.socket, instructions: list[Instruction]) -> None:
     """Put a filter on the socket, in the place of the one it has. Raises OSError."""
-    attach_filter(sock, b"".join(struct.pack("=HBBI", *one) for one in instructions))
+    attach_filter(sock, b"".join(_packed(*one) for one in instructions))
+
+
+def _packed(code: int, jump_if: int, jump_else: int, value: int) -> bytes:
+    """A struct sock_filter."""
+    order = sys.byteorder
+    return code.to_bytes(2, order) + bytes((jump_if, jump_else)) + value.to_bytes(4, order)
 
 
 #: A filter for a socket that only sends.

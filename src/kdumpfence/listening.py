@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import _socket
 import errno
-import os
+import posix
 import time
 
 from kdumpfence import filters
@@ -180,7 +180,7 @@ class Listening:
                 if error.errno in _NOT_PERMITTED:
                     break
                 if error.errno != errno.EAFNOSUPPORT:
-                    self.obstacle = f"raw socket: {os.strerror(error.errno or 0)}"
+                    self.obstacle = f"raw socket: {posix.strerror(error.errno or 0)}"
         if not self._raw_proof:
             return False
         self._restrict()
@@ -237,7 +237,7 @@ class Listening:
                 else:
                     self._keep(_connect_udp(wanted, self.port), self.proof)
             except OSError as error:
-                why = os.strerror(error.errno or 0)
+                why = posix.strerror(error.errno or 0)
                 if error.errno == errno.EADDRINUSE:
                     why += " (another program holds it; with CAP_NET_RAW both would hear)"
                 where = f"port {self.port}/udp"

@@ -9,7 +9,7 @@ a syslog daemon that hangs costs the line, not the time. Hence no print, no sysl
 from __future__ import annotations
 
 import _socket
-import os
+import posix
 import select
 import time
 
@@ -32,8 +32,8 @@ def one_line(text: str) -> str:
 
 def _is_kmsg(fd: int) -> bool:
     """Whether it is /dev/kmsg, which takes all that is written but never says so to poll."""
-    about = os.fstat(fd)
-    return about.st_rdev == os.makedev(1, 11) and about.st_mode & 0o170000 == 0o020000
+    about = posix.fstat(fd)
+    return about.st_rdev == posix.makedev(1, 11) and about.st_mode & 0o170000 == 0o020000
 
 
 def write(fd: int, data: bytes) -> None:
@@ -44,7 +44,7 @@ def write(fd: int, data: bytes) -> None:
         for start in range(0, len(data), _MOST):
             if not poller.poll(0) and not _is_kmsg(fd):
                 return
-            os.write(fd, data[start : start + _MOST])
+            posix.write(fd, data[start : start + _MOST])
     except (OSError, ValueError):
         pass
 
@@ -74,7 +74,7 @@ class Report:
         line = line.decode("utf-8", "ignore").encode()  # no half a character at the end
         write(fd, b"[%s]: %s\n" % (kind.encode(), line))
         stamp = time.strftime("%b %e %H:%M:%S")
-        record = f"<{priority}>{stamp} {self.program}[{os.getpid()}]: ".encode() + line + b"\n"
+        record = f"<{priority}>{stamp} {self.program}[{posix.getpid()}]: ".encode() + line + b"\n"
         try:
             sock = _socket.socket(
                 _socket.AF_UNIX,

@@ -8,7 +8,7 @@ that cannot be imported. The interface is documented in `kdumpfence._purewire`.
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 TYPE_CHECKING = False
@@ -22,7 +22,14 @@ MESSAGE_SIZE = 8
 #: Why the compiled core is not in use although nobody asked for that; else "".
 FALLBACK_REASON = ""
 
-if TYPE_CHECKING or os.environ.get("KDUMPFENCE_PURE", "0") not in ("", "0"):
+# `os` costs more start-up time than any module of the agent, which does without. But what a
+# program that has it put into its `environ` counts: `posix` does not see that.
+if "os" in sys.modules:
+    _asked = sys.modules["os"].environ.get("KDUMPFENCE_PURE", "")
+else:
+    _asked = posix.environ.get(b"KDUMPFENCE_PURE", b"").decode("latin-1")
+
+if TYPE_CHECKING or _asked not in ("", "0"):
     from kdumpfence import _purewire as core
 else:
     try:
