@@ -153,11 +153,11 @@ def stock_agent() -> Agent:
 
 
 class Waiting:
-    """An agent that waits for NODE, on one processor, until it is left; then it is killed."""
+    """An agent that waits for a node, on one processor, until it is left; then it is killed."""
 
-    def __init__(self, agent: Agent, cpu: int = MEASURED_CPU) -> None:
+    def __init__(self, agent: Agent, node: str = NODE, cpu: int = MEASURED_CPU) -> None:
         """Return when it listens."""
-        argv = [agent.path, "-n", NODE, "-p", str(PORT), "-t", "600"]
+        argv = [agent.path, "-n", node, "-p", str(PORT), "-t", "600"]
         output, child = os.pipe()
         null = os.open(os.devnull, os.O_RDWR)
         before = os.sched_getaffinity(0)

@@ -66,7 +66,7 @@ def answer(agent: Agent, node: socket.socket) -> float:
 
 def until_listening(agent: Agent) -> float:
     """Milliseconds from the start of an agent to its word that it waits."""
-    with Waiting(agent, cpu=MEASURED_CPU) as waiting:
+    with Waiting(agent) as waiting:
         return waiting.until_listening / 1e6
 
 

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from bench import paired
 from bench.flooding import Flood
 from bench.paired import OTHER_CPU, Figure, alternate, pinned
-from bench.programs import Agent, Waiting, installed, own_network, peak_of, stock_agent
+from bench.programs import NODE, Agent, Waiting, installed, own_network, peak_of, stock_agent
 
 GROUP = "6 memory"
 BOUND = 1.3
 #: Twice as many as the agent remembers.
 STRANGERS = 2048
+#: A name that every machine can look up: the agent starts a thread for it.
+NAMED = "localhost"
 
 
 def waiting(agent: Agent) -> float:
@@ -28,9 +30,9 @@ def waiting(agent: Agent) -> float:
         return one.peak()
 
 
-def flooded(agent: Agent, flood: Flood, seconds: float) -> float:
+def flooded(agent: Agent, flood: Flood, seconds: float, node: str = NODE) -> float:
     """KiB of an agent that has stood in a flood."""
-    with Waiting(agent) as one:
+    with Waiting(agent, node) as one:
         flood.send(seconds)
         return one.peak()
 
@@ -47,6 +49,7 @@ def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
             waits=lambda: waiting(ours),
             bare=lambda: float(peak_of(bare)),
             flooded=lambda: flooded(ours, flood, seconds),
+            named=lambda: flooded(ours, flood, seconds, NAMED),
             stock=lambda: flooded(theirs, flood, seconds),
         )
     name = "python3 -I -S -c pass"
@@ -55,8 +58,11 @@ def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
                samples["bare"], name, "at most", BOUND),
         Figure("peak-flooded", GROUP, f"the same after a flood from {2 * STRANGERS:,} addresses",
                "KiB", samples["flooded"], samples["bare"], name, "at most", BOUND),
-        Figure("peak-stock", GROUP, "the same beside the stock agent", "KiB", samples["flooded"],
-               samples["stock"], "stock fence_kdump", note="A program in C, without a Python."),
+        Figure("peak-named", GROUP, "the same of one that had to look the node's name up",
+               "KiB", samples["named"], samples["bare"], name, "at most", BOUND),
+        Figure("peak-stock", GROUP, "the flooded agent beside the stock one", "KiB",
+               samples["flooded"], samples["stock"], "stock fence_kdump",
+               note="A program in C, without a Python."),
     ]  # fmt: skip
 
 
