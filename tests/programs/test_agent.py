@@ -6,12 +6,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import kdumpfence
 from kdumpfence.wire import OWN_MESSAGE
-from tests.conftest import fill, udp
+from tests.conftest import fill, load_core, udp
 from tests.programs.helpers import AGENT, agent_waits, environment, start
 from tests.unit.test_listening import free_port
 
@@ -235,6 +238,47 @@ def test_only_its_own_descriptors_are_open_while_it_waits(core_name: str) -> Non
     assert len(kinds) <= 3 + 4 + 2  # standard ones, sockets, the resolver's pipe
     agent.kill()
     agent.communicate()
+
+
+def test_after_a_strangers_message_it_sleeps_again(core_name: str) -> None:
+    port = free_port()
+    agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "30"], core_name)
+    agent_waits(agent)
+    send(port, host=OTHER)
+    time.sleep(1)
+    before = times_woken(agent.pid)
+    time.sleep(2)
+    # It looks for signals twice a second; a wait with short rests would be woken 40 times and more.
+    assert times_woken(agent.pid) - before < 20
+    send(port)
+    agent.communicate(timeout=20)
+    assert agent.returncode == 0
+
+
+def times_woken(pid: int) -> int:
+    with open(f"/proc/{pid}/status") as file:
+        (line,) = [line for line in file if line.startswith("voluntary_ctxt_switches")]
+    return int(line.split()[1])
+
+
+def test_a_whole_wait_needs_no_module_that_is_slow_to_import() -> None:
+    load_core("compiled")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "from kdumpfence.agent import main; main()\n"
+        "slow = {'enum', 'os', 're', 'signal', 'socket', 'struct', 'threading', 'typing'}\n"
+        "print('slow:', *slow & set(sys.modules))"
+    )
+    modules = str(Path(kdumpfence.__file__).parents[1])
+    argv = ["-n", f"{NODE},localhost", "-p", str(free_port()), "-t", "1"]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, modules, *argv],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "slow:", done.stdout
 
 
 def test_unprivileged_it_works_with_udp_sockets(core_name: str, root: None) -> None:

@@ -82,6 +82,19 @@ def test_every_node_gets_its_messages(form: str) -> None:
         sock.close()
 
 
+def test_a_node_that_was_given_twice_is_told_once(form: str) -> None:
+    sock = node()
+    port = str(sock.getsockname()[1])
+    hosts = [f"127.2.{n // 250}.{n % 250 + 1}" for n in range(500)]
+    given = ["127.0.0.1", *hosts, "127.0.0.1", *hosts, "127.0.0.1"]
+    done = run(form, "-v", "-p", port, "-c", "1", *given)
+    assert (done.returncode, unwarned(done.stderr)) == (0, "")
+    told = [line.split("'")[1] for line in done.stdout.splitlines() if "message sent" in line]
+    assert told == ["127.0.0.1", *hosts]
+    assert received(sock) == [OWN_MESSAGE]
+    sock.close()
+
+
 def test_without_a_count_the_first_messages_come_a_second_apart(form: str) -> None:
     sock = node()
     running = start([sender(form), "-p", str(sock.getsockname()[1]), "127.0.0.1"], form)

@@ -83,6 +83,33 @@ def test_the_environment_chooses_the_pure_core(value: str, chosen: str) -> None:
     assert run(code, KDUMPFENCE_PURE=value) == chosen
 
 
+@pytest.mark.parametrize("first", ["import os", "pass"])
+@pytest.mark.parametrize(("value", "chosen"), [("1", "pure"), ("0", "compiled")])
+def test_it_does_so_whether_or_not_os_is_there_yet(value: str, chosen: str, first: str) -> None:
+    load_core(chosen)
+    source = str(STUB.parents[1])
+    code = (
+        f"import sys; sys.path.insert(0, {source!r}); {first}\n"
+        "import kdumpfence; print(kdumpfence.IMPLEMENTATION)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={"KDUMPFENCE_PURE": value},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == chosen
+
+
+def test_a_program_may_choose_for_itself_before_the_import() -> None:
+    code = (
+        "import os; os.environ['KDUMPFENCE_PURE'] = '1'\n"
+        "import kdumpfence; print(kdumpfence.IMPLEMENTATION)"
+    )
+    assert run(code, KDUMPFENCE_PURE="0") == "pure"
+
+
 @pytest.mark.parametrize("value", ["", "0"])
 def test_otherwise_the_compiled_core_is_chosen(value: str) -> None:
     load_core("compiled")
