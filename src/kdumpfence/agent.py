@@ -41,8 +41,8 @@ CENSUS_REST = 0.05
 
 #: A look is at most so many reads of each socket: few where it only counts what was rejected,
 #: more where the proof may be among what is found there.
-CENSUS_READS = 2
-CENSUS_READS_FOR_PROOF = 16
+CENSUS_READS = 4
+CENSUS_READS_FOR_PROOF = 32
 
 YES, NO = 0, 1
 

@@ -144,7 +144,7 @@ class Listening:
         self.sources = Sources()
         self.strangers = Sources()
         self.proof = Receiver(self.sources, None, port=port, batch=16)
-        self.census = Receiver(self.sources, self.strangers, port=port, batch=32)
+        self.census = Receiver(self.sources, self.strangers, port=port, batch=16)
         #: Whether raw sockets do the work.
         self.raw = False
         #: Why something is not open yet; "" if all is.
