@@ -140,7 +140,7 @@ def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
         found.append(
             Figure("answer", GROUP, "from the message to the agent's exit", "ms",
                    samples["ours"], samples["peer"], "stock fence_kdump", "at most", 2.0,
-                   "The bound is of the difference, in ms.", of="difference")
+                   of="difference")
         )  # fmt: skip
         bare = [ours.python, "-I", "-S", "-c", "pass"]
         with pinned():
