@@ -566,34 +566,36 @@ class Receiver:
         The hot path: nothing is called, converted or allocated that need not be. What a
         datagram has behind its first 8 bytes makes no difference here, so it is not read.
         """
-        receive, flags = sock.recvfrom, _socket.MSG_DONTWAIT
+        receive, how = sock.recvfrom, (_MESSAGE_BYTES, _socket.MSG_DONTWAIT)
         little, big = _LITTLE, _BIG
         is_ipv4 = sock.family == _socket.AF_INET
         sources = self._sources
-        known, heard, given = sources._known.get, sources._heard, sources._given
-        source: _Source | str | None
+        known, heard, given = sources._known, sources._heard, sources._given
         now = rejected = got = 0
         try:
             for got in range(self._batch):  # noqa: B007
-                data, address = receive(_MESSAGE_BYTES, flags)
+                data, address = receive(*how)
                 if data != little and data != big:  # noqa: PLR1714
                     rejected += 1
                     self._counts[_check(data)] += 1
                     continue
-                source = known(address[0] if is_ipv4 else _key(address[0], address[3]))
-                if source is None:
+                try:
+                    source = known[address[0] if is_ipv4 else _key(address[0], address[3])]
+                except KeyError:
                     scope = 0 if is_ipv4 else address[3]
-                    source = sources._admit(address[0], scope)
-                    if isinstance(source, str):
+                    admitted = sources._admit(address[0], scope)
+                    if isinstance(admitted, str):
                         rejected += 1
-                        self._rejected(source, address[0], scope)
+                        self._rejected(admitted, address[0], scope)
                         continue
+                    source = admitted
                 if not now:
                     now = time.monotonic_ns()
                 source.last = now
                 source.port = address[1]
-                source.messages += 1
-                if source.place < 0:
+                messages = source.messages
+                source.messages = messages + 1
+                if not messages:
                     source.place = given + len(heard)
                     heard.append(source)
             got = self._batch
