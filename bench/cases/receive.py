@@ -232,8 +232,9 @@ def _pure(queue: Queue, rounds: int, progress: Callable[[str], None]) -> list[Fi
                 ours=samples["compiled"],
                 peer=samples["pure"],
                 peer_name="the pure core",
-                wanted="at least",
-                bound=2.5,
+                wanted="at least" if depth == SHORT else "",
+                bound=2.5 if depth == SHORT else 0.0,
+                note=DEEP_NOTE if depth == DEEP else "",
             ),
             Figure(
                 key=f"pure-{key}",
@@ -243,13 +244,17 @@ def _pure(queue: Queue, rounds: int, progress: Callable[[str], None]) -> list[Fi
                 ours=samples["pure"],
                 peer=samples["plain"],
                 peer_name="plain Python `recvfrom`, compare, look up, count",
-                wanted="at least",
-                bound=1.0,
+                wanted="at least" if depth == SHORT else "",
+                bound=1.0 if depth == SHORT else 0.0,
             ),
         ]
     return found
 
 
+DEEP_NOTE = (
+    f"{DEEP:,} datagrams lie in the queue, no longer in the processor's caches: the kernel's own "
+    "part grows, which is the same for all three."
+)
 PEER = f"bare C `recvmmsg`, the same batch of {BATCH}"
 
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `make bench` tells of its figures: nothing demanded left out, and no shortfall hidden."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bench import run
+from bench.paired import Figure
+from tools import markedtable
+
+HOLDS = Figure(
+    "receive-1", "1 receive", "one node", "datagrams/s", (96e4,), (1e6,), "bare C", "at least", 0.95
+)
+SHORT = dataclasses.replace(HOLDS, key="receive-1000", ours=(9e5,), title="many", note="Because.")
+
+
+def complete() -> list[Figure]:
+    keys = {group: wanted or {"any"} for group, (_, wanted) in run.DEMANDED.items()}
+    return [
+        dataclasses.replace(HOLDS, key=key, group=group) for group in keys for key in keys[group]
+    ]
+
+
+def test_what_is_demanded_is_in_seven_groups() -> None:
+    assert [group[:2] for group in run.DEMANDED] == [f"{number} " for number in range(1, 8)]
+    assert run.missing(complete()) == []
+
+
+@pytest.mark.parametrize("left_out", sorted(run.DEMANDED))
+def test_a_group_without_a_figure_is_missed(left_out: str) -> None:
+    figures = [one for one in complete() if one.group != left_out]
+    assert f"group {left_out!r}" in run.missing(figures)
+
+
+def test_a_group_whose_figures_are_only_shown_is_missed() -> None:
+    figures = [
+        dataclasses.replace(one, wanted="") if one.group == "3 validate" else one
+        for one in complete()
+    ]
+    assert run.missing(figures) == ["group '3 validate'"]
+
+
+def test_a_shortfall_is_said_with_how_much_and_why() -> None:
+    for text in (run.table([HOLDS, SHORT]), run.summary([HOLDS, SHORT])):
+        held, short = (
+            next(line for line in text.splitlines() if title in line)
+            for title in ("one node", "many")
+        )
+        assert held.endswith("| holds |")
+        assert "falls short**: 0.900 instead of 0.950" in short
+    assert "1. Because." in run.table([HOLDS, SHORT])
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0, "0"), (0.0123, "0.0123"), (1.5, "1.50"), (99.96, "100.0"), (123456.7, "123,457")],
+)
+def test_numbers_have_three_digits(value: float, written: str) -> None:
+    assert run.number(value) == written
+
+
+def test_every_page_that_shows_them_has_its_marks(tmp_path: Path) -> None:
+    for page, name in ((run.PAGE, "bench"), (run.PAGE, "benchmachine"), (run.README, "bench")):
+        copy = tmp_path / page.name
+        copy.write_text(page.read_text())
+        assert markedtable.put(copy, name, "the table") == 0
+        assert "the table" in copy.read_text()
