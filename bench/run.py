@@ -325,19 +325,19 @@ def write(figures: list[Figure], results: dict[str, Any]) -> int:
     SHOWN.mkdir(parents=True, exist_ok=True)
     for name in ("bounds.png", "receive.png", "results.json", "table.md"):
         shutil.copy(paired.WORK / name, SHOWN / name)
-    status = 0
-    for page, name, text in (
-        (PAGE, "bench", table(figures)),
-        (PAGE, "benchmachine", described(results["machine"])),
-        (README, "bench", summary(figures)),
-    ):
-        if page.exists() and f"<!-- {name}: begin -->" in page.read_text():
-            status |= markedtable.put(page, name, text)
-    for title, text in results["tables"].items():
-        name = "bench" + "".join(letter for letter in title.lower() if letter.isalpha())[:20]
-        if PAGE.exists() and f"<!-- {name}: begin -->" in PAGE.read_text():
-            status |= markedtable.put(PAGE, name, text.strip())
-    return status
+    return max(
+        markedtable.put(page, name, text)
+        for page, name, text in (
+            (PAGE, "bench", table(figures)),
+            (PAGE, "benchtables", titled(results["tables"])),
+            (PAGE, "benchmachine", described(results["machine"])),
+            (README, "bench", summary(figures)),
+        )
+    )
+
+
+def titled(tables: dict[str, str]) -> str:
+    return "\n\n".join(f"{title}:\n\n{body.strip()}" for title, body in tables.items())
 
 
 def main() -> int:
@@ -391,8 +391,7 @@ def main() -> int:
     }
     paired.WORK.mkdir(parents=True, exist_ok=True)
     (paired.WORK / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = [table(figures), *(f"{title}:\n\n{body.strip()}" for title, body in tables.items())]
-    text.append(f"The machine:\n\n{described(machine)}")
+    text = [table(figures), titled(tables), f"The machine:\n\n{described(machine)}"]
     (paired.WORK / "table.md").write_text("\n\n".join(text) + "\n")
     try:
         plots(figures, paired.WORK)

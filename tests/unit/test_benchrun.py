@@ -64,7 +64,8 @@ def test_numbers_have_three_digits(value: float, written: str) -> None:
 
 
 def test_every_page_that_shows_them_has_its_marks(tmp_path: Path) -> None:
-    for page, name in ((run.PAGE, "bench"), (run.PAGE, "benchmachine"), (run.README, "bench")):
+    marks = [(run.PAGE, name) for name in ("bench", "benchtables", "benchmachine")]
+    for page, name in [*marks, (run.README, "bench")]:
         copy = tmp_path / page.name
         copy.write_text(page.read_text())
         assert markedtable.put(copy, name, "the table") == 0
