@@ -105,3 +105,16 @@ def test_a_message_that_straddles_two_places_does_not_count(core: ModuleType) ->
 
 def test_an_empty_buffer_holds_no_messages(core: ModuleType) -> None:
     assert set(core.validate(b"").values()) == {0}
+
+
+@pytest.mark.parametrize("offset", range(4))
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 63, 64, 67])
+def test_packed_messages_are_judged_alike_wherever_they_lie(
+    core: ModuleType, offset: int, length: int
+) -> None:
+    words = [LITTLE, BIG, LITTLE[:4] + BIG[4:], BIG[:7] + b"\0", b"rubbish!", LITTLE[4:] * 2]
+    chosen = [words[number * 7 % 11 % len(words)] for number in range(length)]
+    counts = core.validate(memoryview(b"x" * offset + b"".join(chosen))[offset:])
+    assert counts["accepted"] == sum(word in words[:2] for word in chosen)
+    assert counts["version"] == sum(word in words[2:4] for word in chosen)
+    assert counts["magic"] == sum(word in words[4:] for word in chosen)

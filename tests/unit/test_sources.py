@@ -77,3 +77,18 @@ def test_many_addresses_come_and_go_without_a_mistake(core: ModuleType) -> None:
     for number in range(4000):
         packed = number.to_bytes(4, "big")
         assert sources.find(packed) == model.get(packed)
+
+
+def test_a_hundred_thousand_sources_are_kept_apart_however_the_table_grows(
+    core: ModuleType,
+) -> None:
+    sources = core.Sources()
+    packed = [number.to_bytes(4, "big") for number in range(100_000)]
+    for node, address in enumerate(packed):
+        sources.add(address, node=node)
+    assert [sources.find(address) for address in packed] == list(range(100_000))
+    for address in packed[::2]:
+        assert sources.discard(address)
+    assert len(sources) == 50_000
+    assert [sources.find(address) for address in packed[:6]] == [None, 1, None, 3, None, 5]
+    assert {address for address, _ in sources} == set(packed[1::2])
