@@ -881,11 +881,13 @@ cdef int read_batch(Loop *loop, Endpoint *endpoint) noexcept nogil:
     cdef uint64_t accepted
     cdef msghdr *header
     cdef cmsghdr *cmsg
+    # On a UDP socket nothing is asked for: room for it costs the kernel a look a datagram.
+    cdef size_t control = 0 if endpoint.kind == UDP else CONTROL_BYTES
     loop.found_count = 0
     for i in range(loop.batch):
         header = &loop.headers[i].msg_hdr
         header.msg_namelen = sizeof(sockaddr_in6)
-        header.msg_controllen = CONTROL_BYTES
+        header.msg_controllen = control
     got = recvmmsg(endpoint.fd, loop.headers, loop.batch, MSG_DONTWAIT, NULL)
     if got <= 0:
         return got

@@ -571,7 +571,8 @@ class Receiver:
         is_ipv4 = sock.family == _socket.AF_INET
         sources = self._sources
         known, heard, given = sources._known, sources._heard, sources._given
-        now = rejected = got = 0
+        rejected = got = 0
+        now = time.monotonic_ns()
         try:
             for got in range(self._batch):  # noqa: B007
                 data, address = receive(*how)
@@ -589,8 +590,6 @@ class Receiver:
                         self._rejected(admitted, address[0], scope)
                         continue
                     source = admitted
-                if not now:
-                    now = time.monotonic_ns()
                 source.last = now
                 source.port = address[1]
                 messages = source.messages
