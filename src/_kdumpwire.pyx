@@ -809,19 +809,20 @@ cdef int judge(Loop *loop, int kind, int i, Found *found) noexcept nogil:
     return ACCEPTED
 
 
-cdef void match(Loop *loop, int valid) noexcept nogil:
-    """Whether the sources of the first `valid` of loop.found are known: their verdicts.
+cdef int match(Loop *loop, int valid) noexcept nogil:
+    """Whether the sources of the first `valid` of loop.found are known: their verdicts, counted.
 
     A table of 100,000 sources is larger than the processor's caches. So the batch goes
     through it in three steps, and each fetches what the next one looks at; `read_batch` has
-    done the first one. Called with the table locked, and unlocks it.
+    done the first one. Called with the table locked, and unlocks it: whoever is told of a
+    source then finds its messages counted. Returns whether there were strangers.
     """
     cdef Table *table = loop.sources
     cdef Found *found
     cdef int64_t known
     cdef uint32_t index, at, heard
-    cdef uint64_t one = 1
-    cdef int i
+    cdef uint64_t one = 1, accepted = 0
+    cdef int i, strangers = 0
     heard = table.heard_count
     if table.count:
         for i in range(valid):
@@ -844,17 +845,24 @@ cdef void match(Loop *loop, int valid) noexcept nogil:
             else:
                 found.verdict = table_admit(table, found.high, found.low, found.scope)
                 if found.verdict != ACCEPTED:
+                    strangers |= found.verdict == STRANGER
+                    loop.counts[found.verdict] += 1
                     continue
                 index = table.count - 1
+        accepted += 1
         found.node = table.entries[index].node
         if loop.tally:
             table_hear(table, index, loop.found_at, found.port)
+    loop.counts[ACCEPTED] += accepted
+    if loop.tally:
+        loop.tallied += accepted
     heard = heard == 0 and table.heard_count
     pthread_mutex_unlock(&table.lock)
     if heard and loop.bell >= 0:
         # A bell that is full rings already.
         if write(loop.bell, &one, sizeof(one)) < 0:
             loop.errors += errno != EAGAIN
+    return strangers
 
 
 cdef void remember_strangers(Loop *loop, int valid) noexcept nogil:
@@ -875,10 +883,9 @@ cdef int read_batch(Loop *loop, Endpoint *endpoint) noexcept nogil:
     Accepted ones are in loop.found, valid until the next batch; with loop.tally they are
     counted in the table of sources instead.
     """
-    cdef int got, i, verdict, valid = 0, strangers = 0
+    cdef int got, i, verdict, valid = 0
     cdef Table *table = loop.sources
     cdef Found *found
-    cdef uint64_t accepted
     cdef msghdr *header
     cdef cmsghdr *cmsg
     # On a UDP socket nothing is asked for: room for it costs the kernel a look a datagram.
@@ -906,17 +913,9 @@ cdef int read_batch(Loop *loop, Endpoint *endpoint) noexcept nogil:
         pthread_mutex_unlock(&table.lock)
     else:
         loop.found_at = monotonic_ns()
-        match(loop, valid)
-        accepted = loop.counts[ACCEPTED]
-        for i in range(valid):
-            loop.counts[loop.found[i].verdict] += 1
-            strangers |= loop.found[i].verdict == STRANGER
-        if strangers and loop.strangers != NULL:
+        if match(loop, valid) and loop.strangers != NULL:
             remember_strangers(loop, valid)
-        if loop.tally:
-            loop.tallied += loop.counts[ACCEPTED] - accepted
-            valid = 0
-        for i in range(valid):
+        for i in range(0 if loop.tally else valid):
             if loop.found[i].verdict == ACCEPTED:
                 loop.found[loop.found_count] = loop.found[i]
                 loop.found_count += 1
