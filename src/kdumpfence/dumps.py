@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The decision: which nodes are dumping, since when, and whose dump is over.
+
+A plain object without sockets, clock, threads or files: it is told what was heard and what
+time it is, and answers with events. Everything that decides over a dump of many nodes must
+live here, in this file; what carries it to and fro is `listener`.
+
+All times are float seconds of whatever clock the caller uses, as long as it uses one.
+
+Two rules:
+
+- A message of a node that is not dumping begins a dump.
+- Only `tick` ends one. A gap between two messages does not, however long it was: who did not
+  look cannot know whether it was silent. So the caller first tells what it heard, and ticks
+  then, with a time up to which it has heard everything.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+#: Without a message for so many seconds a dump is over. Senders repeat every 10 s.
+SILENCE = 30.0
+
+#: Seconds; a node that goes on dumping is told of at most that often.
+REPEAT = 10.0
+
+#: Source addresses that are kept of one dump.
+MOST_ADDRESSES = 16
+
+
+class Event(NamedTuple):
+    """What happened to a node.
+
+    `kind`: "began": first message of a dump; "dumping": it goes on; "silent": it is over, or
+    the node died in it. A `Listener` adds "overflow": datagrams were lost, and this is not about
+    a node: `node` is the name under which they are counted ("unread": dropped by the kernel;
+    "crowded": messages that found no room), `messages` how many there were since the last
+    such event, and `addresses` is empty.
+    """
+
+    kind: str
+    #: The name that it was given; of one that a network admitted, its address.
+    node: str
+    #: When it happened; of "silent", when that was decided.
+    when: float
+    #: First message of this dump. Together with `node` it names the dump: it never changes.
+    since: float
+    #: Last message of this dump.
+    last: float
+    #: Messages of this dump so far.
+    messages: int
+    #: Where they came from, in the order of their first message; MOST_ADDRESSES at most.
+    addresses: tuple[str, ...]
+
+
+class Dump(NamedTuple):
+    """A dump under way. The fields are those of `Event`."""
+
+    node: str
+    since: float
+    last: float
+    messages: int
+    addresses: tuple[str, ...]
+
+
+class Dumps:
+    """Who is dumping.
+
+    `silence` (seconds, more than 0): without a message for so long a dump is over.
+    `repeat` (seconds, 0 or more): "dumping" is told at most that often for a node; 0 tells
+    of every `heard`. ValueError if they are not such.
+
+    Not to be used by two threads at a time.
+    """
+
+    def __init__(self, silence: float = SILENCE, repeat: float = REPEAT) -> None:
+        if not (math.isfinite(silence) and silence > 0):
+            raise ValueError(f"silence {silence}: a number of seconds above 0 is allowed")
+        if not (math.isfinite(repeat) and repeat >= 0):
+            raise ValueError(f"repeat {repeat}: a number of seconds from 0 up is allowed")
+        self.silence = silence
+        self.repeat = repeat
+        # In the order in which they began. A Dump is never changed but replaced, so a
+        # snapshot is a list of what is there and copies nothing.
+        self._dumps: dict[str, Dump] = {}
+        #: When an event of the dump was last returned.
+        self._told: dict[str, float] = {}
+        #: Of dumps that were restored and not heard since: from when on silence counts.
+        self._from: dict[str, float] = {}
+        # When to look after a node, at the latest. A message does not touch it, which would
+        # cost more than all the rest: who looks moves it on. Of a node's entries that one
+        # counts whose time is in `_queued`.
+        self._queue: list[tuple[float, str]] = []
+        self._queued: dict[str, float] = {}
+
+    def heard(self, node: str, address: str, when: float, messages: int = 1) -> Event | None:
+        """Messages of this node were heard, the last of them at `when`.
+
+        An event if its dump began, or if it is time to tell again that it goes on.
+        """
+        dump = self._dumps.get(node)
+        if dump is None:
+            addresses = (address,)
+            self._begin(Dump(node, when, when, messages, addresses), when)
+            return Event("began", node, when, when, when, messages, addresses)
+        _, since, last, before, addresses = dump
+        if address not in addresses and len(addresses) < MOST_ADDRESSES:
+            addresses += (address,)
+        if when > last:
+            last = when
+        messages += before
+        self._dumps[node] = Dump(node, since, last, messages, addresses)
+        if self._from:
+            self._from.pop(node, None)
+        if when - self._told[node] < self.repeat:
+            return None
+        self._told[node] = when
+        return Event("dumping", node, when, since, last, messages, addresses)
+
+    def tick(self, now: float, most: int | None = None) -> list[Event]:
+        """It is `now`, and all that was heard until then has been told: who fell silent.
+
+        Those silent longest come first. With `most` no more than so many nodes are looked
+        at; if others are due as well, `next_due` is not after `now`.
+        """
+        events: list[Event] = []
+        looked = 0
+        for due, node in self._looked_after():
+            if due > now or looked == most:
+                break
+            looked += 1
+            dump = self._dumps[node]
+            if self._over(dump) <= now:
+                events.append(self._end(dump, now))
+        return events
+
+    @property
+    def next_due(self) -> float | None:
+        """When `tick` will next have something to tell if nothing is heard; None: never."""
+        for due, node in self._looked_after():
+            if due == self._over(self._dumps[node]):
+                return due
+        return None
+
+    def forget(self, node: str, when: float | None = None) -> Event | None:
+        """The node is none of ours any more: "silent" if it was dumping.
+
+        `when` is the time of that event; without it, that of the last message.
+        """
+        dump = self._dumps.get(node)
+        return None if dump is None else self._end(dump, dump.last if when is None else when)
+
+    def restore(self, dump: Dump, when: float | None = None) -> None:
+        """A dump was under way before a restart, and goes on as if there had been none.
+
+        Its silence counts from `when` on if that is later than its last message, for
+        nobody listened meanwhile. ValueError if that node is dumping already.
+        """
+        if dump.node in self._dumps:
+            raise ValueError(f"node {dump.node!r} is dumping already: restore before listening")
+        self._begin(dump, dump.last)
+        if when is not None and when > dump.last:
+            self._from[dump.node] = when
+
+    def snapshot(self) -> list[Dump]:
+        """All dumps under way, in the order in which they began."""
+        return list(self._dumps.values())
+
+    def __contains__(self, node: object) -> bool:
+        """Whether this node is dumping."""
+        return node in self._dumps
+
+    def __len__(self) -> int:
+        """How many nodes are dumping."""
+        return len(self._dumps)
+
+    def _begin(self, dump: Dump, told: float) -> None:
+        self._dumps[dump.node] = dump
+        self._told[dump.node] = told
+        due = dump.last + self.silence
+        # There may be one of a dump that was forgotten; if it is early enough, it will do.
+        if self._queued.get(dump.node, math.inf) > due:
+            self._queued[dump.node] = due
+            heapq.heappush(self._queue, (due, dump.node))
+
+    def _end(self, dump: Dump, when: float) -> Event:
+        del self._dumps[dump.node]
+        del self._told[dump.node]
+        self._from.pop(dump.node, None)
+        return Event("silent", dump.node, when, *dump[1:])
+
+    def _over(self, dump: Dump) -> float:
+        """When it is over if nothing more is heard."""
+        return max(dump.last, self._from.get(dump.node, dump.last)) + self.silence
+
+    def _looked_after(self) -> Iterator[tuple[float, str]]:
+        """The first in the queue, again and again; each is put where it belongs afterwards."""
+        queue, queued = self._queue, self._queued
+        while queue:
+            due, node = queue[0]
+            if queued.get(node) != due:  # an earlier one took its place
+                heapq.heappop(queue)
+                continue
+            if node in self._dumps:
+                yield due, node
+            if node in self._dumps:
+                due = self._over(self._dumps[node])
+                heapq.heapreplace(queue, (due, node))
+                queued[node] = due
+            else:
+                heapq.heappop(queue)
+                del queued[node]
