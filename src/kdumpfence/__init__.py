@@ -9,6 +9,8 @@ The public interface, and nothing else. The programs are `kdumpfence.agent`
 Message(version=1, byteorder='little', trailer=b'')
 """
 
+from __future__ import annotations
+
 from kdumpfence._version import __version__
 from kdumpfence.wire import (
     IMPLEMENTATION,
@@ -28,6 +30,21 @@ from kdumpfence.wire import (
     validate,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kdumpfence.dumps import Dump, Dumps, Event
+    from kdumpfence.listener import Listener, Snapshot
+
+#: What is imported when it is first asked for, and from where. The agent and the sender
+#: import this package too, and start while a cluster waits for them.
+_LATER = {
+    "Dump": "dumps",
+    "Dumps": "dumps",
+    "Event": "dumps",
+    "Listener": "listener",
+    "Snapshot": "listener",
+}
+
 __all__ = [
     "IMPLEMENTATION",
     "MAGIC",
@@ -36,9 +53,14 @@ __all__ = [
     "REASONS",
     "VERSION",
     "Arrival",
+    "Dump",
+    "Dumps",
+    "Event",
+    "Listener",
     "Message",
     "Receiver",
     "Rejected",
+    "Snapshot",
     "Sources",
     "Transmitter",
     "__version__",
@@ -46,3 +68,17 @@ __all__ = [
     "encode",
     "validate",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found: object = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -258,6 +258,15 @@ class Resolver:
             return time.monotonic() + 0.1 if times else None
         return min(times, default=None)
 
+    def add(self, name: str) -> None:
+        """Look this name up as well; one that is waited for already stays as it is."""
+        if name not in self._pending:
+            self._pending[name] = _Pending(time.monotonic())
+
+    def discard(self, name: str) -> None:
+        """Ask for this name no more. `add` it again only after an answer was told."""
+        self._pending.pop(name, None)
+
     def _young(self, now: float) -> int:
         return sum(p.running > 0 and now - p.asked_at < 1.0 for p in self._pending.values())
 

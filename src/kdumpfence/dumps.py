@@ -104,14 +104,13 @@ class Dumps:
         """
         dump = self._dumps.get(node)
         if dump is None:
-            addresses = (address,)
-            self._begin(Dump(node, when, when, messages, addresses), when)
-            return Event("began", node, when, when, when, messages, addresses)
+            dump = Dump(node, when, when, messages, (address,))
+            self._begin(dump, when)
+            return Event("began", node, when, *dump[1:])
         _, since, last, before, addresses = dump
         if address not in addresses and len(addresses) < MOST_ADDRESSES:
             addresses += (address,)
-        if when > last:
-            last = when
+        last = max(last, when)
         messages += before
         self._dumps[node] = Dump(node, since, last, messages, addresses)
         if self._from:
@@ -128,11 +127,9 @@ class Dumps:
         at; if others are due as well, `next_due` is not after `now`.
         """
         events: list[Event] = []
-        looked = 0
-        for due, node in self._looked_after():
+        for looked, (due, node) in enumerate(self._looked_after()):
             if due > now or looked == most:
                 break
-            looked += 1
             dump = self._dumps[node]
             if self._over(dump) <= now:
                 events.append(self._end(dump, now))

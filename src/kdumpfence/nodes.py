@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which node has which addresses, and when its names are to be looked up (again).
+
+A plain object without sockets, threads, name service or clock: it is told of nodes and of
+the name service's answers, and keeps the core's table of sources in step with them.
+
+An address that two nodes have proves nothing about either of them: a fencing that is
+confirmed for the wrong node costs data. It is believed for none, until only one has it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+from kdumpfence.addresses import Address, LookUpError, literal
+from kdumpfence.wire import Sources
+
+#: Seconds until a name that has no address yet is asked for again: doubled from the first
+#: value to the last.
+RETRY_FIRST = 0.2
+RETRY_LAST = 10.0
+
+#: Seconds after which a name that has addresses is asked for again, ...
+REFRESH = 300.0
+#: ... but no more than one in so many seconds, however many names there are.
+REFRESH_GAP = 0.05
+
+#: An address as a key: packed, scope.
+Key = tuple[bytes, int]
+
+
+class _Node:
+    __slots__ = ("claims", "hosts", "literals", "name", "number")
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name = name
+        self.number = number
+        # Tuples: there may be a hundred thousand of these.
+        self.literals: tuple[Key, ...] = ()
+        self.hosts: tuple[str, ...] = ()
+        self.claims: tuple[Key, ...] = ()
+
+
+class _Host:
+    """A name of the name service."""
+
+    __slots__ = ("addresses", "delay", "due", "nodes")
+
+    def __init__(self, due: float) -> None:
+        self.nodes: set[int] = set()
+        self.addresses: list[Key] = []
+        self.due: float | None = due  # None: being looked up
+        self.delay = RETRY_FIRST
+
+
+class Nodes:
+    """The nodes, by name. `family` is one of `addresses.FAMILIES`' values.
+
+    `sources` gets the addresses of the nodes, each with the number of its node (1 and up).
+    Not to be used by two threads at a time.
+    """
+
+    def __init__(self, family: int, sources: Sources) -> None:
+        #: AF_UNSPEC: both.
+        self.family = family
+        self._sources = sources
+        self._numbers: dict[str, int] = {}
+        self._nodes: dict[int, _Node] = {}
+        self._last_number = 0
+        #: Who has an address: a number, or several where it is shared.
+        self._owners: dict[Key, int | tuple[int, ...]] = {}
+        self._shared: set[Key] = set()
+        self._hosts: dict[str, _Host] = {}
+        self._unresolved: set[str] = set()
+        #: (when, host): one entry counts, that with the host's own time.
+        self._asks: list[tuple[float, str]] = []
+
+    # ---------------------------------------------------------------- nodes
+
+    def add(self, name: str, addresses: Iterable[str], now: float) -> None:
+        """There is this node, with these addresses and host names (none: its own name).
+
+        If there is one of that name, these replace what it had. ValueError, with nothing
+        changed, if one of them can never be a node's address.
+        """
+        if isinstance(addresses, (str, bytes)):
+            raise TypeError(f"node {name!r}: a list of addresses is wanted, not a string")
+        if not name:
+            raise ValueError("node '': a name of at least one character is wanted")
+        # As keys of a dict: each once, in their order.
+        literals: dict[Key, None] = {}
+        hosts: dict[str, None] = {}
+        for text in list(addresses) or [name]:
+            found = self._literal(name, text)
+            if found is None:
+                hosts[text] = None
+            else:
+                literals.update(((address.packed, address.scope), None) for address in found)
+        if name not in hosts:
+            own = self._is_address(name)
+            if own is not None and own not in literals:
+                raise ValueError(f"node {name!r}: named like an address that is not its own")
+        number = self._numbers.get(name)
+        if number is None:
+            self._last_number += 1
+            number = self._last_number
+            self._numbers[name] = number
+            self._nodes[number] = _Node(name, number)
+        node = self._nodes[number]
+        before = node.hosts
+        node.literals, node.hosts = tuple(literals), tuple(hosts)
+        for host in hosts:
+            if host not in self._hosts:
+                self._hosts[host] = _Host(now)
+                self._unresolved.add(host)
+                heapq.heappush(self._asks, (now, host))
+            self._hosts[host].nodes.add(number)
+        self._leave(node, [host for host in before if host not in hosts])
+        self._claim(node)
+
+    def remove(self, name: str) -> None:
+        """Know this node no more. KeyError if it is not known."""
+        node = self._nodes.pop(self._numbers.pop(name))
+        hosts, node.literals, node.hosts = node.hosts, (), ()
+        self._leave(node, hosts)
+        self._claim(node)
+
+    def name_of(self, number: int) -> str | None:
+        """The name of the node with this number; None if it was removed."""
+        node = self._nodes.get(number)
+        return None if node is None else node.name
+
+    def has(self, packed: bytes, scope: int) -> bool:
+        """Whether a node that was told of has this address."""
+        return (packed, scope) in self._owners
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._numbers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @property
+    def unresolved(self) -> list[str]:
+        """The nodes with a name, their own or another, that has no address so far."""
+        numbers = {number for host in self._unresolved for number in self._hosts[host].nodes}
+        return [self._nodes[number].name for number in sorted(numbers)]
+
+    @property
+    def shared(self) -> list[str]:
+        """The addresses that more than one node has, which count for none of them."""
+        return [str(Address(*key)) for key in sorted(self._shared)]
+
+    def _literal(self, name: str, text: str) -> list[Address] | None:
+        try:
+            return literal(text, self.family)
+        except LookUpError as error:
+            shown = repr(name) if text == name else f"{name!r}: address {text!r}"
+            raise ValueError(f"node {shown}: {error}") from None
+
+    @staticmethod
+    def _is_address(name: str) -> Key | None:
+        try:
+            found = literal(name, 0)
+        except LookUpError:
+            return None
+        return (found[0].packed, found[0].scope) if found else None
+
+    def _leave(self, node: _Node, hosts: Iterable[str]) -> None:
+        for name in hosts:
+            host = self._hosts[name]
+            host.nodes.discard(node.number)
+            if not host.nodes:
+                del self._hosts[name]
+                self._unresolved.discard(name)
+
+    def _claim(self, node: _Node) -> None:
+        """Bring owners and sources in step with what the node says that it has."""
+        claims = node.literals
+        if node.hosts:
+            resolved = (key for host in node.hosts for key in self._hosts[host].addresses)
+            claims = tuple(dict.fromkeys((*claims, *resolved)))
+        before, node.claims = node.claims, claims
+        for key in before:
+            if key not in claims:
+                self._own(key, tuple(n for n in self._owners_of(key) if n != node.number))
+        for key in claims:
+            if key not in before:
+                self._own(key, (*self._owners_of(key), node.number))
+
+    def _owners_of(self, key: Key) -> tuple[int, ...]:
+        owners = self._owners.get(key, ())
+        return owners if isinstance(owners, tuple) else (owners,)
+
+    def _own(self, key: Key, owners: tuple[int, ...]) -> None:
+        packed, scope = key
+        if len(owners) == 1:
+            self._owners[key] = owners[0]
+            self._sources.add(packed, scope, owners[0])
+        else:
+            self._sources.discard(packed, scope)
+            if owners:
+                self._owners[key] = owners
+            else:
+                del self._owners[key]
+        if len(owners) > 1:
+            self._shared.add(key)
+        else:
+            self._shared.discard(key)
+
+    # ---------------------------------------------------------------- names
+
+    @property
+    def next_ask(self) -> float | None:
+        """When a name is to be looked up next; None: none, before an answer comes."""
+        while self._asks:
+            due, name = self._asks[0]
+            host = self._hosts.get(name)
+            if host is not None and host.due == due:
+                return due
+            heapq.heappop(self._asks)
+        return None
+
+    def ask(self, now: float, most: int) -> list[str]:
+        """The names that are to be looked up now, `most` of them at most.
+
+        `answered` is to be told what came of each.
+        """
+        names: list[str] = []
+        while len(names) < most:
+            due = self.next_ask
+            if due is None or due > now:
+                break
+            name = heapq.heappop(self._asks)[1]
+            self._hosts[name].due = None
+            names.append(name)
+        return names
+
+    def answered(self, name: str, answer: list[Address] | LookUpError, now: float) -> None:
+        """What the name service said to a name that was asked for.
+
+        A failure changes nothing: a node that has had addresses keeps them while the name
+        service is away.
+        """
+        host = self._hosts.get(name)
+        if host is None or host.due is not None:
+            return
+        if isinstance(answer, LookUpError):
+            wait = host.delay
+            host.delay = min(2 * host.delay, RETRY_LAST)
+            if host.addresses:
+                wait = max(wait, RETRY_LAST)
+        else:
+            host.addresses = [(address.packed, address.scope) for address in answer]
+            host.delay = RETRY_FIRST
+            self._unresolved.discard(name)
+            for number in host.nodes:
+                self._claim(self._nodes[number])
+            wait = max(REFRESH, REFRESH_GAP * len(self._hosts))
+        host.due = now + wait
+        heapq.heappush(self._asks, (host.due, name))
+
+    def hurry(self, now: float) -> None:
+        """What names mean may have changed: all of them are to be looked up again."""
+        self._asks = []
+        for name, host in self._hosts.items():
+            host.delay = RETRY_FIRST
+            if host.due is not None:
+                host.due = now
+                self._asks.append((now, name))
+        heapq.heapify(self._asks)
