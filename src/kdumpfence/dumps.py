@@ -89,7 +89,7 @@ class Dumps:
         self._dumps: dict[str, Dump] = {}
         #: When an event of the dump was last returned.
         self._told: dict[str, float] = {}
-        #: Of dumps that were restored and not heard since: from when on silence counts.
+        #: Of dumps that were restored: from when on silence counts at the earliest.
         self._from: dict[str, float] = {}
         # When to look after a node, at the latest. A message does not touch it, which would
         # cost more than all the rest: who looks moves it on. Of a node's entries that one
@@ -113,8 +113,6 @@ class Dumps:
         last = max(last, when)
         messages += before
         self._dumps[node] = Dump(node, since, last, messages, addresses)
-        if self._from:
-            self._from.pop(node, None)
         if when - self._told[node] < self.repeat:
             return None
         self._told[node] = when
