@@ -202,7 +202,11 @@ class Model:
         if node not in self.dumps:
             kind = "began"
             self.dumps[node] = {
-                "since": when, "last": when, "messages": 0, "addresses": [], "told": when,
+                "since": when,
+                "last": when,
+                "messages": 0,
+                "addresses": [],
+                "told": when,
             }
         dump = self.dumps[node]
         dump["last"] = max(dump["last"], when)
@@ -282,8 +286,11 @@ class AnyOrder(RuleBasedStateMachine):
             return
         self.dumps.restore(dump, when)
         self.model.dumps[dump.node] = {
-            "since": dump.since, "last": dump.last, "messages": dump.messages,
-            "addresses": list(dump.addresses), "told": dump.last,
+            "since": dump.since,
+            "last": dump.last,
+            "messages": dump.messages,
+            "addresses": list(dump.addresses),
+            "told": dump.last,
         }
         if when is not None:
             self.model.dumps[dump.node]["from"] = when

@@ -1,0 +1,644 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Listeners on loopback, with real sockets and each core."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import kdumpfence
+from kdumpfence import listener as module
+from kdumpfence.addresses import Address, LookUpError, Resolver
+from kdumpfence.dumps import Dump
+from kdumpfence.listener import Listener
+from kdumpfence.wire import OWN_MESSAGE
+from tests.conftest import cannot_run, udp
+from tests.listener.conftest import (
+    MakeListener,
+    free_socket,
+    has_ipv6,
+    in_use,
+    kinds,
+    say,
+    until,
+    wait_for,
+)
+
+A, B, C = "127.7.4.1", "127.7.4.2", "127.7.4.3"
+
+
+def test_a_node_that_begins_to_dump_goes_on_and_falls_silent(listen: MakeListener) -> None:
+    listening = listen({"node1": [A]}, silence=0.6, repeat=0.0)
+    before = time.time()
+    say(A, listening.port)
+    (began,) = until(listening, bool)
+    assert (began.kind, began.node, began.messages) == ("began", "node1", 1)
+    assert began.addresses == (A,)
+    assert before - 0.1 <= began.since == began.last == began.when <= time.time() + 0.1
+    say(A, listening.port)
+    (dumping,) = until(listening, bool)
+    assert (dumping.kind, dumping.messages, dumping.since) == ("dumping", 2, began.since)
+    assert dumping.last > began.last
+    (silent,) = until(listening, bool)
+    assert silent == ("silent", "node1", silent.when, began.since, dumping.last, 2, (A,))
+    assert silent.when - silent.last >= 0.6
+    assert listening.events(0.1) == []
+
+
+def test_all_addresses_of_a_node_are_one_dump(listen: MakeListener) -> None:
+    if not has_ipv6():
+        cannot_run("no IPv6 on loopback")
+    listening = listen({"node1": [A, "::1", B]}, repeat=0.0)
+    for number, host in enumerate((B, "::1", A), 1):
+        say(host, listening.port)
+        until(listening, bool)
+        (dump,) = listening.snapshot().dumps
+        assert (dump.node, dump.messages) == ("node1", number)
+    assert dump.addresses == (B, "::1", A)
+
+
+def test_a_message_of_the_other_byte_order_and_one_with_a_trailer_count(
+    listen: MakeListener,
+) -> None:
+    listening = listen([A, B])
+    say(A, listening.port, OWN_MESSAGE[3::-1] + OWN_MESSAGE[:3:-1])
+    say(B, listening.port, OWN_MESSAGE + b"x" * 1000)
+    events = until(listening, lambda events: len(events) == 2)
+    assert {(event.kind, event.node) for event in events} == {("began", A), ("began", B)}
+
+
+def test_strangers_and_what_is_no_message_are_counted_and_tell_nothing(
+    listen: MakeListener,
+) -> None:
+    listening = listen({"node1": [A]})
+    for payload in (b"", OWN_MESSAGE[:7], b"x" * 8, OWN_MESSAGE[:4] + b"\2\2\2\2"):
+        say(A, listening.port, payload)
+    say(B, listening.port)
+    wait_for(lambda: sum(listening.snapshot().counts.values()) == 5)
+    counts = listening.snapshot().counts
+    assert {name: number for name, number in counts.items() if number} == {
+        "short": 2,
+        "magic": 1,
+        "version": 1,
+        "stranger": 1,
+    }
+    assert listening.events(0.1) == []
+    say(A, listening.port)
+    assert kinds(until(listening, bool)) == ["began"]
+    assert listening.snapshot().counts["accepted"] == 1
+
+
+def test_messages_that_nobody_waits_for_are_told_in_one(listen: MakeListener) -> None:
+    listening = listen([A])
+    for _ in range(100):
+        say(A, listening.port)
+    wait_for(lambda: listening.snapshot().counts["accepted"] == 100)
+    (began,) = until(listening, bool)
+    assert began.messages == 100
+
+
+# ----------------------------------------------------------------------- nodes come and go
+
+
+def test_a_node_can_be_added_and_removed_while_it_runs(listen: MakeListener) -> None:
+    listening = listen(silence=60)
+    assert listening.snapshot().nodes == 0
+    listening.add("node1", [A])
+    say(A, listening.port)
+    assert kinds(until(listening, bool)) == ["began"]
+    listening.add("node1", [B])
+    assert listening.snapshot().nodes == 1
+    listening.remove("node1")
+    (silent,) = until(listening, bool)
+    assert (silent.kind, silent.node, silent.messages) == ("silent", "node1", 1)
+    assert silent.when >= silent.last
+    say(B, listening.port)
+    wait_for(lambda: listening.snapshot().counts["stranger"] == 1)
+    assert listening.events(0.1) == listening.snapshot().dumps == []
+    with pytest.raises(KeyError):
+        listening.remove("node1")
+
+
+def test_nodes_can_be_added_while_another_thread_waits_for_events(listen: MakeListener) -> None:
+    listening = listen()
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(next(listening).node))
+    thread.start()
+    listening.add("node1", [A])
+    say(A, listening.port)
+    thread.join(20)
+    assert found == ["node1"]
+
+
+def test_an_address_of_two_nodes_counts_for_neither_and_is_shown(listen: MakeListener) -> None:
+    listening = listen({"node1": [A, C], "node2": [B, C]})
+    assert listening.snapshot().shared == [C]
+    say(C, listening.port)
+    wait_for(lambda: listening.snapshot().counts["stranger"] == 1)
+    say(B, listening.port)
+    (began,) = until(listening, bool)
+    assert began.node == "node2"
+    listening.remove("node2")
+    say(C, listening.port)
+    events = until(listening, lambda events: len(events) == 2)
+    assert [(event.kind, event.node) for event in events] == [
+        ("silent", "node2"),
+        ("began", "node1"),
+    ]
+
+
+class NameService:
+    """Answers of a made-up name service, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[str]] = {}
+        self.asked: list[str] = []
+
+    def ask(self, name: str, family: int) -> list[Address]:
+        self.asked.append(name)
+        if name not in self.answers:
+            raise LookUpError("not known yet")
+        return [Address(socket.inet_aton(host)) for host in self.answers[name]]
+
+
+@pytest.fixture
+def name_service(monkeypatch: pytest.MonkeyPatch) -> NameService:
+    service = NameService()
+    monkeypatch.setattr(
+        module, "Resolver", lambda names, family: Resolver(names, family, ask=service.ask)
+    )
+    return service
+
+
+def test_a_name_is_asked_for_until_it_has_an_address(
+    listen: MakeListener, name_service: NameService
+) -> None:
+    listening = listen({"node1": ["ring0.example", A]})
+    say(A, listening.port)
+    assert kinds(until(listening, bool)) == ["began"]  # what needs no name service is heard
+    wait_for(lambda: len(name_service.asked) >= 3)
+    assert listening.snapshot().unresolved == ["node1"]
+    name_service.answers["ring0.example"] = [B]
+    wait_for(lambda: listening.snapshot().unresolved == [])
+    say(B, listening.port)
+    wait_for(lambda: listening.snapshot().counts["accepted"] == 2)
+    listening.events(0.1)
+    (dump,) = listening.snapshot().dumps
+    assert dump.addresses == (A, B)
+
+
+def test_literals_never_reach_the_name_service(
+    listen: MakeListener, name_service: NameService
+) -> None:
+    listening = listen({"node1": [A, B], "127.7.4.9": []})
+    say(A, listening.port)
+    until(listening, bool)
+    assert name_service.asked == []
+
+
+def test_a_thousand_names_are_all_looked_up(
+    listen: MakeListener, name_service: NameService
+) -> None:
+    names = [f"node{number}" for number in range(1000)]
+    name_service.answers = {
+        name: [f"127.8.{number // 250}.{number % 250 + 1}"] for number, name in enumerate(names)
+    }
+    listening = listen(names)
+    wait_for(lambda: listening.snapshot().unresolved == [])
+    assert sorted(name_service.asked) == sorted(names)
+    say("127.8.3.250", listening.port)
+    assert until(listening, bool)[0].node == "node999"
+
+
+def test_a_change_of_the_hosts_file_is_noticed(
+    listen: MakeListener, name_service: NameService, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    hosts = tmp_path / "hosts"
+    monkeypatch.setattr("kdumpfence.addresses.NAME_FILES", (str(hosts),))
+    name_service.answers["node1"] = [A]
+    listening = listen(["node1"])
+    wait_for(lambda: listening.snapshot().unresolved == [])
+    name_service.answers["node1"] = [B]
+    hosts.write_text("changed")
+    wait_for(lambda: len(name_service.asked) >= 2)
+    say(B, listening.port)
+    wait_for(lambda: sum(listening.snapshot().counts.values()) == 1)
+    assert [event.addresses for event in until(listening, bool)] == [(B,)]
+
+
+# -------------------------------------------------------------------------------- networks
+
+
+def test_anyone_in_a_network_is_a_node_while_its_dump_lasts(listen: MakeListener) -> None:
+    listening = listen(networks=["127.7.4.0/30"], silence=0.4)
+    say(A, listening.port)
+    say("127.7.4.4", listening.port)  # outside
+    events = until(listening, lambda events: "silent" in kinds(events))
+    assert [(event.kind, event.node) for event in events] == [("began", A), ("silent", A)]
+    assert listening.snapshot().counts["stranger"] == 1
+    assert listening.snapshot().nodes == 0
+    say(A, listening.port)
+    assert kinds(until(listening, bool)) == ["began"]
+
+
+def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UPKEEP", 0.1)
+    listening = listen(networks=["127.7.4.0/24"], room=2, silence=1.5)
+    for host in (A, B, C, C):
+        say(host, listening.port)
+    events = until(listening, lambda events: "overflow" in kinds(events))
+    assert sorted(event.node for event in events if event.kind == "began") == [A, B]
+    (overflow,) = (event for event in events if event.kind == "overflow")
+    assert (overflow.node, overflow.messages, overflow.addresses) == ("crowded", 2, ())
+    assert listening.snapshot().counts["crowded"] == 2
+    until(listening, lambda events: kinds(events).count("silent") == 2)
+    say(C, listening.port)
+    assert until(listening, bool)[0][:2] == ("began", C)
+
+
+def test_losses_are_told_of_at_most_every_few_seconds(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UPKEEP", 0.02)
+    listening = listen(networks=["127.7.4.0/24"], room=0, silence=60)
+    told = []
+    end = time.monotonic() + 1.0
+    sent = 0
+    while time.monotonic() < end:
+        say(A, listening.port)
+        sent += 1
+        told += listening.events(0.01)
+    assert kinds(told) == ["overflow"]
+    monkeypatch.setattr(module, "OVERFLOW_REPEAT", 0.0)
+    # Not one is lost from the sum, however late it is told.
+    told += until(listening, lambda events: told[0].messages + sum(e[5] for e in events) == sent)
+    assert set(kinds(told)) == {"overflow"}
+
+
+def test_a_node_that_was_told_of_always_has_room(listen: MakeListener) -> None:
+    listening = listen({"node1": [A]}, ["127.7.4.0/24"], room=0)
+    say(B, listening.port)
+    say(A, listening.port)
+    (began,) = until(listening, lambda events: "began" in kinds(events))[:1]
+    assert (began.kind, began.node) == ("began", "node1")
+
+
+def test_an_admitted_node_that_is_told_of_later_stays_known(listen: MakeListener) -> None:
+    listening = listen(networks=["127.7.4.0/24"], room=1, silence=0.5)
+    say(A, listening.port)
+    assert until(listening, bool)[0].node == A
+    listening.add("node1", [A])
+    until(listening, lambda events: "silent" in kinds(events))
+    say(B, listening.port)
+    assert until(listening, bool)[0].node == B
+    say(A, listening.port)  # the room is taken, but it needs none
+    assert until(listening, bool)[0].node == "node1"
+
+
+# ------------------------------------------------------------------- loops, and their end
+
+
+def test_breaking_out_of_a_loop_loses_no_event_and_closing_leaves_nothing(
+    listen: MakeListener,
+) -> None:
+    before = in_use()
+    with listen([A, B, C]) as listening:
+        for host in (A, B, C):
+            say(host, listening.port)
+        wait_for(lambda: listening.snapshot().counts["accepted"] == 3)
+        told = []
+        for event in listening:
+            told.append(event.node)
+            break
+        assert select.select([listening], [], [], 20)[0], "the others can be had"
+        told += [event.node for event in listening.events(20)]
+        assert sorted(told) == [A, B, C]
+        assert in_use() > before
+    assert in_use() == before
+    assert list(listening) == listening.events(None) == []
+    assert listening.fileno() == -1
+    listening.close()
+
+
+def test_closing_ends_a_loop_in_the_same_thread(listen: MakeListener) -> None:
+    listening = listen([A], repeat=0.0)
+    say(A, listening.port)
+    told = []
+    for event in listening:
+        told.append(event.kind)
+        listening.close()
+    assert told == ["began"]
+
+
+def test_closing_from_another_thread_ends_all_loops(listen: MakeListener) -> None:
+    before = in_use()
+    listening = listen([A])
+    threads = [threading.Thread(target=list, args=(listening,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    listening.close()
+    for thread in threads:
+        thread.join(20)
+    wait_for(lambda: in_use() == before)
+
+
+@contextlib.contextmanager
+def on_alarm(handler: Any, after: float, again: float = 0.0) -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, after, again)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_closing_from_a_signal_handler_ends_a_loop_that_waits(listen: MakeListener) -> None:
+    before = in_use()
+    listening = listen([A])
+    with on_alarm(lambda *_: listening.close(), 0.1):
+        assert list(listening) == []
+    wait_for(lambda: in_use() == before)
+
+
+def test_closing_from_a_signal_handler_at_any_moment_ends_it(listen: MakeListener) -> None:
+    before = in_use()
+    for number in range(40):
+        listening = listen(networks=["127.0.0.0/8"], repeat=0.0, silence=0.01)
+
+        def close(*_: object, its: Listener = listening) -> None:
+            its.close()
+
+        with udp(A) as sock, on_alarm(close, 0.002 + number * 0.0007):
+            while not listening.closed:
+                sock.sendto(OWN_MESSAGE, ("127.0.0.1", listening.port))
+                with contextlib.suppress(KeyError):
+                    listening.add("node1", [B])
+                    listening.remove("node1")
+                listening.events(0.0)
+                listening.snapshot()
+    wait_for(lambda: in_use() == before)
+
+
+def test_an_exception_of_a_signal_handler_is_passed_on_and_all_goes_on(
+    listen: MakeListener,
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    listening = listen([A])
+    with on_alarm(fail, 0.1), pytest.raises(KeyboardInterrupt):
+        next(listening)
+    say(A, listening.port)
+    assert next(listening).node == A
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_one_that_nobody_closed_warns_and_cleans_up(listen: MakeListener) -> None:
+    del listen
+    before = in_use()
+    holder = [Listener([A], port=0)]
+    with pytest.warns(ResourceWarning, match="unclosed <kdumpfence.Listener on port"):
+        holder.clear()
+    gc.collect()
+    wait_for(lambda: in_use() == before)
+
+
+def test_a_descriptor_can_be_waited_for(listen: MakeListener) -> None:
+    listening = listen([A], silence=0.5)
+    assert select.select([listening], [], [], 0)[0] == []
+    assert listening.events(0) == []
+    told = []
+    say(A, listening.port)
+    while "silent" not in told:  # silence makes it readable, too
+        assert select.select([listening], [], [], 20)[0]
+        told += kinds(listening.events(0))
+    assert told == ["began", "silent"]
+
+
+def test_events_come_in_pieces_and_the_descriptor_says_that_there_are_more(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST", 10)
+    hosts = [f"127.7.5.{last}" for last in range(1, 36)]
+    listening = listen(hosts, silence=1.0)
+    for host in hosts:
+        say(host, listening.port)
+    wait_for(lambda: listening.snapshot().counts["accepted"] == 35)
+    for kind in ("began", "silent"):
+        told: list[str] = []
+        while len(told) < 35:
+            assert select.select([listening], [], [], 20)[0]
+            piece = listening.events(0)
+            assert len(piece) <= 10
+            assert {event.kind for event in piece} <= {kind}
+            told += [event.node for event in piece]
+        assert sorted(told) == sorted(hosts)
+
+
+def test_a_wait_ends_with_its_time(listen: MakeListener) -> None:
+    listening = listen([A])
+    started = time.monotonic()
+    assert listening.events(0.2) == []
+    assert time.monotonic() - started >= 0.2
+
+
+def test_a_snapshot_can_be_had_from_any_thread_at_any_time(listen: MakeListener) -> None:
+    listening = listen(networks=["127.0.0.0/8"], repeat=0.0, silence=0.05)
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            while not stop.is_set():
+                seen = listening.snapshot()
+                assert all(dump.messages >= 1 for dump in seen.dumps)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    began = 0
+    for number in range(300):
+        say(f"127.7.6.{number % 200 + 1}", listening.port)
+        began += kinds(listening.events(0)).count("began")
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+    assert failures == []
+    assert began
+
+
+# --------------------------------------------------------------------- clocks and restarts
+
+
+def test_a_clock_that_is_set_does_not_change_when_a_dump_began(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening = listen([A, B], repeat=0.0, silence=1.0)
+    say(A, listening.port)
+    (began,) = until(listening, bool)
+    real = time.time
+    monkeypatch.setattr(module.time, "time", lambda: real() + 86400.0)
+    listening.events(0)
+    say(A, listening.port)
+    say(B, listening.port)
+    events = until(listening, lambda events: kinds(events).count("silent") == 2)
+    for event in events:
+        later = began.when + 86000.0
+        assert event.when > later
+        assert event.last > later
+        assert (event.since == began.since) if event.node == A else (event.since > later)
+    say(A, listening.port)
+    until(listening, bool)
+    seen = listening.snapshot()
+    assert seen.when > later
+    assert seen.dumps[0].since > later
+
+
+def test_a_dump_from_before_a_restart_goes_on_as_the_same(listen: MakeListener) -> None:
+    listening = listen({"node1": [A], "node2": [B]}, repeat=0.0, silence=1.0)
+    long_ago = 1700000000.123456789
+    old = [Dump(node, long_ago, long_ago + 9.1, 5, (C,)) for node in ("node1", "node2")]
+    listening.restore(old)
+    assert listening.snapshot().dumps == old
+    say(A, listening.port)
+    (dumping,) = until(listening, bool)
+    assert (dumping.kind, dumping.node, dumping.since) == ("dumping", "node1", long_ago)
+    assert (dumping.messages, dumping.addresses) == (6, (C, A))
+    events = until(listening, lambda events: len(events) == 2)
+    assert kinds(events) == ["silent", "silent"]
+    assert [(event.node, event.since) for event in events] == [
+        ("node2", long_ago),
+        ("node1", long_ago),
+    ]
+    assert events[0].last == long_ago + 9.1
+
+
+# ---------------------------------------------------------------------------------- sockets
+
+
+def test_sockets_of_others_making_are_used_and_closed(listen: MakeListener) -> None:
+    given = [free_socket(), free_socket()]
+    ports = [sock.getsockname()[1] for sock in given]
+    listening = listen([A, B], sockets=given)
+    assert listening.port == ports[0]
+    say(A, ports[0])
+    say(B, ports[1])
+    until(listening, lambda events: len(events) == 2)
+    listening.close()
+    assert [sock.fileno() for sock in given] == [-1, -1]
+
+
+def test_what_came_before_there_was_a_listener_is_heard(listen: MakeListener) -> None:
+    given = free_socket()
+    say(A, given.getsockname()[1])
+    assert until(listen([A], sockets=[given]), bool)[0].node == A
+
+
+def test_a_socket_that_is_none_of_udp_is_refused(listen: MakeListener) -> None:
+    with socket.socket() as tcp, pytest.raises(ValueError, match="not a UDP socket"):
+        listen([A], sockets=[tcp])
+    with socket.socket(type=socket.SOCK_DGRAM) as loose:
+        with pytest.raises(ValueError, match="not bound"):
+            listen([A], sockets=[loose])
+        assert loose.fileno() >= 0, "it stays the caller's"
+    with pytest.raises(ValueError, match="at least one"):
+        listen([A], sockets=[])
+
+
+def test_a_port_that_another_program_holds_is_refused_and_nothing_stays_open(
+    listen: MakeListener,
+) -> None:
+    first = listen([A])
+    before = in_use()
+    with pytest.raises(OSError, match=rf"port {first.port}/udp: Address already in use") as error:
+        listen([A], port=first.port)
+    assert error.value.strerror is not None
+    assert in_use() == before
+    say(A, first.port)
+    assert until(first, bool)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"family": "ipv5"}, "family 'ipv5': auto, ipv4, ipv6 are allowed"),
+        ({"port": 65536}, "port 65536: 0 to 65535 are allowed"),
+        ({"room": -1}, "room -1"),
+        ({"queue": 0}, "queue 0"),
+        ({"silence": 0}, "silence 0"),
+        ({"networks": ["192.0.2.1/24"]}, "network '192.0.2.1/24': .*has host bits set"),
+        ({"networks": ["nonsense"]}, "network 'nonsense'"),
+        ({"networks": ["::/0"], "family": "ipv4"}, "network '::/0': not an ipv4 network"),
+        ({"nodes": ["::1"], "family": "ipv4"}, "node '::1': not an ipv4 address"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    listen: MakeListener, arguments: dict[str, Any], why: str
+) -> None:
+    before = in_use()
+    with pytest.raises(ValueError, match=why):
+        listen(**arguments)
+    assert in_use() == before
+
+
+@pytest.mark.parametrize("arguments", [{"nodes": "node1"}, {"networks": "192.0.2.0/24"}])
+def test_a_string_is_no_list(listen: MakeListener, arguments: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="a list is wanted"):
+        listen(**arguments)
+
+
+def test_one_family_alone(listen: MakeListener) -> None:
+    listening = listen([A], family="ipv4")
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
+        if has_ipv6():
+            other.bind(("::", listening.port))
+    say(A, listening.port)
+    assert until(listening, bool)
+
+
+def test_a_reading_thread_that_dies_is_no_secret(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    listening = listen([A])
+    monkeypatch.setattr(module._Reading, "_look_after", fail)
+    with pytest.raises(RuntimeError, match="the reading thread has died"):
+        until(listening, bool)
+
+
+# ---------------------------------------------------------------------------------- package
+
+
+def test_the_package_has_it_and_the_agent_does_not_pay_for_it() -> None:
+    assert kdumpfence.Listener is Listener
+    assert {"Listener", "Event", "Dump", "Snapshot", "Dumps"} <= set(dir(kdumpfence))
+    code = (
+        "import sys, kdumpfence, kdumpfence.agent, kdumpfence.sender; "
+        "print(*(name for name in ('typing', 'threading', 'kdumpfence.dumps', "
+        "'kdumpfence.listener') if name in sys.modules)); kdumpfence.Listener"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+    with pytest.raises(AttributeError, match="no attribute 'Listner'"):
+        _ = kdumpfence.Listner  # type: ignore[attr-defined]
