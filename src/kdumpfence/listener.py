@@ -334,10 +334,9 @@ class _Reading:
 
     def stop(self) -> None:
         """Ask the thread to end. Takes no lock and waits for nothing."""
-        self.bell.ring()
-        self.bell.close()
-        self._wake.ring()
-        self._wake.close()
+        for bell in (self.bell, self._wake):
+            bell.close()  # first, for who is woken looks whether it is
+            bell.ring()
 
     # ------------------------------------------------------------------------- the thread
 

@@ -137,7 +137,8 @@ def test_a_string_is_no_list_of_addresses(table: Table) -> None:
 
 def test_a_name_is_asked_for_again_with_longer_and_longer_waits(table: Table) -> None:
     table.nodes.add("node1", [], 0.0)
-    now, waits = 0.0, []
+    now = 0.0
+    waits: list[float] = []
     for _ in range(10):
         assert table.nodes.ask(now, 9) == ["node1"]
         assert table.nodes.next_ask is None  # not while an answer is waited for
