@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 #: Without a message for so many seconds a dump is over. Senders repeat every 10 s.
@@ -125,21 +124,32 @@ class Dumps:
         at; if others are due as well, `next_due` is not after `now`.
         """
         events: list[Event] = []
-        for looked, (due, node) in enumerate(self._looked_after()):
-            if due > now or looked == most:
-                break
-            dump = self._dumps[node]
-            if self._over(dump) <= now:
-                events.append(self._end(dump, now))
+        queue, queued = self._queue, self._queued
+        looked = 0
+        while queue and queue[0][0] <= now and looked != most:
+            looked += 1
+            due, node = queue[0]
+            dump = self._dumps.get(node)
+            if queued.get(node) != due:  # an earlier one took its place
+                heapq.heappop(queue)
+            elif dump is not None and self._over(dump) > due:
+                queued[node] = self._over(dump)
+                heapq.heapreplace(queue, (queued[node], node))
+            else:
+                heapq.heappop(queue)
+                del queued[node]
+                if dump is not None:
+                    events.append(self._end(dump, now))
         return events
 
     @property
     def next_due(self) -> float | None:
-        """When `tick` will next have something to tell if nothing is heard; None: never."""
-        for due, node in self._looked_after():
-            if due == self._over(self._dumps[node]):
-                return due
-        return None
+        """When `tick` wants to be called; None: not before something is heard.
+
+        It may have nothing to tell then: only so is this answered at once, however many
+        nodes there are.
+        """
+        return self._queue[0][0] if self._dumps else None
 
     def forget(self, node: str, when: float | None = None) -> Event | None:
         """The node is none of ours any more: "silent" if it was dumping.
@@ -186,26 +196,11 @@ class Dumps:
         del self._dumps[dump.node]
         del self._told[dump.node]
         self._from.pop(dump.node, None)
+        if not self._dumps:  # nobody comes to clear away what was forgotten
+            self._queue.clear()
+            self._queued.clear()
         return Event("silent", dump.node, when, *dump[1:])
 
     def _over(self, dump: Dump) -> float:
         """When it is over if nothing more is heard."""
         return max(dump.last, self._from.get(dump.node, dump.last)) + self.silence
-
-    def _looked_after(self) -> Iterator[tuple[float, str]]:
-        """The first in the queue, again and again; each is put where it belongs afterwards."""
-        queue, queued = self._queue, self._queued
-        while queue:
-            due, node = queue[0]
-            if queued.get(node) != due:  # an earlier one took its place
-                heapq.heappop(queue)
-                continue
-            if node in self._dumps:
-                yield due, node
-            if node in self._dumps:
-                due = self._over(self._dumps[node])
-                heapq.heapreplace(queue, (due, node))
-                queued[node] = due
-            else:
-                heapq.heappop(queue)
-                del queued[node]

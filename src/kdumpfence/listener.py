@@ -55,6 +55,9 @@ MOST = 4096
 #: Seconds between two looks at what was heard while there is much of it.
 REST = 0.02
 
+#: Seconds between two decisions over who fell silent.
+DECIDE = 0.02
+
 #: Seconds between two looks of the reading thread at the kernel's counters and name files.
 UPKEEP = 1.0
 
@@ -768,8 +771,7 @@ class Listener:
         elif due <= reading.through + self._clock.base:
             return False
         else:
-            # Later by more than the sums above are rounded.
-            reading.read_through(max(due - self._clock.base, reading.through + 1e-6))
+            reading.read_through(max(due - self._clock.base, reading.through + DECIDE))
         return True
 
     # ---------------------------------------------------------------------------- the rest

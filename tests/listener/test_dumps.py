@@ -73,8 +73,9 @@ def test_each_message_puts_the_end_off() -> None:
     dumps = Dumps(silence=30.0)
     for when in range(0, 300, 10):
         dumps.heard("node1", A, when)
-        assert dumps.next_due == when + 30
         assert dumps.tick(when + 9.9) == []
+        assert dumps.next_due is not None
+        assert when + 9.9 < dumps.next_due <= when + 30
     assert [event.kind for event in dumps.tick(320.0)] == ["silent"]
     assert dumps.next_due is None
 
@@ -100,7 +101,7 @@ def test_a_tick_can_be_had_in_pieces() -> None:
     told = []
     while (due := dumps.next_due) is not None and due <= 35.0:
         piece = dumps.tick(35.0, most=2)
-        assert 1 <= len(piece) <= 2
+        assert len(piece) == 2
         told += [event.node for event in piece]
     assert told == [f"node{number}" for number in range(6)]
 
@@ -121,8 +122,8 @@ def test_a_node_that_was_forgotten_is_not_over_before_its_time() -> None:
     dumps.heard("node1", A, 0.0)
     dumps.forget("node1")
     dumps.heard("node1", A, 20.0)
-    assert dumps.tick(40.0) == []
-    assert dumps.next_due == 50.0
+    assert dumps.tick(49.9) == []
+    assert len(dumps.tick(50.0)) == 1
 
 
 def test_a_restored_dump_goes_on_as_the_same() -> None:
@@ -138,10 +139,10 @@ def test_the_silence_of_a_restored_dump_counts_from_when_there_was_listening_aga
     dumps.restore(Dump("node1", 5.0, 25.0, 3, (A,)), 1000.0)
     dumps.restore(Dump("node2", 5.0, 25.0, 3, (A,)), 1000.0)
     dumps.heard("node2", A, 1010.0)
-    assert dumps.next_due == 1030.0
     assert dumps.tick(1029.0) == []
     assert dumps.tick(1031.0) == [Event("silent", "node1", 1031.0, 5.0, 25.0, 3, (A,))]
-    assert dumps.next_due == 1040.0
+    assert dumps.tick(1039.0) == []
+    assert len(dumps.tick(1040.0)) == 1
 
 
 def test_a_node_that_is_dumping_cannot_be_restored() -> None:
@@ -264,7 +265,9 @@ class AnyOrder(RuleBasedStateMachine):
     def tick_in_pieces(self, now: float, most: int) -> None:
         expected = self.model.tick(now)
         told = []
-        while (due := self.dumps.next_due) is not None and due <= now:
+        for _ in range(100):
+            if (due := self.dumps.next_due) is None or due > now:
+                break
             told += self.dumps.tick(now, most)
         assert told == expected
 
@@ -300,8 +303,9 @@ class AnyOrder(RuleBasedStateMachine):
         known = [Dump(node, *self.model.rest(node)) for node in self.model.dumps]
         assert self.dumps.snapshot() == known
         assert len(self.dumps) == len(known)
-        overs = [self.model.over(node) for node in self.model.dumps]
-        assert self.dumps.next_due == min(overs, default=None)
+        due = self.dumps.next_due
+        assert (due is None) == (not known)
+        assert due is None or due <= min(self.model.over(node) for node in self.model.dumps)
 
     def teardown(self) -> None:
         self.dumps.tick(1e6)
