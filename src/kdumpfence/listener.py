@@ -49,10 +49,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Dump", "Event", "Listener", "Snapshot"]
 
-#: Events and sources that are dealt with at a time: some ten milliseconds.
-MOST = 4096
+#: Events and sources that are dealt with at a time: some milliseconds.
+MOST = 2048
 
-#: Seconds between two looks at what was heard while there is much of it.
+#: Seconds between two looks at what was heard, so that there is something to be seen.
 REST = 0.02
 
 #: Seconds between two decisions over who fell silent.
@@ -77,6 +77,9 @@ MOST_CLOCK_STEPS = 64
 #: Datagrams that are read at a time, and bytes of each: a message is 8, the rest is a trailer.
 BATCH = 256
 SIZE = 64
+
+#: Seconds; a signal that came just before a poll does not end it, so none is longer.
+SLICE = 0.5
 
 #: Seconds; the thread ends at once unless the machine is in trouble.
 JOIN = 10.0
@@ -628,8 +631,7 @@ class Listener:
                     break
                 poller = select.poll()
                 poller.register(bell.readable, select.POLLIN)
-                # Days are more milliseconds than it takes.
-                poller.poll(None if left == math.inf else min(left, 86400.0) * 1e3)
+                poller.poll(min(left, SLICE) * 1e3)
         return []
 
     def __iter__(self) -> Listener:
@@ -651,9 +653,8 @@ class Listener:
 
         while not self.closed:
             if not self._ready:
-                rest = self._rest_until - time.monotonic()
-                if rest > 0:
-                    await asyncio.sleep(rest)
+                # Others have their turn, even if there is no end of events.
+                await asyncio.sleep(max(0.0, self._rest_until - time.monotonic()))
                 self._collect()
             try:
                 event = self._ready.popleft()
@@ -715,12 +716,13 @@ class Listener:
             heard = self._sources.heard(MOST)
             self._hear(heard)
             now = time.monotonic()
-            self._rest_until = now + REST if heard else 0.0
-            if len(heard) < MOST:
+            more = len(heard) == MOST
+            self._rest_until = now + REST if heard and not more else 0.0
+            if not more:
                 for event in self._dumps.tick(through + self._clock.base, MOST):
                     self._tell(event)
             self._tell_losses(now)
-            if not self._schedule() or len(heard) == MOST:
+            if not self._schedule() or more:
                 self._rang = True
                 reading.bell.ring()
 

@@ -178,6 +178,24 @@ def test_an_overfull_queue_is_counted_and_told_and_rubbish_then_kept_out(
         assert counts["unread"] + counts["magic"] == 4000
 
 
+def test_an_agent_beside_it_hears_the_same_message(
+    start: Callable[..., Program], core_name: str, root: None
+) -> None:
+    program = start(nodes={"node1": [A]})
+    command = ["-m", "kdumpfence.agent", "-n", A, "-p", str(program.port), "-t", "20", "-v"]
+    agent = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    try:
+        assert agent.stdout is not None
+        while "waiting for message" not in agent.stdout.readline():
+            assert agent.poll() is None
+        with dumping(A, program.port):
+            assert agent.wait(PATIENCE) == 0
+            program.wait_for(lambda _: program.kinds() == ["began"])
+    finally:
+        agent.kill()
+        agent.communicate()
+
+
 def test_a_signal_ends_it_cleanly(start: Callable[..., Program]) -> None:
     program = start(nodes={"node1": [A]})
     assert program.port

@@ -156,6 +156,30 @@ def test_a_name_that_resolves_late_is_asked_for_until_it_does(names: Names) -> N
     resolver.close()
 
 
+def test_a_name_can_be_added_and_discarded_while_it_runs(names: Names) -> None:
+    names.known["a"] = "10.0.0.1"
+    resolver = Resolver([], AUTO, ask=names)
+    assert resolver.next_due is None
+    for name in ("late", "a", "a"):
+        resolver.add(name)
+    answers = run(resolver, lambda: resolver.unresolved == ["late"])
+    assert isinstance(answers["a"], list)
+    resolver.discard("late")
+    resolver.discard("late")
+    assert resolver.unresolved == []
+    assert resolver.next_due is None
+    time.sleep(0.2)  # for one that was under way
+    asked = len(names.asked)
+    time.sleep(0.3)
+    assert resolver.step() == []
+    assert len(names.asked) == asked
+    resolver.add("a")  # an address may change
+    names.known["a"] = "10.0.0.2"
+    again = run(resolver, lambda: not resolver.unresolved)["a"]
+    assert shown(again if isinstance(again, list) else []) == ["10.0.0.2"]
+    resolver.close()
+
+
 def test_a_look_up_that_hangs_does_not_delay_the_others(names: Names) -> None:
     names.known["good"] = "10.0.0.1"
     hanging = [f"hang{number}" for number in range(addresses.LOOK_UPS_AT_ONCE + 5)]

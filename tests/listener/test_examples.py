@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The examples do what they say, with real messages; and what the page about them says is so."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import kdumpfence
+from kdumpfence import dumps, listener, nodes
+from tests.conftest import udp
+from tests.listener.conftest import PATIENCE, say, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "listener.md").read_text()
+A, B = "127.7.4.1", "127.7.4.2"
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+#: Runs a program whose Listener waits for a second where it would for half a minute.
+HASTY = """
+import runpy, sys, kdumpfence
+kdumpfence.Listener.__init__.__kwdefaults__["silence"] = 1.0
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    with udp() as sock:
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def start(port: int) -> Iterator[Start]:
+    """Runs an example on that port, and ends it after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def make(name: str, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HASTY, str(ROOT / "examples" / name), *arguments],
+            env={**os.environ, "KDUMP_PORT": str(port)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        table = Path(f"/proc/{process.pid}/net/udp")
+        wait_for(lambda: f":{port:04X} 00000000:0000" in table.read_text())
+        return process
+
+    yield make
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_the_fencing_service_is_told_to_hold_and_to_release(
+    start: Start, port: int, tmp_path: Path
+) -> None:
+    calls = tmp_path / "calls"
+    program = tmp_path / "fencing"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    program.chmod(0o755)
+    calls.touch()
+    process = start("cloud_fencing.py", str(program), f"compute1={A},{B}", "compute2=127.7.4.3")
+    say(B, port)
+    wait_for(lambda: calls.read_text() == "hold compute1 60\n")
+    say("127.7.4.3", port)
+    wait_for(lambda: calls.read_text() == "hold compute1 60\nhold compute2 60\n")
+    say("127.7.4.9", port)
+    wait_for(lambda: calls.read_text().count("release") == 2)
+    assert calls.read_text().split("\n")[2:] == ["release compute1", "release compute2", ""]
+    assert end(process) == ("", "")
+
+
+def test_a_call_that_fails_does_not_end_the_example(
+    start: Start, port: int, tmp_path: Path
+) -> None:
+    process = start("cloud_fencing.py", str(tmp_path / "missing"), f"compute1={A}")
+    say(A, port)
+    assert process.stderr is not None
+    assert "No such file" in process.stderr.readline()
+    assert end(process) == ("", "")
+
+
+def test_the_watching_example_does_other_work_as_well(start: Start, port: int) -> None:
+    process = start("async_watch.py", "127.7.0.0/16")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "0 dumping, 0 datagrams rejected\n"
+    say(A, port)
+    assert re.fullmatch(rf"[\d:]{{8}}  {A}  began  1 messages\n", process.stdout.readline())
+    say(A, port, b"rubbish!")
+    assert process.stdout.readline() == "1 dumping, 1 datagrams rejected\n"
+    assert end(process)[1] == ""
+
+
+# --------------------------------------------------------------------------------- the page
+
+
+def test_the_code_on_the_page_is_that_of_the_example() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) >= 2
+    example = (ROOT / "examples" / "cloud_fencing.py").read_text()
+    loop = example[example.index("    with Listener(") : example.index("\n\nif __name__")]
+    assert any(loop in block for block in blocks)
+    for block in blocks:
+        compile(textwrap.dedent(block), "docs/listener.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_every_option_event_and_count_is_explained() -> None:
+    code = kdumpfence.Listener.__init__.__code__
+    options = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    assert "silence" in options
+    methods = [name for name in vars(kdumpfence.Listener) if not name.startswith("_")]
+    fields = [*kdumpfence.Event._fields, *kdumpfence.Snapshot._fields]
+    words = {*options, *methods, *fields, *kdumpfence.REASONS, "accepted", "unread"}
+    words |= {"began", "dumping", "silent", "overflow"}
+    words -= {"malformed", "checksum"}  # of raw sockets alone
+    said = set(re.findall(r"(?<=`)\w+|(?<=listener\.)\w+|(?<=snapshot\(\)\.)\w+", PAGE))
+    assert words - said == set()
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("silence=30.0", f"silence={dumps.SILENCE}"),
+        ("repeat=10.0", f"repeat={dumps.REPEAT}"),
+        ("every 5 minutes", f"every {nodes.REFRESH / 60:.0f} minutes"),
+        ("every 5 seconds", f"every {listener.OVERFLOW_REPEAT:.0f} seconds"),
+        ("for 30 seconds", f"for {listener.FENCE:.0f} seconds"),
+        ("at most 2,048", f"at most {listener.MOST:,}"),
+    ],
+)
+def test_the_numbers_on_the_page_are_those_of_the_source(what: str, value: str) -> None:
+    assert what == value
+    assert what in " ".join(PAGE.split())
