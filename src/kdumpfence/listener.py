@@ -205,26 +205,6 @@ class _Bell:
                 break
 
 
-class _Lock:
-    """A lock that knows whether it is held here, which a signal handler has to ask."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner = 0
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._owner = threading.get_ident()
-
-    def __exit__(self, *_: object) -> None:
-        self._owner = 0
-        self._lock.release()
-
-    @property
-    def held_here(self) -> bool:
-        return self._owner == threading.get_ident()
-
-
 def _open_socket(family: int, port: int) -> socket.socket:
     """A UDP socket bound to the port. OSError if another program holds it."""
     sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -289,7 +269,8 @@ class _Reading:
 
     def __init__(self, nodes: Nodes, sources: Sources, sockets: list[socket.socket]) -> None:
         self.nodes = nodes
-        self.lock = _Lock()
+        # One that a thread may take twice, since signal handlers may come here.
+        self.lock = threading.RLock()
         self.bell = _Bell()
         self._wake = _Bell()
         self._resolver = Resolver((), nodes.family)
@@ -817,8 +798,10 @@ class Listener:
         """
         reading = self._in_use
         reading.stop()
-        # A signal handler may have interrupted what the thread waits for.
-        if threading.current_thread() is not reading.thread and not reading.lock.held_here:
+        # A signal handler may have interrupted what the thread waits for. Whether a lock is held
+        # here has no other name; threading's own conditions ask so, too.
+        held_here: bool = reading.lock._is_owned()  # type: ignore[attr-defined]
+        if threading.current_thread() is not reading.thread and not held_here:
             reading.thread.join(JOIN)
 
     def __enter__(self) -> Listener:
