@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Thousands of nodes at once, played from loopback's addresses by one socket."""
+
+from __future__ import annotations
+
+import socket
+import time
+from types import ModuleType
+from typing import Any
+
+from kdumpfence.dumps import Event
+from kdumpfence.wire import OWN_MESSAGE
+from tests.conftest import udp
+from tests.listener.conftest import MakeListener, kinds, say, until, wait_for
+
+NODES = 5000
+PIECE = 100
+
+
+def host(number: int) -> bytes:
+    return bytes((127, 20 + (number >> 16), number >> 8 & 255, number & 255))
+
+
+def text(number: int) -> str:
+    return socket.inet_ntoa(host(number))
+
+
+class Crowd:
+    """So many nodes, each with an address of its own."""
+
+    def __init__(self, core: Any, number: int, port: int) -> None:
+        self.number = number
+        self.sock = udp()
+        self.transmitter = core.Transmitter(self.sock, OWN_MESSAGE)
+        for one in range(number):
+            self.transmitter.add(b"\x7f\0\0\1", port, 0, host(one))
+            # Rubbish beside each message.
+            self.transmitter.add(b"\x7f\0\0\1", port, 0, host(one), b"rubbish!")
+
+    def panic(self) -> None:
+        """All at once; in pieces, for a queue may be short where nobody may deepen it."""
+        for first in range(0, 2 * self.number, PIECE):
+            assert not any(self.transmitter.send(range(first, first + PIECE), 10**9))
+            time.sleep(0.001)
+
+
+def test_of_thousands_that_panic_at_once_each_is_told_of_and_none_is_lost(
+    listen: MakeListener, core: ModuleType
+) -> None:
+    nodes = {f"node{number}": [text(number)] for number in range(NODES)}
+    listening = listen(nodes, silence=3.0, repeat=60.0)
+    crowd = Crowd(core, NODES, listening.port)
+    with crowd.sock:
+        crowd.panic()
+        began = until(listening, lambda events: len(events) >= NODES)
+        assert set(kinds(began)) == {"began"}
+        assert {event.node: event.addresses for event in began} == {
+            name: tuple(addresses) for name, addresses in nodes.items()
+        }
+        crowd.panic()
+        wait_for(lambda: listening.snapshot().counts["accepted"] == 2 * NODES)
+        silent = until(listening, lambda events: len(events) >= NODES)
+    assert {(event.kind, event.messages) for event in silent} == {("silent", 2)}
+    assert {event.node for event in silent} == set(nodes)
+    seen = listening.snapshot()
+    assert seen.dumps == []
+    assert seen.counts["magic"] == 2 * NODES
+    assert seen.counts["unread"] == 0
+
+
+def test_spoofed_sources_cannot_make_it_grow(listen: MakeListener, core: ModuleType) -> None:
+    room = 50
+    listening = listen(["192.0.2.1"], ["127.0.0.0/8"], room=room, silence=2.0)
+    crowd = Crowd(core, NODES, listening.port)
+    told: list[Event] = []
+    with crowd.sock:
+        crowd.panic()
+        wait_for(lambda: sum(listening.snapshot().counts.values()) == 2 * NODES)
+        told += until(listening, lambda events: kinds(events).count("silent") == room)
+    counts = listening.snapshot().counts
+    assert counts["accepted"] == room
+    assert counts["crowded"] == NODES - room
+    assert kinds(told).count("began") == room
+    assert len(listening._sources) == 1, "the node alone"
+    assert not listening._admitted
+    say("127.0.0.9", listening.port)
+    until(listening, lambda events: "127.0.0.9" in {event.node for event in events})
+
+
+def test_dumps_that_come_and_go_leave_nothing_in_a_listener(listen: MakeListener) -> None:
+    listening = listen(networks=["127.0.0.0/8"], silence=0.1, repeat=0.0)
+    before = None
+    for number in range(12):
+        for last in range(1, 51):
+            say(f"127.9.{number}.{last}", listening.port)
+        until(listening, lambda events: kinds(events).count("silent") >= 1)
+        wait_for(lambda: listening.events(0.05) == [] and not listening.snapshot().dumps)
+        after = (len(listening._sources), len(listening._admitted), len(listening._ready))
+        before = before or after
+        assert after == before == (0, 0, 0)
