@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Listens for any number of nodes: sockets, the thread that reads them, and the events.
+"""Listens for any number of nodes, and tells what happens to them as events.
 
 Who is dumping is decided in `dumps`, which node has which address in `nodes`, what is a
 message in the core; this file only moves things between them. What may not be in it: files,
 a daemon's settings, anything about a cluster.
 
-Two sides, and a table of the core between them:
-
-- One thread reads the sockets, with the compiled core without Python's lock, so that the
-  kernel's queue is emptied whatever Python does meanwhile. It counts each message at its
-  source and makes no object of it.
-- Whoever wants the events takes out of that table which sources were heard since the last
-  time, and lets `dumps` decide. How many messages there were does not matter, only from how
-  many sources.
+Two sides, and a table of the core between them: a thread reads the sockets and has the
+core count each message at its source (`reading`). Whoever wants the events takes out of that
+table which sources were heard since the last time, and lets `dumps` decide. How many messages
+there were does not matter, only from how many sources.
 
 **First read, then decide.** A process that was stopped (SIGSTOP, a paused guest, a machine
 that slept) finds the messages of that time in its sockets' queues. Silence is decided only
@@ -23,7 +19,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import errno
 import ipaddress
 import math
 import os
@@ -33,15 +28,15 @@ import threading
 import time
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
-from kdumpfence import filters
-from kdumpfence.addresses import FAMILIES, Address, NameFiles, Resolver
+from kdumpfence.addresses import FAMILIES, Address
 from kdumpfence.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.nodes import Nodes
-from kdumpfence.wire import PORT, Receiver, Sources
+from kdumpfence.reading import Reading, deepen, open_sockets
+from kdumpfence.wire import PORT, Sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,25 +53,12 @@ REST = 0.02
 #: Seconds between two decisions over who fell silent.
 DECIDE = 0.02
 
-#: Seconds between two looks of the reading thread at the kernel's counters and name files.
-UPKEEP = 1.0
-
 #: Seconds; lost datagrams are told of at most that often.
 OVERFLOW_REPEAT = 5.0
-
-#: Seconds that the kernel drops what is no message, after a queue was overfull.
-FENCE = 30.0
-
-#: Names that are being looked up at a time.
-LOOK_UPS = 256
 
 #: Seconds by which the system's clock has to jump to be followed.
 CLOCK_STEP = 0.5
 MOST_CLOCK_STEPS = 64
-
-#: Datagrams that are read at a time, and bytes of each: a message is 8, the rest is a trailer.
-BATCH = 256
-SIZE = 64
 
 #: Seconds; a signal that came just before a poll does not end it, so none is longer.
 SLICE = 0.5
@@ -86,15 +68,6 @@ JOIN = 10.0
 
 #: The number of all nodes that networks admit; others have numbers from 1 up.
 _ADMITTED = 0
-
-#: Bytes of a queue that a datagram takes at least.
-_DATAGRAM_ROOM = 512
-
-_SO_DETACH_FILTER = 27
-_SO_RCVBUFFORCE = 33
-
-#: What counts as a loss, by its name among the counts.
-_LOSSES = ("unread", "crowded")
 
 
 class Snapshot(NamedTuple):
@@ -157,284 +130,6 @@ class _Clock:
         return dump._replace(since=self.unix(dump.since), last=self.unix(dump.last))
 
 
-class _Bell:
-    """A pipe that is readable when somebody is to look; whoever uses it keeps it open.
-
-    No lock is held, so that it can be rung and closed from a signal handler: adding to a set
-    and taking from a list are one step each.
-    """
-
-    def __init__(self) -> None:
-        self._ends = list(os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
-        self.readable, self.writable = self._ends
-        self.closed = False
-        self._users: set[object] = set()
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[bool]:
-        """Its descriptors stay open meanwhile; False if they are closed already."""
-        user = object()
-        self._users.add(user)
-        try:
-            yield bool(self._ends)
-        finally:
-            self._users.discard(user)
-            self._dispose()
-
-    def ring(self) -> None:
-        with self.held() as usable:
-            if usable:
-                with contextlib.suppress(BlockingIOError):  # full, so it can be read
-                    os.write(self.writable, b"12345678")
-
-    def hush(self) -> None:
-        with self.held() as usable, contextlib.suppress(BlockingIOError):
-            while usable and len(os.read(self.readable, 65536)) == 65536:
-                pass
-
-    def close(self) -> None:
-        """Close it as soon as nobody uses it."""
-        self.closed = True
-        self._dispose()
-
-    def _dispose(self) -> None:
-        while self.closed and not self._users:
-            try:
-                os.close(self._ends.pop())
-            except IndexError:
-                break
-
-
-def _open_socket(family: int, port: int) -> socket.socket:
-    """A UDP socket bound to the port. OSError if another program holds it."""
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(("", port))
-        # Not before: of two sockets that share a port the kernel would give all to the newer,
-        # and the older program would never know. From now on an agent's may come, which is
-        # connected to its node.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _open_sockets(families: Iterable[int], port: int) -> list[socket.socket]:
-    opened: list[socket.socket] = []
-    missing: OSError | None = None
-    try:
-        for family in families:
-            try:
-                opened.append(_open_socket(family, port))
-            except OSError as error:
-                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                    raise
-                missing = error  # this kernel has no IPv6, say
-                continue
-            port = port or opened[0].getsockname()[1]
-        if not opened and missing is not None:
-            raise missing
-    except OSError as error:
-        for sock in opened:
-            sock.close()
-        why = os.strerror(error.errno or 0)
-        if error.errno == errno.EADDRINUSE:
-            why += " (another program holds it)"
-        raise OSError(error.errno, f"port {port}/udp: {why}") from None
-    return opened
-
-
-def _deepen(sock: socket.socket, queue: int) -> None:
-    for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, option, queue)
-            return
-        except OSError:
-            continue
-
-
-def _nanoseconds(moment: float) -> int | None:
-    return None if moment == math.inf else max(0, round(moment * 1e9))
-
-
-class _Reading:
-    """The thread that reads, and all that it uses. It knows no `Listener`, so that one that
-    nobody refers to any more is collected though its thread runs.
-
-    Times are CLOCK_MONOTONIC, seconds.
-    """
-
-    def __init__(self, nodes: Nodes, sources: Sources, sockets: list[socket.socket]) -> None:
-        self.nodes = nodes
-        # One that a thread may take twice, since signal handlers may come here.
-        self.lock = threading.RLock()
-        self.bell = _Bell()
-        self._wake = _Bell()
-        self._resolver = Resolver((), nodes.family)
-        self._name_files = NameFiles()
-        self._sources = sources
-        self._sockets = sockets
-        self._receiver = Receiver(sources, None, batch=BATCH, size=SIZE)
-        for sock in sockets:
-            self._receiver.add_socket(sock)
-        #: All that had arrived before this moment is in the table of sources.
-        self.through = -math.inf
-        self._due = math.inf  # what `through` is to reach next
-        self._deadline = -math.inf  # until when the thread waits at most
-        self._upkeep = 0.0
-        self._fenced_until = 0.0
-        self._unread = 0
-        #: Losses that were told of, and when others may be.
-        self.told = dict.fromkeys(_LOSSES, 0)
-        self.tell_again = -math.inf
-        #: What the counts were when the sockets were closed.
-        self._final_counts: dict[str, int] | None = None
-        #: Why the thread ended, if it was not asked to.
-        self.failure: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, name="kdumpfence-listener", daemon=True)
-
-    # ------------------------------------------------ for other threads and signal handlers
-
-    def start(self) -> None:
-        self.thread.start()
-
-    def poke(self) -> None:
-        """There is something to be seen to."""
-        self._wake.ring()
-
-    def read_through(self, moment: float) -> None:
-        """`through` is wanted to reach that moment when it has come; the bell will ring."""
-        self._due = moment
-        if moment < self._deadline:
-            self.poke()
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Datagrams so far, by verdict."""
-        final = self._final_counts
-        if final is None:
-            final = {**self._receiver.counts, "unread": self._receiver.dropped}
-        return dict(final)
-
-    def stop(self) -> None:
-        """Ask the thread to end. Takes no lock and waits for nothing."""
-        for bell in (self.bell, self._wake):
-            bell.close()  # first, for who is woken looks whether it is
-            bell.ring()
-
-    # ------------------------------------------------------------------------- the thread
-
-    def _run(self) -> None:
-        with self.bell.held() as bell, self._wake.held() as wake:
-            try:
-                while bell and wake and not self._wake.closed:
-                    self._turn()
-            except BaseException as failure:
-                self.failure = failure
-                self.bell.ring()
-            finally:
-                self._final_counts = self.counts
-                for sock in self._sockets:
-                    sock.close()
-                self._resolver.close()
-
-    def _turn(self) -> None:
-        self._deadline = math.inf  # whoever wants less meanwhile pokes
-        moments = [self._upkeep, self._names()]
-        if self._due > self.through:
-            moments.append(self._due)
-        self._deadline = min(moments)
-        self._count(_nanoseconds(self._deadline))
-        self._wake.hush()
-        now = time.monotonic()
-        if now >= self._upkeep:
-            self._upkeep = now + UPKEEP
-            self._look_after(now)
-        if self.through < self._due <= now:
-            self._read_all()
-            self.through = now
-            self.bell.ring()
-
-    def _count(self, deadline_ns: int | None) -> None:
-        wake = (self._wake.readable, self._resolver.fd)
-        try:
-            self._receiver.count(deadline_ns, wake, self.bell.writable)
-        except OSError as error:
-            if error.errno not in (errno.ENOMEM, errno.EINTR, errno.ENOBUFS):
-                raise
-            time.sleep(0.05)  # short of memory: what wakes it is looked at all the same
-
-    def _read_all(self) -> None:
-        """Read what has arrived so far.
-
-        No more than the queues can have held: a flood must not keep it for ever.
-        """
-        room = sum(
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // _DATAGRAM_ROOM
-            for sock in self._sockets
-        )
-        poller = select.poll()
-        for sock in self._sockets:
-            poller.register(sock.fileno(), select.POLLIN)
-        until = sum(self._receiver.counts.values()) + room
-        while poller.poll(0) and sum(self._receiver.counts.values()) <= until:
-            self._receiver.count(0)
-
-    def _names(self) -> float:
-        """Look names up, and take the answers; when to come again."""
-        now = time.monotonic()
-        with self.lock:
-            for name, answer in self._resolver.step():
-                self._resolver.discard(name)
-                self.nodes.answered(name, answer, now)
-            room = LOOK_UPS - len(self._resolver.unresolved)
-            for name in self.nodes.ask(now, room):
-                self._resolver.add(name)
-                room -= 1
-            again = self.nodes.next_ask if room else None
-        for name, answer in self._resolver.step():  # which starts them
-            with self.lock:
-                self._resolver.discard(name)
-                self.nodes.answered(name, answer, now)
-        moments = [moment for moment in (again, self._resolver.next_due) if moment is not None]
-        return min(moments, default=math.inf)
-
-    def _look_after(self, now: float) -> None:
-        """What is to be done now and then."""
-        if self._name_files.changed():
-            self._resolver.hurry()
-            with self.lock:
-                self.nodes.hurry(now)
-        unread = self._receiver.dropped
-        if unread > self._unread:
-            self._fence(True)
-            self._fenced_until = now + FENCE
-        elif self._fenced_until and now >= self._fenced_until:
-            self._fence(False)
-            self._fenced_until = 0.0
-        self._unread = unread
-        if now >= self.tell_again and self.losses() != self.told:
-            self.bell.ring()
-
-    def losses(self) -> dict[str, int]:
-        """Datagrams that were lost, as of the last look."""
-        return {"unread": self._unread, "crowded": self._receiver.counts["crowded"]}
-
-    def _fence(self, up: bool) -> None:
-        """In a flood let the kernel drop what is no message, before it takes room."""
-        if up == bool(self._fenced_until):
-            return
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):  # then it is read and judged, as ever
-                if up:
-                    filters.attach(sock, filters.program("udp", 0, messages_only=True))
-                else:
-                    sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-
-
 def _network(text: str, families: Iterable[int]) -> tuple[bytes, int]:
     """(packed, prefix length). ValueError if it is no network that nodes can be in."""
     try:
@@ -489,7 +184,7 @@ class Listener:
     and by signal handlers; iteration ends then.
     """
 
-    _reading: _Reading | None = None
+    _reading: Reading | None = None
 
     def __init__(
         self,
@@ -532,17 +227,18 @@ class Listener:
         self._rest_until = 0.0
         self._rang = False
         if sockets is None:
-            opened = _open_sockets(families, port)
+            opened = open_sockets(families, port)
         else:
             opened = list(sockets)
             _check_sockets(opened)
         for sock in opened:
-            _deepen(sock, queue)
+            deepen(sock, queue)
         self._port: int = opened[0].getsockname()[1]
         try:
-            self._reading = _Reading(self._nodes, self._sources, opened)
-            self._lock = self._reading.lock
-            self._reading.start()
+            reading = Reading(self._nodes, self._sources, opened)
+            self._lock = reading.lock
+            reading.start()
+            self._reading = reading
         except BaseException:
             if sockets is None:
                 for sock in opened:
@@ -786,7 +482,7 @@ class Listener:
         return self._in_use.bell.closed
 
     @property
-    def _in_use(self) -> _Reading:
+    def _in_use(self) -> Reading:
         if self._reading is None:
             raise RuntimeError("this Listener was never made")
         return self._reading

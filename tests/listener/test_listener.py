@@ -19,6 +19,7 @@ import pytest
 
 import kdumpfence
 from kdumpfence import listener as module
+from kdumpfence import reading
 from kdumpfence.addresses import Address, LookUpError, Resolver
 from kdumpfence.dumps import Dump
 from kdumpfence.listener import Listener
@@ -178,7 +179,7 @@ class NameService:
 def name_service(monkeypatch: pytest.MonkeyPatch) -> NameService:
     service = NameService()
     monkeypatch.setattr(
-        module, "Resolver", lambda names, family: Resolver(names, family, ask=service.ask)
+        reading, "Resolver", lambda names, family: Resolver(names, family, ask=service.ask)
     )
     return service
 
@@ -257,7 +258,7 @@ def test_anyone_in_a_network_is_a_node_while_its_dump_lasts(listen: MakeListener
 def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "UPKEEP", 0.1)
+    monkeypatch.setattr(reading, "UPKEEP", 0.1)
     listening = listen(networks=["127.7.4.0/24"], room=2, silence=1.5)
     for host in (A, B, C, C):
         say(host, listening.port)
@@ -274,7 +275,7 @@ def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
 def test_losses_are_told_of_at_most_every_few_seconds(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "UPKEEP", 0.02)
+    monkeypatch.setattr(reading, "UPKEEP", 0.02)
     monkeypatch.setattr(module, "OVERFLOW_REPEAT", 1.0)
     listening = listen(networks=["127.7.4.0/24"], room=0, silence=60)
     told = []
@@ -626,7 +627,7 @@ def test_a_reading_thread_that_dies_is_no_secret(
         raise MemoryError
 
     listening = listen([A])
-    monkeypatch.setattr(module._Reading, "_look_after", fail)
+    monkeypatch.setattr(reading.Reading, "_look_after", fail)
     with pytest.raises(RuntimeError, match="the reading thread has died"):
         until(listening, bool)
 
