@@ -156,13 +156,26 @@ def open_sockets(families: Iterable[int], port: int) -> list[socket.socket]:
 
 
 def deepen(sock: socket.socket, queue: int) -> None:
-    """Ask for so many bytes of queue; the kernel gives what it may."""
-    for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, option, queue)
-            return
-        except OSError:
-            continue
+    """Ask for so many bytes of queue; the kernel gives what it may.
+
+    One that is deeper already, because whoever opened it had more rights, stays so.
+    """
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 2 * queue:
+        return  # the kernel tells twice of what was asked for
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, queue)
+        return
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 2 * min(queue, _most_queue()):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, queue)
+
+
+def _most_queue() -> int:
+    """Bytes that one may have without CAP_NET_ADMIN."""
+    try:
+        with open("/proc/sys/net/core/rmem_max", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 212992  # the kernel's default
 
 
 def _nanoseconds(moment: float) -> int | None:

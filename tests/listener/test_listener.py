@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -549,6 +550,24 @@ def test_sockets_of_others_making_are_used_and_closed(listen: MakeListener) -> N
     until(listening, lambda events: len(events) == 2)
     listening.close()
     assert [sock.fileno() for sock in given] == [-1, -1]
+
+
+def test_a_queue_that_was_made_deep_with_more_rights_stays_so(
+    listen: MakeListener, root: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def depth(sock: socket.socket) -> int:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    queue = 1 << 24
+    (given,) = reading.open_sockets([socket.AF_INET], 0)
+    reading.deepen(given, queue)
+    assert depth(given) == 2 * queue
+    monkeypatch.setattr(reading, "_SO_RCVBUFFORCE", -1)  # as the kernel refuses it: an error
+    shallow = udp()
+    listen([A], sockets=[given, shallow], queue=2 * queue)
+    assert depth(given) == 2 * queue
+    most = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    assert depth(shallow) == 2 * min(2 * queue, most)
 
 
 def test_what_came_before_there_was_a_listener_is_heard(listen: MakeListener) -> None:
