@@ -331,7 +331,7 @@ def live_through(dumps: Dumps, hours: int, chance: random.Random) -> int:
     told = 0
     dumping: dict[str, float] = {}
     for second in range(0, hours * 3600, 10):
-        for _ in range(chance.randrange(4)):
+        for _ in range(chance.randrange(2)):
             node = f"node{chance.randrange(100_000)}"
             dumping[node] = second + chance.uniform(0, 600)
         for node, until in list(dumping.items()):
@@ -353,7 +353,7 @@ def test_a_day_of_events_leaves_nothing_behind() -> None:
     try:
         gc.collect()
         before, _ = tracemalloc.get_traced_memory()
-        assert live_through(dumps, 24, chance) > 100_000
+        assert live_through(dumps, 24, chance) > 30_000
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:

@@ -124,7 +124,7 @@ def test_a_listener_that_was_stopped_hears_what_came_meanwhile_before_it_decides
     program = start(nodes={"node1": [A]}, silence=1.0)
     with dumping(A, program.port):
         program.wait_for(lambda _: program.kinds() == ["began"])
-        for _ in range(3):
+        for _ in range(2):
             program.stop()
             time.sleep(1.5)
             program.go_on()
