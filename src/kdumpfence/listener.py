@@ -66,6 +66,10 @@ SLICE = 0.5
 #: Seconds; the thread ends at once unless the machine is in trouble.
 JOIN = 10.0
 
+#: What numbers the core and the kernel take.
+MOST_ROOM = (1 << 32) - 1
+MOST_QUEUE = 1 << 30
+
 #: The number of all nodes that networks admit; others have numbers from 1 up.
 _ADMITTED = 0
 
@@ -205,10 +209,10 @@ class Listener:
             raise ValueError(f"family {family!r}: {', '.join(FAMILIES)} are allowed")
         if not 0 <= port <= 65535:
             raise ValueError(f"port {port}: 0 to 65535 are allowed")
-        if room < 0:
-            raise ValueError(f"room {room}: 0 or more is allowed")
-        if queue < 1:
-            raise ValueError(f"queue {queue}: 1 byte or more is allowed")
+        if not 0 <= room <= MOST_ROOM:
+            raise ValueError(f"room {room}: 0 to {MOST_ROOM} are allowed")
+        if not 1 <= queue <= MOST_QUEUE:
+            raise ValueError(f"queue {queue}: 1 to {MOST_QUEUE} bytes are allowed")
         wanted = FAMILIES[family]
         families = (socket.AF_INET, socket.AF_INET6) if wanted == socket.AF_UNSPEC else (wanted,)
         self._clock = _Clock()
