@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kdumpfence: what there is to do beside fencing: putting both programs in their places,
-and trying what listens to them.
+showing what kdumpfenced has heard, and trying what listens to the messages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="kdumpfence", description="The agent, the crash kernel's sender, and their places."
+        prog="kdumpfence",
+        description="The agent, the crash kernel's sender, and their places; "
+        "what kdumpfenced has heard.",
     )
     parser.add_argument("-V", "--version", action="version", version=f"kdumpfence {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -62,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         f"{INSTALLED}: each that this was done for before",
     )
     put.add_argument("--static", action="store_true", help="the one that needs no libc")
+    _add_window(commands)
 
     storm.add_options(
         commands.add_parser("storm", help="play any number of nodes that dump, to try a listener")
@@ -69,10 +72,41 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_window(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The commands that show something; window.py has the rest."""
+    now = commands.add_parser("status", help="who is dumping now, from kdumpfenced")
+    live = commands.add_parser("watch", help="the same, live; q or Ctrl-C ends it")
+    past = commands.add_parser(
+        "history", help="past dumps, how long each took, and what that means for time-outs"
+    )
+    for one in (now, live):
+        one.add_argument("--socket", metavar="PATH", help="where kdumpfenced listens")
+    past.add_argument("--file", metavar="PATH", help="where kdumpfenced keeps its history")
+    past.add_argument("--node", metavar="NAME", help="of this node only")
+    past.add_argument(
+        "--since",
+        metavar="TIME",
+        help="those that began then or later: 2026-11-20, '2026-11-20 03:00', or 90m, 24h, 7d ago",
+    )
+    past.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=_seconds,
+        help="the pause between two messages of the senders (10)",
+    )
+    for one in (now, past):
+        one.add_argument(
+            "--most", metavar="NUMBER", type=_number, help="show so many dumps, the newest (100)"
+        )
+        one.add_argument("--json", action="store_true", help="for programs")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if it could be done, else 1 and one line on stderr."""
     try:
         given = _parser().parse_args(arguments)
+        if given.command in ("status", "watch", "history"):
+            return _window(given)
         if given.command == "native-sender":
             print(native.find(given.static))
         elif given.command == "storm":
@@ -120,6 +154,50 @@ def _complain(text: str) -> int:
     with contextlib.suppress(OSError, ValueError):
         print(f"kdumpfence: {one_line(text)}", file=sys.stderr, flush=True)
     return 1
+
+
+def _window(given: argparse.Namespace) -> int:
+    # Only here: what puts programs in their places has to do without SQLite.
+    from . import control, timeouts, window
+    from . import history as past
+
+    status = 0
+    try:
+        if given.command == "status":
+            window.status(given.socket or control.PATH, given.most or window.SHOWN, given.json)
+        elif given.command == "watch":
+            status = window.watch(given.socket or control.PATH)
+        else:
+            window.history(
+                given.file or past.PATH,
+                given.node,
+                given.since,
+                given.most or window.SHOWN,
+                given.interval or timeouts.PAUSE,
+                given.json,
+            )
+        sys.stdout.flush()
+    except (control.ControlError, past.HistoryError, window.WindowError) as error:
+        return _complain(str(error))
+    except BrokenPipeError:
+        return 1  # a pager that was left early
+    return status
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:10]) <= 1_000_000):
+        raise argparse.ArgumentTypeError(f"{text!r}: not a whole number from 1 to 1000000")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r}: not a number of seconds above 0, up to a day")
+    return seconds
 
 
 def _tree(root: str) -> Tree:

@@ -318,7 +318,8 @@ class Client:
             self.close()
             raise ControlError(f"{self.path}: not an answer of kdumpfenced")
         if "error" in answer:
-            raise ControlError(f"{self.path}: the daemon says: {answer['error']}")
+            why = answer["error"]
+            raise ControlError(f"{self.path}: the daemon says: {why}")
         return answer
 
     def close(self) -> None:

@@ -17,8 +17,16 @@ PAGE = "kdumpfence"
 LINES = "WHAT THE LINES MEAN"
 SPEAKING = ("install.py", "dpkg.py", "native.py", "cli.py", "agentfiles.py", "systempython.py")
 OPTIONS = ("OPTIONS", "STORM")
-MODULES = (*SPEAKING, "tree.py", "layouts.py", "storm.py")
+SHOWING = ("window.py", "control.py", "history.py")
+MODULES = (*SPEAKING, *SHOWING, "tree.py", "layouts.py", "storm.py")
 _SAYING = {"add", "append", "say", "InstallError", "DpkgError", "NotBuilt", "NoPython"}
+_SHOWING = {"WindowError", "ControlError", "NoDaemon", "HistoryError"}
+#: What control.py says to the daemon, whose page explains it.
+OF_THE_DAEMON = {
+    "control socket ",
+    ": something else is there; it is left alone",
+    ": another kdumpfenced answers there",
+}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +103,14 @@ def test_why_a_storm_is_refused_is_explained() -> None:
     spoken = said.lines("storm.py", {"StormError"})
     assert len(spoken) > 5
     assert {piece for piece in spoken if not _is_told(piece, told)} == set()
+
+
+@pytest.mark.parametrize("module", SHOWING)
+def test_every_line_of_the_commands_that_show_is_explained(module: str) -> None:
+    told = " ".join(manpage.read(PAGE)[LINES].text.split())
+    spoken = said.lines(module, _SHOWING)
+    assert spoken, f"{module} says nothing: does the test still look in the right places?"
+    assert {piece for piece in spoken if not _is_told(piece, told)} - OF_THE_DAEMON == set()
 
 
 def _is_told(piece: str, told: str) -> bool:
