@@ -122,6 +122,7 @@ class Server:
         os.write(self._wake_write, b"x")
         self._thread.join()
         os.close(self._wake_write)
+        os.close(self._wake_read)
         with contextlib.suppress(OSError):
             if _inode(self.path) == self._inode:
                 os.unlink(self.path)
@@ -141,7 +142,6 @@ class Server:
                 self._drop(client)
             self._selector.close()
             self._listener.close()
-            os.close(self._wake_read)
 
     def _turn(self) -> None:
         """One round: answer who asked, take in who came, drop who is overdue."""
@@ -183,6 +183,8 @@ class Server:
             self._selector.register(sock, selectors.EVENT_READ, client)
 
     def _serve(self, client: _Client, what: int) -> None:
+        if client.gone:  # to make room, in this very round
+            return
         try:
             if what & selectors.EVENT_READ and not client.unsent:
                 self._read(client)
@@ -191,7 +193,8 @@ class Server:
         except BlockingIOError:
             pass
         except OSError:
-            self._drop(client)
+            if not client.gone:
+                self._drop(client)
 
     def _read(self, client: _Client) -> None:
         data = client.sock.recv(_QUESTION)
@@ -248,9 +251,9 @@ class Server:
             self._selector.modify(client.sock, selectors.EVENT_READ, client)
 
     def _drop(self, client: _Client) -> None:
-        self._clients.pop(client.fd, None)
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(client.sock)
+        client.gone = True
+        del self._clients[client.sock.fileno()]
+        self._selector.unregister(client.sock)
         client.sock.close()
 
 
@@ -259,7 +262,7 @@ class _Client:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.fd = sock.fileno()
+        self.gone = False
         self.unread = b""
         self.unsent = memoryview(b"")
         self.last = False  # to be closed after this answer
@@ -423,11 +426,11 @@ def _status(path: str, answer: dict[str, Any]) -> Status:
             float(answer["up"]),
             float(answer["when"]),
             int(answer["nodes"]),
-            [str(name) for name in answer["unresolved"]],
+            tuple(str(name) for name in answer["unresolved"]),
             int(answer["dumping"]),
             dumps,
             {str(name): int(number) for name, number in answer["counts"].items()},
-            [str(line) for line in answer.get("troubles", ())],
+            tuple(str(line) for line in answer.get("troubles", ())),
             float(answer.get("age", 0.0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):

@@ -350,7 +350,7 @@ class History:
             raise self._explain(error) from None
 
     def _explain(self, error: Exception) -> HistoryError:
-        said = str(error)
+        said = " ".join(str(error).split())
         if isinstance(error, sqlite3.OperationalError):
             if "full" in said:
                 return HistoryError(f"{self.path}: no space left for it", again=True)

@@ -76,8 +76,9 @@ def duration(seconds: float) -> str:
 
 
 def rounded_up(seconds: float) -> str:
-    """The same, to the next second: what has to be waited for is never made shorter."""
-    return duration(math.ceil(seconds))
+    """The same, but never less: for what has to be waited for."""
+    unit = 1 if seconds <= 3600 else 60 if seconds <= 86400 else 3600
+    return duration(math.ceil(seconds / unit) * unit)
 
 
 def lesson(dumps: Sequence[Past], pause: float = PAUSE) -> list[str]:

@@ -137,7 +137,7 @@ def watch(path: str) -> int:
 
 def moment(text: str, now: float) -> float:
     """A time as people write it, as Unix time: a date, a date with a time, or how long ago."""
-    ago = re.fullmatch(r"(\d{1,9})([smhdw])", text)
+    ago = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
     if ago is not None:
         return now - int(ago[1]) * _UNITS[ago[2]]
     for form in _FORMS:
@@ -181,8 +181,11 @@ def _headings(found: Status) -> list[str]:
     lines += [f"trouble: {one_line(text)}" for text in found.troubles]
     if found.age > _STALE:
         lines.append(f"these figures are {duration(found.age)} old: the daemon is stuck")
-    verb = "is" if found.dumping == 1 else "are"
-    lines.append(f"{_number(found.dumping, 'node') if found.dumping else 'no node'} {verb} dumping")
+    if found.dumping:
+        verb = "is" if found.dumping == 1 else "are"
+        lines.append(f"{_number(found.dumping, 'node')} {verb} dumping")
+    else:
+        lines.append("no node is dumping")
     return lines
 
 
@@ -256,8 +259,8 @@ def _print_figures(
         rows.append((f"and {len(figures) - _NODES:,} more nodes", "", "", "", ""))
     rows.append(_figure_row(timeouts.lengths(found, pause), "all"))
     which = f"the newest {len(found):,} dumps" if more else _number(len(found), "dump")
-    print(f"How long it took, from the first message to the last ({which}), and how long power")
-    print("has to stay on after the first message, at least:")
+    print(f"From the first message to the last ({which}), and how long power has")
+    print("to stay on after the first message, at least:")
     _print_table(console, ("NODE", "DUMPS", "LONGEST", "95 OF 100", "POWER"), rows)
 
 
@@ -465,7 +468,7 @@ def _screen(console: Console, last: _Seen, trouble: str, age: float) -> Renderab
 
     above = []
     if trouble:
-        above.append(line(one_line(trouble), "bold red"))
+        above += [line(text, "bold red") for text in _wrapped(one_line(trouble), console)]
         if last.found is not None:
             above.append(line(f"what follows was so {duration(age)} ago; asking every second"))
         else:
@@ -481,8 +484,7 @@ def _screen(console: Console, last: _Seen, trouble: str, age: float) -> Renderab
     above.append(line(rest[-1], "bold" if found.dumping else ""))
     counts = f"datagrams: {_counts(found.counts, last.rates)}"
     # It may be long, and each part of it counts.
-    wrapped = textwrap.wrap(counts, max(20, console.width - 1))[:4]
-    below = [*(line(text) for text in wrapped), *below]
+    below = [*(line(text) for text in _wrapped(counts, console)), *below]
     room = console.height - len(above) - len(below)
     shown: Sequence[Dump] = found.dumps
     if len(shown) + 1 > room or found.dumping > len(shown):
@@ -492,6 +494,11 @@ def _screen(console: Console, last: _Seen, trouble: str, age: float) -> Renderab
     if shown:
         middle += _table(_HEADS, [_row(dump, now) for dump in shown])
     return Group(*[*above, *middle, *below][: max(1, console.height)])
+
+
+def _wrapped(text: str, console: Console) -> list[str]:
+    """A few lines, as wide as the screen."""
+    return textwrap.wrap(text, max(20, console.width - 1))[:4]
 
 
 @contextlib.contextmanager
