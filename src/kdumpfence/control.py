@@ -145,11 +145,11 @@ class Server:
 
     def _turn(self) -> None:
         """One round: answer who asked, take in who came, drop who is overdue."""
-        for key, what in self._selector.select(self._wait()):
+        for key, _ in self._selector.select(self._wait()):
             if key.fileobj is self._listener:
                 self._accept()
             elif isinstance(key.data, _Client):
-                self._serve(key.data, what)
+                self._serve(key.data)
         now = time.monotonic()
         for client in [one for one in self._clients.values() if one.overdue <= now]:
             self._drop(client)
@@ -163,52 +163,67 @@ class Server:
             times.append(self._accept_at)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
-    def _accept(self) -> None:
-        # A few only: those that were taken in are to be served before more come.
-        for _ in range(_CLIENTS // 4):
-            try:
-                sock, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionError):
-                return
-            except OSError:
-                # No descriptor left: the next select would come back at once, for ever.
-                self._selector.unregister(self._listener)
-                self._accept_at = time.monotonic() + _PAUSE
-                return
-            sock.setblocking(False)
-            if len(self._clients) >= _CLIENTS:
-                self._drop(min(self._clients.values(), key=lambda one: one.active))
-            client = _Client(sock)
-            self._clients[sock.fileno()] = client
-            self._selector.register(sock, selectors.EVENT_READ, client)
+    # Each system call lets another thread have the interpreter, and to get it back can take 5 ms
+    # when that one is busy. So as few of them as can be stand between a question and its answer.
 
-    def _serve(self, client: _Client, what: int) -> None:
+    def _accept(self) -> None:
+        # One a turn: who was taken in is served before the next one comes.
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return
+        except OSError:
+            # No descriptor left: the next select would come back at once, for ever.
+            self._selector.unregister(self._listener)
+            self._accept_at = time.monotonic() + _PAUSE
+            return
+        if len(self._clients) >= _CLIENTS:
+            self._drop(min(self._clients.values(), key=lambda one: one.active))
+        client = _Client(sock)
+        self._clients[sock.fileno()] = client
+        self._serve(client)  # most have asked by now
+
+    def _serve(self, client: _Client) -> None:
+        """Go on with the client as far as it goes without waiting."""
         if client.gone:  # to make room, in this very round
             return
         try:
-            if what & selectors.EVENT_READ and not client.unsent:
-                self._read(client)
-            if client.unsent:
-                self._send(client)
-        except BlockingIOError:
-            pass
-        except OSError:
+            with contextlib.suppress(BlockingIOError):
+                if not client.unsent:
+                    self._read(client)
+                if client.unsent:
+                    self._send(client)
             if not client.gone:
-                self._drop(client)
+                self._await(client)
+        except OSError:
+            self._drop(client)
+
+    def _await(self, client: _Client) -> None:
+        """Come back when it has room for the answer, or else when it says something."""
+        event = selectors.EVENT_WRITE if client.unsent else selectors.EVENT_READ
+        if client.awaited == 0:
+            self._selector.register(client.sock, event, client)
+        elif client.awaited != event:
+            self._selector.modify(client.sock, event, client)
+        client.awaited = event
 
     def _read(self, client: _Client) -> None:
-        data = client.sock.recv(_QUESTION)
+        data = client.sock.recv(_QUESTION, socket.MSG_DONTWAIT)
         if not data:
             self._drop(client)
             return
         client.heard(data)
+        if not self._next(client) and len(client.unread) >= _QUESTION:
+            client.last = True
+            client.tell(_refusal(f"a question has at most {_QUESTION} bytes"))
+
+    def _next(self, client: _Client) -> bool:
+        """Answer the first question that is there; whether there was one."""
         line, end, rest = client.unread.partition(b"\n")
         if end:
             client.unread = rest
             self._answer(client, line)
-        elif len(client.unread) >= _QUESTION:
-            client.last = True
-            client.tell(_refusal(f"a question has at most {_QUESTION} bytes"))
+        return bool(end)
 
     def _answer(self, client: _Client, line: bytes) -> None:
         try:
@@ -234,27 +249,22 @@ class Server:
         return self._answers[most] + b', "age": %.3f}\n' % (time.monotonic() - when)
 
     def _send(self, client: _Client) -> None:
-        # Not readable again before the answer has left: it would come back at once, for ever.
-        self._selector.modify(client.sock, selectors.EVENT_WRITE, client)
         while client.unsent:
-            client.unsent = client.unsent[client.sock.send(client.unsent) :]
+            sent = client.sock.send(client.unsent, socket.MSG_DONTWAIT)
+            client.unsent = client.unsent[sent:]
         if client.last:
             self._drop(client)
             return
         client.answered()
-        line, end, rest = client.unread.partition(b"\n")
-        if end:
-            # The next question came along with this one; one answer a turn.
-            client.unread = rest
-            self._answer(client, line)
-        else:
-            self._selector.modify(client.sock, selectors.EVENT_READ, client)
+        self._next(client)  # it may have come along with this one; its answer leaves next turn
 
     def _drop(self, client: _Client) -> None:
         client.gone = True
         del self._clients[client.sock.fileno()]
-        self._selector.unregister(client.sock)
-        client.sock.close()
+        if client.awaited:
+            self._selector.unregister(client.sock)
+        with contextlib.suppress(OSError):
+            client.sock.close()
 
 
 class _Client:
@@ -263,6 +273,7 @@ class _Client:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.gone = False
+        self.awaited = 0  # the event for which it is registered
         self.unread = b""
         self.unsent = memoryview(b"")
         self.last = False  # to be closed after this answer
