@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The settings file: what is allowed, and how it is said what is not."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from kdumpfence import settings
+from kdumpfence.settings import KEYS, Settings, SettingsError, changes, load, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE = '\n[nodes]\nnode1 = ["192.0.2.1"]\n'
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(SettingsError) as raised:
+        parse(text, "file")
+    return raised.value.faults
+
+
+def test_nothing_but_a_network_is_enough() -> None:
+    found = parse('networks = ["192.0.2.0/24", "2001:db8::/64"]')
+    assert found == Settings(networks=("192.0.2.0/24", "2001:db8::/64"))
+
+
+def test_nodes_have_addresses_or_names_or_their_own_name() -> None:
+    found = parse('[nodes]\nn1 = ["192.0.2.1", "n1.example.com"]\nn2 = "2001:db8::2"\nn3 = []')
+    assert found.nodes == {
+        "n1": ("192.0.2.1", "n1.example.com"),
+        "n2": ("2001:db8::2",),
+        "n3": (),
+    }
+
+
+EVERY = """
+networks = ["192.0.2.0/24"]
+port = 7411
+family = "ipv4"
+silence = 25
+repeat = 5.5
+room = 100
+queue = "8M"
+[history]
+path = "/tmp/h"
+days = 30
+most = 1000
+[control]
+path = "/tmp/c"
+mode = "0660"
+[metrics]
+address = "::1"
+port = 9741
+nodes = 10
+[log]
+level = "debug"
+lines = 50
+"""
+
+
+def test_every_key_is_taken() -> None:
+    found = parse(EVERY)
+    default = Settings()
+    for key in KEYS:
+        assert getattr(found, key.attribute) != getattr(default, key.attribute), key.name
+    assert (found.queue, found.control_mode, found.repeat) == (8 << 20, 0o660, 5.5)
+
+
+def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() -> None:
+    found = faults(
+        'prot = 1\nsilence = "30"\n[metrics]\nlisten = "x"\nport = 70000\n'
+        '[nodes]\na = ["10.0.0.300"]\n'
+    )
+    assert found == [
+        "file:1: prot is unknown: is port meant?",
+        'file:2: silence = "30": not a number of seconds from 1 to 86400',
+        "file:4: [metrics] listen is unknown; known are address, port, nodes",
+        "file:5: [metrics] port = 70000: not a whole number from 1 to 65535",
+        'file:7: [nodes] a "10.0.0.300": neither a host name nor an IP address',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port = 0", "port = 0: not a whole number from 1 to 65535"),
+        ("port = true", "port = true: not a whole number from 1 to 65535"),
+        ("port = 7410.0", "port = 7410.0: not a whole number"),
+        ("silence = nan", "silence = nan: not a number of seconds from 1 to 86400"),
+        ("silence = inf", "silence = inf: not a number of seconds"),
+        ("silence = 0.5", "silence = 0.5: not a number of seconds"),
+        ('family = "both"', 'family = "both": not one of auto, ipv4, ipv6'),
+        ('queue = "64X"', 'queue = "64X": not a size from 4096 bytes to below 1G'),
+        ("queue = 1", "queue = 1: not a size"),
+        ('networks = "192.0.2.0/24"', "not a list of networks"),
+        ('networks = ["192.0.2.1/24"]', "bits behind its prefix; is 192.0.2.0/24 meant?"),
+        ('networks = ["192.0.2.0/33"]', '"192.0.2.0/33" in it is no network'),
+        ("networks = [7]", "7 in it is no network"),
+        ('[history]\npath = "h"', '[history] path = "h": not an absolute path'),
+        ('[control]\nmode = "0777"', '[control] mode = "0777": not a mode for a socket'),
+        (f'[control]\npath = "/{"x" * 200}"', "too long for a socket"),
+        ('[metrics]\naddress = "localhost"', "not an IP address of this machine"),
+        ('[log]\nlevel = "loud"', "not one of debug, info, warning, error"),
+        ("[listen]\nport = 1", "listen is unknown"),
+        ("level = 1", "level is unknown here: it belongs in [log]"),
+        ("[log]\nsilence = 1", "[log] silence is unknown here: it belongs before"),
+        ("history = 5", "history is no table: write [history] on a line of its own"),
+        ("[[nodes]]\na = 1", "nodes is no table"),
+        ("port = 99999999999999999999999999999999", "port = a huge number: not a whole"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_not_allowed(text: str, said: str) -> None:
+    found = faults(text + ("" if "nodes" in text else NODE))
+    assert len(found) == 1
+    assert said in found[0]
+    assert found[0].startswith("file:")
+    assert "\n" not in found[0]
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ("a = 5", "[nodes] a = 5: not a list of addresses and names"),
+        ("a = [5]", "[nodes] a = [5]: not a list"),
+        ("a = {b = 5}", "[nodes] a = a table: not a list"),
+        ('a = ["224.0.0.1"]', "not an address that a node can have"),
+        ('a = ["fe80::1"]', "a link-local address needs its interface"),
+        ('a = ["192.0.2.0/24"]', "neither a host name nor an IP address"),
+        ('a = ["b c"]', "neither a host name nor an IP address"),
+        ('a = ["::g"]', "neither a host name nor an IP address"),
+        ('"b c" = []', "neither a host name nor an IP address"),
+        ('"" = ["192.0.2.9"]', "is no name of a node"),
+        ('"a\\u001b" = ["192.0.2.9"]', "is no name of a node"),
+        ("port = 7410", "it belongs before the first [table]"),
+        ('a = ["192.0.2.1"]\nb = ["192.0.2.1"]', 'is an address of node "a" already'),
+        ('a = ["::1"]\nb = ["0:0::1"]', 'is an address of node "a" already'),
+    ],
+)
+def test_a_node_that_cannot_be(node: str, said: str) -> None:
+    found = faults(f"[nodes]\n{node}\n")
+    assert len(found) == 1
+    assert said in found[0]
+    assert found[0].isprintable()
+
+
+def test_an_address_of_another_family_than_the_settings() -> None:
+    found = faults('family = "ipv4"\nnetworks = ["2001:db8::/64"]\n[nodes]\na = ["::1"]')
+    assert found == [
+        "file:2: networks \"2001:db8::/64\": not of family 'ipv4'",
+        'file:4: [nodes] a "::1": not an ipv4 address',
+    ]
+
+
+def test_a_node_that_bears_the_name_of_a_setting() -> None:
+    assert parse('[nodes]\nport = ["192.0.2.7"]').nodes == {"port": ("192.0.2.7",)}
+
+
+def test_nobody_to_listen_to() -> None:
+    assert faults("port = 7410") == [
+        'file: names nobody to listen to: give [nodes], or networks = ["..."]'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = = 1\n", "file:1: no TOML: "),
+        ("port = 1\nport = 2\n", "file:2: no TOML: "),
+        ("a = " + "[" * 100000, "file: "),
+        ("[nodes\n", "file:1: no TOML: "),
+        ("a = '", "file"),
+    ],
+)
+def test_what_is_no_toml(text: str, said: str) -> None:
+    (found,) = faults(text)
+    assert found.startswith(said)
+    assert "Traceback" not in found
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for path, content in (("missing", None), ("folder", b""), ("binary", b"a = 1\n\xff = 2\n")):
+        file = tmp_path / path
+        if path == "folder":
+            file.mkdir()
+        elif content is not None:
+            file.write_bytes(content)
+        with pytest.raises(SettingsError) as raised:
+            load(str(file))
+        assert str(raised.value).startswith(str(file))
+    assert str(raised.value) == f"{tmp_path}/binary:2: not UTF-8"
+
+
+def test_a_line_is_told_only_where_it_is_sure() -> None:
+    # What looks like the key is in a string of several lines; the true one is in a table's row.
+    text = '[log]\nlevel = """\nlines = 5\n"""\n[metrics]\nport = 0\n[nodes]\na = []\n'
+    found = faults(text)
+    assert "file:6: [metrics] port = 0: not a whole number from 1 to 65535" in found
+    found = faults('log = {level = "x"}\nsilence = 0\n[nodes]\na = []\n')
+    assert found[0].startswith('file: [log] level = "x"')
+
+
+def test_what_changed_is_told_apart_by_whether_it_needs_a_restart() -> None:
+    old = parse("port = 7410" + NODE)
+    new = parse('port = 7411\n[log]\nlevel = "debug"' + NODE)
+    assert changes(old, new) == (["[log] level"], ["port"])
+    assert changes(old, old) == ([], [])
+
+
+def test_the_meaning_is_told() -> None:
+    text = 'networks = ["0.0.0.0/0"]\nsilence = 10\n[nodes]\nb = ["::1", "c"]'
+    said = "\n".join(parse(text).meaning())
+    assert "with 1 address and 1 name to be looked up" in said
+    assert "metrics: off" in said
+    assert "senders repeat every ten seconds" in said
+    assert "messages carry no secret" in said
+
+
+def test_every_value_is_in_the_meaning() -> None:
+    found = parse(EVERY)
+    said = "\n".join(found.meaning())
+    for key in KEYS:
+        value = getattr(found, key.attribute)
+        shown = {"family": "over IPv4,", "mode": "0660", "networks": "192.0.2.0/24"}.get(key.name)
+        if shown is None:
+            shown = (
+                f"{value:,}" if isinstance(value, int) and "port" not in key.name else f"{value}"
+            )
+            shown = f"{value:g}" if isinstance(value, float) else shown
+        assert shown in said, key.name
+
+
+def test_the_settings_file_that_is_shipped_shows_every_key_with_its_default() -> None:
+    text = (ROOT / "packaging/kdumpfenced.toml").read_text()
+    assert faults(text)[0].endswith(
+        'names nobody to listen to: give [nodes], or networks = ["..."]'
+    )
+    live = re.sub(r"(?m)^#(\w+ = )", r"\1", text)
+    found = parse(live)
+    default = Settings()
+    named = set(re.findall(r"(?m)^(\w+) = ", live.partition("\n[nodes]\n")[0]))
+    assert named == {key.name for key in KEYS}
+    for key in KEYS:
+        if (key.table, key.name) not in (("", "networks"), ("metrics", "port")):
+            assert getattr(found, key.attribute) == getattr(default, key.attribute), key.name
+    assert set(found.nodes) == {"node1", "node2", "node3"}
+
+
+def test_a_hundred_thousand_nodes_are_taken() -> None:
+    count = 100_000
+    lines = (f'n{i} = ["127.{i >> 16}.{i >> 8 & 255}.{i & 255}"]' for i in range(1, count + 1))
+    assert len(parse("[nodes]\n" + "\n".join(lines)).nodes) == count
+
+
+def test_no_look_up_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("looked up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(settings, "_is_looked_up", refuse)
+    assert parse("[nodes]\nn1 = []").nodes == {"n1": ()}
