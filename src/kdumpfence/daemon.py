@@ -1,0 +1,731 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kdumpfenced: listens for a whole cloud, writes down who dumps, and tells it.
+
+It wires the rooms together and decides nothing itself: settings, Listener, History, the log,
+metrics, the control socket, and systemd. One rule holds all through: **what happened is written
+to the history first, and told only then**, so whatever anybody was told survives a kill -9. When
+the history cannot be written, listening goes on; see `Recorder`.
+
+What may not be in this file: sockets of messages, SQL, the form of any output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from . import control, metrics, notify, privileges, signals, wire
+from ._version import __version__
+from .addresses import FAMILIES
+from .dumps import Dump, Event
+from .history import History, HistoryError
+from .journal import Journal
+from .listener import Listener, Snapshot
+from .reading import deepen, open_sockets
+from .report import one_line
+from .settings import DEFAULT_PATH, KEYS, Settings, SettingsError, changes, load, many
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+PROGRAM = "kdumpfenced"
+
+#: Seconds: the longest round of the main loop, and after how many without one it is not well.
+PULSE = 0.5
+STUCK_AFTER = 10.0
+
+#: Events that are written down at a time, about: each time the disk has to confirm it.
+BATCH = 32_768
+
+#: Seconds between two tries to write to a history that failed: doubled from the first to the
+#: last.
+RETRY_FIRST = 0.5
+RETRY_LAST = 10.0
+
+#: Seconds for which what happened waits for the history before it is told all the same.
+HOLD = 2.0
+
+#: Dumps that wait for the history at most. One takes some 500 bytes.
+MOST_HELD = 262_144
+
+#: Seconds between two looks at how much the history holds.
+TRIM_EVERY = 3600.0
+
+
+class DaemonError(Exception):
+    """Why it cannot work; one line."""
+
+
+# ------------------------------------------------------------------ the history
+
+
+class Recorder:
+    """The history, and a memory for what it could not take.
+
+    While it fails, what happened is held back: for `HOLD` seconds from everybody, since it may
+    be a short lock; then it is told, marked as not recorded, for somebody may have to decide
+    whether a node's power is cut, and the next try goes on. Of each dump only the newest is
+    held, and of dumps MOST_HELD at most: then those that were held longest are given up, and
+    counted.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        complain: Callable[[str, str], None],
+        open_history: Callable[[str], History] = History,
+        clock: Callable[[], float] = time.monotonic,
+        most: int = MOST_HELD,
+    ) -> None:
+        self._path = path
+        self._complain = complain
+        self._open_history = open_history
+        self._clock = clock
+        self._most = most
+        self._history: History | None = None
+        self._held: dict[tuple[str, float], Event] = {}
+        self._untold: list[Event] = []
+        self._failing_since: float | None = None
+        self._next_try = 0.0
+        self._delay = RETRY_FIRST
+        self._read = False
+        #: What is wrong with it, "" if nothing is.
+        self.trouble = ""
+        self.errors = 0
+        #: Dumps that were given up.
+        self.lost = 0
+
+    @property
+    def held(self) -> int:
+        """Dumps whose newest is not written."""
+        return len(self._held)
+
+    def under_way(self) -> list[Dump]:
+        """What was under way when the history was written last; [] if it cannot be read."""
+        try:
+            dumps = self._opened().under_way()
+        except HistoryError as error:
+            self._failed(error)
+            return []
+        self._read = True
+        return dumps
+
+    def record(self, events: list[Event]) -> list[tuple[Event, bool]]:
+        """Write this and what is held; what may be told now, and whether it is written."""
+        about_dumps = [event for event in events if event.kind != "overflow"]
+        told = [(event, True) for event in events if event.kind == "overflow"]
+        if self._failing_since is None and not about_dumps:
+            return told
+        now = self._clock()
+        if self._failing_since is None or now >= self._next_try:
+            try:
+                history = self._opened()
+                history.record([*self._left_over(history), *self._held.values(), *about_dumps])
+            except HistoryError as error:
+                self._failed(error)
+            else:
+                self._worked()
+                told += [(event, True) for event in [*self._untold, *about_dumps]]
+                self._untold.clear()
+                return told
+        self._hold(about_dumps)
+        if self._failing_since is not None and now - self._failing_since >= HOLD:
+            told += [(event, False) for event in self._untold]
+            self._untold.clear()
+        return told
+
+    def _left_over(self, history: History) -> list[Event]:
+        """The ends of what was under way before the start, if that could not be read then.
+
+        It cannot be restored any more; what still sends has begun anew meanwhile.
+        """
+        if self._read:
+            return []
+        ends = [
+            Event("silent", dump.node, time.time(), *dump[1:])
+            for dump in history.under_way()
+            if (dump.node, dump.since) not in self._held
+        ]
+        self._read = True
+        return ends
+
+    def trim(self, before: float, most: int) -> int:
+        """Keep it bounded; how many dumps were removed."""
+        if self._failing_since is not None or self._history is None:
+            return 0
+        try:
+            return self._history.trim(before, most)
+        except HistoryError as error:
+            self._failed(error)
+            return 0
+
+    def close(self) -> None:
+        """Close it, after a last try; says what could not be written."""
+        if self._held:
+            self._next_try = 0.0
+            self.record([])
+        if self._held:
+            self._complain("error", f"{len(self._held)} dumps are not in the history")
+        if self._history is not None:
+            self._history.close()
+            self._history = None
+
+    def _opened(self) -> History:
+        if self._history is None:
+            self._history = self._open_history(self._path)
+        return self._history
+
+    def _hold(self, events: list[Event]) -> None:
+        for event in events:
+            key = (event.node, event.since)
+            self._held.pop(key, None)
+            self._held[key] = event
+        while len(self._held) > self._most:
+            del self._held[next(iter(self._held))]
+            self.lost += 1
+        # Between a failure and the end of HOLD this can be no more than happened in a moment.
+        self._untold += events
+
+    def _failed(self, error: HistoryError) -> None:
+        now = self._clock()
+        self.errors += 1
+        if self._failing_since is None:
+            self._failing_since = now
+            self._delay = RETRY_FIRST
+        if str(error) != self.trouble:
+            self.trouble = str(error)
+            self._complain("error", f"history: {error}; listening goes on, and it is tried again")
+        # What was moved away or repaired meanwhile has to be opened anew.
+        if self._history is not None:
+            self._history.close()
+            self._history = None
+        self._next_try = self._clock() + self._delay
+        self._delay = min(2 * self._delay, RETRY_LAST)
+
+    def _worked(self) -> None:
+        if self._failing_since is not None:
+            seconds = self._clock() - self._failing_since
+            self._complain(
+                "warning",
+                f"history: works again after {seconds:.1f} s; {len(self._held)} dumps were caught "
+                f"up, {self.lost} were lost",
+            )
+        self._failing_since = None
+        self.trouble = ""
+        self._held.clear()
+
+
+# ------------------------------------------------------------------ one daemon on a host
+
+
+class _Alone:
+    """Holds this network's place of the daemon on a port; the kernel frees it at its end.
+
+    An abstract Unix socket belongs to a network namespace, as the UDP port does.
+    """
+
+    def __init__(self, port: int, complain: Callable[[str, str], None]) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        name = f"\0{PROGRAM}/{port}"
+        try:
+            self._sock.bind(name)
+            self._sock.listen(16)
+            self._sock.setblocking(False)
+        except OSError:
+            process, user = self._holder(name)
+            if user in (0, os.geteuid()):
+                self._sock.close()
+                who = f" (process {process})" if process else ""
+                raise DaemonError(
+                    f"{PROGRAM} runs already on port {port}{who}; a second one would hear nothing"
+                ) from None
+            # Anybody can take such a name; that must not keep the daemon from its work.
+            complain("warning", f"user {user} holds the name of this daemon (process {process})")
+
+    def _holder(self, name: str) -> tuple[int, int]:
+        with contextlib.suppress(OSError):
+            self._sock.settimeout(1.0)
+            self._sock.connect(name)
+            size = struct.calcsize("3i")
+            about = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+            process, user, _ = struct.unpack("3i", about)
+            return process, user
+        return 0, 0
+
+    def sweep(self) -> None:
+        """Forget who asked meanwhile, so that there is room for others who do."""
+        with contextlib.suppress(OSError):
+            for _ in range(16):
+                self._sock.accept()[0].close()
+
+    def close(self) -> None:
+        """Somebody else may run now."""
+        self._sock.close()
+
+
+# ------------------------------------------------------------------ the daemon
+
+
+class _Reload(NamedTuple):
+    """What came of reading the settings again."""
+
+    settings: Settings | None
+    faults: list[str]
+
+
+class Daemon:
+    """Everything while it runs. Opens what it needs; DaemonError if it cannot work."""
+
+    def __init__(self, settings: Settings, service: notify.Notify, journal: Journal) -> None:
+        self.settings = settings
+        self.service = service
+        self.journal = journal
+        #: Set from signal handlers.
+        self.ending = ""
+        self.reload_wanted = False
+        self._reloading = False
+        self._reloaded: _Reload | None = None
+        self._refused = False
+        self._beat = time.monotonic()
+        self._started = time.monotonic()
+        #: What was told of each node that is dumping, in the order in which they began.
+        self._under_way: dict[str, Event] = {}
+        self._dumps = 0
+        self._last_event = 0.0
+        self._next_figures = 0.0
+        self._next_status = 0.0
+        self._next_trim = 0.0
+        self._said_status = ""
+        self._shared: list[str] = []
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.metrics: metrics.Metrics | None = None
+        self._server: metrics.Server | None = None
+        with contextlib.ExitStack() as undo:
+            self._open(undo)
+            self._undo = undo.pop_all()
+
+    def _open(self, undo: contextlib.ExitStack) -> None:
+        settings = self.settings
+        # First what may need rights, then their end, and only then threads and strangers.
+        self._alone = _Alone(settings.port, self.journal.say)
+        undo.callback(self._alone.close)
+        sockets = self._sockets()
+        for sock in sockets:
+            undo.callback(sock.close)
+        for path in (settings.history_path, settings.control_path):
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        if settings.metrics_port:
+            self.metrics = metrics.Metrics(self.trouble)
+            self._server = metrics.Server(
+                settings.metrics_address, settings.metrics_port, self.metrics.answer
+            )
+            undo.callback(self._server.close)
+        privileges.drop()
+        self.control = control.Server(settings.control_path, settings.control_mode)
+        undo.callback(self.control.close)
+        self.recorder = Recorder(settings.history_path, self.journal.say)
+        undo.callback(self.recorder.close)
+        before = self.recorder.under_way()
+        try:
+            self.listener = Listener(
+                settings.nodes,
+                settings.networks,
+                port=settings.port,
+                family=settings.family,
+                silence=settings.silence,
+                repeat=settings.repeat,
+                room=settings.room,
+                sockets=sockets,
+                queue=settings.queue,
+            )
+        except ValueError as error:
+            raise DaemonError(str(error)) from None
+        undo.callback(self.listener.close)
+        self._restore(before)
+
+    def _sockets(self) -> list[socket.socket]:
+        family = FAMILIES[self.settings.family]
+        wanted = (socket.AF_INET, socket.AF_INET6) if family == 0 else (family,)
+        passed = notify.passed_sockets(self.settings.port, wanted)
+        if passed:
+            self.journal.say("debug", f"{len(passed)} sockets were passed")
+            return passed
+        opened = open_sockets(wanted, self.settings.port)
+        for sock in opened:
+            deepen(sock, self.settings.queue)
+        return opened
+
+    def _restore(self, dumps: list[Dump]) -> None:
+        """What was under way before the restart goes on.
+
+        That of a node which is none of ours any more falls silent like any other.
+        """
+        self.listener.restore(dumps)
+        for dump in dumps:
+            event = Event("dumping", dump.node, dump.last, *dump[1:])
+            self._under_way[dump.node] = event
+            self.journal.event(event, kind="restored")
+
+    # The main loop
+
+    def run(self) -> None:
+        """Work until `ending` says why it is to end."""
+        if self._server is not None:
+            self._server.start()
+        self._figures()
+        self.service.ready(self._summary())
+        poller = select.poll()
+        poller.register(self.listener.fileno(), select.POLLIN)
+        poller.register(self._wake_read, select.POLLIN)
+        pulse = min(PULSE, (self.service.watchdog or PULSE * 4) / 4)
+        while not self.ending:
+            poller.poll(pulse * 1000)
+            self._round()
+
+    def _round(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        self._take()
+        now = time.monotonic()
+        if self.reload_wanted and not self._reloading:
+            self._read_settings()
+        if self._reloaded is not None:
+            self._apply(self._reloaded)
+        if now >= self._next_trim:
+            self._trim(now)
+        if now >= self._next_figures:
+            self._figures()
+        self.journal.flush()
+        self._beat = time.monotonic()
+        self.service.alive()
+
+    def _take(self) -> None:
+        """What happened is written down, and told then."""
+        events: list[Event] = []
+        while len(events) < BATCH:
+            more = self.listener.events(0)
+            if not more:
+                break
+            events += more
+        self._tell(self.recorder.record(events))
+
+    def _tell(self, events: list[tuple[Event, bool]]) -> None:
+        for event, recorded in events:
+            self.journal.event(event, recorded=recorded)
+            if event.kind == "overflow":
+                continue
+            self._last_event = event.when
+            if event.kind == "silent":
+                self._under_way.pop(event.node, None)
+                if self.metrics is not None:
+                    self.metrics.dump_ended(event.last - event.since)
+            else:
+                self._dumps += event.kind == "began"
+                self._under_way[event.node] = event
+
+    def _trim(self, now: float) -> None:
+        self._next_trim = now + TRIM_EVERY
+        before = time.time() - self.settings.history_days * 86400
+        removed = self.recorder.trim(before, self.settings.history_most)
+        if removed:
+            self.journal.say("info", f"history: {removed} old dumps were removed")
+
+    def trouble(self) -> str:
+        """What is wrong, in a line; "" if all is well. From any thread."""
+        silent = time.monotonic() - self._beat
+        if silent > STUCK_AFTER:
+            return f"the main loop has not gone round for {silent:.0f} s"
+        if self.recorder.trouble:
+            return f"history: {self.recorder.trouble}"
+        return ""
+
+    # What is told
+
+    def _figures(self) -> None:
+        """Publish what control socket and metrics tell."""
+        self._next_figures = time.monotonic() + PULSE / 2
+        self._alone.sweep()
+        now = self.listener.snapshot()
+        self._complain_of_shared(now)
+        if self.metrics is not None:
+            oldest = [
+                (event.node, event.since)
+                for event in islice(self._under_way.values(), max(1, self.settings.metrics_nodes))
+            ]
+            self.metrics.publish(
+                metrics.Figures(
+                    dumping=len(self._under_way),
+                    oldest=oldest[: self.settings.metrics_nodes],
+                    oldest_since=oldest[0][1] if oldest else 0.0,
+                    nodes=now.nodes,
+                    unresolved=len(now.unresolved),
+                    counts=now.counts,
+                    last_event=self._last_event,
+                    dumps=self._dumps,
+                    history_errors=self.recorder.errors,
+                    history_lost=self.recorder.lost,
+                    log_left_out=self.journal.left_out,
+                    history_held=self.recorder.held,
+                    settings_refused=self._refused,
+                )
+            )
+        # Only what was told; but with the newest that is known of it.
+        told = (dump for dump in reversed(now.dumps) if dump.node in self._under_way)
+        troubles = [self.trouble()]
+        if self._refused:
+            troubles.append("settings: refused; those from before are in force")
+        self.control.publish(
+            control.Status(
+                version=__version__,
+                up=time.monotonic() - self._started,
+                when=now.when,
+                nodes=now.nodes,
+                unresolved=now.unresolved[: control.MOST_UNRESOLVED],
+                dumping=len(self._under_way),
+                dumps=list(islice(told, control.MOST)),
+                counts=now.counts,
+                troubles=[trouble for trouble in troubles if trouble],
+            )
+        )
+        summary = self._summary()
+        moment = time.monotonic()
+        if summary != self._said_status and moment >= self._next_status:
+            self._said_status = summary
+            self._next_status = moment + 1.0
+            self.service.status(summary)
+
+    def _complain_of_shared(self, now: Snapshot) -> None:
+        if now.shared != self._shared:
+            self._shared = now.shared
+            if now.shared:
+                shown = ", ".join(now.shared[:10]) + ", ..." * (len(now.shared) > 10)
+                self.journal.say("warning", f"several nodes have {shown}: heard for none of them")
+
+    def _summary(self) -> str:
+        text = f"dumping: {len(self._under_way)}; nodes in the settings: {len(self.settings.nodes)}"
+        if self.recorder.trouble:
+            text += f"; history: {self.recorder.trouble}"
+        return text
+
+    # Signals and settings
+
+    def wake(self) -> None:
+        """Let the main loop go round now; from signal handlers and threads."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b".")
+
+    def _read_settings(self) -> None:
+        """In a thread: a hundred thousand nodes take seconds to read."""
+        self.reload_wanted = False
+        self._reloading = True
+        self.service.reloading()
+        threading.Thread(target=self._reread, name="settings", daemon=True).start()
+
+    def _reread(self) -> None:
+        try:
+            self._reloaded = _Reload(load(self.settings.path), [])
+        except SettingsError as error:
+            self._reloaded = _Reload(None, error.faults)
+        except Exception as error:  # a fault of ours must not leave the manager waiting
+            self._reloaded = _Reload(None, [f"{type(error).__name__}: {error}"])
+        self.wake()
+
+    def _apply(self, reload: _Reload) -> None:
+        self._reloaded = None
+        self._reloading = False
+        self._refused = reload.settings is None
+        if reload.settings is None:
+            for fault in reload.faults:
+                self.journal.say("error", fault)
+            self.journal.say("error", "settings refused: those from before stay in force")
+        else:
+            self._use(reload.settings)
+        self.service.ready(self._summary())
+
+    def _use(self, new: Settings) -> None:
+        old = self.settings
+        at_once, after_restart = changes(old, new)
+        kept = {key: getattr(old, key) for key in _fixed()}
+        self.settings = dataclasses.replace(new, **kept)
+        said = []
+        for name in old.nodes.keys() - new.nodes.keys():
+            self.listener.remove(name)
+        for name, addresses in new.nodes.items():
+            if old.nodes.get(name) != addresses:
+                try:
+                    self.listener.add(name, addresses)
+                except ValueError as error:
+                    self.journal.say("error", f"settings: {error}")
+        added = len(new.nodes.keys() - old.nodes.keys())
+        removed = len(old.nodes.keys() - new.nodes.keys())
+        other = sum(
+            name in old.nodes and old.nodes[name] != addresses
+            for name, addresses in new.nodes.items()
+        )
+        for count, what in ((added, "added"), (removed, "removed"), (other, "changed")):
+            if count:
+                said.append(f"{many(count, 'node', 'nodes')} {what}")
+        if at_once:
+            said.append(f"{', '.join(at_once)} changed")
+        self.journal.level, self.journal.lines = new.log_level, new.log_lines
+        self._next_trim = 0.0
+        self.journal.say("info", "settings read again: " + ("; ".join(said) or "no change"))
+        if after_restart:
+            self.journal.say(
+                "warning",
+                f"settings: {', '.join(after_restart)} changed, which needs a restart: "
+                "the old value stays in force until then",
+            )
+
+    # The end
+
+    def close(self) -> None:
+        """Write down what is still to be had, and close everything."""
+        self.service.stopping()
+        with contextlib.suppress(OSError, RuntimeError):
+            self._take()
+        self._undo.close()
+        self.journal.say("info", f"{PROGRAM} ends: {self.ending or 'it cannot go on'}")
+        self.journal.flush()
+
+
+def _fixed() -> list[str]:
+    return [key.attribute for key in KEYS if key.restart]
+
+
+# ------------------------------------------------------------------ the program
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise DaemonError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=PROGRAM, description="Listens for dumping nodes, and tells who they are.")
+    parser.add_argument(
+        "--config", default=DEFAULT_PATH, metavar="PATH", help=f"settings file ({DEFAULT_PATH})"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check the settings, say what they mean, and end"
+    )
+    parser.add_argument(
+        "-V",
+        "--version",
+        action="version",
+        version=f"{PROGRAM} {__version__} ({wire.IMPLEMENTATION} core)",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon; the exit status."""
+    try:
+        given = _parser().parse_args(argv)
+        if given.check:
+            return _check(given.config)
+        return _serve(given.config)
+    except SettingsError as error:
+        return _complain(error.faults)
+    except (
+        DaemonError,
+        notify.NotifyError,
+        metrics.MetricsError,
+        privileges.PrivilegesError,
+        control.ControlError,
+    ) as error:
+        return _complain([str(error)])
+    except signals.Ended as error:
+        return _complain([f"ended by {error} before it listened"])
+    except MemoryError:
+        return _complain(["out of memory"])
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return _complain([f"{where}{error.strerror or error}"])
+
+
+def _check(path: str) -> int:
+    """Say what the settings mean."""
+    settings = load(path)
+    for line in settings.meaning():
+        print(one_line(line))
+    if settings.metrics_port:
+        metrics.Metrics(lambda: "")
+    return 0
+
+
+def _serve(path: str) -> int:
+    signals.install()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    service = notify.Notify()
+    settings = load(path)
+    journal = Journal(settings.log_level, settings.log_lines)
+    daemon = Daemon(settings, service, journal)
+    try:
+        _handle_signals(daemon)
+        # Everything that stays until the end has been made by now.
+        gc.collect()
+        gc.freeze()
+        # Whoever asks for the status takes turns with the main loop: short ones, so that an
+        # answer waits for a few milliseconds when a hundred thousand nodes panic.
+        sys.setswitchinterval(0.001)
+        journal.say(
+            "info",
+            f"{PROGRAM} {__version__} ({wire.IMPLEMENTATION} core) hears port {settings.port} for "
+            f"{many(len(settings.nodes), 'node', 'nodes')} and "
+            f"{many(len(settings.networks), 'network', 'networks')}",
+        )
+        journal.flush()
+        daemon.run()
+    finally:
+        daemon.close()
+    return 1 if daemon.recorder.held else 0
+
+
+def _handle_signals(daemon: Daemon) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        daemon.ending = daemon.ending or signal.Signals(number).name
+        daemon.wake()
+
+    def reload(number: int, frame: FrameType | None) -> None:
+        daemon.reload_wanted = True
+        daemon.wake()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGHUP, reload)
+
+
+def _complain(lines: list[str]) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in lines:
+            print(f"{PROGRAM}: {one_line(line)}", file=sys.stderr, flush=True)
+    return 1
+
+
+def script() -> None:
+    """The program. Leaves at once: a look-up that hangs must not hold it."""
+    status = main()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    script()

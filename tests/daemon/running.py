@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real kdumpfenced, on loopback, with everything of its own below one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from kdumpfence import control, wire
+from kdumpfence.history import History, HistoryError, Past
+
+PROGRAM = (sys.executable, "-m", "kdumpfence.daemon")
+MESSAGE = wire.encode("little")
+Found = TypeVar("Found")
+
+
+def free_port(kind: int = socket.SOCK_DGRAM) -> int:
+    """A port that nobody has at the moment."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def until(look: Callable[[], Found], seconds: float = 20) -> Found:
+    """What `look` finds as soon as it finds something."""
+    end = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < end, f"nothing within {seconds} s"
+        time.sleep(0.02)
+
+
+class Kdumpfenced:
+    """One daemon: its settings, its process, and what it says."""
+
+    def __init__(self, folder: Path, core: str = "compiled") -> None:
+        self.folder = folder
+        self.core = core
+        self.port = free_port()
+        self.metrics_port = free_port(socket.SOCK_STREAM)
+        self.settings = folder / "kdumpfenced.toml"
+        self.history = folder / "history.sqlite"
+        self.control = folder / "control"
+        self.log = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.configure()
+
+    def configure(
+        self,
+        top: str = 'networks = ["127.0.0.0/8"]',
+        nodes: str = "",
+        log: str = "",
+        metrics: str = "",
+        history: str = "",
+    ) -> None:
+        """Write the settings file."""
+        self.settings.write_text(
+            f'port = {self.port}\nqueue = "1M"\n{top}\n'
+            f'[history]\npath = "{self.history}"\n{history}\n[control]\npath = "{self.control}"\n'
+            f"[metrics]\nport = {self.metrics_port}\n{metrics}\n[log]\n{log}\n[nodes]\n{nodes}\n"
+        )
+
+    def environment(self) -> dict[str, str]:
+        """That of a shell, with this core."""
+        return {**os.environ, "KDUMPFENCE_PURE": "1" if self.core == "pure" else "0"}
+
+    def start(
+        self,
+        wrapper: Sequence[str] = (),
+        wait: bool = True,
+        environment: dict[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        """Start it; return as soon as it answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*wrapper, *PROGRAM, "--config", str(self.settings)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**self.environment(), **(environment or {})},
+                pass_fds=pass_fds,
+            )
+        if wait:
+            until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.said()
+        with contextlib.suppress(control.ControlError):
+            self.status()
+            return True
+        return False
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end, which should be soon."""
+        return subprocess.run(
+            [*PROGRAM, "--config", str(self.settings), *arguments],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self.process is not None
+        return self.process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send it a signal and wait for its end; the exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    # What it says
+
+    def said(self) -> str:
+        """Its log so far."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    def says(self, text: str) -> str:
+        """Wait for a line that has this text."""
+
+        def look() -> str:
+            return next((line for line in self.said().splitlines() if text in line), "")
+
+        try:
+            return until(look)
+        except AssertionError:
+            raise AssertionError(f"{text!r} is not said: {self.said()}") from None
+
+    def status(self) -> control.Status:
+        """Ask it."""
+        with control.Client(str(self.control)) as client:
+            return client.status()
+
+    def dumping(self) -> set[str]:
+        """The nodes that it says are dumping."""
+        return {dump.node for dump in self.status().dumps}
+
+    def get(self, path: str) -> tuple[int, str]:
+        """A page of its web server: HTTP status and text."""
+        url = f"http://127.0.0.1:{self.metrics_port}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def past(self, node: str | None = None) -> list[Past]:
+        """What the file holds."""
+        with contextlib.closing(History(str(self.history), writable=False)) as history:
+            return history.past(node)
+
+    def past_of_all(self) -> list[Past]:
+        """The same, however many there are; [] before it has a history."""
+        if not self.history.exists():
+            return []
+        try:
+            with contextlib.closing(History(str(self.history), writable=False)) as history:
+                return history.past(most=10**6)
+        except HistoryError as error:
+            if "the file is empty" not in str(error):
+                raise
+            return []  # killed before it had written anything
+
+    # What it hears
+
+    def hear(self, *nodes: str, data: bytes = MESSAGE) -> None:
+        """Let these addresses send a message to it."""
+        for node in nodes:
+            with sender(node) as sock:
+                sock.sendto(data, ("127.0.0.1" if ":" not in node else "::1", self.port))
+
+
+def sender(node: str) -> socket.socket:
+    """A socket of the node that has this address."""
+    sock = socket.socket(socket.AF_INET6 if ":" in node else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((node, 0))
+    return sock
+
+
+class Manager:
+    """A service manager's end of sd_notify."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind(self.path)
+        self.heard: list[str] = []
+
+    def read(self, seconds: float = 0.0) -> list[str]:
+        """All lines that came, waiting that long for one more."""
+        while select.select([self._sock], [], [], seconds)[0]:
+            self.heard += self._sock.recv(65536).decode().split("\n")
+            seconds = 0.0
+        return self.heard
+
+    def hears(self, line: str, seconds: float = 20) -> None:
+        """Wait for a line that begins so."""
+        end = time.monotonic() + seconds
+        while not any(one.startswith(line) for one in self.read(0.1)):
+            assert time.monotonic() < end, f"no {line}: {self.heard}"
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+        self._sock.close()
+
+
+@contextlib.contextmanager
+def manager(folder: Path) -> Iterator[Manager]:
+    """A manager for the time of a test."""
+    made = Manager(folder / "notify")
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kdumpfenced and fence agents on one host: who hears what. In network namespaces."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kdumpfence import native
+from tests.conftest import cannot_run
+from tests.interop import stock
+from tests.netlab import Host, Lab, why_not
+
+from .running import PROGRAM, Kdumpfenced, until
+
+BIN = Path(PROGRAM[0]).parent
+AGENT = str(BIN / "fence_kdump")
+NODE, WATCHER = "10.0.0.1", "10.0.0.2"
+WITHOUT_RAW = ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    obstacle = why_not()
+    if obstacle is not None:
+        cannot_run(obstacle)
+    with Lab() as made:
+        yield made
+
+
+@pytest.fixture
+def node(lab: Lab) -> Host:
+    """The one that dumps."""
+    return lab.host("node1")
+
+
+@pytest.fixture
+def watcher(lab: Lab, node: Host, daemon: Kdumpfenced) -> Host:
+    """The one on which daemon and agents listen."""
+    made = lab.host("watcher")
+    lab.link(node, made, [f"{NODE}/24"], [f"{WATCHER}/24"])
+    daemon.port = 7410
+    daemon.configure("networks = ['10.0.0.0/24']\nsilence = 3")
+    return made
+
+
+def start(daemon: Kdumpfenced, host: Host) -> None:
+    with daemon.log.open("a") as log:
+        daemon.process = host.popen([*PROGRAM, "--config", daemon.settings], stdout=log, stderr=log)  # type: ignore[assignment]
+    until(daemon._answers)
+
+
+def send(node: Host, count: int = 1) -> None:
+    try:
+        sender = native.find()
+    except native.NotBuilt as error:
+        cannot_run(str(error))
+    node.run([sender, "-c", str(count), "-i", "1", WATCHER], check=True)
+
+
+def agent(host: Host, *wrapper: str, program: str = AGENT) -> subprocess.Popen[str]:
+    """One that waits for the node."""
+    started = host.popen(
+        [*wrapper, program, "-v", "-n", NODE, "-t", "30"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert started.stdout is not None
+    if program == AGENT:
+        for line in started.stdout:
+            if "waiting for message" in line:
+                break
+    return started
+
+
+@pytest.mark.parametrize("first", ["agent", "daemon"])
+def test_our_agent_and_the_daemon_both_hear_one_message(
+    daemon: Kdumpfenced, watcher: Host, node: Host, first: str
+) -> None:
+    if first == "daemon":
+        start(daemon, watcher)
+    waiting = agent(watcher)
+    if first == "agent":
+        start(daemon, watcher)
+    send(node)
+    assert waiting.wait(20) == 0
+    until(lambda: daemon.dumping() == {NODE})
+    assert daemon.status().counts["accepted"] == 1
+
+
+def test_an_agent_without_raw_sockets_hears_and_the_daemon_after_it(
+    daemon: Kdumpfenced, watcher: Host, node: Host
+) -> None:
+    start(daemon, watcher)
+    waiting = agent(watcher, *WITHOUT_RAW)
+    send(node)
+    assert waiting.wait(20) == 0
+    # As long as it waits, the kernel gives it what comes from its node; then the daemon.
+    send(node)
+    until(lambda: daemon.dumping() == {NODE})
+    assert daemon.status().counts["accepted"] == 1
+
+
+def test_a_stock_agent_beside_the_daemon_fails_and_does_not_disturb_it(
+    daemon: Kdumpfenced, watcher: Host, node: Host
+) -> None:
+    try:
+        program = str(stock.get().agent)
+    except stock.NotAvailable as reason:
+        cannot_run(str(reason))
+    start(daemon, watcher)
+    waiting = agent(watcher, program=program)
+    # Its own mistake: it dies of it. Pacemaker goes on to the next level.
+    assert waiting.wait(20) != 0
+    send(node)
+    until(lambda: daemon.dumping() == {NODE})
+
+
+def test_the_daemon_beside_a_stock_agent_says_that_the_port_is_taken(
+    daemon: Kdumpfenced, watcher: Host
+) -> None:
+    try:
+        program = str(stock.get().agent)
+    except stock.NotAvailable as reason:
+        cannot_run(str(reason))
+    agent(watcher, program=program)
+
+    def holds() -> bool:
+        return ":1CF2 " in (watcher.root / f"proc/{1}/net/udp").read_text()
+
+    until(holds)
+    done = watcher.run([*PROGRAM, "--config", daemon.settings])
+    assert done.returncode == 1
+    assert "7410/udp" in done.stderr
+    assert "another program holds it" in done.stderr

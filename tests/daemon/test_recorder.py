@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What waits for a history that cannot be written: decided without a disk or a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import pytest
+
+from kdumpfence.daemon import HOLD, RETRY_LAST, Recorder
+from kdumpfence.dumps import Dump, Event
+from kdumpfence.history import History, HistoryError
+
+
+class Disk:
+    """What would be in the file; it can be broken."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.broken = ""
+        self.calls: list[list[Event]] = []
+        self.tries = 0
+        self.left: list[Dump] = []
+        self.said: list[str] = []
+
+    # As a clock, a way to open it, and somebody to complain to
+
+    def clock(self) -> float:
+        return self.now
+
+    def open(self, path: str) -> History:
+        self.tries += bool(self.broken)
+        self._check()
+        return cast(History, self)
+
+    def complain(self, level: str, text: str) -> None:
+        self.said.append(text)
+
+    # As a History
+
+    def _check(self) -> None:
+        if self.broken:
+            raise HistoryError(self.broken)
+
+    def record(self, events: Iterable[Event]) -> None:
+        self._check()
+        self.calls.append(list(events))
+
+    def under_way(self) -> list[Dump]:
+        self._check()
+        return self.left
+
+    def trim(self, before: float, most: int) -> int:
+        self._check()
+        return 7
+
+    def close(self) -> None:
+        pass
+
+
+def event(kind: str, node: str, last: float = 5.0, since: float = 1.0) -> Event:
+    return Event(kind, node, last, since, last, 3, ("192.0.2.1",))
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+def made(disk: Disk, **more: Any) -> Recorder:
+    recorder = Recorder("/file", disk.complain, disk.open, disk.clock, **more)
+    assert recorder.under_way() == disk.left or disk.broken
+    return recorder
+
+
+def test_what_happens_is_written_and_told(disk: Disk) -> None:
+    recorder = made(disk)
+    events = [event("began", "a"), event("began", "b")]
+    assert recorder.record(events) == [(one, True) for one in events]
+    assert disk.calls == [events]
+    assert recorder.record([]) == []
+    assert len(disk.calls) == 1
+
+
+def test_a_short_failure_delays_what_is_told(disk: Disk) -> None:
+    recorder = made(disk)
+    disk.broken = "locked"
+    first, second = event("began", "a"), event("began", "b")
+    assert recorder.record([first]) == []
+    assert (recorder.trouble, recorder.errors, recorder.held) == ("locked", 1, 1)
+    assert recorder.trim(0, 1) == 0
+    disk.broken = ""
+    assert recorder.record([second]) == []  # not yet tried again
+    disk.now += 0.6
+    assert recorder.record([]) == [(first, True), (second, True)]
+    assert disk.calls == [[first, second]]
+    assert (recorder.trouble, recorder.held) == ("", 0)
+    assert len(disk.said) == 2
+    assert "works again after 0.6 s" in disk.said[1]
+
+
+def test_after_a_while_it_is_told_without_being_written(disk: Disk) -> None:
+    recorder = made(disk)
+    disk.broken = "full"
+    began, silent = event("began", "a"), event("silent", "a", 9.0)
+    assert recorder.record([began]) == []
+    disk.now += HOLD
+    assert recorder.record([]) == [(began, False)]
+    assert recorder.record([silent]) == [(silent, False)]
+    disk.broken = ""
+    disk.now += RETRY_LAST
+    # The newest of the dump is written once; nothing is told twice.
+    assert recorder.record([]) == []
+    assert disk.calls == [[silent]]
+
+
+def test_losses_of_datagrams_are_told_at_once(disk: Disk) -> None:
+    recorder = made(disk)
+    disk.broken = "full"
+    loss = event("overflow", "unread")
+    assert recorder.record([loss, event("began", "a")]) == [(loss, True)]
+    assert recorder.record([loss]) == [(loss, True)]
+    assert recorder.held == 1
+
+
+def test_it_is_tried_more_and_more_seldom_and_complained_of_once(disk: Disk) -> None:
+    recorder = made(disk)
+    disk.broken = "full"
+    for _ in range(6000):
+        recorder.record([event("dumping", "a", disk.now)])
+        disk.now += 0.1
+    assert 600 / RETRY_LAST - 1 <= recorder.errors <= 600 / RETRY_LAST + 6
+    assert len(disk.said) == 1
+    disk.broken = "damaged"
+    disk.now += RETRY_LAST
+    recorder.record([])
+    assert "damaged" in disk.said[1]
+
+
+def test_what_is_held_is_bounded(disk: Disk) -> None:
+    recorder = made(disk, most=100)
+    disk.broken = "full"
+    for number in range(250):
+        recorder.record([event("began", f"n{number}")])
+        recorder.record([event("dumping", f"n{number}", 9.0)])
+    assert (recorder.held, recorder.lost) == (100, 150)
+    disk.broken = ""
+    disk.now += RETRY_LAST
+    recorder.record([])
+    assert [one.node for one in disk.calls[0]] == [f"n{number}" for number in range(150, 250)]
+    assert {one.last for one in disk.calls[0]} == {9.0}
+    assert recorder.lost == 150  # a counter does not go back
+
+
+def test_a_dump_that_goes_on_is_not_the_first_to_be_given_up(disk: Disk) -> None:
+    recorder = made(disk, most=2)
+    disk.broken = "full"
+    for node in ("a", "b", "a", "c"):
+        recorder.record([event("dumping", node)])
+    disk.broken = ""
+    disk.now += RETRY_LAST
+    recorder.record([])
+    assert [one.node for one in disk.calls[0]] == ["a", "c"]
+
+
+def test_two_dumps_of_a_node_are_both_held(disk: Disk) -> None:
+    recorder = made(disk)
+    disk.broken = "full"
+    first, second = event("silent", "a", 5.0, 1.0), event("began", "a", 90.0, 90.0)
+    recorder.record([first, second])
+    disk.broken = ""
+    disk.now += RETRY_LAST
+    recorder.record([])
+    assert disk.calls == [[first, second]]
+
+
+def test_what_could_not_be_read_at_the_start_is_ended_later(disk: Disk) -> None:
+    disk.left = [Dump("a", 1.0, 2.0, 3, ("192.0.2.1",)), Dump("b", 7.0, 8.0, 3, ())]
+    disk.broken = "locked"
+    recorder = made(disk)
+    now = event("began", "b", 7.0, 7.0)
+    recorder.record([now])
+    disk.broken = ""
+    disk.now += RETRY_LAST
+    recorder.record([])
+    (ended, written) = disk.calls[0]
+    assert (ended.kind, ended.node, ended.since, ended.last) == ("silent", "a", 1.0, 2.0)
+    assert written == now
+    recorder.record([event("began", "c")])
+    assert len(disk.calls[1]) == 1
+
+
+def test_there_is_a_last_try_at_the_end(disk: Disk) -> None:
+    recorder = made(disk)
+    disk.broken = "full"
+    recorder.record([event("began", "a")])
+    disk.broken = ""
+    recorder.close()
+    assert len(disk.calls) == 1
+    assert recorder.held == 0
+    disk.broken = "full"
+    recorder = made(Disk())
+    again = made(disk)
+    again.record([event("began", "a")])
+    again.close()
+    assert disk.said[-1] == "1 dumps are not in the history"
+    assert again.held == 1
