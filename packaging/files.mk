@@ -11,6 +11,7 @@ SYSTEM  := /usr/bin/python3
 BUILDER ?= $(SYSTEM)
 STATIC  ?= auto
 SBINDIR ?= /usr/sbin
+UNITDIR ?= /usr/lib/systemd/system
 DESTDIR ?=
 
 HOME    := /usr/lib/kdumpfence
@@ -48,6 +49,12 @@ install:
 		-exec $(INSTALL) -m 755 {} $(DESTDIR)$(MODULES)/distributions/{} \;
 	$(INSTALL) -m 755 src/kdumpfence/distributions/common/fence_kdump $(DESTDIR)$(SBINDIR)
 	$(INSTALL) -m 755 packaging/common/kdumpfence $(DESTDIR)$(SBINDIR)
+	$(INSTALL) -m 755 packaging/common/kdumpfenced $(DESTDIR)$(SBINDIR)
+	$(INSTALL) -d $(DESTDIR)$(UNITDIR) $(DESTDIR)/etc/kdumpfence
+	$(INSTALL) -m 644 packaging/systemd/* $(DESTDIR)$(UNITDIR)
+	$(INSTALL) -m 644 packaging/kdumpfenced.toml $(DESTDIR)/etc/kdumpfence
+	$(INSTALL) -d $(DESTDIR)/usr/share/kdumpfence/monitoring
+	$(INSTALL) -m 644 packaging/monitoring/* $(DESTDIR)/usr/share/kdumpfence/monitoring
 	$(INSTALL) -d $(DESTDIR)/usr/share/man/man8 $(DESTDIR)/usr/lib/firewalld/services
 	$(INSTALL) -m 644 docs/*.8 $(DESTDIR)/usr/share/man/man8
 	$(INSTALL) -m 644 packaging/common/firewalld.xml \

@@ -84,8 +84,13 @@ def test_what_is_in_the_package(deb: Path) -> None:
     assert [path for path in paths if re.match(r"/(usr/)?s?bin/", path)] == [
         AGENT,
         "/usr/sbin/kdumpfence",
+        "/usr/sbin/kdumpfenced",
     ]
-    for page in (*PAGES, "kdumpfence"):
+    for unit in ("service", "socket"):
+        assert paths[f"/lib/systemd/system/kdumpfenced.{unit}"] == "-rw-r--r--"
+    assert paths["/etc/kdumpfence/kdumpfenced.toml"] == "-rw-r--r--"
+    assert "/usr/share/kdumpfence/monitoring/kdumpfenced.rules.yml" in paths
+    for page in (*PAGES, "kdumpfence", "kdumpfenced"):
         assert f"/usr/share/man/man8/{page}.8.gz" in paths
     assert all(rights.endswith(("r--", "r-x")) for rights in paths.values())
 
@@ -99,6 +104,39 @@ def test_what_firewalls_are_told(machine: bare.Machine, deb: Path) -> None:
     profile.read(machine.root / "etc/ufw/applications.d/kdumpfence")
     assert profile["kdumpfence"]["ports"] == "7410/udp"
     assert {"title", "description"} < set(profile["kdumpfence"])
+
+
+# ------------------------------------------------------------------ the daemon
+
+
+def test_the_daemon_is_not_enabled_by_itself(machine: bare.Machine, deb: Path) -> None:
+    ours(machine, deb)
+    wanted = [str(path) for path in machine.root.glob("etc/systemd/system/*.wants/kdumpfenced*")]
+    assert wanted == []
+    # deb-systemd-invoke, which starts units after an installation, passes disabled ones over.
+    assert "deb-systemd-invoke" in run("dpkg-deb", "--info", deb, "postinst")
+
+
+def test_the_daemon_works_and_its_settings_outlive_an_upgrade(
+    machine: bare.Machine, deb: Path, newer_deb: Path
+) -> None:
+    ours(machine, deb)
+    refused = machine.try_("kdumpfenced", "--check")
+    assert refused.returncode == 1
+    assert "kdumpfenced.toml: names nobody to listen to" in refused.stdout
+    settings = machine.root / "etc/kdumpfence/kdumpfenced.toml"
+    settings.write_text("networks = ['127.0.0.0/8']\n" + settings.read_text())
+    assert "networks: 127.0.0.0/8;" in machine.run("kdumpfenced", "--check")
+    native = "/usr/lib/kdumpfence/python/kdumpfence/_native/fence_kdump_send"
+    heard = machine.run(
+        "sh", "-euc", f"timeout 3 kdumpfenced 2>&1 & sleep 1; {native} -c 1 127.0.0.1 2>&1; wait"
+    )
+    assert "node '127.0.0.1' began to dump" in heard
+    assert (machine.root / "var/lib/kdumpfenced/history.sqlite").exists()
+    ours(machine, newer_deb)
+    assert "networks: 127.0.0.0/8;" in machine.run("kdumpfenced", "--check")
+    machine.dpkg("-P", "kdumpfence")
+    assert not settings.exists()
 
 
 # ------------------------------------------------------------------ alone

@@ -68,10 +68,13 @@ def stock(folder: Path, version: str) -> Path:
 def test_what_is_in_the_package(rpm: Path) -> None:
     listed = run("rpm", "-qp", "--qf", "[%{FILEMODES:perms} %{FILEUSERNAME} %{FILENAMES}\n]", rpm)
     paths = {path: rights for rights, user, path in map(str.split, listed.splitlines())}
-    for program in (AGENT, SENDER, "usr/sbin/kdumpfence"):
+    for program in (AGENT, SENDER, "usr/sbin/kdumpfence", "usr/sbin/kdumpfenced"):
         assert paths[f"/{program}"] == "-rwxr-xr-x"
     assert "/usr/lib/firewalld/services/kdumpfence.xml" in paths
-    for page in ("fence_kdump", "fence_kdump_send", "kdumpfence"):
+    for unit in ("service", "socket"):
+        assert f"/usr/lib/systemd/system/kdumpfenced.{unit}" in paths
+    assert run("rpm", "-qpc", rpm) == "/etc/kdumpfence/kdumpfenced.toml\n"
+    for page in ("fence_kdump", "fence_kdump_send", "kdumpfence", "kdumpfenced"):
         assert [path for path in paths if path.startswith(f"/usr/share/man/man8/{page}.8")]
     assert any("_kdumpwire.cpython-" in path for path in paths)
     assert any("/__pycache__/agent.cpython-" in path for path in paths)
