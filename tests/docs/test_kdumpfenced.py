@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kdumpfenced(8) says what the daemon does: its settings, metrics and lines."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from kdumpfence import daemon, metrics, settings, wire
+from tests.conftest import cannot_run
+
+from . import manpage, said
+
+PAGE = "kdumpfenced"
+SOURCES = ("daemon.py", "journal.py", "metrics.py", "notify.py", "settings.py", "privileges.py")
+
+
+@pytest.mark.parametrize(
+    "checker",
+    [("mandoc", "-T", "lint", "-W", "style"), ("groff", "-t", "-man", "-ww", "-z")],
+    ids=lambda command: command[0],
+)
+def test_the_page_is_sound(checker: tuple[str, ...]) -> None:
+    if shutil.which(checker[0]) is None:
+        cannot_run(f"{checker[0]} is missing")
+    done = subprocess.run(
+        [*checker, f"{PAGE}.8"], cwd=manpage.DOCS, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+def test_every_option_is_explained_and_no_other() -> None:
+    headings = [entry.heading for entry in manpage.read(PAGE)["OPTIONS"].entries]
+    documented = {name for heading in headings for name in re.findall(r"--[a-z]+", heading)}
+    real = {
+        name
+        for action in daemon._parser()._actions
+        for name in action.option_strings
+        if name.startswith("--")
+    }
+    assert documented == real
+
+
+def entries(section: str) -> dict[str, str]:
+    return {
+        entry.heading: " ".join(entry.text.split()) for entry in manpage.read(PAGE)[section].entries
+    }
+
+
+def test_every_setting_is_explained_with_its_default() -> None:
+    explained = entries("SETTINGS")
+    names = {settings._name(key.table, key.name): key for key in settings.KEYS}
+    assert set(explained) == {*names, "[nodes]"}
+    default = settings.Settings()
+    for name, key in names.items():
+        value = getattr(default, key.attribute)
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        shown = {"queue": "64M", "control_mode": "0666", "networks": "none"}.get(
+            key.attribute, "none" if key.attribute == "metrics_port" else shown
+        )
+        assert re.search(rf"Default: {re.escape(shown)}[.,]", explained[name]), name
+    assert default.queue == 64 << 20
+    assert default.control_mode == 0o666
+
+
+def test_what_counts_at_once_is_told() -> None:
+    text = " ".join(manpage.read(PAGE)["SETTINGS"].text.split())
+    told = text.partition("the log says why. ")[2].partition(" count at once")[0]
+    for key in settings.KEYS:
+        if not key.restart:
+            assert key.name in told or (key.table == "log" and "[log]" in told), key.name
+
+
+def test_every_metric_is_explained_and_no_other() -> None:
+    made = metrics.Metrics(lambda: "")
+    page = made.page().decode()
+    exported = set(re.findall(r"(?m)^# HELP (\w+) ", page))
+    exported = {name for name in exported if not name.endswith("_created")}
+    assert set(entries("METRICS")) == exported
+
+
+def test_every_verdict_is_explained() -> None:
+    text = entries("METRICS")["kdumpfence_datagrams_total"]
+    assert {*wire.REASONS, "accepted", "unread"} - set(re.findall(r"\w+", text)) == set()
+
+
+def test_the_numbers_are_the_real_ones() -> None:
+    text = " ".join(" ".join(section.text.split()) for section in manpage.read(PAGE).values())
+    assert f"of {daemon.MOST_HELD} dumps at most" in text
+    assert (daemon.HOLD, daemon.RETRY_LAST, metrics.PATIENCE) == (2.0, 10.0, 5.0)
+    assert "held back for two seconds" in text
+    assert "every ten seconds in the end" in text
+    assert f"A client has five seconds, and {metrics.MOST_CONNECTIONS} are served" in text
+
+
+def test_every_line_that_is_explained_can_be_said() -> None:
+    real = said.everything(*SOURCES)
+    for entry in manpage.read(PAGE)["WHAT THE LINES MEAN"].entries:
+        assert any(len(piece) > 5 for piece in entry.bold), f"nothing fixed in {entry.heading!r}"
+        for piece in entry.bold:
+            words = piece.split(" ")
+            cuts = [(" ".join(words[:at]), " ".join(words[at:])) for at in range(len(words))]
+            assert any(
+                all(any(part.strip(" '():;,") in text for text in real) for part in cut)
+                for cut in cuts
+            ), f"nobody says {piece!r}"
+
+
+def test_every_event_that_can_be_told_is_explained() -> None:
+    text = " ".join(manpage.read(PAGE)["WHAT THE LINES MEAN"].text.split())
+    spoken = said.everything("journal.py")
+    for piece in ("began to dump: first message", "fell silent: it dumped for", "is dumping for",
+                  "was dumping before the restart", "not in the history yet"):  # fmt: skip
+        assert any(piece in one for one in spoken)
+        assert piece in text
+
+
+def test_the_paths_are_the_real_ones() -> None:
+    files = manpage.read(PAGE)["FILES"].text
+    default = settings.Settings()
+    for path in (settings.DEFAULT_PATH, default.history_path, default.control_path):
+        assert path in files
