@@ -50,6 +50,9 @@ STUCK_AFTER = 10.0
 #: Events that are written down at a time, about: each time the disk has to confirm it.
 BATCH = 32_768
 
+#: Seconds for which they are gathered, at most: there may always be one more.
+GATHER = 0.1
+
 #: Seconds between two tries to write to a history that failed: doubled from the first to the
 #: last.
 RETRY_FIRST = 0.5
@@ -419,7 +422,8 @@ class Daemon:
     def _take(self) -> None:
         """What happened is written down, and told then."""
         events: list[Event] = []
-        while len(events) < BATCH:
+        until = time.monotonic() + GATHER
+        while len(events) < BATCH and time.monotonic() < until:
             more = self.listener.events(0)
             if not more:
                 break
