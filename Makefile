@@ -45,6 +45,9 @@ crashtable: build native ## measure the senders in crash kernels (11 minutes), f
 clustertable: build ## crash both agents in real clusters (6 minutes), for docs/cluster-tests.md
 	$(RUN) tools/clustertable.py
 
+scale: build       ## a hundred thousand nodes, a flood, a day, a hundred kills (8 minutes), for docs/scale.md
+	$(RUN) tools/scale.py
+
 native:            ## the native sender alone, in build/native; needs Cython and a C compiler
 	@if $(PYTHON) -c 'import Cython; exit(Cython.__version__ < "3")' 2>/dev/null; \
 	then $(PYTHON) src/native/build_sender.py build/native; \
@@ -78,5 +81,5 @@ clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo test check tools lint fuzz pythons bench crashtable clustertable native wheel deb venv build clean
+.PHONY: help demo test check tools lint fuzz pythons bench crashtable clustertable scale native wheel deb venv build clean
 .DELETE_ON_ERROR:

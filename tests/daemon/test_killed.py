@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -22,6 +23,9 @@ from .running import Kdumpfenced, until
 
 #: Seconds; longer than a sender of ours pauses when the machine is busy.
 SILENCE = 3.0
+
+#: How often it is killed; `make scale` does so a hundred times.
+KILLS = int(os.environ.get("KDUMPFENCE_KILLS", "20"))
 
 
 class Witness:
@@ -79,13 +83,15 @@ def players() -> Iterator[list[subprocess.Popen[str]]]:
 @pytest.mark.slow
 @pytest.mark.alone
 def test_what_was_told_is_in_the_history_however_often_it_is_killed(
-    daemon: Kdumpfenced, players: list[subprocess.Popen[str]]
+    daemon: Kdumpfenced,
+    players: list[subprocess.Popen[str]],
+    record_property: Callable[[str, object], None],
 ) -> None:
+    kills = KILLS
     daemon.configure(
         f'networks = ["127.21.0.0/16"]\nsilence = {SILENCE}\nrepeat = 1',
         "\n".join(f'steady{at} = ["{host}"]' for at, host in enumerate(crowd.STEADY)),
     )
-    kills = 100
     steady = {f"steady{at}" for at in range(len(crowd.STEADY))}
     player = subprocess.Popen(
         [sys.executable, crowd.__file__, str(daemon.port)],
@@ -114,6 +120,11 @@ def test_what_was_told_is_in_the_history_however_often_it_is_killed(
         witness.compare()
     finally:
         witness.close()
+    # For tools/scale.py.
+    record_property("kills", kills)
+    record_property("logged", len(witness.began))
+    record_property("ended", len(witness.silent))
+    record_property("shown", len(witness.dumps))
     assert len(witness.began) > 10 * kills
     assert len(witness.silent) > 10 * kills
     assert len(witness.dumps) > 10 * kills
