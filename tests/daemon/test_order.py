@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""First written down, then told: looked at from within, at the moment of the writing.
+
+What test_killed.py does from outside hits that moment only now and then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from kdumpfence import daemon, notify, privileges
+from kdumpfence.control import Client
+from kdumpfence.dumps import Dump, Event
+from kdumpfence.history import History
+from kdumpfence.journal import Journal
+from kdumpfence.listener import Snapshot
+from kdumpfence.settings import Settings
+
+from .running import free_port
+
+
+class Played:
+    """In place of a Listener: one node begins to dump."""
+
+    def __init__(self) -> None:
+        dump = Dump("node1", 1.0, 1.0, 1, ("192.0.2.1",))
+        self._snapshot = Snapshot(1.0, [dump], 1, [], {"accepted": 1, "unread": 0}, [])
+        self._ready = [Event("began", dump.node, 1.0, *dump[1:])]
+        self._bell = os.pipe()
+
+    def events(self, timeout: float | None = None) -> list[Event]:
+        taken, self._ready = self._ready, []
+        return taken
+
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    def restore(self, dumps: list[Dump]) -> None:
+        assert not dumps
+
+    def fileno(self) -> int:
+        return self._bell[0]
+
+    def close(self) -> None:
+        for fd in self._bell:
+            os.close(fd)
+
+
+def test_nobody_is_told_of_a_dump_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        nodes={"node1": ("192.0.2.1",)},
+        family="ipv4",
+        port=free_port(),
+        history_path=str(tmp_path / "history.sqlite"),
+        control_path=str(tmp_path / "control"),
+    )
+    log = tmp_path / "log"
+    told: list[tuple[int, bool]] = []
+
+    def look() -> None:
+        with Client(settings.control_path) as client:
+            told.append((client.status().dumping, "began" in log.read_text()))
+
+    write = History.record
+
+    def record(self: History, events: Iterable[Event]) -> None:
+        look()
+        write(self, events)
+        look()
+
+    monkeypatch.setattr(daemon, "Listener", lambda *_, **__: Played())
+    monkeypatch.setattr(privileges, "drop", lambda: None)
+    monkeypatch.setattr(History, "record", record)
+    with log.open("wb", buffering=0) as out:
+        works = daemon.Daemon(settings, notify.Notify({}), Journal(fd=out.fileno()))
+        try:
+            works._figures()
+            works._next_figures = 0.0  # due at once
+            works._round()
+            look()
+        finally:
+            works.close()
+    assert told == [(0, False), (0, False), (1, True)]
