@@ -168,9 +168,9 @@ def listen(options: argparse.Namespace) -> Outcome:
                 while True:
                     heard = sources.heard(4096)
                     now = time.monotonic_ns()
-                    for node, _, _, _, last, _ in heard:
+                    for node, _, _, _, first, _, _ in heard:
                         if not known[node]:
-                            read[node], known[node] = last, now
+                            read[node], known[node] = first, now
                     if len(heard) < 4096:
                         break
                 time.sleep(REST)

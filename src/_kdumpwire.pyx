@@ -368,14 +368,15 @@ cdef int check_checksum(
 ctypedef struct Entry:
     uint64_t high       # the address as 16 bytes; IPv4 as ::ffff:a.b.c.d
     uint64_t low
-    int64_t last        # when it was heard last: CLOCK_MONOTONIC, nanoseconds
+    int64_t first       # when it was heard, first since it was last given out as heard...
+    int64_t last        # ...and last: CLOCK_MONOTONIC, nanoseconds
     uint32_t scope      # interface index of a link-local address, else 0
     int32_t node        # the caller's number for it
     uint32_t messages   # since it was last given out as heard
     uint32_t place      # 1 + its place in table.heard, 0 = not there
     uint16_t port
     uint8_t admitted    # not by the caller, but by the receive loop
-    uint8_t spare[21]   # 64 bytes in all, a cache line: see take_lines
+    uint8_t spare[13]   # 64 bytes in all, a cache line: see take_lines
 
 ctypedef struct Slot:
     uint32_t index      # 1 + index into entries, 0 = free
@@ -628,6 +629,7 @@ cdef inline void table_hear(Table *table, uint32_t index, int64_t now, uint16_t 
     if ~entry.messages:         # it stays at its greatest value
         entry.messages += 1
     if entry.place == 0:
+        entry.first = now
         entry.place = 1 + (table.heard_at + table.heard_count) % table.room
         table.heard[entry.place - 1] = index
         table.heard_count += 1
@@ -1774,7 +1776,7 @@ cdef class Sources:
             pthread_mutex_unlock(&self.table.lock)
             for i in range(number):
                 result.append((given[i].node, join_address(given[i].high, given[i].low), given[i].scope,
-                               given[i].port, given[i].last, given[i].messages))
+                               given[i].port, given[i].first, given[i].last, given[i].messages))
         return result
 
     def __len__(self):

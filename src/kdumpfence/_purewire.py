@@ -233,13 +233,14 @@ def _as_number(packed: bytes) -> int:
 
 
 class _Source:
-    __slots__ = ("admitted", "host", "last", "messages", "node", "place", "port", "scope")
+    __slots__ = ("admitted", "first", "host", "last", "messages", "node", "place", "port", "scope")
 
     def __init__(self, host: str, scope: int, node: int) -> None:
         self.host = host
         self.scope = scope
         self.node = node
         self.port = 0
+        self.first = 0  # when it was heard first since last given out
         self.last = 0  # when it was heard last
         self.messages = 0  # since it was last given out as heard
         self.place = -1  # its place in the row of those heard
@@ -318,12 +319,13 @@ class Sources:
         with self._lock:
             self._networks.append((network, mask, node))
 
-    def heard(self, most: int = 65536) -> list[tuple[int, bytes, int, int, int, int]]:
+    def heard(self, most: int = 65536) -> list[tuple[int, bytes, int, int, int, int, int]]:
         """Who was heard by `Receiver.count` since last given out here, at most `most` of them.
 
         Those heard first come first, except that a source that is discarded meanwhile leaves
         its place to the newest. Each is (number of its node, address, scope, source port,
-        CLOCK_MONOTONIC of the last message in nanoseconds, messages since last given out).
+        first message since last given out, last one, how many); times are CLOCK_MONOTONIC in
+        nanoseconds.
         """
         with self._lock:
             given = self._heard[: max(0, most)]
@@ -337,6 +339,7 @@ class Sources:
                         _pack_host(source.host),
                         source.scope,
                         source.port,
+                        source.first,
                         source.last,
                         min(source.messages, 0xFFFFFFFF),
                     )
@@ -366,6 +369,7 @@ class Sources:
         source.port = port
         source.messages += 1
         if source.place < 0:
+            source.first = now
             source.place = self._given + len(self._heard)
             self._heard.append(source)
 
@@ -595,6 +599,7 @@ class Receiver:
                 messages = source.messages
                 source.messages = messages + 1
                 if not messages:
+                    source.first = now
                     source.place = given + len(heard)
                     heard.append(source)
             got = self._batch

@@ -96,16 +96,25 @@ class Dumps:
         self._queue: list[tuple[float, str]] = []
         self._queued: dict[str, float] = {}
 
-    def heard(self, node: str, address: str, when: float, messages: int = 1) -> Event | None:
-        """Messages of this node were heard, the last of them at `when`.
+    def heard(
+        self,
+        node: str,
+        address: str,
+        when: float,
+        messages: int = 1,
+        first: float | None = None,
+    ) -> Event | None:
+        """Messages of this node were heard, the first of them at `first`, the last at `when`.
 
-        An event if its dump began, or if it is time to tell again that it goes on.
+        Without `first` they came at once. An event if its dump began, or if it is time to tell
+        again that it goes on.
         """
         dump = self._dumps.get(node)
         if dump is None:
-            dump = Dump(node, when, when, messages, (address,))
+            since = when if first is None else min(first, when)
+            dump = Dump(node, since, when, messages, (address,))
             self._begin(dump, when)
-            return Event("began", node, when, *dump[1:])
+            return Event("began", node, since, *dump[1:])
         _, since, last, before, addresses = dump
         if address not in addresses and len(addresses) < MOST_ADDRESSES:
             addresses += (address,)

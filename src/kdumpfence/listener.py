@@ -407,9 +407,9 @@ class Listener:
                 self._rang = True
                 reading.bell.ring()
 
-    def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int]]) -> None:
+    def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int]]) -> None:
         name_of, decide, base = self._nodes.name_of, self._dumps.heard, self._clock.base
-        for number, packed, scope, _, last_ns, messages in heard:
+        for number, packed, scope, _, first_ns, last_ns, messages in heard:
             address = _show(packed, scope)
             node = name_of(number)
             if node is None:
@@ -417,7 +417,9 @@ class Listener:
                     continue  # removed meanwhile
                 node = address
                 self._admitted[node] = (packed, scope)
-            event = decide(node, address, last_ns * 1e-9 + base, messages)
+            event = decide(
+                node, address, last_ns * 1e-9 + base, messages, first_ns * 1e-9 + base
+            )
             if event is not None:
                 self._tell(event)
 

@@ -69,6 +69,14 @@ def test_a_dump_is_over_when_nothing_was_heard_for_the_whole_time(now: float, ov
     assert ("node1" in dumps) != over
 
 
+def test_a_dump_began_with_the_first_of_the_messages_that_are_told_together() -> None:
+    dumps = Dumps(silence=30.0, repeat=10.0)
+    assert dumps.heard("node1", A, 9.0, 5, 4.0) == Event("began", "node1", 4, 4, 9, 5, (A,))
+    assert dumps.heard("node1", A, 19.0, 2, 12.0) == Event("dumping", "node1", 19, 4, 19, 7, (A,))
+    assert dumps.tick(48.9) == []
+    assert dumps.tick(49.0) == [Event("silent", "node1", 49, 4, 19, 7, (A,))]
+
+
 def test_each_message_puts_the_end_off() -> None:
     dumps = Dumps(silence=30.0)
     for when in range(0, 300, 10):

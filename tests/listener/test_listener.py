@@ -103,12 +103,17 @@ def test_strangers_and_what_is_no_message_are_counted_and_tell_nothing(
 
 
 def test_messages_that_nobody_waits_for_are_told_in_one(listen: MakeListener) -> None:
+    """With the times of the first and of the last."""
     listening = listen([A])
-    for _ in range(100):
+    say(A, listening.port)
+    wait_for(lambda: listening.snapshot().counts["accepted"] == 1)
+    between = time.time()
+    for _ in range(99):
         say(A, listening.port)
     wait_for(lambda: listening.snapshot().counts["accepted"] == 100)
     (began,) = until(listening, bool)
     assert began.messages == 100
+    assert began.since == began.when <= between <= began.last
 
 
 # ----------------------------------------------------------------------- nodes come and go

@@ -52,7 +52,7 @@ class Scene:
 
     def heard(self, most: int = 100) -> list[tuple[int, int]]:
         """(number of the node, messages)"""
-        return [(one[0], one[5]) for one in self.sources.heard(most)]
+        return [(one[0], one[6]) for one in self.sources.heard(most)]
 
     def rejected(self) -> dict[str, int]:
         return {name: number for name, number in self.receiver.counts.items() if number}
@@ -71,12 +71,27 @@ def test_who_was_heard_is_given_out_once_with_all_that_is_known(scene: Scene) ->
     before = time.monotonic_ns()
     scene.send(1, 1, 1)
     assert scene.receiver.count(0) == 3
-    ((number, packed, scope, port, last, messages),) = scene.sources.heard()
+    ((number, packed, scope, port, first, last, messages),) = scene.sources.heard()
     assert (number, packed, scope, messages) == (7, node(1), 0, 3)
     assert port == scene.sender.getsockname()[1]
-    assert before <= last <= time.monotonic_ns()
+    assert before <= first <= last <= time.monotonic_ns()
     assert scene.sources.heard() == []
     assert scene.rejected() == {"accepted": 3}
+
+
+def test_the_first_time_is_that_since_it_was_last_given_out(scene: Scene) -> None:
+    scene.sources.add(node(1))
+    times = []
+    for _ in range(2):
+        before = time.monotonic_ns()
+        scene.send(1)
+        scene.receiver.count(0)
+        between = time.monotonic_ns()
+        scene.send(1)
+        scene.receiver.count(0)
+        times.append((before, between, scene.sources.heard()[0][4:6]))
+    for before, between, (first, last) in times:
+        assert before <= first <= between <= last
 
 
 def test_those_heard_first_come_first_and_no_more_than_asked_for(scene: Scene) -> None:
@@ -250,7 +265,7 @@ def test_any_order_of_messages_and_changes_is_given_out_alike(
             expected = [(known[one], node(one), messages.pop(one)) for one in row[:most]]
             del row[:most]
             given = scene.sources.heard(most)
-            assert [(one[0], one[1], one[5]) for one in given] == expected
+            assert [(one[0], one[1], one[6]) for one in given] == expected
         assert len(scene.sources) == len(known)
         messages = {one: number for one, number in messages.items() if number}
     os.close(scene.read)
