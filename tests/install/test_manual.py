@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from kdumpfence import cli, layouts
-from tests.conftest import cannot_run
 from tests.docs import manpage, said
 
 PAGE = "kdumpfence"
@@ -27,20 +24,6 @@ OF_THE_DAEMON = {
     ": something else is there; it is left alone",
     ": another kdumpfenced answers there",
 }
-
-
-@pytest.mark.parametrize(
-    "checker",
-    [("mandoc", "-T", "lint", "-W", "style"), ("groff", "-t", "-man", "-ww", "-z")],
-    ids=lambda command: command[0],
-)
-def test_the_page_is_sound(checker: tuple[str, ...]) -> None:
-    if shutil.which(checker[0]) is None:
-        cannot_run(f"{checker[0]} is missing")
-    done = subprocess.run(
-        [*checker, f"{PAGE}.8"], cwd=manpage.DOCS, capture_output=True, text=True, check=False
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
 def test_every_option_is_explained_and_no_other() -> None:
