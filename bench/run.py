@@ -184,7 +184,8 @@ def summary(figures: list[Figure]) -> str:
         elif one.of == "ours":
             measured = f"{number(one.median_ours)} {one.unit}"
         else:
-            measured = f"{number(one.judged)} {one.unit} more than {one.peer_name}"
+            word = "less" if one.judged < 0 else "more"
+            measured = f"{number(abs(one.judged))} {one.unit} {word} than {one.peer_name}"
         lines.append(f"| {one.title} | {measured} | {target(one)} | {verdict(one)} |")
     return "\n".join(lines)
 

@@ -625,11 +625,11 @@ cdef inline void table_hear(Table *table, uint32_t index, int64_t now, uint16_t 
     """A message came from this entry's address."""
     cdef Entry *entry = &table.entries[index]
     entry.last = now
-    entry.port = port
     if ~entry.messages:         # it stays at its greatest value
         entry.messages += 1
     if entry.place == 0:
         entry.first = now
+        entry.port = port
         entry.place = 1 + (table.heard_at + table.heard_count) % table.room
         table.heard[entry.place - 1] = index
         table.heard_count += 1

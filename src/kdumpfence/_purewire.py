@@ -323,9 +323,9 @@ class Sources:
         """Who was heard by `Receiver.count` since last given out here, at most `most` of them.
 
         Those heard first come first, except that a source that is discarded meanwhile leaves
-        its place to the newest. Each is (number of its node, address, scope, source port,
-        first message since last given out, last one, how many); times are CLOCK_MONOTONIC in
-        nanoseconds.
+        its place to the newest. Each is (number of its node, address, scope, source port
+        of the first message since last given out, its time, that of the last one, how many);
+        times are CLOCK_MONOTONIC in nanoseconds.
         """
         with self._lock:
             given = self._heard[: max(0, most)]
@@ -366,10 +366,10 @@ class Sources:
     def _hear(self, source: _Source, now: int, port: int) -> None:
         """A message came from there."""
         source.last = now
-        source.port = port
         source.messages += 1
         if source.place < 0:
             source.first = now
+            source.port = port
             source.place = self._given + len(self._heard)
             self._heard.append(source)
 
@@ -446,6 +446,7 @@ class Receiver:
         self._counts = _zero_counts()
         self._errors = 0
         self._tallied = 0  # by the `count` in hand
+        self._news = False  # the batch in hand is the first that somebody is to be told of
         self._busy = False
 
     def add_socket(self, sock: _socket.socket) -> None:
@@ -551,18 +552,26 @@ class Receiver:
 
     def _read_batch(self, number: int, found: list[Arrival] | None) -> int:
         """Read at most a batch of one socket: how many, or -1 after an error."""
-        sock = self._sockets[number]
+        heard = self._sources._heard
         with self._sources._lock:
-            if found is None and sock.type == _socket.SOCK_DGRAM:
-                return self._count_udp(sock)
-            got = 0
-            try:
-                while got < self._batch:
-                    self._read(number, found)
-                    got += 1
-            except OSError as error:
-                return self._ended(error, got)
-            return got
+            quiet = not heard
+            got = self._read_locked(number, found)
+            # Looked at under the lock, or somebody could empty it between the two looks.
+            self._news = quiet and bool(heard)
+        return got
+
+    def _read_locked(self, number: int, found: list[Arrival] | None) -> int:
+        sock = self._sockets[number]
+        if found is None and sock.type == _socket.SOCK_DGRAM:
+            return self._count_udp(sock)
+        got = 0
+        try:
+            while got < self._batch:
+                self._read(number, found)
+                got += 1
+        except OSError as error:
+            return self._ended(error, got)
+        return got
 
     def _count_udp(self, sock: _socket.socket) -> int:
         """`_read_batch` for a UDP socket whose messages are only counted.
@@ -595,11 +604,11 @@ class Receiver:
                         continue
                     source = admitted
                 source.last = now
-                source.port = address[1]
                 messages = source.messages
                 source.messages = messages + 1
                 if not messages:
                     source.first = now
+                    source.port = address[1]
                     source.place = given + len(heard)
                     heard.append(source)
             got = self._batch
@@ -710,13 +719,12 @@ class Receiver:
                     continue
                 if events & select.POLLNVAL:
                     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-                quiet = not self._sources._heard
                 got = self._read_batch(ready_number, found)
                 progress |= got > 0
                 full |= got == self._batch
                 if found:
                     return
-                if quiet and self._sources._heard and bell >= 0:
+                if self._news and bell >= 0:
                     self._ring(bell)
             if woken:
                 return
