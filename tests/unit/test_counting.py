@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import udp
+from tests.conftest import load_core, udp
 
 LITTLE = b"\x40\x2a\x30\x1b\x01\x00\x00\x00"
 BIG = b"\x1b\x30\x2a\x40\x00\x00\x00\x01"
@@ -288,6 +288,32 @@ def test_the_bell_rings_when_there_is_something_after_there_was_nothing(scene: S
     scene.send(2)
     scene.receiver.count(0, bell=scene.write)
     assert len(os.read(scene.read, 100)) == 8
+
+
+def test_the_bell_rings_for_news_that_come_while_somebody_takes_the_old(
+    sockets: list[socket.socket],
+) -> None:
+    """In plain Python, where another thread may come between any two steps."""
+    pure: Any = load_core("pure")
+
+    class Late(pure.Receiver):  # type: ignore[misc]
+        def _read_batch(self, *arguments: Any) -> int:
+            self._sources.heard()  # as another thread would, just before
+            return int(super()._read_batch(*arguments))
+
+    scene = Scene(pure, sockets)
+    for number in (1, 2):
+        scene.sources.add(node(number), node=number)
+    scene.send(1)
+    scene.receiver.count(0)
+    late = Late(scene.sources)
+    late.add_socket(scene.listener)
+    scene.send(2)
+    late.count(0, bell=scene.write)
+    assert select.select([scene.read], [], [], 0)[0] == [scene.read]
+    assert scene.heard() == [(2, 1)]
+    os.close(scene.read)
+    os.close(scene.write)
 
 
 def test_a_bell_that_is_full_or_gone_does_not_stop_the_reading(scene: Scene) -> None:
