@@ -24,12 +24,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+from bench import cases, paired
+from bench.paired import Figure
+from tools import markedtable
 
-from bench import cases, paired  # noqa: E402
-from bench.paired import Figure  # noqa: E402
-from tools import markedtable  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 PAGE = ROOT / "docs" / "throughput.md"
 README = ROOT / "README.md"
