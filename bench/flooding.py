@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import socket
 import time
-from types import TracebackType
 from typing import NamedTuple
 
+from bench.paired import Closing
 from bench.programs import PORT
 from kdumpfence.wire import OWN_MESSAGE, Transmitter
 
@@ -30,7 +30,7 @@ class Sent(NamedTuple):
     processor_ns: int  #: of the sending thread
 
 
-class Flood:
+class Flood(Closing):
     """One socket that plays all those who take part."""
 
     def __init__(self, sources: int = SOURCES) -> None:
@@ -65,14 +65,3 @@ class Flood:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-    def __enter__(self) -> Flood:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -22,9 +22,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "bench"
+
+_Closing = TypeVar("_Closing", bound="Closing")
 
 #: The processors that this process was given when it started.
 CPUS = sorted(os.sched_getaffinity(0))
@@ -152,6 +155,20 @@ def pinned(cpu: int = MEASURED_CPU) -> Iterator[None]:
 def on_cpu(cpu: int) -> Callable[[], None]:
     """What `subprocess.Popen` takes as `preexec_fn` to pin the child."""
     return lambda: os.sched_setaffinity(0, {cpu})
+
+
+class Closing:
+    """What is closed at the end of its `with`."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        raise NotImplementedError
+
+    def __enter__(self: _Closing) -> _Closing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def compiler() -> list[str]:

@@ -26,9 +26,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
-from bench.paired import MEASURED_CPU, WORK
+from bench.paired import MEASURED_CPU, WORK, Closing
 from kdumpfence import agentfiles, systempython
 from tests.interop import stock
 
@@ -152,7 +151,7 @@ def stock_agent() -> Agent:
     return Agent(str(stock.get().agent), speaks=False)
 
 
-class Waiting:
+class Waiting(Closing):
     """An agent that waits for a node, on one processor, until it is left; then it is killed."""
 
     def __init__(self, agent: Agent, node: str = NODE, cpu: int = MEASURED_CPU) -> None:
@@ -230,15 +229,7 @@ class Waiting:
         """The most memory that it has had in use so far, in KiB."""
         return _status(self.pid, "VmHWM")
 
-    def __enter__(self) -> Waiting:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.end()
 
 

@@ -14,7 +14,6 @@ import os
 import random
 import socket
 import struct
-from types import TracebackType
 
 from bench import paired
 
@@ -33,7 +32,7 @@ def addresses(count: int, family: int = socket.AF_INET) -> list[bytes]:
     return [b"\xfd" + bytes(11) + number.to_bytes(4, "big") for number in range(1, count + 1)]
 
 
-class Queue:
+class Queue(paired.Closing):
     """A bound listener, and who fills its queue with messages from nodes in random order."""
 
     def __init__(self, wanted: int, host: str = "127.0.0.1") -> None:
@@ -95,17 +94,6 @@ class Queue:
     def close(self) -> None:
         self.listener.close()
         self._filler.close()
-
-    def __enter__(self) -> Queue:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _packed_name(family: int, packed: bytes, port: int) -> bytes:
