@@ -57,6 +57,16 @@ def until(listening: Listener, enough: Callable[[list[dumps.Event]], bool]) -> l
     return events
 
 
+def first_event(listening: Listener, host: str) -> dumps.Event:
+    """What is told first of a node at that address, which repeats its message as senders do."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        say(host, listening.port)
+        for event in listening.events(0.05):
+            return event
+    raise AssertionError(f"nothing is told of {host}")
+
+
 def kinds(events: Iterable[dumps.Event]) -> list[str]:
     return [event.kind for event in events]
 
