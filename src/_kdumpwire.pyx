@@ -389,6 +389,7 @@ ctypedef struct Network:
     uint64_t high_mask
     uint64_t low_mask
     int32_t node
+    int ipv6            # and no IPv4 address is in it, whatever its prefix
 
 ctypedef struct Table:
     pthread_mutex_t lock
@@ -607,11 +608,14 @@ cdef int table_remove(Table *table, uint64_t high, uint64_t low, uint32_t scope)
 
 cdef int table_admit(Table *table, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
     """An unknown source sent a message: 0 if it is the last entry now, else the verdict."""
-    cdef uint32_t i
+    cdef uint32_t i, half
     cdef Network *network
+    memcpy(&half, &low, 4)
     for i in range(table.network_count):
         network = &table.networks[i]
         if high & network.high_mask != network.high or low & network.low_mask != network.low:
+            continue
+        if network.ipv6 and high == 0 and half == htonl(0xFFFF):
             continue
         if table.admitted >= table.admit_room or table_add(table, high, low, scope, network.node) < 0:
             return CROWDED
@@ -1726,6 +1730,21 @@ cdef class Sources:
         pthread_mutex_unlock(&self.table.lock)
         return result != 0
 
+    def release(self, bytes packed not None, uint32_t scope=0):
+        cdef uint64_t high, low
+        cdef int64_t found
+        cdef Entry *entry
+        cdef int result = 0
+        check_address(packed, &high, &low)
+        pthread_mutex_lock(&self.table.lock)
+        found = table_slot(&self.table, high, low, scope)
+        if found >= 0:
+            entry = &self.table.entries[self.table.slots[found].index - 1]
+            if entry.admitted and entry.place == 0:
+                result = table_remove(&self.table, high, low, scope)
+        pthread_mutex_unlock(&self.table.lock)
+        return result != 0
+
     def find(self, bytes packed not None, uint32_t scope=0):
         cdef uint64_t high, low
         cdef int64_t slot
@@ -1754,6 +1773,7 @@ cdef class Sources:
         if network.high & ~network.high_mask or network.low & ~network.low_mask:
             raise ValueError("network with bits set behind its prefix")
         network.node = node
+        network.ipv6 = prefix < 96      # any longer one leaves no doubt
         pthread_mutex_lock(&self.table.lock)
         grown = <Network *>realloc(
             self.table.networks, (self.table.network_count + 1) * sizeof(Network))
@@ -1780,7 +1800,11 @@ cdef class Sources:
         return result
 
     def __len__(self):
-        return self.table.count
+        cdef uint32_t count
+        pthread_mutex_lock(&self.table.lock)
+        count = self.table.count
+        pthread_mutex_unlock(&self.table.lock)
+        return count
 
     def __iter__(self):
         cdef Entry *entries
@@ -2021,7 +2045,12 @@ cdef class Receiver:
 
     @property
     def counts(self):
-        return count_names(self.loop.counts)
+        cdef uint64_t counts[VERDICTS]
+        # Another thread may be reading, and where 64 bits are two words it writes them one by one.
+        pthread_mutex_lock(&self.sources.table.lock)
+        memcpy(counts, self.loop.counts, sizeof(counts))
+        pthread_mutex_unlock(&self.sources.table.lock)
+        return count_names(counts)
 
     @property
     def errors(self):

@@ -264,7 +264,8 @@ class Sources:
         self._room = room
         self._admitted = 0
         self._known: dict[str | tuple[str, int], _Source] = {}
-        self._networks: list[tuple[int, int, int]] = []
+        #: Address, mask, number; whether no IPv4 address is in it, whatever its prefix.
+        self._networks: list[tuple[int, int, int, bool]] = []
         # Heard and not given out yet; the first one's place is _given.
         self._heard: list[_Source] = []
         self._given = 0
@@ -296,6 +297,17 @@ class Sources:
                     newest.place = source.place
             return True
 
+    def release(self, packed: bytes, scope: int = 0) -> bool:
+        """Forget this address if it is known because of `admit`; whether that was so.
+
+        Not while messages of it wait to be given out, which would be lost.
+        """
+        with self._lock:
+            source = self._known.get(_key(_show_host(packed), scope))
+            if source is None or not source.admitted or source.place >= 0:
+                return False
+            return self.discard(packed, scope)
+
     def find(self, packed: bytes, scope: int = 0) -> int | None:
         """The number of this address's node; None for a stranger."""
         source = self._known.get(_key(_show_host(packed), scope))
@@ -305,7 +317,8 @@ class Sources:
         """Let a receiver add who sends a message from this network, under that number.
 
         Discarding such a source makes room for another. Of networks that overlap the first
-        counts. Raises ValueError for a prefix that the address has not.
+        counts. No IPv6 network has IPv4 addresses in it, not ::/0 either; one of IPv4-mapped
+        addresses is an IPv4 network. Raises ValueError for a prefix that the address has not.
         """
         bits = 8 * len(packed)
         if bits not in (32, 128):
@@ -317,7 +330,7 @@ class Sources:
         if network & ~mask:
             raise ValueError("network with bits set behind its prefix")
         with self._lock:
-            self._networks.append((network, mask, node))
+            self._networks.append((network, mask, node, prefix + 128 - bits < 96))
 
     def heard(self, most: int = 65536) -> list[tuple[int, bytes, int, int, int, int, int]]:
         """Who was heard by `Receiver.count` since last given out here, at most `most` of them.
@@ -351,8 +364,9 @@ class Sources:
     def _admit(self, host: str, scope: int) -> _Source | str:
         """An unknown source sent a message: it is known now, or the verdict."""
         number = _as_number(_pack_host(host))
-        for network, mask, node in self._networks:
-            if number & mask == network:
+        is_ipv4 = number >> 32 == 0xFFFF
+        for network, mask, node, ipv6 in self._networks:
+            if number & mask == network and not (ipv6 and is_ipv4):
                 if self._admitted >= self._room:
                     return "crowded"
                 key = _key(host, scope)
@@ -448,6 +462,7 @@ class Receiver:
         self._tallied = 0  # by the `count` in hand
         self._news = False  # the batch in hand is the first that somebody is to be told of
         self._busy = False
+        self._timeouts: list[float | None] = []  # that the sockets have when nobody reads
 
     def add_socket(self, sock: _socket.socket) -> None:
         """Read this socket too. It stays the caller's to close, afterwards."""
@@ -626,8 +641,16 @@ class Receiver:
         if any(sock.fileno() < 0 for sock in self._sockets):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self._busy = True
+        # One with a time-out waits for it in each read, MSG_DONTWAIT or not.
+        self._timeouts = [sock.gettimeout() for sock in self._sockets]
+        for sock, timeout in zip(self._sockets, self._timeouts):
+            if timeout:
+                sock.settimeout(0)
 
     def _leave(self) -> None:
+        for sock, timeout in zip(self._sockets, self._timeouts):
+            if timeout and sock.fileno() >= 0:
+                sock.settimeout(timeout)
         self._busy = False
 
     def receive(self, deadline_ns: int | None, wake: Sequence[int] = ()) -> list[Arrival]:

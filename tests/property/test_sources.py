@@ -82,6 +82,11 @@ class Table(RuleBasedStateMachine):
             assert table.discard(packed, scope) is known
 
     @rule(packed=packed_addresses, scope=scopes)
+    def release(self, packed: bytes, scope: int) -> None:
+        for table in self.tables:
+            assert table.release(packed, scope) is False  # none of them was admitted
+
+    @rule(packed=packed_addresses, scope=scopes)
     def find(self, packed: bytes, scope: int) -> None:
         for table in self.tables:
             assert table.find(packed, scope) == self.model.get((unmapped(packed), scope))
@@ -139,7 +144,7 @@ def test_any_sequence_of_changes_leaves_what_a_dict_would_hold(cores: Cores) -> 
 
 @pytest.mark.parametrize("length", [*range(4), *range(5, 16), 17, 32])
 def test_nothing_but_4_or_16_bytes_is_an_address(cores: Cores, length: int) -> None:
-    for method in ("add", "find", "discard"):
+    for method in ("add", "find", "discard", "release"):
         outcome = cores.do(lambda core: getattr(core.Sources(), method)(bytes(length)))  # noqa: B023
         assert outcome == (
             "ValueError",

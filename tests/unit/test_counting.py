@@ -190,6 +190,36 @@ def test_of_networks_that_overlap_the_first_counts(scene: Scene) -> None:
     assert scene.heard() == [(1, 1), (2, 1)]
 
 
+def test_no_ipv6_network_admits_an_ipv4_address(scene: Scene) -> None:
+    for prefix in (0, 80, 95):
+        scene.sources.admit(bytes(16), prefix, node=6)
+    scene.send(1, 2)
+    scene.receiver.count(0)
+    assert scene.rejected() == {"stranger": 2}
+    scene.sources.admit(pack("::ffff:0.0.0.0"), 96, node=4)  # which is 0.0.0.0/0
+    scene.send(1)
+    scene.receiver.count(0)
+    assert scene.heard() == [(4, 1)]
+
+
+def test_a_source_is_released_if_it_was_admitted_and_nothing_of_it_waits(scene: Scene) -> None:
+    scene.sources.admit(pack("127.1.0.0"), 24, node=9)
+    scene.sources.add(node(300), node=7)
+    scene.send(1, 2, 300)
+    scene.receiver.count(0)
+    assert not scene.sources.release(node(1))  # its message would be lost
+    assert scene.heard() == [(9, 1), (9, 1), (7, 1)]
+    scene.sources.add(node(2), node=8)
+    assert [scene.sources.release(node(number)) for number in (1, 1, 2, 300, 400)] == [
+        *(True, False),
+        *(False, False, False),
+    ]
+    assert sorted(scene.sources) == [(node(2), 0), (node(300), 0)]
+    scene.send(11, 12, 13, 14, 15)  # there is room for four again
+    scene.receiver.count(0)
+    assert scene.rejected() == {"accepted": 7, "crowded": 1}
+
+
 def test_admitted_sources_arrive_as_others_do(scene: Scene) -> None:
     scene.sources.admit(node(5), 32, node=9)
     scene.send(4, 5)
@@ -239,6 +269,12 @@ def test_any_order_of_messages_and_changes_is_given_out_alike(
             scene.sources.add(node(number), node=step)
             known[number] = step
             admitted.discard(number)
+        elif action < 0.3:
+            free = number in admitted and number not in row
+            assert scene.sources.release(node(number)) == free
+            if free:
+                del known[number]
+                admitted.discard(number)
         elif action < 0.4:
             assert scene.sources.discard(node(number)) == (number in known)
             if known.pop(number, None) is not None and number in row:
@@ -416,6 +452,16 @@ def test_signal_handlers_run_while_counting_without_a_bell(scene: Scene) -> None
     scene.sources.add(node(1))
     scene.send(1)
     assert scene.receiver.count(0) == 1
+
+
+def test_a_time_out_of_the_socket_holds_nothing_up_and_stays(scene: Scene) -> None:
+    scene.listener.settimeout(0.2)
+    scene.sources.add(node(1))
+    for read in (lambda: scene.receiver.count(0), lambda: len(scene.receiver.take())):
+        scene.send(1)
+        assert read() == 1
+        assert scene.listener.gettimeout() == 0.2
+    assert scene.receiver.errors == 0
 
 
 def test_a_closed_socket_is_an_error(scene: Scene) -> None:
