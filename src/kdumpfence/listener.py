@@ -140,11 +140,16 @@ def _network(text: str, families: Iterable[int]) -> tuple[bytes, int]:
         network = ipaddress.ip_network(text)
     except ValueError as error:
         raise ValueError(f"network {text!r}: {error}") from None
-    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    if "%" in str(text):  # which ip_network drops without a word
+        raise ValueError(f"network {text!r}: one of all interfaces, without %, is allowed")
+    packed, prefix = network.network_address.packed, network.prefixlen
+    if prefix >= 96 and packed[:12] == b"\0" * 10 + b"\xff\xff":
+        packed, prefix = packed[12:], prefix - 96  # IPv4-mapped: on the wire it is IPv4
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
     if family not in families:
-        other = "ipv6" if network.version == 4 else "ipv4"
+        other = "ipv6" if family == socket.AF_INET else "ipv4"
         raise ValueError(f"network {text!r}: not an {other} network")
-    return network.network_address.packed, network.prefixlen
+    return packed, prefix
 
 
 def _check_sockets(sockets: list[socket.socket]) -> None:
@@ -415,6 +420,10 @@ class Listener:
             if node is None:
                 if number != _ADMITTED:
                     continue  # removed meanwhile
+                if self._nodes.has(packed, scope):
+                    # Shared by several nodes, one of which may be called by this address.
+                    self._sources.discard(packed, scope)
+                    continue
                 node = address
                 self._admitted[node] = (packed, scope)
             event = decide(
@@ -428,8 +437,9 @@ class Listener:
             return
         if event.kind == "silent":
             admitted = self._admitted.pop(event.node, None)
-            if admitted is not None and not self._nodes.has(*admitted):
-                self._sources.discard(*admitted)  # its room is free again
+            if admitted is not None:
+                # Its room is free again, unless it has just sent the first message of another dump.
+                self._sources.release(*admitted)
         self._ready.append(self._clock.event(event) if self._clock.stepped else event)
 
     def _tell_losses(self, now: float) -> None:
@@ -520,8 +530,8 @@ class Listener:
     def __del__(self) -> None:
         reading = self._reading
         if reading is not None and not reading.bell.closed:
+            reading.stop()  # first: the warning may be an exception
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
-            reading.stop()
 
     def __repr__(self) -> str:
         return f"<kdumpfence.Listener on port {self._port}/udp>"

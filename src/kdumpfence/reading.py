@@ -50,6 +50,9 @@ _DATAGRAM_ROOM = 512
 _SO_DETACH_FILTER = 27
 _SO_RCVBUFFORCE = 33
 
+#: Ports that are tried where any will do.
+PORTS_TRIED = 100
+
 #: What counts as a loss, by its name among the counts.
 LOSSES = ("unread", "crowded")
 
@@ -62,10 +65,11 @@ class Bell:
     """
 
     def __init__(self) -> None:
-        self._ends = list(os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
-        self.readable, self.writable = self._ends
         self.closed = False
         self._users: set[object] = set()
+        self._ends: list[int] = []
+        self._ends += os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.readable, self.writable = self._ends
 
     @contextlib.contextmanager
     def held(self) -> Iterator[bool]:
@@ -91,9 +95,14 @@ class Bell:
 
     def hush(self) -> None:
         """Be silent until it is rung again."""
-        with self.held() as usable, contextlib.suppress(BlockingIOError):
-            while usable and len(os.read(self.readable, 65536)) == 65536:
-                pass
+        with self.held() as usable:
+            if not usable:
+                return
+            with contextlib.suppress(BlockingIOError):
+                while len(os.read(self.readable, 65536)) == 65536:
+                    pass
+            if self.closed:
+                self._write()  # the last ring is for all who wait, and may just have been read
 
     def close(self) -> None:
         """Ring for the last time, and close it as soon as nobody uses it."""
@@ -136,6 +145,19 @@ def open_sockets(families: Iterable[int], port: int) -> list[socket.socket]:
 
     OSError with one line if the port is not to be had.
     """
+    families = list(families)
+    tries = 1 if port else PORTS_TRIED
+    while True:
+        tries -= 1
+        try:
+            return _open_on_one_port(families, port)
+        except OSError as error:
+            # What is free for one family may be taken for the other.
+            if error.errno != errno.EADDRINUSE or not tries:
+                raise
+
+
+def _open_on_one_port(families: Iterable[int], port: int) -> list[socket.socket]:
     opened: list[socket.socket] = []
     missing: OSError | None = None
     try:
@@ -185,6 +207,13 @@ def _most_queue() -> int:
 
 def _nanoseconds(moment: float) -> int | None:
     return None if moment == math.inf else max(0, round(moment * 1e9))
+
+
+def _wait_for_memory(error: OSError) -> None:
+    """Wait a little if the kernel was short of it, which passes; raise any other error."""
+    if error.errno not in (errno.ENOMEM, errno.EINTR, errno.ENOBUFS):
+        raise error
+    time.sleep(0.05)
 
 
 class Reading:
@@ -287,7 +316,11 @@ class Reading:
             self._upkeep = now + UPKEEP
             self._look_after(now)
         if self.through < self._due <= now:
-            self._read_all()
+            try:
+                self._read_all()
+            except OSError as error:
+                _wait_for_memory(error)  # not all was read: so not so far yet
+                return
             self.through = now
             self.bell.ring()
 
@@ -296,9 +329,7 @@ class Reading:
         try:
             self._receiver.count(deadline_ns, wake, self.bell.writable, self._rest_ns)
         except OSError as error:
-            if error.errno not in (errno.ENOMEM, errno.EINTR, errno.ENOBUFS):
-                raise
-            time.sleep(0.05)  # short of memory: what wakes it is looked at all the same
+            _wait_for_memory(error)  # what wakes it is looked at all the same
 
     def _read_all(self) -> None:
         """Read what has arrived so far.

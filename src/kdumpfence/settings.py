@@ -216,6 +216,8 @@ def _networks(value: object) -> tuple[str, ...]:
     for one in value:
         if not isinstance(one, str):
             raise ValueError(f"{_shown(one)} in it is no network, as in 192.0.2.0/24")
+        if "%" in one:
+            raise ValueError(f"{_shown(one)} in it: networks have no interface, as in fe80::/64")
         try:
             network = ipaddress.ip_network(one, strict=False)
         except ValueError:

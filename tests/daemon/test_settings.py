@@ -98,6 +98,8 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() -> None:
         ('networks = "192.0.2.0/24"', "not a list of networks"),
         ('networks = ["192.0.2.1/24"]', "bits behind its prefix; is 192.0.2.0/24 meant?"),
         ('networks = ["192.0.2.0/33"]', '"192.0.2.0/33" in it is no network'),
+        ('networks = ["fe80::%lo/64"]', '"fe80::%lo/64" in it: networks have no interface'),
+        ('networks = ["fe80::%lo"]', '"fe80::%lo" in it: networks have no interface'),
         ("networks = [7]", "7 in it is no network"),
         ('[history]\npath = "h"', '[history] path = "h": not an absolute path'),
         ('[control]\nmode = "0777"', '[control] mode = "0777": not a mode for a socket'),

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
+import os
+import resource
 import select
 import signal
 import socket
@@ -12,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,7 @@ import kdumpfence
 from kdumpfence import listener as module
 from kdumpfence import reading
 from kdumpfence.addresses import Address, LookUpError, Resolver
-from kdumpfence.dumps import Dump
+from kdumpfence.dumps import Dump, Event
 from kdumpfence.listener import Listener
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import cannot_run, udp
@@ -166,6 +170,16 @@ def test_an_address_of_two_nodes_counts_for_neither_and_is_shown(listen: MakeLis
         ("silent", "node2"),
         ("began", "node1"),
     ]
+
+
+def test_an_address_of_two_nodes_is_no_node_of_a_network_either(listen: MakeListener) -> None:
+    # One of the two is called as the network would call it.
+    listening = listen({C: [C], "node2": [B, C]}, ["127.7.4.0/24"], room=1)
+    say(C, listening.port)
+    wait_for(lambda: listening.snapshot().counts["accepted"] == 1)
+    assert listening.events(0) == []
+    say(A, listening.port)  # nor does it take the room of others
+    assert until(listening, bool)[0].node == A
 
 
 class NameService:
@@ -323,6 +337,32 @@ def test_an_admitted_node_that_is_told_of_later_stays_known(listen: MakeListener
     assert until(listening, bool)[0].node == "node1"
 
 
+def test_all_of_ipv6_is_no_ipv4_address(listen: MakeListener) -> None:
+    listening = listen(networks=["::/0"])
+    say(A, listening.port)
+    wait_for(lambda: sum(listening.snapshot().counts.values()))
+    assert listening.snapshot().counts["stranger"] == 1
+
+
+def test_a_message_that_comes_while_silence_is_decided_begins_another_dump(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening = listen(networks=["127.7.4.0/24"], silence=0.3)
+    decide = listening._dumps.tick
+
+    def tick(now: float, most: int | None = None) -> list[Event]:
+        events = decide(now, most)
+        if events and listening.snapshot().counts["accepted"] == 1:
+            say(A, listening.port)
+            wait_for(lambda: listening.snapshot().counts["accepted"] == 2)
+        return events
+
+    monkeypatch.setattr(listening._dumps, "tick", tick)
+    say(A, listening.port)
+    events = until(listening, lambda events: len(events) >= 4)
+    assert kinds(events) == ["began", "silent"] * 2
+
+
 # ------------------------------------------------------------------- loops, and their end
 
 
@@ -431,6 +471,35 @@ def test_one_that_nobody_closed_warns_and_cleans_up(listen: MakeListener) -> Non
         holder.clear()
     gc.collect()
     wait_for(lambda: in_use() == before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_it_cleans_up_even_where_warnings_are_errors(listen: MakeListener) -> None:
+    del listen
+    before = in_use()
+    holder = [Listener([A], port=0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        holder.clear()
+        gc.collect()
+    wait_for(lambda: in_use() == before)
+
+
+def test_the_last_ring_is_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of an event loop waits until it can read; a thread may read before it looks."""
+    bell = reading.Bell()
+    with bell.held():
+        read = os.read
+
+        def read_after_it_was_closed(fd: int, most: int) -> bytes:
+            monkeypatch.undo()
+            bell.close()
+            return read(fd, most)
+
+        monkeypatch.setattr(os, "read", read_after_it_was_closed)
+        bell.hush()
+        assert bell.closed
+        assert select.select([bell.readable], [], [], 0)[0]
 
 
 def test_a_descriptor_can_be_waited_for(listen: MakeListener) -> None:
@@ -610,6 +679,62 @@ def test_a_port_that_another_program_holds_is_refused_and_nothing_stays_open(
     assert until(first, bool)
 
 
+def test_where_no_descriptor_is_left_it_says_so_and_nothing_stays_open(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[object] = []
+    refused: list[int | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda about: complaints.append(about.exc_value))
+    before = in_use()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for left in range(20):
+        with contextlib.ExitStack() as undo:
+            undo.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+            while (used := os.dup(0)) < before[1] + 20:  # without a gap below
+                undo.callback(os.close, used)
+            os.close(used)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + left, hard))
+            try:
+                listening = listen([A])
+            except OSError as error:
+                refused.append(error.errno)
+                continue
+        listening.close()
+        break
+    gc.collect()
+    assert refused == [errno.EMFILE] * left
+    assert left >= 6  # two sockets and two pipes at least
+    assert in_use() == before
+    assert complaints == []
+
+
+def test_any_port_is_one_that_is_free_for_both_families(root: None) -> None:
+    code = """
+import socket
+from kdumpfence import Listener
+with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
+    file.write("50000 50003")
+held = []
+for port in (50000, 50001, 50002):
+    held.append(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+    held[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    held[-1].bind(("::", port))
+for _ in range(10):
+    with Listener(["192.0.2.1"], port=0) as listener:
+        print(listener.port)
+"""
+    if not has_ipv6():
+        cannot_run("no IPv6")
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.split(), done.stderr) == (["50003"] * 10, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
@@ -623,6 +748,8 @@ def test_a_port_that_another_program_holds_is_refused_and_nothing_stays_open(
         ({"networks": ["192.0.2.1/24"]}, "network '192.0.2.1/24': .*has host bits set"),
         ({"networks": ["nonsense"]}, "network 'nonsense'"),
         ({"networks": ["::/0"], "family": "ipv4"}, "network '::/0': not an ipv4 network"),
+        ({"networks": ["::ffff:192.0.2.0/120"], "family": "ipv6"}, "not an ipv6 network"),
+        ({"networks": ["fe80::%lo/64"]}, "network 'fe80::%lo/64': .*without %"),
         ({"nodes": ["::1"], "family": "ipv4"}, "node '::1': not an ipv4 address"),
     ],
 )
@@ -661,6 +788,34 @@ def test_a_reading_thread_that_dies_is_no_secret(
     monkeypatch.setattr(reading.Reading, "_look_after", fail)
     with pytest.raises(RuntimeError, match="the reading thread has died"):
         until(listening, bool)
+
+
+def test_while_the_kernel_is_short_of_memory_nobody_is_declared_silent(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = threading.Event()
+    refused: set[int] = set()
+
+    class Short(reading.Receiver):  # type: ignore[misc,name-defined]
+        def count(self, deadline_ns: int | None, *others: Any) -> int:
+            if short.is_set():
+                refused.add(len(others))  # none: it is to read what has come so far
+                raise OSError(errno.ENOMEM, "no memory")
+            return int(super().count(deadline_ns, *others))
+
+    monkeypatch.setattr(reading, "Receiver", Short)
+    listening = listen([A], silence=1.0)
+    say(A, listening.port)
+    assert kinds(until(listening, bool)) == ["began"]
+    short.set()
+    listening._in_use.poke()
+    wait_for(lambda: refused)
+    say(A, listening.port)
+    wait_for(lambda: 0 in refused)
+    assert listening.events(0) == []
+    short.clear()
+    (silent,) = until(listening, bool)
+    assert (silent.kind, silent.messages) == ("silent", 2)
 
 
 # ---------------------------------------------------------------------------------- package
