@@ -369,10 +369,9 @@ class RawScene:
         self.node, self.here = ("::1", "::1") if six else (NODE, "127.0.0.1")
         self.sources = core.Sources()
         self.sources.add(pack(self.node), node=7)
-        # Any port that nobody uses: nothing is bound to it.
-        probe = udp(self.here)
-        self.port = probe.getsockname()[1]
-        probe.close()
+        # A port that no other program gets, whose datagrams a raw socket would hear too.
+        holder = udp(self.here)
+        self.port = holder.getsockname()[1]
         listener = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP)
         if six:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -380,7 +379,7 @@ class RawScene:
         self.receiver.add_socket(listener)
         self.sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP)
         self.sender.bind((self.node, 0))
-        sockets += [listener, self.sender]
+        sockets += [holder, listener, self.sender]
 
     def send(
         self,
