@@ -96,16 +96,19 @@ class Nodes:
             raise ValueError("node '': a name of at least one character is wanted")
         # As keys of a dict: each once, in their order.
         literals: dict[Key, None] = {}
-        hosts: dict[str, None] = {}
+        # With what is known of them already: an interface that is made anew, as a bond may be,
+        # has another number, so a link-local address is asked for again as names are.
+        hosts: dict[str, list[Key]] = {}
         for text in list(addresses) or [name]:
             found = self._literal(name, text)
-            if found is None:
-                hosts[text] = None
+            keys = [(address.packed, address.scope) for address in found or ()]
+            if found is None or found[0].scope:
+                hosts[text] = keys
             else:
-                literals.update(((address.packed, address.scope), None) for address in found)
+                literals.update((key, None) for key in keys)
         if name not in hosts:
             own = self._is_address(name)
-            if own is not None and own not in literals:
+            if own is not None and own not in literals and [own] not in hosts.values():
                 raise ValueError(f"node {name!r}: named like an address that is not its own")
         number = self._numbers.get(name)
         if number is None:
@@ -116,12 +119,19 @@ class Nodes:
         node = self._nodes[number]
         before = node.hosts
         node.literals, node.hosts = tuple(literals), tuple(hosts)
-        for host in hosts:
+        for host, keys in hosts.items():
             if host not in self._hosts:
-                self._hosts[host] = _Host(now)
+                due = now + REFRESH if keys else now
+                self._hosts[host] = _Host(due)
+                heapq.heappush(self._asks, (due, host))
                 self._unresolved.add(host)
-                heapq.heappush(self._asks, (now, host))
-            self._hosts[host].nodes.add(number)
+            its = self._hosts[host]
+            if keys and its.addresses != keys:
+                its.addresses = keys
+                self._unresolved.discard(host)
+                for other in its.nodes - {number}:
+                    self._claim(self._nodes[other])
+            its.nodes.add(number)
         self._leave(node, [host for host in before if host not in hosts])
         self._claim(node)
 

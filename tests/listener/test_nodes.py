@@ -167,6 +167,28 @@ def test_a_name_that_resolved_is_asked_for_again_later_and_may_have_moved(table:
     assert len(table.sources) == 1
 
 
+def test_a_link_local_address_follows_its_interface(table: Table) -> None:
+    text, address = "fe80::1%lo", packed("fe80::1")
+    table.nodes.add("node1", [text], 0.0)
+    table.nodes.add(text, [], 0.0)
+    assert table.nodes.shared == [text]
+    table.nodes.remove(text)
+    table.nodes.add("fe80::1%1", [text], 0.0)  # the same address in other words
+    table.nodes.remove("fe80::1%1")
+    assert list(table.sources) == [(address, 1)]
+    assert table.nodes.unresolved == []
+    assert table.nodes.next_ask == REFRESH
+    assert table.nodes.ask(REFRESH, 9) == [text]
+    table.nodes.answered(text, LookUpError("gone for the moment"), REFRESH)
+    assert list(table.sources) == [(address, 1)]
+    assert table.nodes.ask(2 * REFRESH, 9) == [text]
+    table.nodes.answered(text, [Address(address, 7)], 2 * REFRESH)
+    assert list(table.sources) == [(address, 7)]
+    table.nodes.add("node2", [text], 2 * REFRESH)  # finds it where it was, and so it is for both
+    table.nodes.remove("node2")
+    assert list(table.sources) == [(address, 1)]
+
+
 def test_a_node_keeps_its_addresses_while_the_name_service_is_away(table: Table) -> None:
     table.nodes.add("node1", [], 0.0)
     table.nodes.ask(0.0, 9)
