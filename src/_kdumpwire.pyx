@@ -48,9 +48,6 @@ cdef extern from *:
     #include <time.h>
     #include <unistd.h>
     #include <errno.h>
-    #ifndef SO_RXQ_OVFL
-    #define SO_RXQ_OVFL 40
-    #endif
     #ifndef SO_MEMINFO
     #define SO_MEMINFO 55
     #endif
@@ -167,7 +164,7 @@ cdef extern from *:
     int close(int fd) nogil
     char *if_indextoname(unsigned int index, char *name) nogil
     int AF_INET, AF_INET6, SOCK_RAW
-    int SOL_SOCKET, SO_TYPE, SO_DOMAIN, SO_MEMINFO, SO_RXQ_OVFL, SO_ATTACH_FILTER
+    int SOL_SOCKET, SO_TYPE, SO_DOMAIN, SO_MEMINFO, SO_ATTACH_FILTER
     int IPPROTO_IP, IPPROTO_IPV6, IP_RECVERR, IPV6_RECVERR, IP_PKTINFO, IPV6_PKTINFO
     int MSG_DONTWAIT, MSG_TRUNC, MSG_ERRQUEUE, MSG_NOSIGNAL
     int POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL
@@ -670,7 +667,7 @@ cdef inline void split_address(const uint8_t *address, int length, uint64_t *hig
 # ------------------------------------------------------------ the receive loop
 
 cdef enum:
-    CONTROL_BYTES = 96      # IPV6_PKTINFO and SO_RXQ_OVFL, with room to spare
+    CONTROL_BYTES = 96      # IPV6_PKTINFO, with room to spare
 
 cdef enum:
     # Nanoseconds. A process that is stopped (SIGSTOP, a debugger, a paused guest) sleeps
@@ -893,7 +890,6 @@ cdef int read_batch(Loop *loop, Endpoint *endpoint) noexcept nogil:
     cdef Table *table = loop.sources
     cdef Found *found
     cdef msghdr *header
-    cdef cmsghdr *cmsg
     # On a UDP socket nothing is asked for: room for it costs the kernel a look a datagram.
     cdef size_t control = 0 if endpoint.kind == UDP else CONTROL_BYTES
     loop.found_count = 0
@@ -925,12 +921,6 @@ cdef int read_batch(Loop *loop, Endpoint *endpoint) noexcept nogil:
             if loop.found[i].verdict == ACCEPTED:
                 loop.found[loop.found_count] = loop.found[i]
                 loop.found_count += 1
-    header = &loop.headers[got - 1].msg_hdr
-    cmsg = CMSG_FIRSTHDR(header)
-    while cmsg != NULL:
-        if cmsg.cmsg_level == SOL_SOCKET and cmsg.cmsg_type == SO_RXQ_OVFL:
-            memcpy(&endpoint.dropped, CMSG_DATA(cmsg), sizeof(uint32_t))
-        cmsg = CMSG_NXTHDR(header, cmsg)
     return got
 
 
@@ -2063,8 +2053,7 @@ cdef class Receiver:
         cdef int i
         cdef uint64_t total = 0
         for i in range(self.loop.endpoint_count):
-            # SO_RXQ_OVFL tells only of drops before the last datagram read;
-            # SO_MEMINFO (Linux 4.12) of all. Its field 8 is SK_MEMINFO_DROPS.
+            # See `_purewire.Receiver.dropped`. Its field 8 is SK_MEMINFO_DROPS.
             length = sizeof(info)
             memset(info, 0, sizeof(info))
             if (getsockopt(self.sockets[i].fileno(), SOL_SOCKET, SO_MEMINFO, info, &length) == 0

@@ -25,7 +25,7 @@ from kdumpfence import _kdumpwire, _purewire
 BATCH = 256
 SIZE = 64
 NODES = (1, 10, 1_000, 100_000)
-#: How full the queue is when it is emptied. A queue of the kernel's default size holds 277 of these
+#: How full the queue is when it is emptied. A queue of the kernel's default size holds 256 of these
 #: datagrams; they are still in the processor's caches then. Of a storm's queue they are not.
 SHORT, DEEP = 256, 65_536
 #: Short queues emptied for one sample.

@@ -44,7 +44,6 @@ _MAGICS = (_LITTLE[:4], _BIG[:4])
 _ELSEWHERE = "elsewhere"
 
 _SO_ATTACH_FILTER = 26
-_SO_RXQ_OVFL = 40
 _SO_MEMINFO = 55
 _SK_MEMINFO_DROPS = 8
 _TIOCOUTQ = 0x5411
@@ -510,9 +509,7 @@ class Receiver:
             )
             destination = b""
             for level, kind, value in control:
-                if level == _socket.SOL_SOCKET and kind == _SO_RXQ_OVFL:
-                    self._dropped[number] = struct.unpack("=I", value[:4])[0]
-                elif level == _socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO:
+                if level == _socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO:
                     destination = value[:16]
             verdict, payload, source_port, udp = self._judge_raw(
                 sock, self._view[:length], address, bool(flags & _socket.MSG_TRUNC), destination
@@ -792,8 +789,8 @@ class Receiver:
         On a UDP socket that includes what a socket filter dropped.
         """
         for number, sock in enumerate(self._sockets):
-            # SO_RXQ_OVFL tells only of drops before the last datagram read;
-            # SO_MEMINFO (Linux 4.12) of all.
+            # SO_MEMINFO (Linux 4.12) costs nothing before it is asked for. SO_RXQ_OVFL would
+            # cost for each datagram, and tells only of drops before the last one that was read.
             try:
                 info = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 64)
             except OSError:

@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from kdumpfence.addresses import Address
 
 _SO_RCVBUFFORCE = 33
-_SO_RXQ_OVFL = 40
 _IPV6_RECVPKTINFO = 49
 
-#: Bytes; the kernel doubles it. A datagram of 8 bytes takes 768, so a queue holds some
-#: 2,700. Not more: in a flood every agent on the host fills one for each family.
+#: Bytes; the kernel doubles it. A datagram of 8 bytes takes 832, so a queue holds some
+#: 2,500. Not more: in a flood every agent on the host fills one for each family.
 QUEUE_SIZE = 1 << 20
 
 #: Seconds between attempts to open what could not be opened.
@@ -52,12 +51,11 @@ class PortError(Exception):
 
 
 def _deepen(sock: _socket.socket) -> None:
-    """A deep queue, and the count of what it could not take."""
+    """A deep queue; as deep as the system allows, for who may not ask for more."""
     try:
         sock.setsockopt(_socket.SOL_SOCKET, _SO_RCVBUFFORCE, QUEUE_SIZE)
     except OSError:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, QUEUE_SIZE)
-    sock.setsockopt(_socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
 
 
 def _filter(sock: _socket.socket, instructions: list[filters.Instruction]) -> None:

@@ -17,6 +17,7 @@ from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import cannot_run, udp
 
 BOTH = (socket.AF_INET, socket.AF_INET6)
+SO_RXQ_OVFL = 40
 NODE, OTHER = "127.0.0.11", "127.0.0.12"
 
 
@@ -100,6 +101,26 @@ def test_what_is_rejected_is_counted_and_strangers_are_remembered(listening: Lis
     counts = {name: number for name, number in listening.counts.items() if number}
     assert counts == {"stranger": 1, "short": 1, "magic": 1, "version": 1}
     assert list(listening.strangers) == [(address(OTHER).packed, 0)]
+
+
+def test_what_the_queue_had_no_room_for_is_counted_though_no_datagram_carries_that_count(
+    listening: Listening,
+) -> None:
+    listening.add([address(NODE)])
+    census = [sock for sock in listening._sockets if sock.fileno() in listening.census_fds]
+    assert len(census) == 2
+    for sock in listening._sockets:
+        assert sock.getsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL) == 0
+    for sock in census:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    sender = udp(OTHER)
+    for _ in range(200):
+        sender.sendto(OWN_MESSAGE, ("127.0.0.1", listening.port))
+    sender.close()
+    listening.census.take(20)
+    counts = {name: number for name, number in listening.counts.items() if number}
+    assert counts == {"stranger": counts["stranger"], "unread": 200 - counts["stranger"]}
+    assert 0 < counts["stranger"] < 200
 
 
 def test_nothing_but_messages_of_the_node_enters_the_proof_queue(listening: Listening) -> None:
