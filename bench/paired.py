@@ -29,6 +29,8 @@ WORK = ROOT / "build" / "bench"
 
 _Closing = TypeVar("_Closing", bound="Closing")
 
+_CACHE = ("level", "type", "size")
+
 #: The processors that this process was given when it started.
 CPUS = sorted(os.sched_getaffinity(0))
 #: What is measured runs on the last of them, since interrupts prefer the first...
@@ -204,6 +206,7 @@ def machine() -> dict[str, str]:
     memory = _field("/proc/meminfo", "MemTotal")
     return {
         "processor": _field("/proc/cpuinfo", "model name") or platform.processor() or "unknown",
+        "its caches": _caches(MEASURED_CPU),
         "processors used": f"{len(CPUS)} of {os.cpu_count()}",
         "memory": f"{int(memory.split()[0]) / 1024**2:.1f} GiB" if memory else "unknown",
         "virtual machine": "yes" if "hypervisor" in _field("/proc/cpuinfo", "flags") else "no",
@@ -231,6 +234,17 @@ def _field(path: str, name: str) -> str:
             if line.startswith(name):
                 return line.partition(":")[2].strip()
     return ""
+
+
+def _caches(cpu: int) -> str:
+    """Size and level of each that holds data, as that processor sees them."""
+    found = []
+    for folder in sorted(Path(f"/sys/devices/system/cpu/cpu{cpu}/cache").glob("index*")):
+        with contextlib.suppress(OSError):
+            level, kind, size = ((folder / name).read_text().strip() for name in _CACHE)
+            if kind != "Instruction":
+                found.append(f"{size} level {level}")
+    return ", ".join(found) or "unknown"
 
 
 def _system() -> str:

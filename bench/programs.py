@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import fcntl
 import functools
+import gzip
 import os
 import re
 import select
@@ -105,10 +106,7 @@ class Installed(Agent):
 @functools.cache
 def installed() -> Installed:
     """Put our agent into a root directory below build/bench, in the place of any older one."""
-    tag, has_core = sys.implementation.cache_tag, _compiled()
-    python = systempython.PROGRAM
-    if not os.access(python, os.X_OK) or _asked(python) != tag:
-        python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    has_core, python = _compiled(), _agents_python()
     root = WORK / "agent"
     shutil.rmtree(root, ignore_errors=True)
     # By the looks of it: for another root than / the interpreter is looked at, not run.
@@ -141,9 +139,42 @@ def _compiled() -> bool:
     return wire.IMPLEMENTATION == "compiled"
 
 
-def _asked(python: str) -> str:
-    ask = [python, "-ISc", "import sys; print(sys.implementation.cache_tag)"]
+def _agents_python() -> str:
+    """The system's Python; this one if there is none that the compiled core is made for."""
+    python = systempython.PROGRAM
+    tag = "import sys; print(sys.implementation.cache_tag)"
+    if os.access(python, os.X_OK) and _asked(python, tag) == sys.implementation.cache_tag:
+        return python
+    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+def _asked(python: str, program: str) -> str:
+    ask = [python, "-ISc", program]
     return subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def described() -> dict[str, str]:
+    """Which programs are measured: what a reader must know of them beside the machine."""
+    python = _agents_python()
+    version = "from platform import *; print(python_implementation(), python_version())"
+    return {
+        "python of the agent": f"{_asked(python, version)}, {python}",
+        "stock programs": _stock_version(),
+    }
+
+
+def _stock_version() -> str:
+    try:
+        found = stock.get()
+    except stock.NotAvailable:
+        return "none"
+    log = found.agent.parents[2] / "usr/share/doc" / stock.PACKAGE / "changelog.Debian.gz"
+    try:
+        with gzip.open(log, "rt", encoding="utf-8") as file:
+            name, version = file.readline().split()[:2]
+    except (OSError, ValueError):
+        return f"{found.agent}, of an unknown version"
+    return f"{name} {version.strip('()')}"
 
 
 def stock_agent() -> Agent:
@@ -221,7 +252,13 @@ class Waiting(Closing):
             self._output = -1
 
     def processor(self) -> int:
-        """Processor time so far, in nanoseconds; exact while it sleeps."""
+        """Processor time so far, in nanoseconds; exact while it sleeps.
+
+        Raises RuntimeError if it does not run any more: what it used till then is no figure.
+        """
+        gone = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        if self._status is not None or os.waitid(os.P_PID, self.pid, gone) is not None:
+            raise RuntimeError("the agent ended, though nothing was to end it")
         with open(f"/proc/{self.pid}/schedstat") as file:
             return int(file.read().split()[0])
 

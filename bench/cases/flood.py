@@ -78,9 +78,10 @@ def _sender_pays(flood: Flood, agent: Agent | None, seconds: float, held: bool) 
             sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             filters.attach(sock, filters.NOTHING)
             sock.bind(("0.0.0.0", PORT))
-        if agent is not None:
-            stack.enter_context(Waiting(agent))
+        waiting = None if agent is None else stack.enter_context(Waiting(agent))
         sent = flood.send(seconds)
+        if waiting is not None:
+            waiting.processor()  # raises if it was not there to the end
     return sent.processor_ns / sent.datagrams
 
 

@@ -15,6 +15,7 @@ when it is gone with its yes, so it can be said of the stock agent as well.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
@@ -93,10 +94,12 @@ def until_yes(agent: Agent, node: socket.socket) -> float:
         os.close(null)
 
 
+@functools.cache
 def imports(agent: Installed, rounds: int) -> dict[str, float]:
     """Milliseconds that each module takes at the agent's start without what it imports itself.
 
-    In the order of the imports; those that the bare interpreter needs too are left out.
+    In the order of the imports; those that the bare interpreter needs too are left out. Measured
+    once: the note beside a figure and the table are of the same runs.
     """
     bare = _imported([agent.python, "-ISB", "-X", "importtime", "-c", "pass"])
     found: dict[str, list[float]] = {}
@@ -145,9 +148,7 @@ def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
         bare = [ours.python, "-I", "-S", "-c", "pass"]
         with pinned():
             progress("from the agent's start to its listening")
-            samples = alternate(
-                rounds, ours=lambda: until_listening(ours), peer=lambda: run(bare)
-            )
+            samples = alternate(rounds, ours=lambda: until_listening(ours), peer=lambda: run(bare))
             times = imports(ours, 3 if quick else 15)
         slowest = sorted(times, key=lambda name: -times[name])[:5]
         found.append(

@@ -73,9 +73,10 @@ def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
     """The first half of figure 6; the agent's is in another case."""
     rounds = 1 if quick else 3
     progress("memory: the core's nodes")
-    core = [measured("_kdumpwire") for _ in range(rounds)]
-    pure = [measured("_purewire") for _ in range(rounds)]
-    plain = [measured("dict") for _ in range(rounds)]
+    turns = [
+        [measured(name) for name in ("_kdumpwire", "_purewire", "dict")] for _ in range(rounds)
+    ]
+    core, pure, plain = zip(*turns)
     at = ", ".join(f"{one['at']:,.0f}" for one in core[:1])
     return [
         Figure(

@@ -36,6 +36,17 @@ def test_a_group_without_a_figure_is_missed(left_out: str) -> None:
     assert f"group {left_out!r}" in run.missing(figures)
 
 
+@pytest.mark.parametrize("key", sorted(set().union(*(keys for _, keys in run.DEMANDED.values()))))
+def test_a_demanded_figure_is_missed(key: str) -> None:
+    assert run.missing([one for one in complete() if one.key != key])
+
+
+def test_every_group_demands_figures_by_name_those_of_the_senders_too() -> None:
+    demanded = set().union(*(keys for _, keys in run.DEMANDED.values()))
+    assert demanded >= {"flood-10000", "send-10000", "send-sockets-native", "pure-1"}
+    assert all(keys for _, keys in run.DEMANDED.values())
+
+
 def test_a_group_whose_figures_are_only_shown_is_missed() -> None:
     figures = [
         dataclasses.replace(one, wanted="") if one.group == "3 validate" else one
@@ -53,6 +64,15 @@ def test_a_shortfall_is_said_with_how_much_and_why() -> None:
         assert held.endswith("| holds |")
         assert "falls short**: 0.900 instead of 0.950" in short
     assert "1. Because." in run.table([HOLDS, SHORT])
+
+
+def test_the_last_word_names_what_falls_short() -> None:
+    shown = dataclasses.replace(HOLDS, wanted="")
+    assert run.last_word([HOLDS, SHORT, shown]).splitlines() == [
+        "many: falls short: 0.900 instead of 0.950",
+        "1 of 2 hold",
+    ]
+    assert run.last_word([HOLDS]) == "1 of 1 hold"
 
 
 @pytest.mark.parametrize(

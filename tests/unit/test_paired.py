@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import paired
+from bench import paired, programs
 from bench.paired import Figure
 
 
@@ -80,3 +82,30 @@ def test_the_peers_in_c_compile_and_can_be_loaded() -> None:
     assert target.raw == source
     for name in ("recvmmsg", "sendmmsg"):
         assert paired.c_library(name).bare_make
+
+
+def an_agent(folder: Path, rest: str) -> programs.Agent:
+    path = folder / "agent"
+    path.write_text(f"#!/bin/sh\necho waiting for message\n{rest}\n")
+    path.chmod(0o755)
+    return programs.Agent(str(path))
+
+
+def test_an_agent_that_ended_on_its_own_gives_no_figure(tmp_path: Path) -> None:
+    with programs.Waiting(an_agent(tmp_path, "exit 1")) as agent:
+        os.waitid(os.P_PID, agent.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(RuntimeError, match="ended"):
+            agent.processor()
+
+
+def test_an_agent_that_waits_gives_one(tmp_path: Path) -> None:
+    with programs.Waiting(an_agent(tmp_path, "exec sleep 60")) as agent:
+        assert agent.processor() > 0
+
+
+def test_the_machine_is_described_with_the_programs_that_are_measured() -> None:
+    told = {**paired.machine(), **programs.described()}
+    assert all(told.values())
+    assert "level 1" in told["its caches"] or told["its caches"] == "unknown"
+    assert "Python 3." in told["python of the agent"]
+    assert told["stock programs"].split()[0] in ("fence-agents", "none")
