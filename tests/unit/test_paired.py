@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench import paired, programs
+from bench import paired, programs, simulation
 from bench.paired import Figure
 
 
@@ -109,3 +110,13 @@ def test_the_machine_is_described_with_the_programs_that_are_measured() -> None:
     assert "level 1" in told["its caches"] or told["its caches"] == "unknown"
     assert "Python 3." in told["python of the agent"]
     assert told["stock programs"].split()[0] in ("fence-agents", "none")
+
+
+def test_a_simulation_whose_nodes_fall_over_is_no_outcome(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(simulation, "play", lambda *_: None)
+    options = argparse.Namespace(core="_purewire", nodes=2, queue=simulation.DEFAULT_QUEUE)
+    with pytest.raises(SystemExit, match="failed"):
+        simulation.in_a_child(options)
+    assert capfd.readouterr().err == "simulation: the process that plays the nodes failed\n"
