@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The figures of the pages are those of the samples that lie beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import run
+from bench.paired import Figure
+
+RESULTS: dict[str, Any] = json.loads((run.SHOWN / "results.json").read_text())
+
+
+def figures() -> list[Figure]:
+    names = {field.name for field in dataclasses.fields(Figure)}
+    return [
+        Figure(**{key: tuple(of) if isinstance(of, list) else of for key, of in one.items()})
+        for one in ({key: told[key] for key in names} for told in RESULTS["figures"])
+    ]
+
+
+def between_marks(page: Path, name: str) -> str:
+    _, _, rest = page.read_text().partition(f"<!-- {name}: begin -->\n")
+    text, end, _ = rest.partition(f"<!-- {name}: end -->")
+    assert end, f"{page} has no marks for {name}"
+    return text.strip()
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "text"),
+    [
+        (run.README, "bench", run.summary(figures())),
+        (run.PAGE, "bench", run.table(figures())),
+        (run.PAGE, "benchtables", run.titled(RESULTS["tables"])),
+        (run.PAGE, "benchmachine", run.described(RESULTS["machine"])),
+    ],
+    ids=["readme", "figures", "tables", "machine"],
+)
+def test_a_page_shows_what_the_samples_say(page: Path, name: str, text: str) -> None:
+    assert between_marks(page, name) == text
+
+
+def test_everything_that_is_demanded_was_measured() -> None:
+    assert RESULTS["failed"] == {}
+    assert run.missing(figures()) == []
+
+
+def test_the_daemons_pages_say_what_was_measured_of_its_queue() -> None:
+    row = re.search(r"^\| 64 MiB \| ([\d,]+) \|", (run.SHOWN / "limits.md").read_text(), re.M)
+    assert row is not None
+    assert f"64 MiB by default, holds {row[1]} of them" in " ".join(
+        (run.ROOT / "docs" / "scale.md").read_text().split()
+    )
+    unit = run.ROOT / "packaging" / "systemd" / "kdumpfenced.socket"
+    rounded = round(int(row[1].replace(",", "")), -4)
+    assert f"# Room for some {rounded:,} messages" in unit.read_text()
