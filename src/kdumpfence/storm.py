@@ -235,6 +235,13 @@ def plan(given: argparse.Namespace) -> Plan:
         for option in ("rounds", "interval"):
             if getattr(given, option) is not None:
                 raise NotPossible(f"--{option}: nobody sends valid messages in this --mix")
+    if FOREIGN not in mix.shares:
+        for option, value in (
+            ("foreigners", given.foreigners),
+            ("foreign-from", given.foreign_network),
+        ):
+            if value is not None:
+                raise NotPossible(f"--{option}: there is no {FOREIGN!r} in this --mix")
     if given.within is not None and given.interval is None:
         raise NotPossible("--panic-within: only together with --interval")
     if given.interval is not None and given.rate is not None:

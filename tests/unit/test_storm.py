@@ -92,6 +92,15 @@ def test_over_ipv6_the_networks_have_to_be_given() -> None:
     assert planned.hosts == [planned.foreigners]
 
 
+@pytest.mark.parametrize("option", [("--foreigners", "5"), ("--foreign-from", "127.9.0.0/16")])
+def test_strangers_that_the_mix_has_no_place_for_are_refused(option: tuple[str, str]) -> None:
+    with pytest.raises(StormError, match=f"{option[0]}: there is no 'foreign' in this --mix"):
+        plan(*option)
+    with pytest.raises(StormError, match=f"{option[0]}: there is no 'foreign'"):
+        plan("--mix", "valid,foreign=0", *option)
+    assert plan("--mix", "valid,foreign", *option).foreigners
+
+
 def test_strangers_are_never_nodes() -> None:
     planned = plan("--mix", "valid,foreign")
     assert planned.nodes.last < planned.foreigners.first  # type: ignore[operator]
