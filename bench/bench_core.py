@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the calls of the core cost, on both: `make bench`."""
+"""What the calls of the core cost, on both.
+
+python -m pytest bench/bench_core.py
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What single send calls cost, on both cores and with plain Python: `make bench`."""
+"""What single send calls cost, on both cores and with plain Python.
+
+python -m pytest bench -o python_files='bench_*.py' -k send
+"""
 
 from __future__ import annotations
 
