@@ -23,7 +23,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -569,25 +569,8 @@ class Daemon:
         old = self.settings
         at_once, after_restart = changes(old, new)
         kept = {key: getattr(old, key) for key in _fixed()}
-        self.settings = dataclasses.replace(new, **kept)
-        said = []
-        for name in old.nodes.keys() - new.nodes.keys():
-            self.listener.remove(name)
-        for name, addresses in new.nodes.items():
-            if old.nodes.get(name) != addresses:
-                try:
-                    self.listener.add(name, addresses)
-                except ValueError as error:
-                    self.journal.say("error", f"settings: {error}")
-        added = len(new.nodes.keys() - old.nodes.keys())
-        removed = len(old.nodes.keys() - new.nodes.keys())
-        other = sum(
-            name in old.nodes and old.nodes[name] != addresses
-            for name, addresses in new.nodes.items()
-        )
-        for count, what in ((added, "added"), (removed, "removed"), (other, "changed")):
-            if count:
-                said.append(f"{many(count, 'node', 'nodes')} {what}")
+        nodes, said = self._use_nodes(new.nodes)
+        self.settings = dataclasses.replace(new, **kept, nodes=nodes)
         if at_once:
             said.append(f"{', '.join(at_once)} changed")
         self.journal.level, self.journal.lines = new.log_level, new.log_lines
@@ -599,6 +582,33 @@ class Daemon:
                 f"settings: {', '.join(after_restart)} changed, which needs a restart: "
                 "the old value stays in force until then",
             )
+
+    def _use_nodes(
+        self, wanted: Mapping[str, tuple[str, ...]]
+    ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+        """Listen for these nodes; those it listens for now, and what changed in words.
+
+        What the settings in force do not allow, as an IPv6 address while `family` waits for a
+        restart, leaves its node as it was.
+        """
+        before = self.settings.nodes
+        after = {name: addresses for name, addresses in before.items() if name in wanted}
+        for name in before.keys() - wanted.keys():
+            self.listener.remove(name)
+        for name, addresses in wanted.items():
+            if before.get(name) != addresses:
+                try:
+                    self.listener.add(name, addresses)
+                except ValueError as error:
+                    self.journal.say("error", f"settings: {error}: not taken before a restart")
+                else:
+                    after[name] = addresses
+        counts = (
+            (len(after.keys() - before.keys()), "added"),
+            (len(before.keys() - after.keys()), "removed"),
+            (sum(before.get(name, to) != to for name, to in after.items()), "changed"),
+        )
+        return after, [f"{many(count, 'node', 'nodes')} {what}" for count, what in counts if count]
 
     # The end
 

@@ -36,6 +36,17 @@ _MAY_BE_ADDRESS = re.compile(r"[0-9a-fA-FxX.]+|.*:.*").fullmatch
 Key = tuple[bytes, int]
 
 
+def address_in(name: str) -> Key | None:
+    """The address that a node's name is; None if it is none. Never blocks."""
+    if not _MAY_BE_ADDRESS(name):
+        return None
+    try:
+        found = literal(name, 0)
+    except LookUpError:
+        return None
+    return (found[0].packed, found[0].scope) if found else None
+
+
 class _Node:
     __slots__ = ("claims", "hosts", "literals", "name", "number")
 
@@ -107,7 +118,7 @@ class Nodes:
             else:
                 literals.update((key, None) for key in keys)
         if name not in hosts:
-            own = self._is_address(name)
+            own = address_in(name)
             if own is not None and own not in literals and [own] not in hosts.values():
                 raise ValueError(f"node {name!r}: named like an address that is not its own")
         number = self._numbers.get(name)
@@ -181,16 +192,6 @@ class Nodes:
         except LookUpError as error:
             shown = repr(name) if text == name else f"{name!r}: address {text!r}"
             raise ValueError(f"node {shown}: {error}") from None
-
-    @staticmethod
-    def _is_address(name: str) -> Key | None:
-        if not _MAY_BE_ADDRESS(name):
-            return None
-        try:
-            found = literal(name, 0)
-        except LookUpError:
-            return None
-        return (found[0].packed, found[0].scope) if found else None
 
     def _leave(self, node: _Node, hosts: Iterable[str]) -> None:
         for name in hosts:

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Union
 
 from .addresses import FAMILIES, LookUpError, literal
+from .nodes import address_in
 from .options import MOST_NAME, can_be_name
 from .report import one_line
 from .wire import PORT
@@ -222,6 +223,13 @@ def _networks(value: object) -> tuple[str, ...]:
             network = ipaddress.ip_network(one, strict=False)
         except ValueError:
             raise ValueError(f"{_shown(one)} in it is no network, as in 192.0.2.0/24") from None
+        if "%" in one:
+            raise ValueError(f"{_shown(one)} in it names an interface, which a network cannot")
+        mapped = getattr(network.network_address, "ipv4_mapped", None)
+        if mapped is not None and network.prefixlen >= 96:
+            raise ValueError(
+                f"{_shown(one)} in it is IPv4: write {mapped}/{network.prefixlen - 96}"
+            )
         if "/" in one and str(network) != _normal(one):
             raise ValueError(f"{_shown(one)} in it has bits behind its prefix; is {network} meant?")
         found[network] = None
@@ -498,6 +506,10 @@ def _node(name: str, names: list[str], family: str, owners: dict[str, str]) -> l
         what = _address_of(one, name, family, owners)
         if what:
             trouble.append(f"{_shown(one)}: {what}")
+    if names and name not in names and not trouble:
+        own = address_in(name)
+        if own is not None and own not in map(address_in, names):
+            trouble.append("is named like an address that is not its own")
     return trouble
 
 
@@ -510,6 +522,10 @@ def _address_of(text: str, node: str, family: str, owners: dict[str, str]) -> st
     except LookUpError as error:
         return str(error)
     if addresses is None:
+        host, percent, interface = text.partition("%")
+        link_local = address_in(host + "%1") if percent else None
+        if link_local is not None and link_local[1]:
+            return f"this machine has no interface {_shown(interface)}"
         if ":" in text or "/" in text or re.fullmatch(r"[0-9.]+", text):
             return "neither a host name nor an IP address"
         return ""

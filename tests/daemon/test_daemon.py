@@ -437,6 +437,29 @@ def test_faulty_settings_change_nothing_and_are_told_of(daemon: Kdumpfenced) -> 
     until(lambda: "\nkdumpfence_settings_refused 0.0\n" in daemon.get("/metrics")[1])
 
 
+def test_a_node_that_only_a_restart_can_take_leaves_everything_else_as_it_is(
+    daemon: Kdumpfenced,
+) -> None:
+    daemon.configure('family = "ipv4"', 'a = ["127.7.0.1"]\nb = ["127.7.0.2"]')
+    daemon.start()
+    both = 'a = ["127.7.0.1"]\nb = ["127.7.0.2", "fd00::2"]\nc = ["fd00::3"]\nd = ["127.7.0.4"]'
+    daemon.configure("", both)
+    for times in (1, 2):
+        daemon.send(signal.SIGHUP)
+        until(lambda times=times: daemon.said().count("read again") == times)  # type: ignore[misc]
+        assert daemon.said().count("node 'b': address 'fd00::2': not an ipv4 address") == times
+        assert daemon.said().count("node 'c': address 'fd00::3': not an ipv4 address") == times
+    daemon.says("settings read again: 1 node added")
+    daemon.says("settings read again: no change")
+    daemon.hear("127.7.0.1", "127.7.0.2", "127.7.0.4")
+    until(lambda: daemon.dumping() == {"a", "b", "d"})
+    daemon.configure("", 'a = ["127.7.0.1"]')
+    daemon.send(signal.SIGHUP)
+    daemon.says("settings read again: 2 nodes removed")
+    until(lambda: daemon.dumping() == {"a"})
+    assert daemon.end() == 0
+
+
 # ------------------------------------------------------------------ systemd
 
 
