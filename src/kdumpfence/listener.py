@@ -230,6 +230,9 @@ class Listener:
         pairs = nodes.items() if isinstance(nodes, Mapping) else ((name, ()) for name in nodes)
         for name, addresses in pairs:
             self._nodes.add(name, addresses, now)
+        # Restored, and begun later than the clock says that it is: node -> (first message, and
+        # by how much its times are ahead of the clock).
+        self._ahead: dict[str, tuple[float, float]] = {}
         # Under way and admitted by a network: name -> (packed, scope).
         self._admitted: dict[str, tuple[bytes, int]] = {}
         self._ready: collections.deque[Event] = collections.deque()
@@ -288,8 +291,15 @@ class Listener:
         """
         with self._lock:
             now = self._clock.now()
-            for dump in dumps:
-                self._dumps.restore(dump._replace(last=min(dump.last, now)), now)
+            for told in dumps:
+                dump = told
+                ahead = max(told.since, told.last) - now
+                if ahead > 0:
+                    # The clock was set back meanwhile, or will be right only later. The dump
+                    # keeps the times and the length that it had; its silence counts from now.
+                    self._ahead[told.node] = (told.since, ahead)
+                    dump = told._replace(since=told.since - ahead, last=now)
+                self._dumps.restore(dump, now)
             self._schedule()
 
     # ------------------------------------------------------------------------- the events
@@ -440,7 +450,13 @@ class Listener:
             if admitted is not None:
                 # Its room is free again, unless it has just sent the first message of another dump.
                 self._sources.release(*admitted)
-        self._ready.append(self._clock.event(event) if self._clock.stepped else event)
+        told = self._clock.event(event) if self._clock.stepped else event
+        if event.node in self._ahead:
+            since, ahead = self._ahead[event.node]
+            told = told._replace(since=since, last=event.last + ahead)
+            if event.kind == "silent":
+                del self._ahead[event.node]
+        self._ready.append(told)
 
     def _tell_losses(self, now: float) -> None:
         reading = self._in_use
@@ -475,9 +491,14 @@ class Listener:
         """What is known now, as of the last event that was made. From any thread."""
         with self._lock:
             when = self._clock.unix(self._clock.now())
-            dumps = self._dumps.snapshot()
+            dumps = known = self._dumps.snapshot()
             if self._clock.stepped:
-                dumps = [self._clock.dump(dump) for dump in dumps]
+                dumps = [self._clock.dump(dump) for dump in known]
+            if self._ahead:
+                for at, dump in enumerate(known):
+                    if dump.node in self._ahead:
+                        since, ahead = self._ahead[dump.node]
+                        dumps[at] = dumps[at]._replace(since=since, last=dump.last + ahead)
             nodes, unresolved, shared = (
                 len(self._nodes),
                 self._nodes.unresolved,

@@ -616,6 +616,42 @@ def test_a_dump_from_before_a_restart_goes_on_as_the_same(listen: MakeListener) 
     assert events[0].last == long_ago + 9.1
 
 
+def test_a_dump_from_before_a_restart_stays_the_same_though_the_clock_is_behind(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The machine came up with a clock an hour behind, and later the time service sets it.
+    listening = listen({"node1": [A], "node2": [B]}, repeat=0.0, silence=1.0)
+    began = time.time() + 3000.123456789
+    old = Dump("node1", began, began + 600.0, 5, (A,))
+    listening.restore([old])
+    assert listening.snapshot().dumps == [old]
+    say(A, listening.port)
+    (dumping,) = until(listening, bool)
+    assert (dumping.kind, dumping.since, dumping.messages) == ("dumping", began, 6)
+    assert 0 <= dumping.last - old.last < 60
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600.0)
+    listening.events(0)
+    say(A, listening.port)
+    say(B, listening.port)
+    (first, second) = until(listening, lambda events: len(events) == 2)
+    (dumping, other) = (first, second) if first.node == "node1" else (second, first)
+    assert (dumping.kind, dumping.since, dumping.messages) == ("dumping", began, 7)
+    assert other.since > real() + 3500.0
+    assert {(dump.node, dump.since) for dump in listening.snapshot().dumps} == {
+        ("node1", began),
+        ("node2", other.since),
+    }
+    events = until(listening, lambda events: kinds(events).count("silent") == 2)
+    (silent,) = [event for event in events if event.node == "node1"]
+    assert silent.since == began
+    assert 600.0 <= silent.last - silent.since < 700.0
+    say(A, listening.port)
+    (anew,) = until(listening, bool)
+    assert anew.kind == "began"
+    assert abs(anew.since - time.time()) < 60
+
+
 # ---------------------------------------------------------------------------------- sockets
 
 
