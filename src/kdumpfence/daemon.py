@@ -64,6 +64,9 @@ HOLD = 2.0
 #: Dumps that wait for the history at most. One takes some 500 bytes.
 MOST_HELD = 262_144
 
+#: Seconds at the end for writing down what was heard, at most: systemd waits for ten.
+LAST_WORDS = 3.0
+
 #: Seconds between two looks at how much the history holds.
 TRIM_EVERY = 3600.0
 
@@ -178,13 +181,19 @@ class Recorder:
             self._failed(error)
             return 0
 
+    def finish(self) -> list[tuple[Event, bool]]:
+        """Try for the last time; what is still to be told then, whether it is written or not."""
+        self._next_try = 0.0
+        told = self.record([])
+        told += [(event, False) for event in self._untold]
+        self._untold.clear()
+        if self._held:
+            dumps = many(len(self._held), "dump", "dumps")
+            self._complain("error", f"history: what was last heard of {dumps} is not in it")
+        return told
+
     def close(self) -> None:
-        """Close it, after a last try; says what could not be written."""
-        if self._held:
-            self._next_try = 0.0
-            self.record([])
-        if self._held:
-            self._complain("error", f"{len(self._held)} dumps are not in the history")
+        """Close the file; a second time does nothing."""
         if self._history is not None:
             self._history.close()
             self._history = None
@@ -615,9 +624,18 @@ class Daemon:
     def close(self) -> None:
         """Write down what is still to be had, and close everything."""
         self.service.stopping()
+        poller = select.poll()
+        poller.register(self.listener.fileno(), select.POLLIN)
+        until = time.monotonic() + LAST_WORDS
         with contextlib.suppress(OSError, RuntimeError):
             self._take()
+            # A hundred thousand nodes that panic are more than a round takes.
+            while poller.poll(0) and time.monotonic() < until:
+                self._take()
+                self.service.alive()
+        self._tell(self.recorder.finish())
         self._undo.close()
+        self.journal.flush(last=True)
         self.journal.say("info", f"{PROGRAM} ends: {self.ending or 'it cannot go on'}")
         self.journal.flush()
 

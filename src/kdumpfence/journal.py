@@ -115,9 +115,14 @@ class Journal:
         if self.shows(level):
             self._add(level, text)
 
-    def flush(self) -> None:
-        """Write what there is; call it after each batch of events, and once a second."""
+    def flush(self, last: bool = False) -> None:
+        """Write what there is; call it after each batch of events, and once a second.
+
+        After the `last` events their sum is told, though the second is not over.
+        """
         self._turn(time.monotonic())
+        if last:
+            self._tell_spared()
         if not self._waiting:
             return
         lines, self._waiting = self._waiting, []
@@ -150,6 +155,9 @@ class Journal:
             return
         self._second = now
         self._written = 0
+        self._tell_spared()
+
+    def _tell_spared(self) -> None:
         if self._spared:
             what = ", ".join(f"{count} {_SPARED[kind]}" for kind, count in self._spared.items())
             self._spared.clear()

@@ -192,6 +192,53 @@ def test_what_it_heard_last_is_in_the_history(daemon: Kdumpfenced) -> None:
     assert bool(daemon.past()) == told
 
 
+def test_what_a_crowd_said_before_the_end_is_in_the_history(daemon: Kdumpfenced) -> None:
+    crowd = 5000
+    # It is ended by its first event, and what a round takes is less than is there by then.
+    script = (
+        "import os, signal, time\n"
+        "from kdumpfence import daemon\n"
+        "record = daemon.Recorder.record\n"
+        "def end(self, events):\n"
+        "    if events and daemon.BATCH > 1:\n"
+        "        daemon.BATCH = 1\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(2)\n"
+        "    return record(self, events)\n"
+        "daemon.Recorder.record = end\n"
+        "daemon.script()\n"
+    )
+    daemon.configure(log="lines = 10")
+    with daemon.log.open("ab") as log:
+        daemon.process = subprocess.Popen(
+            [sys.executable, "-c", script, "--config", str(daemon.settings)],
+            env=daemon.environment(), stderr=log,
+        )  # fmt: skip
+    daemon.says("hears port")
+    storm = ("storm", f"--port={daemon.port}", f"--nodes={crowd}", "--rate=10000", "--rounds=1")
+    subprocess.run(
+        [sys.executable, "-m", "kdumpfence.cli", *storm],
+        env=daemon.environment(), check=True, timeout=30, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert daemon.process.wait(20) == 0
+    assert len(daemon.past_of_all()) == crowd
+    said = daemon.said()
+    spared = [int(number) for number in re.findall(r"(\d+) dumps that began\n", said)]
+    assert said.count("began to dump: ") + sum(spared) == crowd
+    assert said.endswith("\nkdumpfenced ends: SIGTERM\n")
+
+
+def test_what_the_history_could_not_take_is_told_at_the_end(daemon: Kdumpfenced) -> None:
+    daemon.history.write_text("not a history")
+    daemon.start()
+    daemon.hear(NODE)
+    until(lambda: daemon.status().counts["accepted"])
+    page_with(daemon, "\nkdumpfence_history_held 1.0\n")
+    assert daemon.end() == 1
+    assert daemon.says("began to dump").endswith("(not in the history yet)")
+    daemon.says("history: what was last heard of 1 dump is not in it")
+
+
 def test_a_second_one_says_that_the_first_runs(daemon: Kdumpfenced, tmp_path: Path) -> None:
     daemon.start()
     for _ in range(4):

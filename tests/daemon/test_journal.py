@@ -102,6 +102,12 @@ def test_only_so_many_lines_in_a_second_and_a_sum_of_the_rest(
     now += 1
     journal.flush()
     assert written(pipe) == ""
+    for number in range(12):
+        journal.event(event(node=f"n{number}"))
+    journal.flush()
+    assert len(written(pipe).splitlines()) == 10
+    journal.flush(last=True)  # the second is not over
+    assert written(pipe).endswith(": 2 dumps that began\n")
 
 
 @pytest.mark.parametrize(

@@ -194,15 +194,20 @@ def test_what_could_not_be_read_at_the_start_is_ended_later(disk: Disk) -> None:
 def test_there_is_a_last_try_at_the_end(disk: Disk) -> None:
     recorder = made(disk)
     disk.broken = "full"
-    recorder.record([event("began", "a")])
+    began = event("began", "a")
+    recorder.record([began])
     disk.broken = ""
-    recorder.close()
-    assert len(disk.calls) == 1
+    assert recorder.finish() == [(began, True)]
+    assert disk.calls == [[began]]
     assert recorder.held == 0
+
+
+def test_what_was_held_back_is_told_at_the_end_though_it_is_not_written(disk: Disk) -> None:
+    recorder = made(disk)
     disk.broken = "full"
-    recorder = made(Disk())
-    again = made(disk)
-    again.record([event("began", "a")])
-    again.close()
-    assert disk.said[-1] == "1 dumps are not in the history"
-    assert again.held == 1
+    began = event("began", "a")
+    assert recorder.record([began]) == []
+    assert recorder.finish() == [(began, False)]
+    assert recorder.finish() == []
+    assert disk.said[-1] == "history: what was last heard of 1 dump is not in it"
+    assert recorder.held == 1
