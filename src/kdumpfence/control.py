@@ -76,12 +76,13 @@ class Status(NamedTuple):
     up: float  # seconds since the daemon was started
     when: float  # Unix time at which this was so
     nodes: int  # nodes that it knows
-    unresolved: Sequence[str]  # nodes of which no address is known; the first MOST_UNRESOLVED
+    unresolved: Sequence[str]  # nodes with a name that has no address; the first MOST_UNRESOLVED
     dumping: int  # nodes that are dumping
     dumps: Sequence[Dump]  # those that began last, newest first; MOST at most
     counts: Mapping[str, int]  # datagrams: "accepted", by reason, "unread"
     troubles: Sequence[str] = ()  # what does not work at the moment, a line each
     age: float = 0.0  # seconds since it was published; filled in for the client
+    unresolved_nodes: int = 0  # how many `unresolved` would be if it had all
 
 
 class Server:
@@ -380,6 +381,7 @@ def as_object(status: Status, most: int = MOST) -> dict[str, Any]:
         "when": round(status.when, 3),
         "nodes": status.nodes,
         "unresolved": list(status.unresolved[:MOST_UNRESOLVED]),
+        "unresolved_nodes": status.unresolved_nodes,
         "dumping": status.dumping,
         "dumps": [
             {
@@ -443,6 +445,7 @@ def _status(path: str, answer: dict[str, Any]) -> Status:
             {str(name): int(number) for name, number in answer["counts"].items()},
             tuple(str(line) for line in answer.get("troubles", ())),
             float(answer.get("age", 0.0)),
+            int(answer.get("unresolved_nodes", 0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ControlError(f"{path}: not a status of kdumpfenced") from None

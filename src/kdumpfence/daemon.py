@@ -517,6 +517,7 @@ class Daemon:
                 dumps=list(islice(told, control.MOST)),
                 counts=now.counts,
                 troubles=[trouble for trouble in troubles if trouble],
+                unresolved_nodes=len(now.unresolved),
             )
         )
         summary = self._summary()

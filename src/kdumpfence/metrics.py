@@ -49,7 +49,7 @@ class Figures(NamedTuple):
     oldest: Sequence[tuple[str, float]] = ()
     #: When the oldest of all began; 0: none is under way.
     oldest_since: float = 0.0
-    #: Nodes that are known, and names of them without an address.
+    #: Nodes that are known, and those of them with a name that has no address.
     nodes: int = 0
     unresolved: int = 0
     #: Datagrams by verdict.
@@ -116,7 +116,7 @@ class Metrics:
         yield gauge("kdumpfence_dumping", "Nodes that are dumping now", now.dumping)
         yield counter("kdumpfence_dumps", "Dumps that began", now.dumps)
         yield gauge("kdumpfence_nodes", "Nodes that are known", now.nodes)
-        yield gauge("kdumpfence_unresolved", "Names without an address", now.unresolved)
+        yield gauge("kdumpfence_unresolved", "Nodes with a name that has no address", now.unresolved)
         datagrams = counter(
             "kdumpfence_datagrams", "Datagrams that came to the port", labels=["verdict"]
         )

@@ -176,8 +176,9 @@ def _headings(found: Status) -> list[str]:
     lines = [head]
     if found.unresolved:
         names = ", ".join(one_line(name) for name in found.unresolved[:5])
-        rest = f" and {len(found.unresolved) - 5} more" if len(found.unresolved) > 5 else ""
-        lines.append(f"without an address, so never heard: {names}{rest}")
+        number = max(found.unresolved_nodes, len(found.unresolved))
+        rest = f" and {number - 5:,} more" if number > 5 else ""
+        lines.append(f"nodes with a name that has no address, so not heard by it: {names}{rest}")
     lines += [f"trouble: {one_line(text)}" for text in found.troubles]
     if found.age > _STALE:
         lines.append(f"these figures are {duration(found.age)} old: the daemon is stuck")

@@ -87,6 +87,17 @@ def test_both_families_are_heard(daemon: Kdumpfenced) -> None:
     until(lambda: daemon.dumping() == {"127.0.0.2", "::1"})
 
 
+def test_nodes_whose_names_have_no_address_are_all_counted(daemon: Kdumpfenced) -> None:
+    nodes = "".join(f'"n{number}.invalid" = []\n' for number in range(300))
+    daemon.configure(nodes='partly = ["127.7.0.1", "name.invalid"]\n' + nodes)
+    daemon.start()
+    status = daemon.status()
+    assert (status.unresolved_nodes, len(status.unresolved)) == (301, 100)
+    page_with(daemon, "\nkdumpfence_unresolved 301.0\n")
+    daemon.hear("127.7.0.1")
+    until(lambda: daemon.dumping() == {"partly"})
+
+
 def test_it_works_on_the_pure_core(tmp_path: Path) -> None:
     load_core("pure")
     daemon = Kdumpfenced(tmp_path, "pure")

@@ -84,10 +84,12 @@ def test_status_says_what_is_wrong(server: Server) -> None:
     names = tuple(f"node{n}" for n in range(8))
     server.publish(status(unresolved=names, troubles=("history: no space left for it",)))
     lines = run("status", "--socket", server.path).stdout.splitlines()
-    assert (
-        "without an address, so never heard: node0, node1, node2, node3, node4 and 3 more" in lines
-    )
+    what = "nodes with a name that has no address, so not heard by it: "
+    assert what + "node0, node1, node2, node3, node4 and 3 more" in lines
     assert "trouble: history: no space left for it" in lines
+    server.publish(status(unresolved=names, unresolved_nodes=3000))
+    lines = run("status", "--socket", server.path).stdout.splitlines()
+    assert what + "node0, node1, node2, node3, node4 and 2,995 more" in lines
 
 
 def test_status_shows_as_many_as_it_is_asked_for_and_counts_the_others(server: Server) -> None:
