@@ -187,13 +187,13 @@ class Recorder:
         told = self.record([])
         told += [(event, False) for event in self._untold]
         self._untold.clear()
-        if self._held:
-            dumps = many(len(self._held), "dump", "dumps")
-            self._complain("error", f"history: what was last heard of {dumps} is not in it")
         return told
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
+        """Close the file; says what could not be written."""
+        if self._held:
+            dumps = many(len(self._held), "dump", "dumps")
+            self._complain("error", f"history: what was last heard of {dumps} is not in it")
         if self._history is not None:
             self._history.close()
             self._history = None

@@ -282,13 +282,15 @@ class History:
             folder = os.path.dirname(self.path)
             if not os.path.isdir(folder):
                 raise HistoryError(f"{self.path}: no such directory: {folder}") from None
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise HistoryError(f"{self.path}: {_why_not(folder)}: {folder}", True) from None
             return
         except OSError as error:
             raise HistoryError(f"{self.path}: {error.strerror}") from None
         if not stat.S_ISREG(kind):
             raise HistoryError(f"{self.path}: not a regular file")
         if not os.access(self.path, os.R_OK | (os.W_OK if self.writable else 0)):
-            raise HistoryError(f"{self.path}: permission denied")
+            raise HistoryError(f"{self.path}: {_why_not(self.path)}", True)
 
     def _connect(self) -> sqlite3.Connection:
         uri = f"file:{quote(self.path)}?mode=" + ("rwc" if self.writable else "ro")
@@ -376,6 +378,14 @@ class History:
 def _past(row: tuple[Any, ...]) -> Past:
     node, since, last, ended, messages, addresses = row
     return Past(node, since, last, ended, messages, tuple(addresses.split()))
+
+
+def _why_not(path: str) -> str:
+    """Why what is there cannot be used as it should."""
+    with contextlib.suppress(OSError):
+        if os.statvfs(path).f_flag & os.ST_RDONLY and os.access(path, os.R_OK):
+            return "the file system is mounted read-only"
+    return "permission denied"
 
 
 def _inode(path: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ What may not be in this file: which event there is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -41,8 +42,13 @@ _SPARED = {
 
 
 def moment(when: float) -> str:
-    """A time for people: local, with its offset, to the millisecond."""
-    return datetime.fromtimestamp(when).astimezone().isoformat(" ", "milliseconds")
+    """A time for people: local, with its offset, to the millisecond.
+
+    One that no calendar has stands as its number.
+    """
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(when).astimezone().isoformat(" ", "milliseconds")
+    return f"{when:.0f}"
 
 
 def told(event: Event, *, recorded: bool = True) -> str:

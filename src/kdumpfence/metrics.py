@@ -116,7 +116,7 @@ class Metrics:
         yield gauge("kdumpfence_dumping", "Nodes that are dumping now", now.dumping)
         yield counter("kdumpfence_dumps", "Dumps that began", now.dumps)
         yield gauge("kdumpfence_nodes", "Nodes that are known", now.nodes)
-        yield gauge("kdumpfence_unresolved", "Nodes with a name that has no address", now.unresolved)
+        yield gauge("kdumpfence_unresolved", "Nodes with a name without an address", now.unresolved)
         datagrams = counter(
             "kdumpfence_datagrams", "Datagrams that came to the port", labels=["verdict"]
         )

@@ -246,8 +246,10 @@ def test_what_the_history_could_not_take_is_told_at_the_end(daemon: Kdumpfenced)
     until(lambda: daemon.status().counts["accepted"])
     page_with(daemon, "\nkdumpfence_history_held 1.0\n")
     assert daemon.end() == 1
-    assert daemon.says("began to dump").endswith("(not in the history yet)")
-    daemon.says("history: what was last heard of 1 dump is not in it")
+    *_, told, missing, _ = daemon.said().splitlines()
+    assert "began to dump" in told
+    assert told.endswith("(not in the history yet)")
+    assert missing == "history: what was last heard of 1 dump is not in it"
 
 
 def test_a_second_one_says_that_the_first_runs(daemon: Kdumpfenced, tmp_path: Path) -> None:
@@ -745,6 +747,30 @@ def test_a_damaged_history_is_said_and_a_new_one_taken_when_it_is_gone(
 
 
 @pytest.mark.usefixtures("root")
+def test_a_history_that_may_not_be_written_says_why_and_works_once_it_may(
+    daemon: Kdumpfenced,
+) -> None:
+    folder = daemon.folder / "state"
+    folder.mkdir()
+    folder.chmod(0o555)  # root without capabilities is refused as well
+    daemon.history = folder / "history.sqlite"
+    daemon.configure()
+    daemon.start()
+    daemon.says(f"history: {daemon.history}: permission denied: {folder}; listening goes on")
+    folder.chmod(0o755)
+    daemon.says("history: works again after")
+    assert daemon.end() == 0
+    mounting = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    wrapper = ("unshare", "--mount", "sh", "-c", mounting, str(folder))
+    probe = subprocess.run([*wrapper, "true"], capture_output=True, check=False)
+    if probe.returncode != 0:
+        cannot_run(f"no mount namespace: {probe.stderr.decode()}")
+    daemon.start(wrapper)
+    why = f"{daemon.history}: the file system is mounted read-only"
+    daemon.says(f"history: {why}; listening goes on")
+    assert daemon.status().troubles == (f"history: {why}",)
+
+
 def test_a_full_disk_does_not_stop_it(daemon: Kdumpfenced) -> None:
     disk = daemon.folder / "disk"
     disk.mkdir()

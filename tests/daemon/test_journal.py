@@ -68,6 +68,13 @@ def test_what_would_break_a_line_is_escaped(pipe: tuple[int, int]) -> None:
     assert text.rstrip("\n").isprintable()
 
 
+def test_a_time_that_no_calendar_has_is_told_as_its_number(pipe: tuple[int, int]) -> None:
+    journal = Journal(fd=pipe[1])
+    journal.event(event()._replace(since=1e15))
+    journal.flush()
+    assert "first message 1000000000000000 from" in written(pipe)
+
+
 def test_a_long_line_is_cut_between_characters(pipe: tuple[int, int]) -> None:
     journal = Journal(fd=pipe[1])
     for more in range(4):

@@ -209,5 +209,6 @@ def test_what_was_held_back_is_told_at_the_end_though_it_is_not_written(disk: Di
     assert recorder.record([began]) == []
     assert recorder.finish() == [(began, False)]
     assert recorder.finish() == []
+    recorder.close()
     assert disk.said[-1] == "history: what was last heard of 1 dump is not in it"
     assert recorder.held == 1
