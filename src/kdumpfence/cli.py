@@ -137,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def script() -> None:
     """The program."""
+    if sys.stdout is None:  # closed by whoever started it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(AttributeError):

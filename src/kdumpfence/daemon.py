@@ -23,7 +23,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -329,7 +329,8 @@ class Daemon:
         self.metrics: metrics.Metrics | None = None
         self._server: metrics.Server | None = None
         with contextlib.ExitStack() as undo:
-            self._open(undo)
+            with _threads():
+                self._open(undo)
             self._undo = undo.pop_all()
 
     def _open(self, undo: contextlib.ExitStack) -> None:
@@ -400,7 +401,8 @@ class Daemon:
     def run(self) -> None:
         """Work until `ending` says why it is to end."""
         if self._server is not None:
-            self._server.start()
+            with _threads():
+                self._server.start()
         self._figures()
         self.service.ready(self._summary())
         poller = select.poll()
@@ -552,7 +554,11 @@ class Daemon:
         self.reload_wanted = False
         self._reloading = True
         self.service.reloading()
-        threading.Thread(target=self._reread, name="settings", daemon=True).start()
+        try:
+            with _threads():
+                threading.Thread(target=self._reread, name="settings", daemon=True).start()
+        except DaemonError as error:
+            self._reloaded = _Reload(None, [f"{self.settings.path}: {error}"])
 
     def _reread(self) -> None:
         try:
@@ -639,6 +645,15 @@ class Daemon:
         self.journal.flush(last=True)
         self.journal.say("info", f"{PROGRAM} ends: {self.ending or 'it cannot go on'}")
         self.journal.flush()
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[None]:
+    """A thread that cannot be had is an error in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise DaemonError(f"{error}: so many processes and threads are not allowed") from None
 
 
 def _fixed() -> list[str]:
@@ -761,9 +776,14 @@ def _complain(lines: list[str]) -> int:
 
 def script() -> None:
     """The program. Leaves at once: a look-up that hangs must not hold it."""
+    # The log goes to descriptor 2: if whoever started this closed it, nothing else may get it.
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
     status = main()
     with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     os._exit(status)
 
 

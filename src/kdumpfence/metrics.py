@@ -229,8 +229,9 @@ class Server:
 
     def start(self) -> None:
         """Answer from now on."""
-        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        thread.start()
+        self._thread = thread  # not before: `close` waits for it
 
     def close(self) -> None:
         """End at once; whoever is still being answered is cut off."""

@@ -203,6 +203,60 @@ def test_what_it_heard_last_is_in_the_history(daemon: Kdumpfenced) -> None:
     assert bool(daemon.past()) == told
 
 
+def test_closed_standard_streams_are_nobody_elses(daemon: Kdumpfenced) -> None:
+    daemon.start(("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"))
+    for number in range(3):
+        assert Path(f"/proc/{daemon.pid}/fd/{number}").readlink() == Path("/dev/null")
+    daemon.hear(NODE)
+    until(lambda: daemon.dumping() == {NODE})
+    assert daemon.end() == 0
+
+
+def test_threads_that_cannot_be_had_are_said_in_one_line() -> None:
+    if shutil.which("setpriv") is None or shutil.which("prlimit") is None:
+        cannot_run("setpriv and prlimit are missing")
+    if os.geteuid() != 0:
+        cannot_run("this has to be started by root")
+    nobody_else = 61947  # the limit counts what a user has in all
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, nobody_else, nobody_else)
+        daemon = Kdumpfenced(Path(folder))
+        user = ("setpriv", f"--reuid={nobody_else}", f"--regid={nobody_else}", "--clear-groups")
+        done = subprocess.run(
+            ["prlimit", "--nproc=2:2", *user, *PROGRAM, "--config", str(daemon.settings)],
+            env=daemon.environment(), capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == (
+        "kdumpfenced: can't start new thread: so many processes and threads are not allowed"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_that_no_thread_can_read_are_refused(daemon: Kdumpfenced) -> None:
+    script = (
+        "import threading\n"
+        "from kdumpfence import daemon\n"
+        "start = threading.Thread.start\n"
+        "def refuse(self):\n"
+        "    if self.name == 'settings': raise RuntimeError(\"can't start new thread\")\n"
+        "    start(self)\n"
+        "threading.Thread.start = refuse\n"
+        "daemon.script()\n"
+    )
+    with daemon.log.open("ab") as log:
+        daemon.process = subprocess.Popen(
+            [sys.executable, "-c", script, "--config", str(daemon.settings)],
+            env=daemon.environment(), stderr=log,
+        )  # fmt: skip
+    daemon.says("hears port")
+    for times in (1, 2):
+        daemon.send(signal.SIGHUP)
+        until(lambda times=times: daemon.said().count("settings refused") == times)  # type: ignore[misc]
+    daemon.says("can't start new thread: so many processes")
+    assert daemon.end() == 0
+
+
 def test_what_a_crowd_said_before_the_end_is_in_the_history(daemon: Kdumpfenced) -> None:
     crowd = 5000
     # It is ended by its first event, and what a round takes is less than is there by then.

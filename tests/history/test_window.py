@@ -265,6 +265,13 @@ def test_history_tells_programs_times_as_they_were_recorded(file: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("command", [COMMAND, WITHOUT_RICH], ids=["rich", "plain"])
+def test_a_closed_stdout_is_no_reason_to_complain(file: str, command: list[str]) -> None:
+    wrapper = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    done = run("history", "--file", file, command=wrapper)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_history_before_anything_was_recorded(tmp_path: Path) -> None:
     path = f"{tmp_path}/history"
     reason = f"no history at {path}: kdumpfenced has not written one there"
