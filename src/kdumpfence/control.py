@@ -303,14 +303,24 @@ class Client:
         self._rest = b""
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._sock.settimeout(timeout)
-            self._sock.connect(path)
+            self._connect(time.monotonic() + timeout)
         except (FileNotFoundError, ConnectionRefusedError):
             self._sock.close()
             raise NoDaemon(f"no daemon at {path}: is kdumpfenced running?") from None
         except OSError as error:
             self._sock.close()
             raise self._error(error) from None
+
+    def _connect(self, deadline: float) -> None:
+        self._sock.settimeout(self.timeout)
+        while True:
+            try:
+                self._sock.connect(self.path)
+                return
+            except BlockingIOError:  # too many wait there already, which is over at once
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.01)
 
     def status(self, most: int = MOST) -> Status:
         """Ask for the status, with `most` dumps; one that breaks off ends the connection."""

@@ -70,6 +70,10 @@ LAST_WORDS = 3.0
 #: Seconds between two looks at how much the history holds.
 TRIM_EVERY = 3600.0
 
+#: Faults of a settings file that the log tells; a journal that gets a hundred thousand lines
+#: at once would leave out the last one, which says what follows from them.
+MOST_FAULTS = 50
+
 #: Dumps under way below which a collection of garbage takes no time worth speaking of.
 CALM = 2000
 
@@ -574,8 +578,11 @@ class Daemon:
         self._reloading = False
         self._refused = reload.settings is None
         if reload.settings is None:
-            for fault in reload.faults:
+            for fault in reload.faults[:MOST_FAULTS]:
                 self.journal.say("error", fault)
+            left = len(reload.faults) - MOST_FAULTS
+            if left > 0:
+                self.journal.say("error", f"and {many(left, 'fault', 'faults')} more: see --check")
             self.journal.say("error", "settings refused: those from before stay in force")
         else:
             self._use(reload.settings)
@@ -609,7 +616,12 @@ class Daemon:
         """
         before = self.settings.nodes
         after = {name: addresses for name, addresses in before.items() if name in wanted}
-        for name in before.keys() - wanted.keys():
+        removed = before.keys() - wanted.keys()
+        dumping = len(removed & self._under_way.keys())
+        if dumping:
+            what = many(dumping, "removed node was", "removed nodes were")
+            self.journal.say("warning", f"settings: {what} dumping: told as silent from now on")
+        for name in removed:
             self.listener.remove(name)
         for name, addresses in wanted.items():
             if before.get(name) != addresses:

@@ -527,6 +527,7 @@ def test_settings_are_read_again_and_a_dump_goes_on(daemon: Kdumpfenced, tmp_pat
     daemon.hear("127.7.0.1", "127.7.0.11", "127.7.0.2", "127.7.0.3", "127.7.0.4")
     until(lambda: daemon.dumping() == {"a", "c", "d"})
     daemon.says("node 'b' fell silent")
+    daemon.says("settings: 1 removed node was dumping: told as silent from now on")
     assert len(daemon.past("a")) == len(daemon.past("c")) == 1
     assert daemon.past("a")[0].ended is None
     until(lambda: "127.7.0.11" in {a for d in daemon.status().dumps for a in d.addresses})
@@ -572,6 +573,17 @@ def test_a_node_that_only_a_restart_can_take_leaves_everything_else_as_it_is(
     daemon.says("settings read again: 2 nodes removed")
     until(lambda: daemon.dumping() == {"a"})
     assert daemon.end() == 0
+
+
+def test_of_many_faults_the_log_tells_some_and_their_number(daemon: Kdumpfenced) -> None:
+    daemon.start()
+    daemon.configure(nodes="".join(f'n{number} = ["127.7.0.300"]\n' for number in range(5000)))
+    daemon.send(signal.SIGHUP)
+    daemon.says("settings refused: those from before stay in force")
+    said = daemon.said().splitlines()
+    assert said[-2] == "and 4,950 faults more: see --check"
+    assert len(said) == 1 + 50 + 2
+    assert len(daemon.run("--check").stderr.splitlines()) == 5000
 
 
 # ------------------------------------------------------------------ systemd

@@ -424,6 +424,29 @@ def test_a_daemon_that_does_not_answer_is_not_waited_for(path: str) -> None:
             client.status()
 
 
+def test_where_too_many_wait_already_one_waits_for_its_turn(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as crowd:
+        listener.bind(path)
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                one = crowd.enter_context(socket.socket(socket.AF_UNIX))
+                one.setblocking(False)
+                one.connect(path)
+        begun = time.monotonic()
+        with pytest.raises(ControlError, match=r"no answer within 0\.2 seconds"):
+            Client(path, timeout=0.2)
+        assert time.monotonic() - begun >= 0.2
+
+        def make_room() -> None:
+            listener.accept()[0].close()
+
+        later = threading.Timer(0.2, make_room)
+        later.start()
+        Client(path, timeout=20).close()
+        later.join()
+
+
 def test_an_answer_without_an_end_is_given_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "_ANSWER", 100_000)
     with socket.socket(socket.AF_UNIX) as listener:
