@@ -13,6 +13,7 @@ the file and not all of it, and no index has to be kept.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import stat
@@ -126,12 +127,13 @@ class History:
 
     def under_way(self) -> list[Dump]:
         """The dumps that were not over when they were last heard of, oldest first."""
-        query = "SELECT node, since, last, messages, addresses FROM dump WHERE ended IS NULL"
+        query = f"SELECT {_COLUMNS} FROM dump WHERE ended IS NULL ORDER BY id"  # noqa: S608
         dumps: dict[str, Dump] = {}
         with self._lock, self._explained():
             # A node has one at most: an older one was left over.
-            for node, since, last, messages, addresses in self._db.execute(query + " ORDER BY id"):
-                dumps[node] = Dump(node, since, last, messages, tuple(addresses.split()))
+            for row in self._db.execute(query):
+                node, since, last, _, messages, addresses = _past(row)
+                dumps[node] = Dump(node, since, last, messages, addresses)
         return sorted(dumps.values(), key=lambda dump: dump.since)
 
     def past(
@@ -376,8 +378,23 @@ class History:
 
 
 def _past(row: tuple[Any, ...]) -> Past:
+    """A dump; what no daemon has written is damage that SQLite does not see."""
     node, since, last, ended, messages, addresses = row
+    sound = (
+        isinstance(node, str)
+        and _is_time(since)
+        and _is_time(last)
+        and (ended is None or _is_time(ended))
+        and isinstance(messages, int)
+        and isinstance(addresses, str)
+    )
+    if not sound:
+        raise sqlite3.DatabaseError("a row of it is no dump")
     return Past(node, since, last, ended, messages, tuple(addresses.split()))
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _why_not(path: str) -> str:

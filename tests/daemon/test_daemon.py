@@ -812,6 +812,20 @@ def test_a_damaged_history_is_said_and_a_new_one_taken_when_it_is_gone(
     assert daemon.end() == 0
 
 
+def test_a_history_with_a_row_that_is_no_dump_does_not_stop_it(daemon: Kdumpfenced) -> None:
+    daemon.start()
+    daemon.hear(NODE)
+    daemon.says("began to dump")
+    assert daemon.end() == 0
+    with sqlite3.connect(daemon.history) as damaging:
+        damaging.execute("UPDATE dump SET since = 'noon'")
+    damaging.close()
+    daemon.start()
+    daemon.says("it is left as it is")
+    daemon.hear("127.3.0.8")
+    until(lambda: daemon.dumping() == {"127.3.0.8"})
+
+
 @pytest.mark.usefixtures("root")
 def test_a_history_that_may_not_be_written_says_why_and_works_once_it_may(
     daemon: Kdumpfenced,
@@ -837,6 +851,7 @@ def test_a_history_that_may_not_be_written_says_why_and_works_once_it_may(
     assert daemon.status().troubles == (f"history: {why}",)
 
 
+@pytest.mark.usefixtures("root")
 def test_a_full_disk_does_not_stop_it(daemon: Kdumpfenced) -> None:
     disk = daemon.folder / "disk"
     disk.mkdir()

@@ -299,6 +299,25 @@ def test_a_damaged_file_is_told_of_and_left_as_it_is(
     assert Path(path).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "what",
+    ["messages = 'many'", "since = 'noon'", "last = 9e999", "ended = x'00'", "node = x'ff'",
+     "addresses = x'ff'"],
+)  # fmt: skip
+def test_a_row_that_is_no_dump_is_told_of(path: str, what: str) -> None:
+    with History(path) as opened:
+        opened.record([event("began", "node1", START)])
+    with sqlite3.connect(path) as damaging:
+        damaging.execute(f"UPDATE dump SET {what}")
+    damaging.close()
+    with History(path, writable=False) as opened:
+        with pytest.raises(HistoryError, match=r"damaged \(a row of it is no dump\); it is left"):
+            opened.past()
+        if "ended" not in what:
+            with pytest.raises(HistoryError, match="damaged"):
+                opened.under_way()
+
+
 def test_a_file_that_is_damaged_while_it_is_in_use_is_told_of(path: str) -> None:
     filled(path)
     with History(path, writable=False) as opened:
