@@ -653,10 +653,26 @@ class Daemon:
                 self._take()
                 self.service.alive()
         self._tell(self.recorder.finish())
+        with contextlib.suppress(OSError, RuntimeError):
+            self.recorder.record(self._unwritten())
         self._undo.close()
         self.journal.flush(last=True)
         self.journal.say("info", f"{PROGRAM} ends: {self.ending or 'it cannot go on'}")
         self.journal.flush()
+
+    def _unwritten(self) -> list[Event]:
+        """Where the dumps are that were told of, if that is further than the history has it.
+
+        While one goes on it is written every `repeat` seconds only. If the node is not heard
+        again after a restart, its dump would end too early by as much.
+        """
+        now = self.listener.snapshot()
+        events = []
+        for dump in now.dumps:
+            told = self._under_way.get(dump.node)
+            if told is not None and told.since == dump.since and told.last < dump.last:
+                events.append(Event("dumping", dump.node, now.when, *dump[1:]))
+        return events
 
 
 @contextlib.contextmanager

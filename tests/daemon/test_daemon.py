@@ -257,6 +257,24 @@ def test_settings_that_no_thread_can_read_are_refused(daemon: Kdumpfenced) -> No
     assert daemon.end() == 0
 
 
+def test_what_a_status_showed_is_in_the_history_when_it_was_ended(daemon: Kdumpfenced) -> None:
+    daemon.start()
+    daemon.hear(NODE)
+    daemon.says("began to dump")
+    for _ in range(4):
+        time.sleep(0.1)
+        daemon.hear(NODE)
+    until(lambda: [dump.messages for dump in daemon.status().dumps] == [5])
+    [shown] = daemon.status().dumps
+    assert daemon.end() == 0
+    [past] = daemon.past()
+    assert (past.since, past.last, past.messages) == (shown.since, shown.last, 5)
+    assert shown.last > shown.since
+    assert past.ended is None  # it may go on, and is the same one after a restart
+    daemon.start()
+    assert [dump.messages for dump in daemon.status().dumps] == [5]
+
+
 def test_what_a_crowd_said_before_the_end_is_in_the_history(daemon: Kdumpfenced) -> None:
     crowd = 5000
     # It is ended by its first event, and what a round takes is less than is there by then.

@@ -19,10 +19,7 @@ RESULTS: dict[str, Any] = json.loads((run.SHOWN / "results.json").read_text())
 
 def figures() -> list[Figure]:
     names = {field.name for field in dataclasses.fields(Figure)}
-    return [
-        Figure(**{key: tuple(of) if isinstance(of, list) else of for key, of in one.items()})
-        for one in ({key: told[key] for key in names} for told in RESULTS["figures"])
-    ]
+    return [run._figure({name: told[name] for name in names}) for told in RESULTS["figures"]]
 
 
 def between_marks(page: Path, name: str) -> str:
