@@ -693,7 +693,7 @@ cdef enum:
 ctypedef struct Endpoint:
     int fd
     int kind
-    uint32_t dropped    # the kernel's count, a 32-bit one
+    uint64_t dropped
 
 ctypedef struct Found:
     # An accepted datagram of the batch in hand.
@@ -2049,17 +2049,22 @@ cdef class Receiver:
     @property
     def dropped(self):
         cdef uint32_t info[16]
+        cdef uint32_t more
         cdef socklen_t length
+        cdef Endpoint *endpoint
         cdef int i
         cdef uint64_t total = 0
         for i in range(self.loop.endpoint_count):
             # See `_purewire.Receiver.dropped`. Its field 8 is SK_MEMINFO_DROPS.
+            endpoint = &self.loop.endpoints[i]
             length = sizeof(info)
             memset(info, 0, sizeof(info))
             if (getsockopt(self.sockets[i].fileno(), SOL_SOCKET, SO_MEMINFO, info, &length) == 0
                     and length >= 9 * sizeof(uint32_t)):
-                self.loop.endpoints[i].dropped = info[8]
-            total += self.loop.endpoints[i].dropped
+                more = info[8] - <uint32_t>endpoint.dropped
+                if more < <uint32_t>1 << 31 or endpoint.dropped == 0:
+                    endpoint.dropped += more
+            total += endpoint.dropped
         return total
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from kdumpfence import _purewire
 from tests.conftest import udp
 
 LITTLE = b"\x40\x2a\x30\x1b\x01\x00\x00\x00"
@@ -259,6 +260,29 @@ def test_what_the_queue_could_not_take_is_counted(scene: Scene) -> None:
     heard = scene.receiver.counts["stranger"]
     assert heard < 200
     assert scene.receiver.dropped == 200 - heard
+
+
+class Dropping(socket.socket):
+    """A socket of which the kernel says that it has dropped so many."""
+
+    told = 0
+
+    def getsockopt(self, level: int, option: int, length: int = 0) -> Any:
+        if option == 55:  # SO_MEMINFO
+            return struct.pack("=9I", *[0] * 8, self.told & 0xFFFFFFFF)
+        return super().getsockopt(level, option, *[length] * bool(length))
+
+
+def test_drops_are_counted_on_when_the_kernels_count_begins_anew() -> None:
+    # Of the core in Python alone: the other one asks the kernel itself.
+    receiver = _purewire.Receiver(_purewire.Sources())
+    with Dropping(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        receiver.add_socket(sock)
+        # The fourth: somebody else asked later, and was answered earlier.
+        for told in (0xFFFFFFF0, 0x1_0000_0010, 0x1_7FFFFFFF, 0x1_7FFFFFFE, 0x1_FFFFFFF0, 1 << 33):
+            sock.told = told
+            receiver.dropped  # noqa: B018
+        assert receiver.dropped == 1 << 33
 
 
 def test_several_sockets_of_both_families_are_heard(
