@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
+import random
 import socket
 from collections.abc import Iterator
 from types import ModuleType
@@ -59,6 +61,29 @@ def udp(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.bind((host, port))
     return sock
+
+
+def unused_port() -> int:
+    """A port that nobody has, neither UDP nor TCP, of either family, for a program to open.
+
+    From below those that the kernel gives out by itself: tests beside this one ask for hundreds
+    of these a second, and one of them might have it when the program wants it.
+    """
+    while True:
+        port = random.randrange(10000, 20000)
+        try:
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+                    with socket.socket(family, kind) as sock:
+                        if family == socket.AF_INET6:
+                            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                        sock.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+        return port
 
 
 @pytest.fixture

@@ -19,20 +19,14 @@ from typing import TypeVar
 
 from kdumpfence import control, wire
 from kdumpfence.history import History, HistoryError, Past
+from tests.conftest import unused_port
 
 PROGRAM = (sys.executable, "-m", "kdumpfence.daemon")
 MESSAGE = wire.encode("little")
 Found = TypeVar("Found")
 
 
-def free_port(kind: int = socket.SOCK_DGRAM) -> int:
-    """A port that nobody has at the moment."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def until(look: Callable[[], Found], seconds: float = 20) -> Found:
+def until(look: Callable[[], Found], seconds: float = 60) -> Found:
     """What `look` finds as soon as it finds something."""
     end = time.monotonic() + seconds
     while True:
@@ -49,8 +43,8 @@ class Kdumpfenced:
     def __init__(self, folder: Path, core: str = "compiled") -> None:
         self.folder = folder
         self.core = core
-        self.port = free_port()
-        self.metrics_port = free_port(socket.SOCK_STREAM)
+        self.port = unused_port()
+        self.metrics_port = unused_port()
         self.settings = folder / "kdumpfenced.toml"
         self.history = folder / "history.sqlite"
         self.control = folder / "control"
@@ -112,7 +106,7 @@ class Kdumpfenced:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
 
@@ -131,7 +125,7 @@ class Kdumpfenced:
         """Send it a signal and wait for its end; the exit status."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -169,7 +163,7 @@ class Kdumpfenced:
         """A page of its web server: HTTP status and text."""
         url = f"http://127.0.0.1:{self.metrics_port}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -223,7 +217,7 @@ class Manager:
             seconds = 0.0
         return self.heard
 
-    def hears(self, line: str, seconds: float = 20) -> None:
+    def hears(self, line: str, seconds: float = 60) -> None:
         """Wait for a line that begins so."""
         end = time.monotonic() + seconds
         while not any(one.startswith(line) for one in self.read(0.1)):

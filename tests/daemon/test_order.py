@@ -19,8 +19,7 @@ from kdumpfence.history import History
 from kdumpfence.journal import Journal
 from kdumpfence.listener import Snapshot
 from kdumpfence.settings import Settings
-
-from .running import free_port
+from tests.conftest import unused_port
 
 
 class Played:
@@ -56,7 +55,7 @@ def test_nobody_is_told_of_a_dump_before_it_is_written(
     settings = Settings(
         nodes={"node1": ("192.0.2.1",)},
         family="ipv4",
-        port=free_port(),
+        port=unused_port(),
         history_path=str(tmp_path / "history.sqlite"),
         control_path=str(tmp_path / "control"),
     )

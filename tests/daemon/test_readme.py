@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .running import free_port, until
+from tests.conftest import unused_port
+
+from .running import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,7 +19,7 @@ def test_the_first_try_on_loopback(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text()
     section = text[text.index("## Listening for a whole cloud") :].split("\n## ")[0]
     blocks = re.findall(r"(?m)(?:^    .*\n)+", section)
-    here = {"/tmp/": f"{tmp_path}/", "7411": str(free_port())}
+    here = {"/tmp/": f"{tmp_path}/", "7411": str(unused_port())}
     here[".venv/bin/"] = f"{Path(sys.executable).parent}/"
     for name, own in here.items():
         blocks = [block.replace(name, own) for block in blocks]
@@ -38,4 +40,4 @@ def test_the_first_try_on_loopback(tmp_path: Path) -> None:
         until(lambda: "node '127.0.0.1' began to dump" in (tmp_path / "log").read_text())
     finally:
         daemon.terminate()
-        assert daemon.wait(20) == 0
+        assert daemon.wait(60) == 0

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from kdumpfence.wire import OWN_MESSAGE
-from tests.conftest import udp
+from tests.conftest import udp, unused_port
 from tests.programs.helpers import AGENT, agent_waits, environment, start
-from tests.unit.test_listening import free_port
 
 pytestmark = pytest.mark.alone
 
@@ -84,7 +83,7 @@ def test_the_one_true_message_is_heard_in_a_flood(core_name: str, root: None) ->
 
 
 def test_a_flood_alone_is_never_a_yes(core_name: str, root: None) -> None:
-    port = free_port()
+    port = unused_port()
     flood = start_flood(port, 3)
     agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "2"], core_name)
     out, _ = agent.communicate(timeout=60)

@@ -61,15 +61,26 @@ def start(argv: list[str], form: str, **options: object) -> subprocess.Popen[str
     )
 
 
-def wait_for_line(process: subprocess.Popen[str], text: str, seconds: float = 30) -> str:
-    """Its stdout up to the line that begins with this text; "" at its end."""
-    assert process.stdout is not None
+def wait_for_line(
+    process: subprocess.Popen[str], text: str, seconds: float = 60, stream: str = "stdout"
+) -> str:
+    """The line of that stream that begins with this text; "" at its end.
+
+    Nothing behind the line is taken: neither `select` nor `communicate` knows of what lies in a
+    buffer of Python's.
+    """
+    fd = getattr(process, stream).fileno()
     end = time.monotonic() + seconds
+    line = b""
     while time.monotonic() < end:
-        if select.select([process.stdout], [], [], 0.1)[0]:
-            line = process.stdout.readline()
-            if not line or line.startswith(text):
-                return line
+        if not select.select([fd], [], [], 0.1)[0]:
+            continue
+        byte = os.read(fd, 1)
+        line += byte
+        if byte == b"\n" or not byte:
+            if not byte or line.startswith(text.encode()):
+                return line.decode()
+            line = b""
     raise AssertionError(f"no line {text!r} within {seconds} s")
 
 

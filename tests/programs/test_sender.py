@@ -97,13 +97,12 @@ def test_a_node_that_was_given_twice_is_told_once(form: str) -> None:
 
 def test_without_a_count_the_first_messages_come_a_second_apart(form: str) -> None:
     sock = node()
-    running = start([sender(form), "-p", str(sock.getsockname()[1]), "127.0.0.1"], form)
-    sock.recv(100)
     began = time.monotonic()
-    for _ in range(3):
+    running = start([sender(form), "-p", str(sock.getsockname()[1]), "127.0.0.1"], form)
+    for _ in range(4):
         sock.recv(100)
     # Three gaps of a second, not of ten.
-    assert 2 < time.monotonic() - began < 10
+    assert 3 <= time.monotonic() - began < 20
     running.terminate()
     running.communicate(timeout=20)
     sock.close()
@@ -114,14 +113,13 @@ def test_a_name_that_does_not_resolve_holds_up_nobody(form: str) -> None:
     port = str(sock.getsockname()[1])
     running = start([sender(form), "-p", port, "nosuchnode.invalid", "127.0.0.1"], form)
     assert sock.recv(100) == OWN_MESSAGE
+    said = wait_for_line(running, "[error]: node 'nosuchnode.invalid': ", stream="stderr")
+    assert said.endswith("; will try again\n")
     time.sleep(0.5)
     assert running.poll() is None
     running.terminate()
     _, err = running.communicate(timeout=20)
-    err = unwarned(err)
-    assert err.startswith("[error]: node 'nosuchnode.invalid': ")
-    assert err.endswith("; will try again\n")
-    assert err.count("\n") == 1
+    assert err == ""
     sock.close()
 
 

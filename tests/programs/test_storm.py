@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -202,13 +203,14 @@ def test_a_signal_ends_it_with_its_summary(
     argv = command(listener, "--rate", "50", "--json", "--live", *end)
     running = start(argv, core_name)
     assert running.stderr is not None
-    assert "1 s: 5" in running.stderr.readline()
+    assert re.match(r"\d+ s: \d+ sent, \d+ a second\n", running.stderr.readline())
     running.send_signal(number)
     out, err = running.communicate(timeout=20)
     assert "Traceback" not in err
     summary = json.loads(out)
     assert summary["ended"] == number.name
-    assert summary["sent"] == len(heard(listener)) >= 50
+    # What was due in the last moments of the first second may have been late.
+    assert summary["sent"] == len(heard(listener)) > 25
     assert running.returncode == (128 + number if end else 0)
 
 
@@ -227,7 +229,7 @@ def test_one_that_was_started_with_nohup_outlives_its_terminal(
 
 
 def test_one_that_was_stopped_makes_up_for_it(core_name: str, listener: socket.socket) -> None:
-    argv = command(listener, "--rate", "100", "--count", "150", "--json", "--live")
+    argv = command(listener, "--rate", "100", "--count", "300", "--json", "--live")
     running = start(argv, core_name)
     assert running.stderr is not None
     running.stderr.readline()
@@ -239,7 +241,7 @@ def test_one_that_was_stopped_makes_up_for_it(core_name: str, listener: socket.s
     running.send_signal(signal.SIGCONT)
     out, _ = running.communicate(timeout=20)
     summary = json.loads(out)
-    assert summary["sent"] == 150
+    assert summary["sent"] == 300
     assert summary["late"] > 0.2
 
 

@@ -23,7 +23,7 @@ from kdumpfence import control, daemon, journal, metrics, notify
 from kdumpfence.dumps import Dumps, Event
 from kdumpfence.listener import Snapshot
 from kdumpfence.settings import Settings
-from tests.daemon.running import free_port
+from tests.conftest import unused_port
 
 #: Virtual seconds: between two rounds, two crashes of a node, and from its first message to
 #: its last one. A round is also how often it sends.
@@ -133,7 +133,7 @@ def settings(folder: Path, nodes: int) -> Settings:
     """Those of this daemon, with everything in that folder."""
     return Settings(
         nodes={f"node-{number}": ("192.0.2.1",) for number in range(nodes)},
-        port=free_port(),
+        port=unused_port(),
         family="ipv4",
         history_path=str(folder / "history.sqlite"),
         history_most=MOST,
