@@ -19,7 +19,7 @@ from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
 
 #: Seconds that a test waits for what has to come.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 MakeListener = Callable[..., Listener]
 

@@ -31,6 +31,7 @@ from kdumpfence.listener import Listener
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import cannot_run, udp
 from tests.listener.conftest import (
+    PATIENCE,
     MakeListener,
     first_event,
     free_socket,
@@ -46,7 +47,7 @@ A, B, C = "127.7.4.1", "127.7.4.2", "127.7.4.3"
 
 
 def test_a_node_that_begins_to_dump_goes_on_and_falls_silent(listen: MakeListener) -> None:
-    listening = listen({"node1": [A]}, silence=0.6, repeat=0.0)
+    listening = listen({"node1": [A]}, silence=1.5, repeat=0.0)
     before = time.time()
     say(A, listening.port)
     (began,) = until(listening, bool)
@@ -60,7 +61,7 @@ def test_a_node_that_begins_to_dump_goes_on_and_falls_silent(listen: MakeListene
     (silent,) = until(listening, bool)
     assert silent[3:] == (began.since, dumping.last, 2, (A,))
     assert (silent.kind, silent.node) == ("silent", "node1")
-    assert silent.when - silent.last >= 0.6
+    assert silent.when - silent.last >= 1.5
     assert listening.events(0.1) == []
 
 
@@ -287,6 +288,8 @@ def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
     listening = listen(networks=["127.7.4.0/24"], room=2, silence=1.5)
     for host in (A, B, C, C):
         say(host, listening.port)
+    # Before the first look, or it might find one of the two.
+    wait_for(lambda: listening.snapshot().counts["crowded"] == 2)
     events = until(listening, lambda events: "overflow" in kinds(events))
     assert sorted(event.node for event in events if event.kind == "began") == [A, B]
     (overflow,) = (event for event in events if event.kind == "overflow")
@@ -303,17 +306,19 @@ def test_losses_are_told_of_at_most_every_few_seconds(
     monkeypatch.setattr(reading, "UPKEEP", 0.02)
     monkeypatch.setattr(module, "OVERFLOW_REPEAT", 1.0)
     listening = listen(networks=["127.7.4.0/24"], room=0, silence=60)
-    told = []
-    end = time.monotonic() + 0.8
+    told: list[Event] = []
+    end = time.monotonic() + PATIENCE
     sent = 0
-    while time.monotonic() < end:
+    while len(told) < 3:
+        assert time.monotonic() < end
         say(A, listening.port)
         sent += 1
         told += listening.events(0.01)
-    assert kinds(told) == ["overflow"]
-    monkeypatch.setattr(module, "OVERFLOW_REPEAT", 0.0)
+    times = [event.when for event in told]
+    assert all(after - before > 0.999 for before, after in zip(times, times[1:]))
     # Not one is lost from the sum, however late it is told.
-    told += until(listening, lambda events: told[0].messages + sum(e[5] for e in events) == sent)
+    before = sum(event.messages for event in told)
+    told += until(listening, lambda events: before + sum(e.messages for e in events) == sent)
     assert set(kinds(told)) == {"overflow"}
 
 
@@ -326,7 +331,7 @@ def test_a_node_that_was_told_of_always_has_room(listen: MakeListener) -> None:
 
 
 def test_an_admitted_node_that_is_told_of_later_stays_known(listen: MakeListener) -> None:
-    listening = listen(networks=["127.7.4.0/24"], room=1, silence=0.5)
+    listening = listen(networks=["127.7.4.0/24"], room=1, silence=1.5)
     say(A, listening.port)
     assert until(listening, bool)[0].node == A
     listening.add("node1", [A])
@@ -456,7 +461,7 @@ def test_an_exception_of_a_signal_handler_is_passed_on_and_all_goes_on(
         raise KeyboardInterrupt
 
     listening = listen([A])
-    with on_alarm(fail, 0.1), pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), on_alarm(fail, 0.1):
         next(listening)
     say(A, listening.port)
     assert next(listening).node == A
@@ -523,15 +528,14 @@ def test_events_come_in_pieces_and_the_descriptor_says_that_there_are_more(
     for host in hosts:
         say(host, listening.port)
     wait_for(lambda: listening.snapshot().counts["accepted"] == 35)
+    told: list[Event] = []
+    while len(told) < 70:
+        assert select.select([listening], [], [], PATIENCE)[0]
+        piece = listening.events(0)
+        assert len(piece) <= 10
+        told += piece
     for kind in ("began", "silent"):
-        told: list[str] = []
-        while len(told) < 35:
-            assert select.select([listening], [], [], 20)[0]
-            piece = listening.events(0)
-            assert len(piece) <= 10
-            assert {event.kind for event in piece} <= {kind}
-            told += [event.node for event in piece]
-        assert sorted(told) == sorted(hosts)
+        assert sorted(event.node for event in told if event.kind == kind) == sorted(hosts)
 
 
 def test_a_wait_ends_with_its_time(listen: MakeListener) -> None:
@@ -576,7 +580,7 @@ def test_a_snapshot_can_be_had_from_any_thread_at_any_time(listen: MakeListener)
 def test_a_clock_that_is_set_does_not_change_when_a_dump_began(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listening = listen([A, B], repeat=0.0, silence=1.0)
+    listening = listen([A, B], repeat=0.0, silence=2.0)
     say(A, listening.port)
     (began,) = until(listening, bool)
     real = time.time
@@ -598,7 +602,7 @@ def test_a_clock_that_is_set_does_not_change_when_a_dump_began(
 
 
 def test_a_dump_from_before_a_restart_goes_on_as_the_same(listen: MakeListener) -> None:
-    listening = listen({"node1": [A], "node2": [B]}, repeat=0.0, silence=1.0)
+    listening = listen({"node1": [A], "node2": [B]}, repeat=0.0, silence=2.0)
     long_ago = 1700000000.123456789
     old = [Dump(node, long_ago, long_ago + 9.1, 5, (C,)) for node in ("node1", "node2")]
     listening.restore(old)

@@ -48,7 +48,7 @@ def test_of_thousands_that_panic_at_once_each_is_told_of_and_none_is_lost(
     listen: MakeListener, core: ModuleType
 ) -> None:
     nodes = {f"node{number}": [text(number)] for number in range(NODES)}
-    listening = listen(nodes, silence=3.0, repeat=60.0)
+    listening = listen(nodes, silence=6.0, repeat=60.0)
     crowd = Crowd(core, NODES, listening.port)
     with crowd.sock:
         crowd.panic()

@@ -121,12 +121,12 @@ def dumping(host: str, port: int) -> Iterator[None]:
 def test_a_listener_that_was_stopped_hears_what_came_meanwhile_before_it_decides(
     start: Callable[..., Program],
 ) -> None:
-    program = start(nodes={"node1": [A]}, silence=1.0)
+    program = start(nodes={"node1": [A]}, silence=2.0)
     with dumping(A, program.port):
         program.wait_for(lambda _: program.kinds() == ["began"])
         for _ in range(2):
             program.stop()
-            time.sleep(1.5)
+            time.sleep(2.5)
             program.go_on()
             time.sleep(0.4)
         assert program.kinds() == ["began"]
@@ -136,14 +136,14 @@ def test_a_listener_that_was_stopped_hears_what_came_meanwhile_before_it_decides
 def test_a_listener_that_was_stopped_notices_who_fell_silent_meanwhile(
     start: Callable[..., Program],
 ) -> None:
-    program = start(nodes={"node1": [A], "node2": [B]}, silence=1.0)
+    program = start(nodes={"node1": [A], "node2": [B]}, silence=2.0)
     with dumping(A, program.port):
         with dumping(B, program.port):
             program.wait_for(lambda _: program.kinds() == ["began", "began"])
             program.stop()
         with udp("127.0.0.1") as own:  # what lay in the queue is read, and node2 is over
             own.sendto(b"", ("127.0.0.1", program.port))
-        time.sleep(1.5)
+        time.sleep(2.5)
         program.go_on()
         program.wait_for(lambda _: len(program.kinds()) == 3)
         assert program.said[-1][:2] == ["silent", "node2"]

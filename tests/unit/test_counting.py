@@ -410,23 +410,28 @@ def test_a_rest_reads_more_at_a_time_and_ends_with_the_wait(scene: Scene) -> Non
     """What comes during the rest is read after it, and neither end of the wait is missed."""
     scene.sources.add(node(1))
     scene.send(1)
-    threads = [
-        threading.Timer(0.2, scene.send, (1, 1)),
-        threading.Timer(0.4, os.write, (scene.write, b"!")),
-    ]
-    for thread in threads:
-        thread.start()
+
+    def play() -> None:
+        time.sleep(0.2)
+        scene.send(1, 1)
+        time.sleep(0.2)
+        os.write(scene.write, b"!")
+
     started = time.monotonic()
+    thread = threading.Thread(target=play)
+    thread.start()
     deadline = time.monotonic_ns() + 20 * 10**9
     counted = scene.receiver.count(deadline, (scene.read,), rest_ns=999_999_999)
-    assert 0.3 < time.monotonic() - started < 10
-    for thread in threads:
-        thread.join()
+    assert 0.4 <= time.monotonic() - started < 10
+    thread.join()
     assert counted == 3
-    scene.send(1)
-    started_ns = time.monotonic_ns()
-    assert scene.receiver.count(started_ns + 200_000_000, rest_ns=999_999_999) == 1
-    assert 200_000_000 <= time.monotonic_ns() - started_ns < 900_000_000
+    took = []
+    for _ in range(3):  # a rest that outlasts the wait would do so each time
+        scene.send(1)
+        started_ns = time.monotonic_ns()
+        assert scene.receiver.count(started_ns + 200_000_000, rest_ns=999_999_999) == 1
+        took.append(time.monotonic_ns() - started_ns)
+    assert 200_000_000 <= min(took) < 900_000_000
 
 
 @pytest.mark.parametrize("rest", [-1, 10**9])
@@ -444,7 +449,7 @@ def test_signal_handlers_run_while_counting_without_a_bell(scene: Scene) -> None
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
         with pytest.raises(Rung):
             scene.receiver.count(time.monotonic_ns() + 10 * 10**9)
     finally:
