@@ -64,7 +64,7 @@ def send(node: Host, count: int = 1) -> None:
 def agent(host: Host, *wrapper: str, program: str = AGENT) -> subprocess.Popen[str]:
     """One that waits for the node."""
     started = host.popen(
-        [*wrapper, program, "-v", "-n", NODE, "-t", "30"],
+        [*wrapper, program, "-v", "-n", NODE, "-t", "60"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -86,7 +86,7 @@ def test_our_agent_and_the_daemon_both_hear_one_message(
     if first == "agent":
         start(daemon, watcher)
     send(node)
-    assert waiting.wait(20) == 0
+    assert waiting.wait(60) == 0
     until(lambda: daemon.dumping() == {NODE})
     assert daemon.status().counts["accepted"] == 1
 
@@ -97,7 +97,7 @@ def test_an_agent_without_raw_sockets_hears_and_the_daemon_after_it(
     start(daemon, watcher)
     waiting = agent(watcher, *WITHOUT_RAW)
     send(node)
-    assert waiting.wait(20) == 0
+    assert waiting.wait(60) == 0
     # As long as it waits, the kernel gives it what comes from its node; then the daemon.
     send(node)
     until(lambda: daemon.dumping() == {NODE})
@@ -114,7 +114,7 @@ def test_a_stock_agent_beside_the_daemon_fails_and_does_not_disturb_it(
     start(daemon, watcher)
     waiting = agent(watcher, program=program)
     # Its own mistake: it dies of it. Pacemaker goes on to the next level.
-    assert waiting.wait(20) != 0
+    assert waiting.wait(60) != 0
     send(node)
     until(lambda: daemon.dumping() == {NODE})
 

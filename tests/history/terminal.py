@@ -60,7 +60,7 @@ class Terminal:
     def press(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
-    def await_text(self, pattern: str, seconds: float = 30) -> re.Match[str]:
+    def await_text(self, pattern: str, seconds: float = 60) -> re.Match[str]:
         """Wait until this was drawn; what was drawn up to there does not count again."""
         deadline = time.monotonic() + seconds
         while (found := re.search(pattern, self.text, re.DOTALL)) is None:
@@ -77,7 +77,7 @@ class Terminal:
 
     def end(self) -> int:
         """Wait for the program's end; return its status. All it drew is in `text`."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.program.poll() is None:
             assert time.monotonic() < deadline, f"it goes on: {plain(self.text)[-2000:]!r}"
             self.read(0.05)
