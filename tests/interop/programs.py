@@ -185,9 +185,12 @@ class Process:
         return bool(_sockets_of(self.pid) & _bound_to(port))
 
     def listens(self, port: int) -> bool:
-        """Wait until this agent listens; return False if it ends instead."""
+        """Wait until this agent listens; return False if it ends instead.
+
+        One with a short time-out may be over before we come to look.
+        """
         assert until(lambda: self.is_listening(port) or not self.is_running), str(self)
-        return self.is_running
+        return self.is_running or self.is_listening(port)
 
 
 def _sockets_of(pid: int) -> set[str]:

@@ -68,14 +68,14 @@ def test_the_sender_sends_as_many_messages_as_asked_for_an_interval_apart(
     started = time.monotonic()
     sender = lab.sender(senders, "-c", "3", "-i", "1", *nodes)
     assert sender.status() == 0, str(sender)
-    assert 1.9 < time.monotonic() - started < 6
+    assert 1.9 < time.monotonic() - started < 15  # not 20, as by default
     assert [receiver.hears_for(0.05) for receiver in receivers] == [[MESSAGE] * 3] * 3
 
 
 def test_the_sender_goes_on_until_it_is_stopped(lab: Lab, senders: Programs) -> None:
     receiver = lab.receiver("127.0.0.3")
     sender = lab.sender(senders, "-i", "1", "127.0.0.3")
-    assert [receiver.hears(5) for _ in range(2)] == [MESSAGE] * 2
+    assert [receiver.hears(30) for _ in range(2)] == [MESSAGE] * 2
     assert sender.is_running
     sender.terminate()
-    assert sender.status(5) != 0
+    assert sender.status() != 0

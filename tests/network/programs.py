@@ -42,6 +42,14 @@ class Running:
                 return
         pytest.fail(f"{self._argv} ended without saying {line!r}")
 
+    def waits(self) -> None:
+        """Wait until this agent listens."""
+        assert self.process.stdout is not None
+        for said in self.process.stdout:
+            if said.startswith("[debug]: waiting for message"):
+                return
+        pytest.fail(f"{self._argv} ended before it listened")
+
     def status(self, within: float) -> int:
         """Wait for the exit status, which must come in so many seconds from now."""
         try:

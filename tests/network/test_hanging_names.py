@@ -17,8 +17,8 @@ from .programs import Programs
 
 
 def asked(nameserver: socket.socket) -> bool:
-    """Whether a look-up hangs at a nameserver, or does within some seconds."""
-    return bool(select.select([nameserver], [], [], 5)[0])
+    """Whether a look-up hangs at a nameserver, or does so soon."""
+    return bool(select.select([nameserver], [], [], 30)[0])
 
 
 def test_a_hanging_look_up_does_not_delay_the_message_to_the_others(

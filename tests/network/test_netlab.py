@@ -67,29 +67,29 @@ def test_an_unimpaired_link_passes_everything_in_order(
     lab: Lab, node: Host, survivor: Host
 ) -> None:
     ends = pair(lab, node, survivor, Impairment())
-    assert passed(*ends, 200, quiet=0.2) == list(range(200))
+    assert passed(*ends, 200, quiet=1) == list(range(200))
 
 
 def test_loss_takes_its_share(lab: Lab, node: Host, survivor: Host) -> None:
     ends = pair(lab, node, survivor, Impairment(loss=0.5))
-    assert 60 < len(passed(*ends, 200, quiet=0.2)) < 140
+    assert 60 < len(passed(*ends, 200, quiet=1)) < 140
 
 
 def test_a_blackhole_passes_nothing(lab: Lab, node: Host, survivor: Host) -> None:
     ends = pair(lab, node, survivor, BLACKHOLE)
-    assert passed(*ends, 50, quiet=0.2) == []
+    assert passed(*ends, 50, quiet=1) == []
 
 
 def test_duplication_doubles(lab: Lab, node: Host, survivor: Host) -> None:
     ends = pair(lab, node, survivor, Impairment(duplicate=1))
-    assert sorted(passed(*ends, 50, quiet=0.2)) == sorted(2 * list(range(50)))
+    assert sorted(passed(*ends, 50, quiet=1)) == sorted(2 * list(range(50)))
 
 
 def test_reordering_and_jitter_lose_nothing_but_the_order(
     lab: Lab, node: Host, survivor: Host
 ) -> None:
     for impairment in (Impairment(delay=0.1, reorder=0.3), Impairment(delay=0.1, jitter=0.05)):
-        numbers = passed(*pair(lab, lab.host("a"), lab.host("b"), impairment), 100, quiet=0.4)
+        numbers = passed(*pair(lab, lab.host("a"), lab.host("b"), impairment), 100, quiet=1.5)
         assert numbers != sorted(numbers)
         assert sorted(numbers) == list(range(100))
 
@@ -110,7 +110,7 @@ def test_reordering_without_delay_is_refused() -> None:
 def test_a_look_up_that_hangs_asks_the_dead_nameserver(lab: Lab, node: Host) -> None:
     nameserver = node.hang_name_service()
     asker = node.popen(["getent", "hosts", "nobody"])
-    assert select.select([nameserver], [], [], 5)[0]
+    assert select.select([nameserver], [], [], 30)[0]
     with pytest.raises(subprocess.TimeoutExpired):
         asker.wait(1)
 
@@ -159,9 +159,9 @@ def test_killing_the_tester_leaves_nothing_behind(lab: Lab) -> None:
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, f"waited 5 s for {what}"
+        assert time.monotonic() < deadline, f"waited 30 s for {what}"
         time.sleep(0.01)
 
 
