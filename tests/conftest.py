@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import itertools
 import os
 import random
 import socket
@@ -63,14 +64,21 @@ def udp(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     return sock
 
 
+#: Ports of a worker, and the next of them.
+_PORTS = 1250
+_next_port = itertools.count(random.randrange(_PORTS))
+
+
 def unused_port() -> int:
     """A port that nobody has, neither UDP nor TCP, of either family, for a program to open.
 
     From below those that the kernel gives out by itself: tests beside this one ask for hundreds
-    of these a second, and one of them might have it when the program wants it.
+    of these a second, and one of them might have it when the program wants it. And no two workers
+    of pytest-xdist have the same: with raw sockets one's agent would hear the other's nodes.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 16
     while True:
-        port = random.randrange(10000, 20000)
+        port = 10000 + worker * _PORTS + next(_next_port) % _PORTS
         try:
             for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
                 for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):

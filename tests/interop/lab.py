@@ -11,7 +11,9 @@ from typing import IO
 
 import pytest
 
-from .nodes import Node, Receiver, unused_port
+from tests.conftest import unused_port
+
+from .nodes import Node, Receiver
 from .programs import Process, Programs, with_files
 
 #: Ask for what a test cannot do without: `need(condition, what is amiss)`.

@@ -8,9 +8,7 @@ Nothing here knows the product: the bytes are written out once more, on purpose.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import random
 import select
 import socket
 import struct
@@ -34,16 +32,6 @@ def is_ipv6(address: str) -> bool:
 def agent_address(node: str) -> str:
     """Return the address at which a node with this address reaches the agents."""
     return AGENT_6 if is_ipv6(node) else AGENT_4
-
-
-def unused_port() -> int:
-    """Return a UDP port that nothing holds, from below the kernel's automatic ones."""
-    while True:
-        port = random.randrange(20000, 32000)
-        with contextlib.suppress(OSError):
-            for wildcard in ("0.0.0.0", "::"):
-                Receiver(wildcard, port).close()
-            return port
 
 
 class UdpSocket:
