@@ -3,8 +3,8 @@
 
 It wires the rooms together and decides nothing itself: settings, Listener, History, the log,
 metrics, the control socket, and systemd. One rule holds all through: **what happened is written
-to the history first, and told only then**, so whatever anybody was told survives a kill -9. When
-the history cannot be written, listening goes on; see `Recorder`.
+to the history first, and told only then**, so no event that anybody was told of is lost with a
+kill -9. When the history cannot be written, listening goes on; see `Recorder`.
 
 What may not be in this file: sockets of messages, SQL, the form of any output.
 """

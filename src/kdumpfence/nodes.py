@@ -62,13 +62,14 @@ class _Node:
 class _Host:
     """A name of the name service."""
 
-    __slots__ = ("addresses", "delay", "due", "nodes")
+    __slots__ = ("addresses", "delay", "due", "nodes", "outdated")
 
     def __init__(self, due: float) -> None:
         self.nodes: set[int] = set()
         self.addresses: list[Key] = []
         self.due: float | None = due  # None: being looked up
         self.delay = RETRY_FIRST
+        self.outdated = False  # what it means may have changed while it is being looked up
 
 
 class Nodes:
@@ -284,6 +285,9 @@ class Nodes:
             for number in host.nodes:
                 self._claim(self._nodes[number])
             wait = max(REFRESH, REFRESH_GAP * len(self._hosts))
+        if host.outdated:
+            host.outdated = False
+            wait = RETRY_FIRST
         host.due = now + wait
         heapq.heappush(self._asks, (host.due, name))
 
@@ -295,4 +299,6 @@ class Nodes:
             if host.due is not None:
                 host.due = now
                 self._asks.append((now, name))
+            else:
+                host.outdated = True
         heapq.heapify(self._asks)

@@ -215,6 +215,19 @@ def test_a_change_of_the_name_files_has_all_names_asked_for_again(table: Table) 
     assert table.nodes.next_ask == 2.0 + RETRY_FIRST
 
 
+def test_a_name_that_was_asked_for_before_the_change_is_asked_for_again_soon(table: Table) -> None:
+    table.nodes.add("node1", [], 0.0)
+    assert table.nodes.ask(0.0, 9) == ["node1"]
+    table.nodes.hurry(1.0)
+    table.nodes.answered("node1", addresses("192.0.2.1"), 1.0)  # which may be what it was before
+    assert table.who("192.0.2.1") == "node1"
+    assert table.nodes.next_ask == pytest.approx(1.0 + RETRY_FIRST)
+    assert table.nodes.ask(2.0, 9) == ["node1"]
+    table.nodes.answered("node1", addresses("192.0.2.2"), 2.0)
+    assert (table.who("192.0.2.1"), table.who("192.0.2.2")) == (None, "node1")
+    assert table.nodes.next_ask == pytest.approx(2.0 + REFRESH)
+
+
 def test_no_more_names_are_asked_for_than_there_is_room(table: Table) -> None:
     for number in range(10):
         table.nodes.add(f"node{number}", [], 0.0)
