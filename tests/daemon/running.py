@@ -77,11 +77,12 @@ class Kdumpfenced:
         wait: bool = True,
         environment: dict[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         """Start it; return as soon as it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*wrapper, *PROGRAM, "--config", str(self.settings)],
+                [*wrapper, *program, "--config", str(self.settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

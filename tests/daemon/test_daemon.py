@@ -241,12 +241,7 @@ def test_settings_that_no_thread_can_read_are_refused(daemon: Kdumpfenced) -> No
         "threading.Thread.start = refuse\n"
         "daemon.script()\n"
     )
-    with daemon.log.open("ab") as log:
-        daemon.process = subprocess.Popen(
-            [sys.executable, "-c", script, "--config", str(daemon.settings)],
-            env=daemon.environment(), stderr=log,
-        )  # fmt: skip
-    daemon.says("hears port")
+    daemon.start(program=[sys.executable, "-c", script])
     for times in (1, 2):
         daemon.send(signal.SIGHUP)
         until(lambda times=times: daemon.said().count("settings refused") == times)  # type: ignore[misc]
@@ -289,18 +284,15 @@ def test_what_a_crowd_said_before_the_end_is_in_the_history(daemon: Kdumpfenced)
         "daemon.script()\n"
     )
     daemon.configure(log="lines = 10")
-    with daemon.log.open("ab") as log:
-        daemon.process = subprocess.Popen(
-            [sys.executable, "-c", script, "--config", str(daemon.settings)],
-            env=daemon.environment(), stderr=log,
-        )  # fmt: skip
-    daemon.says("hears port")
+    daemon.start(program=[sys.executable, "-c", script])
+    process = daemon.process
+    assert process is not None
     storm = ("storm", f"--port={daemon.port}", f"--nodes={crowd}", "--rate=10000", "--rounds=1")
     subprocess.run(
         [sys.executable, "-m", "kdumpfence.cli", *storm],
         env=daemon.environment(), check=True, timeout=30, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    assert daemon.process.wait(20) == 0
+    assert process.wait(60) == 0
     assert len(daemon.past_of_all()) == crowd
     said = daemon.said()
     spared = [int(number) for number in re.findall(r"(\d+) dumps that began\n", said)]
