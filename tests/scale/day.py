@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,6 @@ from kdumpfence import control, daemon, journal, metrics, notify
 from kdumpfence.dumps import Dumps, Event
 from kdumpfence.listener import Snapshot
 from kdumpfence.settings import Settings
-from tests.conftest import unused_port
 
 #: Virtual seconds: between two rounds, two crashes of a node, and from its first message to
 #: its last one. A round is also how often it sends.
@@ -131,9 +131,13 @@ def grown(hours: list[dict[str, Any]], since: int = 6) -> list[str]:
 
 def settings(folder: Path, nodes: int) -> Settings:
     """Those of this daemon, with everything in that folder."""
+    # Not with what other tests use for it: pytest would count among the memory in use.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
     return Settings(
         nodes={f"node-{number}": ("192.0.2.1",) for number in range(nodes)},
-        port=unused_port(),
+        port=port,
         family="ipv4",
         history_path=str(folder / "history.sqlite"),
         history_most=MOST,
