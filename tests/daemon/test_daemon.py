@@ -837,6 +837,18 @@ def test_a_history_with_a_row_that_is_no_dump_does_not_stop_it(daemon: Kdumpfenc
     until(lambda: daemon.dumping() == {"127.3.0.8"})
 
 
+def mounted(mounting: str, folder: Path) -> tuple[str, ...]:
+    """What a program is started with for something to be mounted at "$0", the folder.
+
+    Where nobody else sees it: in a mount namespace of the program's own.
+    """
+    wrapper = ("unshare", "--mount", "sh", "-c", f'{mounting} && exec "$@"', str(folder))
+    probe = subprocess.run([*wrapper, "true"], capture_output=True, check=False)
+    if probe.returncode != 0:
+        cannot_run(f"no mount namespace: {probe.stderr.decode()}")
+    return wrapper
+
+
 @pytest.mark.usefixtures("root")
 def test_a_history_that_may_not_be_written_says_why_and_works_once_it_may(
     daemon: Kdumpfenced,
@@ -851,12 +863,7 @@ def test_a_history_that_may_not_be_written_says_why_and_works_once_it_may(
     folder.chmod(0o755)
     daemon.says("history: works again after")
     assert daemon.end() == 0
-    mounting = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
-    wrapper = ("unshare", "--mount", "sh", "-c", mounting, str(folder))
-    probe = subprocess.run([*wrapper, "true"], capture_output=True, check=False)
-    if probe.returncode != 0:
-        cannot_run(f"no mount namespace: {probe.stderr.decode()}")
-    daemon.start(wrapper)
+    daemon.start(mounted('mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"', folder))
     why = f"{daemon.history}: the file system is mounted read-only"
     daemon.says(f"history: {why}; listening goes on")
     assert daemon.status().troubles == (f"history: {why}",)
@@ -868,13 +875,7 @@ def test_a_full_disk_does_not_stop_it(daemon: Kdumpfenced) -> None:
     disk.mkdir()
     daemon.history = disk / "history.sqlite"
     daemon.configure()
-    # Mounted where nobody else sees it: in a mount namespace of the daemon's own.
-    mounting = 'mount -t tmpfs -o size=300k tmpfs "$0" && exec "$@"'
-    wrapper = ("unshare", "--mount", "sh", "-c", mounting, str(disk))
-    probe = subprocess.run([*wrapper, "true"], capture_output=True, check=False)
-    if probe.returncode != 0:
-        cannot_run(f"no mount namespace: {probe.stderr.decode()}")
-    daemon.start(wrapper)
+    daemon.start(mounted('mount -t tmpfs -o size=300k tmpfs "$0"', disk))
     seen = Path(f"/proc/{daemon.pid}/root") / str(disk)[1:]
     daemon.hear("127.0.0.2")
     until(lambda: daemon.dumping() == {"127.0.0.2"})
