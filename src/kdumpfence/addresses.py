@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Node names -> addresses, without ever waiting for a name service.
+"""What an address is, what a name is, and names -> addresses without ever waiting.
 
-An address literal is turned into an address on the spot. A name goes to a thread,
-because a look-up may hang for as long as a resolver likes; `Resolver` asks again,
-quickly at first, until every name has an address. What may not be in this file:
-sockets that carry messages, and what a message means.
+The one judge for all programs (the native sender has the same in Cython). What inet_pton
+takes is an address: IPv4 as four numbers without leading zeros, IPv6, and an interface behind
+a link-local one. Anything else is a host name, if it can be one, or refused at once: a name
+service would take `127.1` and `192.0.2.010` for something that nobody meant, and look
+`192.0.2.1;` up until the time is over.
+
+An address is there on the spot. A name goes to a thread, because a look-up may hang for as
+long as a resolver likes; `Resolver` asks again, quickly at first, until every name has an
+address. What may not be in this file: sockets that carry messages, and what a message means.
 
 `_socket`, `_thread` and `posix` are used instead of `socket`, `threading` and `os`: the
 latter's enums and helpers cost as much start-up time as the interpreter itself.
@@ -17,9 +22,11 @@ import _thread
 import posix
 import time
 
+from kdumpfence.wire import find_route
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 FAMILIES = {"auto": _socket.AF_UNSPEC, "ipv4": _socket.AF_INET, "ipv6": _socket.AF_INET6}
 
@@ -37,6 +44,16 @@ LOOK_UPS_OF_A_NAME = 3
 
 #: What decides on names; a change of one is a reason to ask again.
 NAME_FILES = ("/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf")
+
+#: Characters of a host name without its dot, and of a label of it (RFC 1035, 2.3.4).
+MOST_NAME = 253
+MOST_LABEL = 63
+
+#: Why a text is neither an address nor a name.
+NEITHER = "neither a host name nor an IP address"
+NO_NUMBERS = NEITHER + " (IPv4: four numbers from 0 to 255 without leading zeros)"
+
+_SO_BINDTOIFINDEX = 62
 
 
 class Address:
@@ -100,62 +117,123 @@ class LookUpError(Exception):
 
 def why_unusable(address: Address) -> str:
     """Why no datagram of a node can come from this address; "" if one can."""
-    first = address.packed[0]
+    packed = address.packed
     if address.family == _socket.AF_INET:
-        if first == 0 or first >= 224:
+        # 240.0.0.0/4 is reserved on paper, and unicast to Linux.
+        if packed[0] == 0 or 224 <= packed[0] < 240 or packed == b"\xff\xff\xff\xff":
             return "not an address that a node can have"
-    elif first == 0xFF or address.packed == bytes(16):
+    elif packed[0] == 0xFF or packed == bytes(16):
         return "not an address that a node can have"
     elif address.link_local and not address.scope:
         return "a link-local address needs its interface, as in fe80::1%eth0"
     return ""
 
 
-def _ask(name: str, family: int, flags: int) -> list[Address]:
+# ------------------------------------------------------------------ what was written
+
+
+def _words(text: str) -> str:
+    return text.replace("-", "a").replace("_", "a")
+
+
+def _parse(text: str) -> tuple[bytes, str] | None:
+    """(packed, interface or "") if an address is written there."""
+    host, percent, zone = text.partition("%")
+    family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
     try:
-        host = name.encode("ascii")
-    except UnicodeEncodeError:
-        raise LookUpError("neither a host name nor an IP address", True) from None
-    if not host or b"\0" in host or len(host) > 1024:
-        raise LookUpError("neither a host name nor an IP address", True)
-    # As bytes: for a str the C function imports the IDNA codec, which takes 10 ms.
-    answers = _socket.getaddrinfo(host, None, family, _socket.SOCK_DGRAM, 0, flags)
-    found: list[Address] = []
-    for answer_family, _, _, _, peer in answers:
-        host_name = str(peer[0]).partition("%")[0]
-        scope = int(peer[3]) if len(peer) == 4 else 0
-        address = Address(_socket.inet_pton(answer_family, host_name), scope)
-        # Of another family than asked for is an IPv4-mapped one.
-        if address not in found and family in (_socket.AF_UNSPEC, address.family):
-            found.append(address)
-    if not found:
-        raise LookUpError("no address of the family asked for")
-    return found
-
-
-def _usable(found: list[Address], permanent: bool) -> list[Address]:
-    """Those that a node can have; LookUpError if there is none."""
-    usable = [address for address in found if not why_unusable(address)]
-    if not usable:
-        shown = ", ".join(str(address) for address in found)
-        raise LookUpError(f"{shown}: {why_unusable(found[0])}", permanent)
-    return usable
-
-
-def literal(name: str, family: int) -> list[Address] | None:
-    """The address that this literal is, or None if it may be a name. Never blocks.
-
-    `family` is one of FAMILIES' values. Raises LookUpError if it is an address, but
-    not of that family or not one that a node can have.
-    """
-    try:
-        found = _ask(name, _socket.AF_UNSPEC, _socket.AI_NUMERICHOST)
-    except _socket.gaierror:
+        packed = _socket.inet_pton(family, host)
+    except (OSError, ValueError):
         return None
-    if family not in (_socket.AF_UNSPEC, found[0].family):
+    if percent:
+        plain = _words(zone.replace(".", "a").replace("@", "a").replace("+", "a"))
+        if family == _socket.AF_INET or not (plain.isascii() and plain.isalnum()):
+            return None
+    return packed, zone
+
+
+def is_address(text: str) -> bool:
+    """Whether an address is written there, be it one that a node can have or not."""
+    return _parse(text) is not None
+
+
+def _why_no_name(text: str) -> str:
+    """Why this can be no host name; "" if it can be one."""
+    labels = (text[:-1] if text[-1:] == "." else text).split(".")
+    if not text.isascii() or len(".".join(labels)) > MOST_NAME:
+        return NEITHER
+    for label in labels:
+        if not 0 < len(label) <= MOST_LABEL or label[0] == "-" or not _words(label).isalnum():
+            return NEITHER
+    # A number at the end is meant as part of an address (RFC 1123, 2.1); inet_aton takes it so.
+    last = labels[-1].lower()
+    if last.isdigit() or (last[:2] == "0x" and not last[2:].strip("0123456789abcdef")):
+        return NO_NUMBERS
+    return ""
+
+
+def why_refused(text: str) -> str:
+    """Why this can be neither an address nor a host name; "" if it can be one."""
+    return "" if is_address(text) else _why_no_name(text)
+
+
+def cleaned(text: str) -> str:
+    """What was written, in the form in which it is used; unchanged if it can be neither.
+
+    Colons may be escaped by a backslash, which Pacemaker 2.1.2 to 3.0.1 wanted in pcmk_host_map
+    and 3.0.2 hands on; and an IPv6 address may be in brackets.
+    """
+    if "\\" not in text and text[:1] != "[":
+        return text
+    word = text.replace("\\:", ":")
+    if word[:1] == "[" and word[-1:] == "]" and ":" in word:
+        word = word[1:-1]
+    return text if why_refused(word) else word
+
+
+def split(text: str) -> list[str]:
+    """NODE[,NODE...] -> its parts, cleaned; a comma too many does no harm."""
+    parts = [part.strip(" \t\n\v\f\r") for part in text.split(",")]
+    return [cleaned(part) for part in parts if part]
+
+
+def _scope(zone: str) -> int:
+    """The index of an interface, by its name or number; 0 if there is none of that name."""
+    try:
+        return _socket.if_nametoindex(zone)
+    except OSError:
+        number = zone.lstrip("0")
+        return int(number) if number.isdigit() and len(number) <= 10 and int(number) < 2**31 else 0
+
+
+def literal(text: str, family: int) -> list[Address] | None:
+    """The address that is written there; None if it has to be looked up. Never blocks.
+
+    To be looked up is a name, and a link-local address whose interface is not there (yet).
+    `family` is one of FAMILIES' values. Raises LookUpError, `permanent`, if it can be neither
+    an address nor a name, or is an address that is not of that family or cannot be a node's.
+    """
+    parsed = _parse(text)
+    if parsed is None:
+        why = _why_no_name(text)
+        if why:
+            raise LookUpError(why, True)
+        return None
+    packed, zone = parsed
+    address = Address(packed, _scope(zone) if zone else 0)
+    if family not in (_socket.AF_UNSPEC, address.family):
         other = "ipv6" if family == _socket.AF_INET6 else "ipv4"
         raise LookUpError(f"not an {other} address", True)
-    return _usable(found, True)
+    if zone and address.link_local and not address.scope and zone.strip("0"):
+        return None
+    why = why_unusable(address)
+    if zone and not address.link_local and not why:
+        why = "only a link-local address has an interface"
+    if why:
+        raise LookUpError(why, True)
+    return [address]
+
+
+# ------------------------------------------------------------------ names
 
 
 def look_up(name: str, family: int) -> list[Address]:
@@ -166,13 +244,91 @@ def look_up(name: str, family: int) -> list[Address]:
     found = literal(name, family)
     if found is not None:
         return found
+    if "%" in name:
+        raise LookUpError(f"this machine has no interface '{name.partition('%')[2]}'")
     try:
-        found = _ask(name, family, 0)
+        # As bytes: for a str the C function imports the IDNA codec, which takes 10 ms.
+        answers = _socket.getaddrinfo(name.encode(), None, family, _socket.SOCK_DGRAM)
     except _socket.gaierror as error:
         raise LookUpError(str(error.args[-1])) from None
     except OSError as error:
         raise LookUpError(str(error.strerror)) from None
-    return _usable(found, False)
+    found = []
+    for answer_family, _, _, _, peer in answers:
+        host = str(peer[0]).partition("%")[0]
+        scope = int(peer[3]) if len(peer) == 4 else 0
+        address = Address(_socket.inet_pton(answer_family, host), scope)
+        # Of another family than asked for is an IPv4-mapped one.
+        if address not in found and family in (_socket.AF_UNSPEC, address.family):
+            found.append(address)
+    if not found:
+        raise LookUpError("no address of the family asked for")
+    usable = [address for address in found if not why_unusable(address)]
+    if not usable:
+        raise LookUpError(f"{joined(found)}: {why_unusable(found[0])}")
+    return usable
+
+
+def joined(found: Sequence[Address]) -> str:
+    """For a line."""
+    return ", ".join(str(address) for address in found)
+
+
+# ------------------------------------------------------------------ this machine's own
+
+
+def is_own(address: Address) -> bool:
+    """Whether it is this machine's: what comes from there proves nothing about another one.
+
+    The routing table knows. bind() does not: it takes any address with ip_nonlocal_bind.
+    """
+    try:
+        return find_route(address.packed, address.scope or _device(address.family))[3]
+    except OSError:
+        return False
+
+
+def _device(family: int) -> int:
+    """The interface that this process's sockets are bound to by `ip vrf exec`, or 0.
+
+    The addresses of a VRF are in its own routing table.
+    """
+    try:
+        sock = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return sock.getsockopt(_socket.SOL_SOCKET, _SO_BINDTOIFINDEX)
+    except OSError:  # a kernel before 5.0
+        return 0
+    finally:
+        sock.close()
+
+
+def why_own(found: Sequence[Address]) -> str:
+    """Says that these addresses are this machine's."""
+    are = "are addresses" if len(found) > 1 else "is an address"
+    return f"{joined(found)} {are} of this machine"
+
+
+def node_literal(text: str, family: int) -> list[Address] | None:
+    """As `literal`, but no address of this machine except loopback ones, which serve for trials."""
+    found = literal(text, family)
+    if found and not found[0].loopback and is_own(found[0]):
+        raise LookUpError(why_own(found), True)
+    return found
+
+
+def look_up_node(name: str, family: int) -> list[Address]:
+    """As `look_up`, but only what is another machine's; LookUpError if nothing is.
+
+    A hosts file may well give a node's name to this machine, or to 127.0.1.1 as Debian's does.
+    """
+    found = look_up(name, family)
+    others = [address for address in found if not address.loopback and not is_own(address)]
+    if not others:
+        raise LookUpError(why_own(found))
+    return others
 
 
 class NameFiles:

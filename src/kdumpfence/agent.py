@@ -9,12 +9,24 @@ from __future__ import annotations
 
 import _socket
 import posix
+import select
 import sys
 import time
 
 from kdumpfence import signals, wire
 from kdumpfence._version import __version__
-from kdumpfence.addresses import FAMILIES, Address, LookUpError, Resolver, literal, look_up
+from kdumpfence.addresses import (
+    FAMILIES,
+    Address,
+    LookUpError,
+    Resolver,
+    is_own,
+    joined,
+    look_up,
+    look_up_node,
+    node_literal,
+    why_own,
+)
 from kdumpfence.listening import Listening, PortError
 from kdumpfence.options import (
     AGENT_OPTIONS,
@@ -31,7 +43,7 @@ from kdumpfence.watch import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 PROGRAM = "fence_kdump"
 
@@ -43,6 +55,9 @@ CENSUS_REST = 0.05
 #: more where the proof may be among what is found there.
 CENSUS_READS = 4
 CENSUS_READS_FOR_PROOF = 32
+
+#: Seconds that a validation by hand waits for look-ups.
+PATIENCE = 5
 
 YES, NO = 0, 1
 
@@ -108,6 +123,8 @@ def _run(options: AgentOptions, report: Report, started: float) -> int:
         f"family={options.family} timeout={options.timeout} verbose={options.verbose}",
         level=1,
     )
+    for line in options.passed_over:
+        report.debug(line, level=1)
     if options.action == "help":
         write(1, usage(PROGRAM, "", AGENT_OPTIONS).encode())
         return YES
@@ -153,24 +170,26 @@ def _monitor(report: Report) -> int:
 
 
 def _validate(options: AgentOptions, report: Report) -> int:
-    """Everything that can be known without a crash: the options were checked before."""
-    good = True
-    found: dict[Address, str] = {}
+    """What can be known without a crash; the options as such were checked before.
+
+    Of a fence daemon's request only what the device says is judged, and no name is looked up:
+    Pacemaker names "node1" here, whatever its nodes are called, and waits.
+    """
+    good = not options.complaints
+    names = []
     for name in options.names:
         try:
-            addresses = look_up(name, FAMILIES[options.family])
+            found = node_literal(name, FAMILIES[options.family])
         except LookUpError as error:
             report.error(f"node '{name}': {error}")
             good = False
             continue
-        report.debug(f"'{name}' is {_join(addresses)}")
-        found.update(dict.fromkeys(addresses, name))
-    for address, name in found.items():
-        if address.loopback:
-            report.debug(f"node '{name}': {address} is a loopback address, good for trials only")
-        elif _is_local(address):
-            report.error(f"node '{name}': {address} is an address of this machine")
-            good = False
+        if found is None:
+            names.append(name)
+        elif found[0].loopback:
+            report.debug(f"node '{name}': a loopback address, good for trials only")
+    if options.by_hand and not _all_resolve(names, FAMILIES[options.family], report):
+        good = False
     try:
         listening = Listening(options.ipport, _families(options))
     except PortError as error:
@@ -185,24 +204,37 @@ def _validate(options: AgentOptions, report: Report) -> int:
     return YES if good else NO
 
 
-def _is_local(address: Address) -> bool:
-    """Whether this machine has that address: what comes from it is no proof of a crash."""
-    host = _socket.inet_ntop(address.family, address.packed)
-    try:
-        sock = _socket.socket(address.family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        sock.bind((host, 0) if address.family == _socket.AF_INET else (host, 0, 0, address.scope))
-        return True
-    except OSError:
-        return False
-    finally:
-        sock.close()
-
-
-def _join(addresses: Sequence[Address]) -> str:
-    return ", ".join(str(address) for address in addresses)
+def _all_resolve(names: list[str], family: int, report: Report) -> bool:
+    """Whether each name has an address of another machine, by one look-up within PATIENCE."""
+    good = True
+    waiting = dict.fromkeys(names)
+    resolver = Resolver(names, family, ask=look_up)
+    poller = select.poll()
+    poller.register(resolver.fd, select.POLLIN)
+    ends = time.monotonic() + PATIENCE
+    while True:
+        for name, answer in resolver.step():
+            resolver.discard(name)
+            del waiting[name]
+            if isinstance(answer, LookUpError):
+                report.error(f"node '{name}': {answer}")
+                good = False
+                continue
+            report.debug(f"'{name}' is {joined(answer)}")
+            own = [address for address in answer if address.loopback or is_own(address)]
+            if len(own) == len(answer):
+                report.error(f"node '{name}': {why_own(own)}")
+                good = False
+            elif own:
+                report.warning(f"node '{name}': {why_own(own)}, and left out")
+        left = ends - time.monotonic()
+        if not waiting or left <= 0:
+            break
+        poller.poll(min(left, 0.1) * 1000)
+    resolver.close()
+    for name in waiting:
+        report.error(f"node '{name}': the look-up has not answered within {PATIENCE} seconds")
+    return good and not waiting
 
 
 # ------------------------------------------------------------------ the action off
@@ -214,14 +246,15 @@ class _Wait:
     def __init__(self, options: AgentOptions, report: Report) -> None:
         self.report = report
         self.family = FAMILIES[options.family]
-        self.watch = Watch(options.names)
-        self.complained: set[str] = set()
+        self.watch = Watch(options.names, self._is_own)
+        self.complained: set[object] = set()
+        self.announced = False
         self.listening = Listening(options.ipport, _families(options))
         names = []
         try:
             for name in options.names:
                 try:
-                    addresses = literal(name, self.family)
+                    addresses = node_literal(name, self.family)
                 except LookUpError as error:
                     self._failed(name, error)
                     continue
@@ -229,7 +262,7 @@ class _Wait:
                     names.append(name)
                 else:
                     self._resolved(name, addresses)
-            self.resolver = Resolver(names, self.family)
+            self.resolver = Resolver(names, self.family, ask=look_up_node)
         except BaseException:
             self.listening.close()
             raise
@@ -247,12 +280,36 @@ class _Wait:
             self.watch.unresolvable(name)
 
     def _resolved(self, name: str, addresses: list[Address]) -> None:
-        self.report.debug(f"'{name}' is {_join(addresses)}", level=1)
+        self.report.debug(f"'{name}' is {joined(addresses)}", level=1)
         strangers = self.listening.strangers
         new = self.watch.resolved(
             name, addresses, lambda a: strangers.find(a.packed, a.scope) is not None
         )
         self.listening.add(new)
+        if self.announced:
+            self._waits_for(new)
+
+    def announce(self) -> None:
+        """Say who is waited for, from now on."""
+        self.announced = True
+        known = [address for addresses in self.watch.names.values() for address in addresses]
+        self._waits_for(dict.fromkeys(known))
+        for name in self.resolver.unresolved:
+            self.report.debug(f"waiting for message from '{name}', which has no address yet")
+
+    def _waits_for(self, addresses: Iterable[Address]) -> None:
+        how = "" if self.listening.raw else " (without raw sockets)"
+        for address in addresses:
+            self.report.debug(f"waiting for message from '{address}'{how}")
+
+    def _is_own(self, address: Address) -> bool:
+        """Whether this machine took it over during the wait, as it may a cluster's address."""
+        if address.loopback or not is_own(address):
+            return False
+        if address not in self.complained:
+            self.complained.add(address)
+            self.report.error(f"a message came from {why_own([address])} by now: no proof")
+        return True
 
     def _names(self) -> None:
         """Take what the name service said."""
@@ -321,11 +378,9 @@ def _off(options: AgentOptions, report: Report, started: float) -> int:
         wait = _Wait(options, report)
         if wait.listening.obstacle:
             report.error(wait.listening.obstacle)
-        for name in options.names:
-            report.debug(
-                f"waiting for message from '{name}'"
-                + ("" if wait.listening.raw else " (without raw sockets)")
-            )
+        if not wait.watch.can_succeed:
+            return NO  # each reason was told
+        wait.announce()
         heard = wait.until(deadline)
         if heard:
             report.debug(f"received valid message from '{wait.watch.proof}' ({shown})")
@@ -353,7 +408,7 @@ def _explain(wait: _Wait, shown: str, report: Report) -> None:
     if strangers:
         more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
         report.error(
-            f"valid messages came from {_join(strangers[:5])}{more}: no address of '{shown}'"
+            f"valid messages came from {joined(strangers[:5])}{more}: no address of '{shown}'"
         )
     unresolved = [name for name, addresses in wait.watch.names.items() if not addresses]
     if unresolved:

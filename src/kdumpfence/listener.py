@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 from kdumpfence.addresses import FAMILIES, Address
 from kdumpfence.dumps import REPEAT, SILENCE, Dump, Dumps, Event
-from kdumpfence.nodes import Nodes
+from kdumpfence.nodes import Nodes, is_nobodys
 from kdumpfence.reading import Reading, deepen, open_sockets
 from kdumpfence.wire import PORT, Sources
 
@@ -142,6 +142,8 @@ def _network(text: str, families: Iterable[int]) -> tuple[bytes, int]:
         raise ValueError(f"network {text!r}: {error}") from None
     if "%" in str(text):  # which ip_network drops without a word
         raise ValueError(f"network {text!r}: one of all interfaces, without %, is allowed")
+    if is_nobodys(network):
+        raise ValueError(f"network {text!r}: no node can have an address in it")
     packed, prefix = network.network_address.packed, network.prefixlen
     if prefix >= 96 and packed[:12] == b"\0" * 10 + b"\xff\xff":
         packed, prefix = packed[12:], prefix - 96  # IPv4-mapped: on the wire it is IPv4

@@ -9,6 +9,7 @@ interpreter takes to start. The tests compare it with the getopt(1) of util-linu
 
 from __future__ import annotations
 
+from kdumpfence.addresses import is_address, split, why_refused
 from kdumpfence.wire import PORT
 
 TYPE_CHECKING = False
@@ -26,9 +27,6 @@ ACTIONS = ("off", "reboot", "monitor", "status", "metadata", "validate-all")
 #: Seconds: what fits into the kernel's and everybody's arithmetic (68 years).
 MOST_SECONDS = 2**31 - 1
 MOST_MESSAGES = 2**31 - 1
-
-#: Bytes of a name or address.
-MOST_NAME = 1024
 
 #: What a fence agent reads from stdin at most, in bytes: far above what Pacemaker sends.
 MOST_STDIN = 1 << 20
@@ -172,33 +170,43 @@ def _level(text: str | None, before: int, complaints: list[str]) -> int:
     return max(before, 1)
 
 
-def _name(parameter: str, text: str) -> str:
-    if not can_be_name(text):
-        raise OptionError(f"{parameter} {shown(text)}: neither a host name nor an IP address")
-    return text
-
-
-def can_be_name(text: str) -> bool:
-    """Whether a look-up may be given this text: printable ASCII, and not too much of it."""
-    return 0 < len(text) <= MOST_NAME and text.isascii() and text.isprintable() and " " not in text
-
-
 def _names(parameter: str, text: str, complaints: list[str]) -> list[str]:
-    """NODE[,NODE...]; empty parts are passed over, so a comma too many does no harm.
+    """NODE[,NODE...].
 
-    A part that can be no name is complained of: a cluster may put anything into `port`,
-    and that must not keep the agent from hearing the other names.
+    A part that can be neither a name nor an address is complained of: a cluster may put anything
+    into `port`, and that must not keep the agent from hearing the others.
     """
-    found = []
-    for part in text.split(","):
-        if part.strip():
-            try:
-                found.append(_name(parameter, part.strip()))
-            except OptionError as error:
-                complaints.append(str(error))
-    if text.strip() and not found and not complaints:
+    parts = split(text)
+    if text.strip() and not parts:
         complaints.append(f"{parameter} {shown(text)}: no name in it")
+    found = []
+    for part in parts:
+        why = why_refused(part)
+        if why:
+            complaints.append(f"{parameter} {shown(part)}: {why}")
+        else:
+            found.append(part)
     return found
+
+
+def _union(nodes: dict[str, list[str]], passed_over: list[str]) -> tuple[str, ...]:
+    """The names and addresses of the node, each once.
+
+    Where one parameter gives addresses, the bare names in the others add nothing: Pacemaker puts
+    the cluster's name for the node there by itself, and what a name service says of that must
+    not decide where an administrator wrote down the addresses.
+    """
+    given = [name for name in NODE_PARAMETERS if any(map(is_address, nodes.get(name, ())))]
+    union: dict[str, None] = {}
+    for parameter in given or NODE_PARAMETERS:
+        union.update(dict.fromkeys(nodes.get(parameter, ())))
+    for parameter in NODE_PARAMETERS:
+        for name in nodes.get(parameter, ()):
+            if name not in union:
+                passed_over.append(
+                    f"{parameter} '{name}': not looked up, for {given[0]} gives addresses"
+                )
+    return tuple(union)
 
 
 # ------------------------------------------------------------------- fence_kdump
@@ -223,8 +231,12 @@ class AgentOptions:
     """What the agent was told to do."""
 
     def __init__(self) -> None:
-        #: All names and addresses of the one node, each once, in the order given.
+        #: All names and addresses of the one node that count, each once, in the order given.
         self.names: tuple[str, ...] = ()
+        #: Which names do not count, and why.
+        self.passed_over: list[str] = []
+        #: Whether they came from the command line, not from a fence daemon.
+        self.by_hand = False
         self.ipport = PORT
         #: One of FAMILIES.
         self.family = "auto"
@@ -248,7 +260,9 @@ def agent_from_argv(argv: Sequence[str]) -> AgentOptions:
             options = AgentOptions()
             options.action = name
             return options
-    return _agent(pairs)
+    options = _agent(pairs)
+    options.by_hand = True
+    return options
 
 
 def agent_from_stdin(data: bytes) -> AgentOptions:
@@ -291,15 +305,12 @@ def _agent(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
             options.timeout = _seconds(name, text)
         elif name == "verbose":
             options.verbose = _level(value, options.verbose, options.complaints)
-    union: dict[str, None] = {}
-    for parameter in NODE_PARAMETERS:
-        union.update(dict.fromkeys(nodes.get(parameter, ())))
-    options.names = tuple(union)
+    options.names = _union(nodes, options.passed_over)
     if options.action == "reboot":
         options.action = "off"
-    if options.action in ("off", "validate-all") and nodes and not options.names:
-        for complaint in options.complaints:
-            raise OptionError(complaint)
+    asks_for_a_node = options.action in ("off", "validate-all")
+    if asks_for_a_node and nodes and not options.names and options.complaints:
+        raise OptionError("; ".join(options.complaints))
     if options.action == "off" and not options.names:
         raise OptionError("action 'off' needs the node to be heard: nodename=NODE[,NODE...]")
     return options
@@ -363,7 +374,7 @@ def sender_from_argv(argv: Sequence[str]) -> SenderOptions:
             options.action = "check"
     del options.complaints[:-1]  # of several verbosities the last counts, whatever they are
     # Whatever they are: one that can be no name must not keep the others from being told.
-    options.nodes = tuple(dict.fromkeys(operand for operand in operands if operand))
+    options.nodes = tuple(dict.fromkeys(node for operand in operands for node in split(operand)))
     if not options.nodes:
         raise UsageError("no node given")
     return options

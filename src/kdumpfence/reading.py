@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from kdumpfence import filters
-from kdumpfence.addresses import NameFiles, Resolver
+from kdumpfence.addresses import NameFiles, Resolver, look_up_node
 from kdumpfence.nodes import Nodes
 from kdumpfence.wire import Receiver, Sources
 
@@ -229,7 +229,7 @@ class Reading:
         self.lock = threading.RLock()
         self.bell = Bell()
         self._wake = Bell()
-        self._resolver = Resolver((), nodes.family)
+        self._resolver = Resolver((), nodes.family, ask=look_up_node)
         self._name_files = NameFiles()
         self._sources = sources
         self._sockets = sockets

@@ -17,13 +17,21 @@ import time
 
 from kdumpfence import filters, signals, wire
 from kdumpfence._version import __version__
-from kdumpfence.addresses import FAMILIES, Address, LookUpError, NameFiles, Resolver, literal
+from kdumpfence.addresses import (
+    FAMILIES,
+    Address,
+    LookUpError,
+    NameFiles,
+    Resolver,
+    is_own,
+    literal,
+    why_refused,
+)
 from kdumpfence.options import (
     SENDER_OPTIONS,
     OptionError,
     SenderOptions,
     UsageError,
-    can_be_name,
     sender_from_argv,
     shown,
     usage,
@@ -138,22 +146,10 @@ class _Channel:
         result = []
         for packed, scope, code, by in self.transmitter.failures():
             # From another machine it means that the message did leave this one.
-            if code in _UNREACHABLE and (by is None or self._is_own(by)):
+            if code in _UNREACHABLE and (by is None or is_own(Address(by))):
                 result.append((Address(packed, scope), code))
         self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
         return result
-
-    def _is_own(self, packed: bytes) -> bool:
-        """Whether this machine has that address: then a socket can be bound to it."""
-        probe = _socket.socket(self.sock.family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-        try:
-            probe.bind((_socket.inet_ntop(self.sock.family, packed), 0))
-            return True
-        except OSError as error:
-            # EINVAL: a link-local address, which no router reports from afar.
-            return error.errno == errno.EINVAL
-        finally:
-            probe.close()
 
 
 class _Network:
@@ -211,8 +207,6 @@ class _Sender:
         names = []
         for number, name in enumerate(options.nodes):
             try:
-                if not can_be_name(name):
-                    raise LookUpError("neither a host name nor an IP address", True)
                 addresses = literal(name, self.family)
             except LookUpError as error:
                 self._unresolved(number, error)
@@ -239,8 +233,7 @@ class _Sender:
         return f"node '{nodes}' ({self.addresses[destination]})"
 
     def _unresolved(self, node: int, error: LookUpError) -> None:
-        name = self.options.nodes[node]
-        quoted = f"'{name}'" if can_be_name(name) else shown(name)
+        quoted = _quoted(self.options.nodes[node])
         again = self.options.action != "check" and not error.permanent
         self._complain(node, f"node {quoted}: {error}{'; will try again' if again else ''}")
         self.failed += 1
@@ -374,8 +367,7 @@ class _Sender:
         reached = self.schedule.reached
         for number, node in enumerate(self.options.nodes):
             if number not in reached:
-                quoted = f"'{node}'" if can_be_name(node) else shown(node)
-                self.report.error(f"node {quoted} was never reached")
+                self.report.error(f"node {_quoted(node)} was never reached")
         return 0 if reached else 1
 
     def check(self) -> int:
@@ -420,6 +412,11 @@ class _Sender:
         if not carrier:
             self.report.error(f"{self._where(number)}: the interface has no carrier")
         return carrier
+
+
+def _quoted(node: str) -> str:
+    """For a line; what is refused may be anything."""
+    return shown(node) if why_refused(node) else f"'{node}'"
 
 
 def _interface_name(index: int) -> str:

@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple, Union
 
-from .addresses import FAMILIES, LookUpError, literal
-from .nodes import address_in
-from .options import MOST_NAME, can_be_name
+from .addresses import FAMILIES, LookUpError, cleaned, is_address, literal, split
+from .nodes import address_in, is_nobodys
 from .report import one_line
 from .wire import PORT
 
@@ -29,6 +28,9 @@ DEFAULT_PATH = "/etc/kdumpfence/kdumpfenced.toml"
 #: Bytes of a settings file, and nodes in it: ten times of what was ever tried.
 MOST_FILE = 1 << 27
 MOST_NODES = 1 << 20
+
+#: Characters of a node's name in a settings file.
+MOST_NAME = 1024
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -112,7 +114,7 @@ class Settings:
 
     def _all_names(self) -> Iterator[str]:
         for name, addresses in self.nodes.items():
-            yield from addresses or (name,)
+            yield from addresses or (cleaned(name),)
 
 
 def many(count: int, one: str, more: str) -> str:
@@ -202,11 +204,8 @@ def _mode(value: object) -> int:
 
 
 def _address(value: object) -> str:
-    if isinstance(value, str):
-        try:
-            return str(ipaddress.ip_address(value))
-        except ValueError:
-            pass
+    if isinstance(value, str) and is_address(cleaned(value)):
+        return str(ipaddress.ip_address(cleaned(value)))
     raise ValueError("not an IP address of this machine, as in 127.0.0.1 or ::")
 
 
@@ -230,6 +229,8 @@ def _networks(value: object) -> tuple[str, ...]:
             )
         if "/" in one and str(network) != _normal(one):
             raise ValueError(f"{_shown(one)} in it has bits behind its prefix; is {network} meant?")
+        if is_nobodys(network):
+            raise ValueError(f"{_shown(one)} in it: no node can have an address in it")
         found[network] = None
     return tuple(str(network) for network in found)
 
@@ -482,9 +483,10 @@ def _nodes(given: object, family: str, faults: _Faults) -> dict[str, tuple[str, 
                 f'= {_shown(value)}: not a list of addresses and names, as in ["192.0.2.1"]',
             )
             continue
-        for what in _node(name, names, family, owners):
+        parts = [part for one in names for part in split(one) or [one]]
+        for what in _node(name, parts, family, owners):
             faults.add(NODES, name, what)
-        nodes[name] = tuple(names)
+        nodes[name] = tuple(parts)
     return nodes
 
 
@@ -513,20 +515,13 @@ def _node(name: str, names: list[str], family: str, owners: dict[str, str]) -> l
 
 def _address_of(text: str, node: str, family: str, owners: dict[str, str]) -> str:
     """What is wrong with an address or host name of a node; "" if nothing is."""
-    if not can_be_name(text) or "," in text:
-        return "neither a host name nor an IP address"
     try:
-        addresses = literal(text, FAMILIES[family])
+        addresses = literal(cleaned(text), FAMILIES[family])
     except LookUpError as error:
         return str(error)
     if addresses is None:
-        host, percent, interface = text.partition("%")
-        link_local = address_in(host + "%1") if percent else None
-        if link_local is not None and link_local[1]:
-            return f"this machine has no interface {_shown(interface)}"
-        if ":" in text or "/" in text or re.fullmatch(r"[0-9.]+", text):
-            return "neither a host name nor an IP address"
-        return ""
+        _, percent, interface = text.partition("%")
+        return f"this machine has no interface {_shown(interface)}" if percent else ""
     for address in addresses:
         owner = owners.setdefault(str(address), node)
         if owner != node:

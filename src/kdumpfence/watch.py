@@ -7,7 +7,7 @@ fencing must live here, in this file.
 
 Yes is said for one reason only: a whole valid message came from an address of the node
 while the wait lasted. When exactly the address became known does not matter; a message
-that came first still counts.
+that came first still counts. An address that is this machine's own by then proves nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 class Watch:
     """Waits for proof that the node with these names is dumping."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(
+        self, names: Iterable[str], is_own: Callable[[Address], bool] = lambda _: False
+    ) -> None:
         #: Name -> its addresses, () as long as it has none.
         self.names: dict[str, tuple[Address, ...]] = dict.fromkeys(names, ())
         #: The address that the proof came from.
         self.proof: Address | None = None
+        self._is_own = is_own
         #: Names that can never have an address.
         self.hopeless: set[str] = set()
 
@@ -57,7 +60,7 @@ class Watch:
         new = [address for address in addresses if self.name_of(address) is None]
         self.names[name] = tuple(addresses)
         for address in new:
-            if self.proof is None and heard_before(address):
+            if self.proof is None and heard_before(address) and not self._is_own(address):
                 self.proof = address
         return new
 
@@ -67,6 +70,7 @@ class Watch:
 
     def heard(self, address: Address, message: Message) -> bool:
         """A valid message came from there; whether that is the proof."""
-        if self.proof is None and self.name_of(address) is not None:
+        known = self.proof is None and self.name_of(address) is not None
+        if known and not self._is_own(address):
             self.proof = address
         return self.proof is not None

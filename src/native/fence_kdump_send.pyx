@@ -115,7 +115,6 @@ cdef extern from *:
     int getpid() nogil
     int bind(int fd, const sockaddr *name, socklen_t length) nogil
     int connect(int fd, const sockaddr *name, socklen_t length) nogil
-    int inet_aton(const char *text, in_addr *address) nogil
     int inet_pton(int family, const char *text, void *address) nogil
     const char *inet_ntop(int family, const void *address, char *text, socklen_t length) nogil
     unsigned int if_nametoindex(const char *name) nogil
@@ -127,6 +126,7 @@ cdef extern from *:
     int strcmp(const char *a, const char *b) nogil
     int strncmp(const char *a, const char *b, size_t length) nogil
     char *strchr(const char *text, int letter) nogil
+    void *memmove(void *to, const void *start, size_t length) nogil
 
 cdef extern from "linux/netlink.h":
     struct sockaddr_nl:
@@ -140,7 +140,6 @@ cdef enum:
     MOST_TEXT = 3968        # of a line, in bytes; what is longer is cut
     MOST_WRITE = 4096       # a pipe that can be written to at all takes as much
     MOST_SHOWN = 80
-    MOST_NAME = 1024
 
 ctypedef struct Text:
     size_t length
@@ -307,6 +306,8 @@ ctypedef struct Option:
 ctypedef struct Options:
     char **nodes            # in the order given, each once
     uint32_t node_count
+    char *texts             # where they stand, and where the next one will
+    char *next_text
     char **slots            # the same, found by their hashes
     uint32_t slot_mask
     int port
@@ -621,12 +622,36 @@ cdef int take_option(Options *options, int index, const char *value, int take) n
     return 1
 
 
-cdef void add_node(Options *options, char *node) noexcept nogil:
+cdef void add_node(Options *options, const char *operand) noexcept nogil:
+    """The nodes of an operand, NODE[,NODE...]; a comma too many does no harm."""
+    cdef const char *end
+    while True:
+        end = operand
+        while end[0] and end[0] != c',':
+            end += 1
+        add_part(options, operand, end - operand)
+        if not end[0]:
+            return
+        operand = end + 1
+
+
+cdef void add_part(Options *options, const char *part, size_t length) noexcept nogil:
     """A node, unless it was given before: the slots are found by a hash of the name."""
     cdef uint32_t at = 2166136261       # FNV-1a
+    cdef char *node = options.next_text
     cdef const char *letter = node
-    if not node[0]:
+    while length and is_space(part[0]):
+        part += 1
+        length -= 1
+    while length and is_space(part[length - 1]):
+        length -= 1
+    if length == 0:
         return
+    memcpy(node, part, length)
+    node[length] = 0
+    if not clean(node):
+        memcpy(node, part, length)
+        node[length] = 0
     while letter[0]:
         at = (at ^ <uint8_t>letter[0]) * <uint32_t>16777619
         letter += 1
@@ -638,6 +663,47 @@ cdef void add_node(Options *options, char *node) noexcept nogil:
     options.slots[at] = node
     options.nodes[options.node_count] = node
     options.node_count += 1
+    options.next_text = node + strlen(node) + 1
+
+
+cdef int clean(char *text) noexcept nogil:
+    """Escaped colons and brackets around IPv6 -> the form in which it is used; 0: no node."""
+    cdef size_t read = 0, write = 0
+    while text[read]:
+        if text[read] == c'\\' and text[read + 1] == c':':
+            read += 1
+        text[write] = text[read]
+        read += 1
+        write += 1
+    text[write] = 0
+    if text[0] == c'[' and text[write - 1] == c']' and strchr(text, c':') != NULL:
+        memmove(text, text + 1, write - 2)
+        text[write - 2] = 0
+        return is_literal(text)
+    return why_refused(text) == NULL
+
+
+cdef int make_room(Options *options, int argc, char **argv) noexcept nogil:
+    """For as many nodes as there can be: 0 without memory."""
+    cdef size_t bytes = 1
+    cdef uint32_t most = 1
+    cdef int i
+    cdef char *letter
+    for i in range(argc):
+        letter = argv[i]
+        while letter[0]:
+            if letter[0] == c',' or is_space(letter[0]):
+                most += 1
+            letter += 1
+        most += 1
+        bytes += letter - argv[i] + 1
+    while options.slot_mask < 2 * most:
+        options.slot_mask = 2 * options.slot_mask + 1
+    options.nodes = <char **>calloc(most, sizeof(char *))
+    options.slots = <char **>calloc(options.slot_mask + 1, sizeof(char *))
+    # Twice, for the one that is looked at behind all that are there.
+    options.texts = options.next_text = <char *>calloc(2, bytes)
+    return options.nodes != NULL and options.slots != NULL and options.texts != NULL
 
 
 cdef int read_options(Options *options, int argc, char **argv) noexcept nogil:
@@ -646,11 +712,7 @@ cdef int read_options(Options *options, int argc, char **argv) noexcept nogil:
     options.port = 7410
     options.interval = 10
     options.family = AF_UNSPEC
-    options.nodes = <char **>calloc(argc + 1, sizeof(char *))
-    while options.slot_mask < 2 * <uint32_t>argc:
-        options.slot_mask = 2 * options.slot_mask + 1
-    options.slots = <char **>calloc(options.slot_mask + 1, sizeof(char *))
-    if options.nodes == NULL or options.slots == NULL:
+    if not make_room(options, argc, argv):
         begin(&options.error, b"out of memory")
         return 0
     if not read_words(options, argc, argv, 0):
@@ -775,7 +837,9 @@ cdef const char *why_unusable(Address *address) noexcept nogil:
     """Why no node can have this address; NULL if one can."""
     cdef int i, zeros = 1
     if address.length == 4:
-        if address.packed[0] == 0 or address.packed[0] >= 224:
+        # 240.0.0.0/4 is reserved on paper, and unicast to Linux.
+        if (address.packed[0] == 0 or 224 <= address.packed[0] < 240
+                or memcmp(address.packed, b"\xff\xff\xff\xff", 4) == 0):
             return b"not an address that a node can have"
         return NULL
     for i in range(16):
@@ -787,45 +851,119 @@ cdef const char *why_unusable(Address *address) noexcept nogil:
     return NULL
 
 
-cdef int can_be_name(const char *text) noexcept nogil:
-    cdef size_t i, length = strlen(text)
-    for i in range(length):
-        if text[i] <= 32 or text[i] >= 127:
-            return 0
-    return 0 < length <= MOST_NAME
+cdef inline int is_digit(char letter) noexcept nogil:
+    return c'0' <= letter <= c'9'
 
 
-cdef int read_literal(const char *text, Address *address) noexcept nogil:
-    """Whether this is an address."""
-    cdef in_addr four
-    cdef uint8_t six[16]
+cdef inline int is_word(char letter) noexcept nogil:
+    cdef char small = lower(letter)
+    return is_digit(letter) or c'a' <= small <= c'z' or letter == c'-' or letter == c'_'
+
+
+cdef inline int is_hexadecimal(char letter) noexcept nogil:
+    cdef char small = lower(letter)
+    return is_digit(letter) or c'a' <= small <= c'f'
+
+
+cdef int parse_address(const char *text, uint8_t *packed, const char **zone) noexcept nogil:
+    """How many bytes the address has that is written there, 0 if none is; `zone`: NULL, or its
+    interface."""
     cdef char host[64]
-    cdef const char *percent = strchr(text, c'%')
+    cdef const char *letter
     cdef size_t length
-    cdef int64_t number
-    cdef uint32_t scope = 0
-    if percent == NULL and inet_aton(text, &four):
-        set_address(address, 4, <uint8_t *>&four, 0)
-        return 1
-    length = strlen(text) if percent == NULL else <size_t>(percent - text)
+    zone[0] = strchr(text, c'%')
+    length = strlen(text) if zone[0] == NULL else <size_t>(zone[0] - text)
     if length >= sizeof(host):
         return 0
     memcpy(host, text, length)
     host[length] = 0
-    if inet_pton(AF_INET6, host, six) != 1:
-        return 0
-    if percent != NULL:
-        percent += 1
-        # As getaddrinfo: names of interfaces for addresses of the link only, numbers always.
-        if (six[0] == 0xFE and six[1] & 0xC0 == 0x80) or (six[0] == 0xFF and six[1] & 15 == 2):
-            scope = if_nametoindex(percent)
+    if strchr(host, c':') == NULL:
+        return 4 if zone[0] == NULL and inet_pton(AF_INET, host, packed) == 1 else 0
+    if zone[0] != NULL:
+        zone[0] += 1
+        letter = zone[0]
+        while is_word(letter[0]) or letter[0] == c'.' or letter[0] == c'@' or letter[0] == c'+':
+            letter += 1
+        if letter[0] or letter == zone[0]:
+            return 0
+    return 16 if inet_pton(AF_INET6, host, packed) == 1 else 0
+
+
+cdef int is_literal(const char *text) noexcept nogil:
+    """Whether an address is written there, be it one that a node can have or not."""
+    cdef uint8_t packed[16]
+    cdef const char *zone
+    return parse_address(text, packed, &zone) != 0
+
+
+cdef const char *why_no_name(const char *text) noexcept nogil:
+    """Why this can be no host name; NULL if it can be one."""
+    cdef const char *neither = b"neither a host name nor an IP address"
+    cdef const char *label = text
+    cdef size_t i, length = strlen(text)
+    cdef int digits, hexadecimal
+    if length and text[length - 1] == c'.':
+        length -= 1
+    if length > 253:
+        return neither
+    for i in range(length + 1):
+        if i < length and text[i] != c'.':
+            if not is_word(text[i]):
+                return neither
+        else:
+            if not 0 < text + i - label <= 63 or label[0] == c'-':
+                return neither
+            if i < length:
+                label = text + i + 1
+    # A number at the end is meant as part of an address (RFC 1123, 2.1).
+    digits = 1
+    hexadecimal = label[0] == c'0' and lower(label[1]) == c'x'
+    for i in range(text + length - label):
+        digits &= is_digit(label[i])
+        if i >= 2:
+            hexadecimal &= is_hexadecimal(label[i])
+    if digits or hexadecimal:
+        return (b"neither a host name nor an IP address "
+                b"(IPv4: four numbers from 0 to 255 without leading zeros)")
+    return NULL
+
+
+cdef const char *why_refused(const char *text) noexcept nogil:
+    """Why this can be neither an address nor a host name; NULL if it can be one."""
+    return NULL if is_literal(text) else why_no_name(text)
+
+
+cdef const char *read_literal(const char *text, int family, Address *address) noexcept nogil:
+    """The address that is written there, or one without bytes: then it is to be looked up, being a
+    name or on an interface that is not there (yet). If it can be no node at all: why."""
+    cdef uint8_t packed[16]
+    cdef const char *zone
+    cdef const char *why
+    cdef int64_t number
+    cdef uint32_t scope = 0
+    cdef size_t zeros = 0
+    cdef int length = parse_address(text, packed, &zone)
+    memset(address, 0, sizeof(Address))
+    if length == 0:
+        return why_no_name(text)
+    if zone != NULL:
+        while zone[zeros] == c'0':
+            zeros += 1
+        if strlen(zone) < 16:
+            scope = if_nametoindex(zone)
         if scope == 0:
-            number = read_number(percent, strlen(percent), 0, 0xFFFFFFFF)
-            if number < 0:
-                return 0
-            scope = <uint32_t>number
-    set_address(address, 16, six, scope)
-    return 1
+            number = read_number(zone, strlen(zone), 0, MOST_NUMBER)
+            scope = <uint32_t>number if number > 0 else 0
+    set_address(address, length, packed, scope)
+    if family != AF_UNSPEC and family != family_of(address):
+        return b"not an ipv6 address" if family == AF_INET6 else b"not an ipv4 address"
+    if zone != NULL and is_link_local(address) and scope == 0 and zone[zeros]:
+        address.length = 0
+        return NULL
+    why = why_unusable(address)
+    if zone != NULL and not is_link_local(address) and why == NULL:
+        return b"only a link-local address has an interface"
+    return why
 
 
 cdef const char *usable(Answers *found, Text *shown) noexcept nogil:
@@ -991,8 +1129,7 @@ cdef int step_names(Sender *sender) noexcept nogil:
                 result = -1
             if node.waiting and node.due < 0 and node.running == 0:
                 node.due = now + node.delay
-                node.delay = min(2 * node.delay, max(<int64_t>RETRY_FIRST_NS,
-                                                     sender.options.interval * 1000000000))
+                node.delay = longer(sender, node.delay)
         if answer.found != NULL:
             free_answer(answer.found)
         free(answer)
@@ -1000,7 +1137,12 @@ cdef int step_names(Sender *sender) noexcept nogil:
     room = LOOK_UPS_AT_ONCE - young_look_ups(sender, now)
     for i in range(sender.options.node_count):
         node = &sender.nodes[i]
-        if room > 0 and node.waiting and 0 <= node.due <= now:
+        if not node.waiting or not 0 <= node.due <= now:
+            continue
+        if strchr(node.name, c'%') != NULL:
+            if look_for_interface(sender, i) < 0:
+                result = -1
+        elif room > 0:
             if start_look_up(sender, i):
                 node.running += 1
                 node.asked_at = now
@@ -1009,6 +1151,30 @@ cdef int step_names(Sender *sender) noexcept nogil:
             else:
                 node.due = now + 1000000000
     return result
+
+
+cdef int look_for_interface(Sender *sender, uint32_t index) noexcept nogil:
+    """Of a link-local address; -1 without memory."""
+    cdef Node *node = &sender.nodes[index]
+    cdef Answers found
+    cdef Text shown
+    node.asked = 0
+    read_literal(node.name, sender.options.family, &found.addresses[0])
+    if found.addresses[0].length:
+        found.count = 1
+        node.waiting = 0
+        return resolved(sender, index, &found)
+    begin(&shown, b"this machine has no interface '")
+    put(&shown, strchr(node.name, c'%') + 1)
+    put_bytes(&shown, b"'\0", 2)
+    unresolved(sender, index, b"", shown.data, 0)
+    node.due = monotonic_ns() + node.delay
+    node.delay = longer(sender, node.delay)
+    return 0
+
+
+cdef int64_t longer(Sender *sender, int64_t delay) noexcept nogil:
+    return min(2 * delay, max(<int64_t>RETRY_FIRST_NS, sender.options.interval * 1000000000))
 
 
 cdef int take_answer(Sender *sender, Answer *answer) noexcept nogil:
@@ -1059,7 +1225,7 @@ cdef void unresolved(
 
 
 cdef void put_name(Text *text, const char *name) noexcept nogil:
-    if not can_be_name(name):
+    if why_refused(name) != NULL:
         put_shown(text, b"", name)
         return
     put(text, b"'")
@@ -1265,23 +1431,10 @@ cdef int send_due(Sender *sender) noexcept nogil:
 
 
 cdef int is_own(int family, const uint8_t *packed) noexcept nogil:
-    """Whether this machine has that address: then a socket can be bound to it."""
-    cdef sockaddr_in6 name
-    cdef int fd, own
-    memset(&name, 0, sizeof(name))
-    name.sin6_family = <uint16_t>family
-    if family == AF_INET:
-        memcpy(&(<sockaddr_in *>&name).sin_addr, packed, 4)
-    else:
-        memcpy(&name.sin6_addr, packed, 16)
-    fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0)
-    if fd < 0:
-        return 0
-    own = bind(fd, <sockaddr *>&name, sizeof(sockaddr_in) if family == AF_INET else sizeof(name)) == 0
-    # EINVAL: a link-local address, which no router reports from afar.
-    own = own or errno == EINVAL
-    close(fd)
-    return own
+    """Whether this machine has that address. The routing table knows; bind() takes any address
+    with ip_nonlocal_bind."""
+    cdef Route route
+    return find_way(family, packed, 0, &route) == 0 and route.local
 
 
 cdef void take_back(Sender *sender) noexcept nogil:
@@ -1484,7 +1637,6 @@ cdef int prepare(Sender *sender) noexcept nogil:
     cdef uint32_t i
     cdef Node *node
     cdef Answers found
-    cdef Text shown
     cdef const char *why
     cdef int ends[2]
     cdef int name_count = 0
@@ -1506,22 +1658,14 @@ cdef int prepare(Sender *sender) noexcept nogil:
     for i in range(options.node_count):
         node = &sender.nodes[i]
         node.name = options.nodes[i]
-        if not can_be_name(node.name):
-            unresolved(sender, i, b"", b"neither a host name nor an IP address", 1)
-        elif read_literal(node.name, &found.addresses[0]):
+        why = read_literal(node.name, options.family, &found.addresses[0])
+        if why != NULL:
+            unresolved(sender, i, b"", why, 1)
+        elif found.addresses[0].length:
             found.count = 1
-            if options.family != AF_UNSPEC and options.family != family_of(&found.addresses[0]):
-                unresolved(sender, i, b"", b"not an ipv6 address" if options.family == AF_INET6
-                           else b"not an ipv4 address", 1)
-                continue
-            why = usable(&found, &shown)
-            if why != NULL:
-                put(&shown, b": ")
-                put_bytes(&shown, b"\0", 1)
-                unresolved(sender, i, shown.data, why, 1)
-            elif resolved(sender, i, &found) < 0:
+            if resolved(sender, i, &found) < 0:
                 return -1
-        elif not NAME_SERVICE:
+        elif not NAME_SERVICE and strchr(node.name, c'%') == NULL:
             unresolved(sender, i, b"", b"this build has no name service, and needs addresses", 1)
         else:
             node.waiting = node.asked = 1
