@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from . import agentfiles, install, layouts, native, storm, systempython
 from ._version import __version__
+from .addresses import cleaned
 from .dpkg import DpkgError
 from .layouts import LAYOUTS, Layout
 from .report import one_line
@@ -172,7 +173,7 @@ def _window(given: argparse.Namespace) -> int:
         else:
             window.history(
                 given.file or past.PATH,
-                given.node,
+                given.node and cleaned(given.node),
                 given.since,
                 given.most or window.SHOWN,
                 given.interval or timeouts.PAUSE,

@@ -329,6 +329,7 @@ class Daemon:
         self._next_trim = 0.0
         self._said_status = ""
         self._shared: list[str] = []
+        self._own: list[str] = []
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.metrics: metrics.Metrics | None = None
         self._server: metrics.Server | None = None
@@ -485,6 +486,7 @@ class Daemon:
         self._alone.sweep()
         now = self.listener.snapshot()
         self._complain_of_shared(now)
+        self._tell_of_own(now)
         if self.metrics is not None:
             oldest = [
                 (event.node, event.since)
@@ -539,6 +541,13 @@ class Daemon:
             if now.shared:
                 shown = ", ".join(now.shared[:10]) + ", ..." * (len(now.shared) > 10)
                 self.journal.say("warning", f"several nodes have {shown}: heard for none of them")
+
+    def _tell_of_own(self, now: Snapshot) -> None:
+        if now.own != self._own:
+            self._own = now.own
+            if now.own:
+                shown = ", ".join(now.own[:10]) + ", ..." * (len(now.own) > 10)
+                self.journal.say("info", f"this machine itself has {shown}: not heard as a node")
 
     def _summary(self) -> str:
         text = f"dumping: {len(self._under_way)}; nodes in the settings: {len(self.settings.nodes)}"

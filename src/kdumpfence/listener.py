@@ -35,6 +35,7 @@ from typing import NamedTuple
 from kdumpfence.addresses import FAMILIES, Address
 from kdumpfence.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.nodes import Nodes, is_nobodys
+from kdumpfence.own import OwnAddresses
 from kdumpfence.reading import Reading, deepen, open_sockets
 from kdumpfence.wire import PORT, Sources
 
@@ -90,6 +91,8 @@ class Snapshot(NamedTuple):
     counts: dict[str, int]
     #: Addresses that more than one node has. Messages from there count for none of them.
     shared: list[str]
+    #: Addresses of nodes that are this machine's own. Messages from there do not count.
+    own: list[str]
 
 
 class _Clock:
@@ -175,7 +178,8 @@ class Listener:
     `nodes`: {name: addresses or host names of the node}, or names (addresses) alone. Host
     names are looked up in the background, again and again until they have addresses, and
     from then on every five minutes or when /etc/hosts changes. An address that several
-    nodes have counts for none of them: give a node with two names as one node.
+    nodes have counts for none of them: give a node with two names as one node. Neither does one
+    of this machine, nor a loopback address unless it is given as such.
 
     `networks`, such as "192.0.2.0/24": who sends a message from there is a node, named by its
     address, while its dump lasts; at most `room` of them at a time.
@@ -228,6 +232,7 @@ class Listener:
         for text in networks:
             self._sources.admit(*_network(text, families), _ADMITTED)
         self._nodes = Nodes(wanted, self._sources)
+        self._own = OwnAddresses()
         now = time.monotonic()
         pairs = nodes.items() if isinstance(nodes, Mapping) else ((name, ()) for name in nodes)
         for name, addresses in pairs:
@@ -426,7 +431,12 @@ class Listener:
 
     def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int]]) -> None:
         name_of, decide, base = self._nodes.name_of, self._dumps.heard, self._clock.base
+        self._own.renew(time.monotonic())
         for number, packed, scope, _, first_ns, last_ns, messages in heard:
+            if (packed, scope) in self._own:
+                if number == _ADMITTED:
+                    self._sources.discard(packed, scope)
+                continue
             address = _show(packed, scope)
             node = name_of(number)
             if node is None:
@@ -506,7 +516,9 @@ class Listener:
                 self._nodes.unresolved,
                 self._nodes.shared,
             )
-        return Snapshot(when, dumps, nodes, unresolved, self._in_use.counts, shared)
+            self._own.renew(time.monotonic())
+            own = sorted(str(Address(*key)) for key in self._own if self._nodes.has(*key))
+        return Snapshot(when, dumps, nodes, unresolved, self._in_use.counts, shared, own)
 
     def fileno(self) -> int:
         """A descriptor that can be read when there are events, for poll; -1 when closed.

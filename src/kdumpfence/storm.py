@@ -29,6 +29,7 @@ from itertools import chain, cycle, islice, repeat
 from typing import Any, Union
 
 from . import wire
+from .addresses import LookUpError, cleaned, is_address, literal
 from .pacing import (
     MOST_SHARES,
     NO_END,
@@ -282,20 +283,16 @@ def _nanoseconds(seconds: Fraction | None) -> int | None:
 
 def _destination(text: str, anywhere: bool) -> tuple[_Address, int]:
     """The address and, of a link-local one, the index of its interface."""
-    host, percent, zone = text.partition("%")
-    scope = 0
+    written = cleaned(text)
+    if not is_address(written):
+        raise NotPossible(f"{text!r}: not an IPv4 or IPv6 address")
     try:
-        address = ipaddress.ip_address(host)
-        if percent:
-            scope = socket.if_nametoindex(zone)
-    except ValueError:
-        raise NotPossible(f"{text!r}: not an IPv4 or IPv6 address") from None
-    except OSError:
-        raise NotPossible(f"{text!r}: no such interface") from None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if address.is_multicast or address.is_unspecified:
-        raise NotPossible(f"{text!r}: not the address of one host")
+        found = literal(written, socket.AF_UNSPEC)
+    except LookUpError as error:
+        raise NotPossible(f"{text!r}: {error}") from None
+    if not found:
+        raise NotPossible(f"{text!r}: no such interface")
+    address, scope = ipaddress.ip_address(found[0].packed), found[0].scope
     if not address.is_loopback and not anywhere:
         raise StormError(
             f"{address} is not a loopback address: a cluster that hears this can take this "

@@ -27,7 +27,7 @@ class Played:
 
     def __init__(self) -> None:
         dump = Dump("node1", 1.0, 1.0, 1, ("192.0.2.1",))
-        self._snapshot = Snapshot(1.0, [dump], 1, [], {"accepted": 1, "unread": 0}, [])
+        self._snapshot = Snapshot(1.0, [dump], 1, [], {"accepted": 1, "unread": 0}, [], [])
         self._ready = [Event("began", dump.node, 1.0, *dump[1:])]
         self._bell = os.pipe()
 

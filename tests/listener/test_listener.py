@@ -201,7 +201,7 @@ class NameService:
 def name_service(monkeypatch: pytest.MonkeyPatch) -> NameService:
     service = NameService()
     monkeypatch.setattr(
-        reading, "Resolver", lambda names, family: Resolver(names, family, ask=service.ask)
+        reading, "Resolver", lambda names, family, ask: Resolver(names, family, ask=service.ask)
     )
     return service
 

@@ -188,7 +188,7 @@ def test_a_name_service_that_hangs_at_the_end_does_not_delay_the_answer(core_nam
 def test_validate_all_really_validates(core_name: str) -> None:
     port = str(unused_port())
     assert run(core_name, "-o", "validate-all", "-p", port).returncode == 0
-    good = run(core_name, "-o", "validate-all", "-n", "localhost,127.0.0.1", "-p", port)
+    good = run(core_name, "-o", "validate-all", "-n", "127.0.0.1,::1", "-p", port)
     assert (good.returncode, good.stderr) == (0, "")
     bad = run(core_name, "-o", "validate-all", "-n", "nosuchnode.invalid", "-p", port)
     assert bad.returncode == 1

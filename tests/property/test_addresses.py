@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdumpfence import addresses
-from kdumpfence.addresses import FAMILIES, Address, LookUpError, literal, look_up, why_unusable
+from kdumpfence.addresses import (
+    FAMILIES,
+    Address,
+    LookUpError,
+    cleaned,
+    is_address,
+    literal,
+    look_up,
+    split,
+    why_refused,
+    why_unusable,
+)
+from tests.refused import REFUSED
 
 NUMBERS = st.integers(0, 2**32)
 families = st.sampled_from(sorted(FAMILIES.values()))
@@ -47,7 +60,11 @@ texts = st.one_of(
             [" " + text, text + " ", f"[{text}]", text + "\0", "\n" + text]
         )
     ),
-    st.integers(1020, 1030).map(lambda n: "n" * n),
+    st.integers(60, 66).map(lambda n: "n" * n),
+    st.integers(248, 258).map(lambda n: ("n" * 50 + ".") * 4 + "n" * (n - 204)),
+    st.from_regex(r"[a-z0-9_-]{1,9}(\.[a-z0-9_-]{1,9}){0,3}\.?", fullmatch=True),
+    st.from_regex(r"(0x)?[0-9a-f]{1,9}(\.(0x)?[0-9a-f]{1,9}){0,3}\.?", fullmatch=True),
+    st.sampled_from(REFUSED),
 )
 
 
@@ -75,10 +92,71 @@ def test_any_text_is_an_address_or_perhaps_a_name_or_refused(text: str, family: 
     except LookUpError as error:
         assert error.permanent
         assert str(error)
+        assert is_address(text) or str(error) == why_refused(text)
     else:
+        assert why_refused(text) == ""
         if found is not None:
             assert len(found) == 1
             check(found, family)
+
+
+def is_inet_pton(text: str) -> bool:
+    """By another reader than ours: the modules ipaddress and socket agree on it."""
+    try:
+        return ipaddress.ip_address(text) is not None and text.isascii() and "%" not in text
+    except ValueError:
+        return False
+
+
+@given(texts)
+@example("192.0.2.010")
+@example("1.2.3.4%lo")
+def test_an_address_is_what_inet_pton_takes(text: str) -> None:
+    host, percent, _ = text.partition("%")
+    if percent:
+        assert not is_address(text) or (is_inet_pton(host) and ":" in host)
+    else:
+        assert is_address(text) == is_inet_pton(text)
+
+
+def number_of_inet_aton(text: str) -> bool:
+    """Whether getaddrinfo would take it for an address although inet_pton does not."""
+    try:
+        socket.inet_aton(text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+@given(texts)
+@example("127.1")
+@example("0X7f.1")
+@example("017")
+def test_a_name_is_never_what_a_name_service_takes_for_an_address(text: str) -> None:
+    if not why_refused(text) and not is_address(text):
+        assert not number_of_inet_aton(text)
+        name = text[:-1] if text.endswith(".") else text
+        assert re.fullmatch(
+            r"(?=.{1,253}$)(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*", name
+        )
+        assert not re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]*", name.rpartition(".")[2])
+
+
+@given(st.lists(texts, max_size=4), st.sampled_from([",", " , ", ",,"]))
+def test_a_list_is_its_parts(given_texts: list[str], comma: str) -> None:
+    whole = split(comma.join(given_texts))
+    assert whole == [part for text in given_texts for part in split(text)]
+    for part in whole:
+        if not why_refused(part):
+            assert split(part) == [cleaned(part)] == [part]
+
+
+@given(v6)
+def test_brackets_and_escaped_colons_mean_the_address(packed: bytes) -> None:
+    text = socket.inet_ntop(socket.AF_INET6, packed)
+    escaped = text.replace(":", "\\:")
+    for written in (text, escaped, f"[{text}]", f"[{escaped}]", f" [{text}] "):
+        assert split(written) == [text]
 
 
 @given(v4 | v6, families, st.sampled_from([0, 1]))
@@ -100,7 +178,7 @@ def test_what_is_shown_can_be_given_again(packed: bytes, family: int, scope: int
 def test_an_ipv4_address_that_no_node_can_have_is_refused() -> None:
     for first in range(256):
         refused = bool(why_unusable(Address(bytes([first, 1, 2, 3]))))
-        assert refused == (first == 0 or first >= 224)
+        assert refused == (first == 0 or 224 <= first < 240)
 
 
 @given(v4 | v6)
@@ -110,7 +188,7 @@ def test_an_address_that_no_node_can_have_is_refused(packed: bytes) -> None:
         seen = seen.ipv4_mapped
     impossible = seen.is_multicast or seen.is_unspecified
     if isinstance(seen, ipaddress.IPv4Address):
-        impossible = impossible or seen.is_reserved or seen.packed[0] == 0
+        impossible = impossible or seen.packed[0] == 0 or seen.packed == b"\xff\xff\xff\xff"
     else:
         impossible = impossible or seen.is_link_local  # without its interface
     assert bool(why_unusable(Address(packed))) == impossible

@@ -17,7 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kdumpfence import native
-from tests.conftest import cannot_run
+from kdumpfence.addresses import LookUpError, literal, split
+from tests.conftest import CORES, cannot_run
+from tests.refused import REFUSED
 
 SENDER = str(Path(sys.executable).with_name("fence_kdump_send"))
 
@@ -31,8 +33,11 @@ def program() -> str:
         raise
 
 
-def run(argv: list[str]) -> tuple[int, str, list[str]]:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+def run(argv: list[str], core: str = "compiled") -> tuple[int, str, list[str]]:
+    environment = {**os.environ, "KDUMPFENCE_PURE": "1" if core == "pure" else "0"}
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
     # Look-ups of names answer in any order.
     return done.returncode, done.stdout, sorted(done.stderr.splitlines())
 
@@ -96,3 +101,67 @@ def test_no_bytes_break_it(program: str, raw: bytes) -> None:
     assert done.returncode in (0, 1)
     for byte in done.stderr.replace(b"\n", b""):
         assert 32 <= byte < 127
+
+
+def is_looked_up(operand: str) -> bool:
+    """Whether a name service would be asked for it."""
+    for part in split(operand):
+        try:
+            if literal(part, 0) is None and "%" not in part:
+                return True
+        except LookUpError:
+            continue
+    return False
+
+
+def letter_of(text: str) -> bool:
+    return 0 < ord(text) < 0xD800
+
+
+operands = st.one_of(
+    st.sampled_from([text for text in REFUSED if "\0" not in text and "\ud800" not in text]),
+    st.text("0123456789abcfxX:.%[]\\-_,@/ ;&|\"'\t", max_size=30),
+    st.text(st.characters().filter(letter_of), max_size=10),
+    st.from_regex(r"(0[xX])?[0-9a-f]{1,4}([.:](0x)?[0-9a-f]{1,4}){0,7}\.?", fullmatch=True),
+    st.sampled_from(
+        ["127.0.0.1,::1", "[::1]", r"\:\:1", r"[\:\:1]", "[::1],127.0.0.9", " ::1 ", ",", "",
+         "240.0.0.1", "255.255.255.255", "::ffff:127.0.0.3", "fe80::1%lo", "fe80::2%1",
+         "fe80::3%nosuch0", "fe80::4%0", "fe80::5%0000000000007", "fe80::6%99999999999",
+         "fe80::7%" + "l" * 16, "2001:db8::1%lo", "ff02::1%lo", "0:0:0:0:0:0:0:0", "x" * 300 + ".1"]
+    ),
+).filter(lambda text: not is_looked_up(text))  # fmt: skip
+
+
+@settings(max_examples=100)
+@given(st.lists(operands, min_size=1, max_size=12), st.sampled_from(["auto", "ipv4", "ipv6"]))
+@example(REFUSED[:1], "ipv6")
+def test_all_forms_judge_names_and_addresses_alike(
+    program: str, given_operands: list[str], family: str
+) -> None:
+    line = ["--check", "-v", "-f", family, "--", "127.0.0.1", "::1", *given_operands]
+    said = [run([SENDER, *line], core) for core in CORES] + [run([program, *line])]
+    assert said[0] == said[1] == said[2]
+
+
+def test_another_libc_refuses_the_same(program: str) -> None:
+    try:
+        static = native.find(static=True)
+    except native.NotBuilt as error:
+        cannot_run(str(error))
+    words = [text for text in REFUSED if "\0" not in text and "\ud800" not in text]
+    line = ["--check", "--", "127.0.0.1", *words]
+    status, said, wrong = run([static, *line])
+    assert (status, said) == (1, "node '127.0.0.1' (127.0.0.1): is this machine itself\n")
+    assert len(wrong) == len(set(words) - {""})
+    assert (status, said, wrong) == run([program, *line])
+
+
+def test_a_long_list_is_read_to_its_end(program: str) -> None:
+    numbers = [f"127.1.{number >> 8}.{number & 255}" for number in range(1, 3000)]
+    line = ["--check", ",".join(numbers), ",".join(reversed(numbers)), "127.2.0.1"]
+    status, said, wrong = run([program, *line])
+    assert (status, wrong) == (0, [])
+    assert said.splitlines() == [
+        f"node '{number}' ({number}): is this machine itself" for number in [*numbers, "127.2.0.1"]
+    ]
+    assert run([SENDER, *line]) == (status, said, wrong)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kdumpfence.addresses import why_refused
 from kdumpfence.options import (
     ACTIONS,
     AGENT_OPTIONS,
@@ -70,7 +71,7 @@ stdins = st.one_of(
 )  # fmt: skip
 
 
-def outcome(parse: Callable[[Any], object], given: object) -> object:
+def outcome(parse: Callable[[Any], object], given: object) -> Any:
     """The options, or what the error says."""
     try:
         return vars(parse(given))
@@ -84,15 +85,18 @@ def check_names(given: tuple[str, ...]) -> None:
         assert name
         assert name.isprintable()
         assert not any(c.isspace() for c in name)
-        assert len(name) <= 1024
+        assert len(name) <= 254
+        assert why_refused(name) == ""
 
 
 def check_agent(options: AgentOptions) -> None:
     """Everything that the agent relies on without looking again."""
     assert set(vars(options)) == {
         "names", "ipport", "family", "action", "timeout", "verbose", "complaints",
+        "passed_over", "by_hand",
     }  # fmt: skip
     check_complaints(options.complaints)
+    check_complaints(options.passed_over)
     check_names(options.names)
     for name in options.names:
         assert "," not in name
@@ -230,17 +234,22 @@ def test_comments_empty_lines_and_unknown_names_change_nothing(
 
 
 @given(node_lists, node_lists, node_lists)
-def test_the_node_has_the_names_of_all_three_parameters(
+def test_the_node_has_what_all_three_parameters_say_but_no_bare_name_beside_addresses(
     nodename: str, plug: str, port: str
 ) -> None:
     given_names = {"nodename": nodename, "plug": plug, "port": port}
     data = "".join(f"{name}={value}\n" for name, value in given_names.items()) + "action=monitor"
-    expected: list[str] = []
-    for parameter in NODE_PARAMETERS:
-        for part in given_names[parameter].split(","):
-            if part.strip() and part.strip() not in expected:
-                expected.append(part.strip())
-    assert list(agent_from_stdin(data.encode()).names) == expected
+    parts = {
+        parameter: [part.strip() for part in given_names[parameter].split(",") if part.strip()]
+        for parameter in NODE_PARAMETERS
+    }
+    addresses = {"10.0.0.1", "fd00::1", "fe80::1%eth0"}
+    counts = [parameter for parameter in NODE_PARAMETERS if addresses & {*parts[parameter]}]
+    expected = dict.fromkeys(part for name in counts or NODE_PARAMETERS for part in parts[name])
+    options = agent_from_stdin(data.encode())
+    assert list(options.names) == list(expected)
+    left_out = [part for name in NODE_PARAMETERS for part in parts[name] if part not in expected]
+    assert [line.split("'")[1] for line in options.passed_over] == left_out
 
 
 @given(st.lists(settings_given.filter(lambda one: one[0] != "port"), max_size=6))
@@ -257,7 +266,10 @@ def test_argv_and_stdin_mean_the_same(given_settings: list[tuple[str, str]]) -> 
     argv = [f"--{name}={value}" for name, value in ordered]
     data = "\n".join(map("=".join, ordered)).encode("utf-8", "surrogatepass")
     if not any("\ud800" <= c <= "\udfff" for _, value in ordered for c in value):
-        assert outcome(agent_from_argv, argv) == outcome(agent_from_stdin, data)
+        by_hand, from_cluster = outcome(agent_from_argv, argv), outcome(agent_from_stdin, data)
+        if isinstance(by_hand, dict):
+            assert (by_hand.pop("by_hand"), from_cluster.pop("by_hand")) == (True, False)
+        assert by_hand == from_cluster
 
 
 # -------------------------------------------------------------------------- numbers

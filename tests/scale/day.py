@@ -76,7 +76,7 @@ class Played:
     def snapshot(self) -> Snapshot:
         """As a Listener has it."""
         counts = {"accepted": int(self.now), "unread": 0}
-        return Snapshot(self.now, self.dumps.snapshot(), self.nodes, [], counts, [])
+        return Snapshot(self.now, self.dumps.snapshot(), self.nodes, [], counts, [], [])
 
     def restore(self, dumps: list[Any]) -> None:
         """Nothing was under way."""

@@ -14,7 +14,18 @@ from pathlib import Path
 import pytest
 
 from kdumpfence import addresses
-from kdumpfence.addresses import Address, LookUpError, Resolver, literal, look_up
+from kdumpfence.addresses import (
+    Address,
+    LookUpError,
+    Resolver,
+    cleaned,
+    is_address,
+    literal,
+    look_up,
+    split,
+    why_refused,
+)
+from tests.refused import REFUSED
 
 AUTO, V4, V6 = socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6
 
@@ -31,21 +42,82 @@ def shown(found: list[Address] | None) -> list[str]:
         ("FD00:0:0::0001", "fd00::1"),
         ("::ffff:10.0.0.1", "10.0.0.1"),
         ("fe80::1%lo", "fe80::1%lo"),
+        ("fe80::1%1", "fe80::1%lo"),
         ("::1", "::1"),
-        ("fd00::1%1", "fd00::1"),  # an interface means something for link-local ones only
+        ("240.0.0.1", "240.0.0.1"),
+        ("255.255.255.254", "255.255.255.254"),
+        ("::ffff:250.1.2.3", "250.1.2.3"),
     ],
 )
 def test_a_literal_needs_no_look_up(text: str, expected: str) -> None:
+    assert why_refused(text) == ""
+    assert is_address(text)
     assert shown(literal(text, AUTO)) == [expected]
     assert shown(look_up(text, AUTO)) == [expected]
 
 
-@pytest.mark.parametrize("name", ["node1", "localhost", "a.b.c", "10.0.0", "fe80::1%nosuchif0"])
+@pytest.mark.parametrize(
+    "name",
+    ["node1", "localhost", "a.b.c", "node_1", "_x", "node1.example.", "NODE-1-", "7up", "1.node",
+     "0xen", "192.0.2.1.example", "x" * 63, ".".join(["x" * 50] * 4) + ".y" * 24 + ".z"]
+)  # fmt: skip
 def test_a_name_is_not_a_literal(name: str) -> None:
-    if name == "10.0.0":  # inet_aton's old short form is an address to getaddrinfo
-        assert shown(literal(name, AUTO)) == ["10.0.0.0"]
-    else:
-        assert literal(name, AUTO) is None
+    assert literal(name, AUTO) is None
+    assert why_refused(name) == ""
+    assert not is_address(name)
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_neither_is_refused_for_good(text: str) -> None:
+    assert not is_address(text)
+    for judge in (literal, look_up):
+        with pytest.raises(LookUpError) as caught:
+            judge(text, AUTO)
+        assert str(caught.value) == why_refused(text)
+        assert caught.value.permanent
+    assert why_refused(text).startswith("neither a host name nor an IP address")
+    assert cleaned(text) == text
+
+
+@pytest.mark.parametrize("text", ["192.0.2.010", "127.0.0.256", "127.1", "0x7f000001", "node.1"])
+def test_for_an_abbreviation_it_says_what_an_ipv4_address_is(text: str) -> None:
+    assert why_refused(text) == (
+        "neither a host name nor an IP address "
+        "(IPv4: four numbers from 0 to 255 without leading zeros)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a,b", ["a", "b"]),
+        (" a ,\tb,", ["a", "b"]),
+        (",,", []),
+        ("", []),
+        ("[2001:db8::1],192.0.2.1", ["2001:db8::1", "192.0.2.1"]),
+        (r"2001\:db8\:\:1", ["2001:db8::1"]),
+        (r"[fe80\:\:1%lo]", ["fe80::1%lo"]),
+        ("[node1]", ["[node1]"]),
+        (r"node1\:7410", [r"node1\:7410"]),
+        ("a b", ["a b"]),
+        ("&", ["&"]),
+    ],
+)
+def test_commas_separate_and_what_pacemaker_and_urls_add_is_taken_off(
+    text: str, parts: list[str]
+) -> None:
+    assert split(text) == parts
+
+
+def test_an_interface_that_is_not_there_may_come() -> None:
+    assert literal("fe80::1%nosuchif0", AUTO) is None
+    assert is_address("fe80::1%nosuchif0")
+    with pytest.raises(LookUpError, match="this machine has no interface 'nosuchif0'") as caught:
+        look_up("fe80::1%nosuchif0", AUTO)
+    assert not caught.value.permanent
+    with pytest.raises(LookUpError, match="not an ipv4 address") as caught:
+        literal("fe80::1%nosuchif0", V4)
+    assert caught.value.permanent
 
 
 @pytest.mark.parametrize(
@@ -57,6 +129,14 @@ def test_a_name_is_not_a_literal(name: str) -> None:
         ("::", "not an address that a node can have"),
         ("ff02::1", "not an address that a node can have"),
         ("fe80::1", "needs its interface, as in fe80::1%eth0"),
+        ("fe80::1%0", "needs its interface, as in fe80::1%eth0"),
+        ("0.1.2.3", "not an address that a node can have"),
+        ("239.255.255.255", "not an address that a node can have"),
+        ("::ffff:0.0.0.0", "not an address that a node can have"),
+        ("ff02::1%lo", "not an address that a node can have"),
+        ("2001:db8::1%lo", "only a link-local address has an interface"),
+        ("2001:db8::1%1", "only a link-local address has an interface"),
+        ("::ffff:10.0.0.1%1", "only a link-local address has an interface"),
     ],
 )
 def test_an_address_that_no_node_can_have_is_refused_for_good(text: str, complaint: str) -> None:
@@ -71,13 +151,6 @@ def test_an_address_of_the_other_family_is_refused_for_good() -> None:
     assert caught.value.permanent
     with pytest.raises(LookUpError, match="not an ipv4 address"):
         literal("fd00::1", V4)
-
-
-@pytest.mark.parametrize("name", ["n\xf6de", "", "a\0b", "x" * 2000])
-def test_what_cannot_be_a_name_is_refused_for_good(name: str) -> None:
-    with pytest.raises(LookUpError, match="neither a host name nor an IP address") as caught:
-        look_up(name, AUTO)
-    assert caught.value.permanent
 
 
 def test_localhost_resolves() -> None:

@@ -111,7 +111,7 @@ def test_strangers_are_never_nodes() -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["192.0.2.1", "10.0.0.1", "fd00::1", "::ffff:192.0.2.1", "fe80::1", "128.0.0.1"],
+    ["192.0.2.1", "10.0.0.1", "fd00::1", "::ffff:192.0.2.1", "fe80::1%lo", "128.0.0.1"],
 )
 def test_other_machines_are_refused_unless_the_danger_is_accepted(address: str) -> None:
     with pytest.raises(StormError, match="is not a loopback address: a cluster"):
@@ -122,7 +122,7 @@ def test_other_machines_are_refused_unless_the_danger_is_accepted(address: str) 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "224.0.0.1", "ff02::1"])
 def test_what_is_no_single_host_is_refused_even_then(address: str) -> None:
-    with pytest.raises(StormError, match="not the address of one host"):
+    with pytest.raises(StormError, match="not an address that a node can have"):
         plan(address, "--not-loopback")
 
 
