@@ -42,6 +42,14 @@ class Running:
                 return
         pytest.fail(f"{self._argv} ended without saying {line!r}")
 
+    def says_of(self, begin: str, end: str) -> None:
+        """Wait until it has written a line that begins and ends so."""
+        assert self.process.stdout is not None
+        for said in self.process.stdout:
+            if said.startswith(begin) and said.endswith(end + "\n"):
+                return
+        pytest.fail(f"{self._argv} ended without saying {begin!r} ... {end!r}")
+
     def waits(self) -> None:
         """Wait until this agent listens."""
         assert self.process.stdout is not None
@@ -78,11 +86,11 @@ class Programs:
     def __init__(self, form: str, raw: bool) -> None:
         self.form = form
         self.core = "compiled" if form == "native" else form
-        self._rights = () if raw else WITHOUT_RAW_SOCKETS
+        self.rights = () if raw else WITHOUT_RAW_SOCKETS
 
     def agent(self, host: Host, *arguments: str) -> Running:
         """Start `fence_kdump`, which exits with 0 when it has heard the node, else with 1."""
-        argv = [*self._rights, SCRIPTS / "fence_kdump", "-v", *arguments]
+        argv = [*self.rights, SCRIPTS / "fence_kdump", "-v", *arguments]
         return Running(host, argv, self.core)
 
     def sender(self, host: Host, *arguments: str) -> Running:
