@@ -185,7 +185,7 @@ class Listener:
     `silence`, `repeat`: see `kdumpfence.dumps.Dumps`. `family` is "auto" (both), "ipv4" or
     "ipv6". `port` 0 takes any that is free. `sockets` are bound UDP sockets to be used
     instead of opening some, as those of socket activation; they are closed with the Listener.
-    What lies in their queues is lost, unless a Listener had them before.
+    What lies in the queues of IPv6 ones is lost, unless a Listener had them before.
     `queue` is the number of bytes asked of the kernel for each socket's queue; without
     CAP_NET_ADMIN it gives no more than net.core.rmem_max.
 

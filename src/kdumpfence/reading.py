@@ -198,16 +198,17 @@ def guard(sock: socket.socket) -> None:
     """Keep what this machine sends itself from being a message; see `filters`.
 
     A socket that was opened elsewhere may hold such messages already, and nobody can tell them
-    from others: it is emptied, unless an earlier program of ours put the guard on it.
+    from others: an IPv6 one is emptied, unless an earlier program of ours put the guard on it.
+    (With another host's IPv4 address nobody sends here without CAP_NET_RAW.)
     OSError if the kernel refuses the filter.
     """
-    if _filter_of(sock) in (filters.packed(_guard(sock)), filters.packed(_fence(sock))):
-        return
-    filters.attach(sock, filters.NOTHING)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            with contextlib.suppress(ConnectionError):  # that an ICMP message told of
-                sock.recv(1, socket.MSG_DONTWAIT)
+    own = [filters.packed(program) for program in (_guard(sock), _fence(sock))]
+    if sock.family == socket.AF_INET6 and _filter_of(sock) not in own:
+        filters.attach(sock, filters.NOTHING)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                with contextlib.suppress(ConnectionError):  # that an ICMP message told of
+                    sock.recv(1, socket.MSG_DONTWAIT)
     filters.attach(sock, _guard(sock))
 
 
