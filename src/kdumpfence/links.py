@@ -106,6 +106,8 @@ class Links:
         #: The interface indexes of the VRFs.
         self.vrfs: set[int] = set()
         self._inside: set[int] = set()  # what lay in a VRF at some time
+        self._news = False
+        self._lost = False  # some news were
         self._events = _socket.socket(
             _AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK, _ROUTE
         )
@@ -124,19 +126,23 @@ class Links:
 
     def changed(self) -> bool:
         """Whether something has changed since the last call."""
-        changed = False
+        self._take_news()
+        news, self._news = self._news, False
+        return news
+
+    def _take_news(self) -> None:
         while True:
             try:
                 data = self._events.recv(_SIZE)
             except BlockingIOError:
-                return changed
+                return
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._ask_for_vrfs()  # some news were lost
-                changed = True
+                self._news = self._lost = True
+                self._ask_for_vrfs()
                 continue
-            changed = True
+            self._news = True
             for kind, body in _messages(data):
                 self._learn(kind, body)
 
@@ -156,24 +162,28 @@ class Links:
     def in_vrf(self, index: int) -> bool:
         """Whether what came through this interface may have come through a VRF.
 
-        So it is also for one that has lain in one since this object was made, for one that
-        is there no more, and if the kernel does not tell.
+        So it is also for one that has lain in one at some time since this object was made, and
+        if the kernel does not tell.
         """
-        if index in self.vrfs or index in self._inside:
-            return True
         try:
+            self._take_news()
+            if index in self.vrfs or index in self._inside:
+                return True
             for message, body in self._ask(0, index, b""):
                 if message == _NEWLINK:
                     return b"vrf" in _kinds(body[16:])
         except OSError:
-            pass
-        return True
+            return True
+        return self._lost  # it is there no more; had it been in a VRF, that would have been told
 
     def _ask_for_vrfs(self) -> None:
         wanted = _attribute(_IFLA_LINKINFO, _attribute(_INFO_KIND, b"vrf\0"))
         self.vrfs.clear()
         for message, body in self._ask(_DUMP, 0, wanted):
             self._learn(message, body)  # a kernel before 4.6 tells of all interfaces
+        if self.vrfs:
+            for message, body in self._ask(_DUMP, 0, b""):
+                self._learn(message, body)
 
     @staticmethod
     def _ask(flags: int, index: int, attributes: bytes) -> Iterator[tuple[int, bytes]]:
