@@ -168,7 +168,7 @@ cdef extern from *:
     int IPPROTO_IP, IPPROTO_IPV6, IP_RECVERR, IPV6_RECVERR, IP_PKTINFO, IPV6_PKTINFO
     int MSG_DONTWAIT, MSG_TRUNC, MSG_ERRQUEUE, MSG_NOSIGNAL
     int POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL
-    int CLOCK_MONOTONIC, TIOCOUTQ, SIOCGIFFLAGS, IFF_RUNNING
+    int CLOCK_MONOTONIC, CLOCK_REALTIME, TIOCOUTQ, SIOCGIFFLAGS, IFF_RUNNING
     int SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
     int EAGAIN, EWOULDBLOCK, EINTR, EBADF
     int errno
@@ -387,6 +387,7 @@ ctypedef struct Network:
     uint64_t low_mask
     int32_t node
     int ipv6            # and no IPv4 address is in it, whatever its prefix
+    int loopback        # else no loopback address is in it
 
 ctypedef struct Table:
     pthread_mutex_t lock
@@ -603,16 +604,28 @@ cdef int table_remove(Table *table, uint64_t high, uint64_t low, uint32_t scope)
     return 1
 
 
+cdef inline int is_loopback(uint64_t high, uint64_t low) noexcept nogil:
+    """Whether this is in 127.0.0.0/8 or is ::1."""
+    cdef uint32_t half[2]
+    memcpy(half, &low, 8)
+    if high:
+        return 0
+    if half[0] == htonl(0xFFFF):
+        return half[1] & htonl(0xFF000000) == htonl(0x7F000000)
+    return half[0] == 0 and half[1] == htonl(1)
+
+
 cdef int table_admit(Table *table, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
     """An unknown source sent a message: 0 if it is the last entry now, else the verdict."""
     cdef uint32_t i, half
+    cdef int loopback = is_loopback(high, low)
     cdef Network *network
     memcpy(&half, &low, 4)
     for i in range(table.network_count):
         network = &table.networks[i]
         if high & network.high_mask != network.high or low & network.low_mask != network.low:
             continue
-        if network.ipv6 and high == 0 and half == htonl(0xFFFF):
+        if network.ipv6 and high == 0 and half == htonl(0xFFFF) or loopback and not network.loopback:
             continue
         if table.admitted >= table.admit_room or table_add(table, high, low, scope, network.node) < 0:
             return CROWDED
@@ -667,7 +680,9 @@ cdef inline void split_address(const uint8_t *address, int length, uint64_t *hig
 # ------------------------------------------------------------ the receive loop
 
 cdef enum:
-    CONTROL_BYTES = 96      # IPV6_PKTINFO, with room to spare
+    CONTROL_BYTES = 128     # SCM_TIMESTAMPING and IPV6_PKTINFO, with room to spare
+    STAMPING = 37           # SO_TIMESTAMPING, and the type of what it brings
+    STAMPED = 1 << 3        # SOF_TIMESTAMPING_RX_SOFTWARE
 
 cdef enum:
     # Nanoseconds. A process that is stopped (SIGSTOP, a debugger, a paused guest) sleeps
@@ -693,6 +708,7 @@ cdef enum:
 ctypedef struct Endpoint:
     int fd
     int kind
+    int stamped         # each datagram comes with the time of its arrival
     uint64_t dropped
 
 ctypedef struct Found:
@@ -700,6 +716,7 @@ ctypedef struct Found:
     uint64_t high
     uint64_t low
     uint32_t scope
+    uint32_t interface  # that it came through, if the socket tells, else 0
     uint16_t port
     int32_t node
     uint32_t hash
@@ -729,8 +746,11 @@ ctypedef struct Loop:
     uint64_t tallied
     int bell            # written to when the table has something to give out; -1: nothing
     int64_t found_at    # CLOCK_MONOTONIC, nanoseconds
+    int64_t end         # what arrived later is passed over; -1: nothing is
+    int64_t ahead       # by how much CLOCK_REALTIME was ahead when it was looked at last before
     uint64_t counts[VERDICTS]
     uint64_t errors
+    uint64_t forgotten  # dropped, of sockets that were discarded
     Table *sources
     Table *strangers    # NULL: not remembered
     uint32_t stranger_room
@@ -738,13 +758,36 @@ ctypedef struct Loop:
     int error
 
 
-cdef inline int64_t monotonic_ns() noexcept nogil:
+cdef inline int64_t clock_ns(int clock) noexcept nogil:
     cdef timespec ts
-    clock_gettime(CLOCK_MONOTONIC, &ts)
+    clock_gettime(clock, &ts)
     return <int64_t>ts.tv_sec * 1000000000 + ts.tv_nsec
 
 
-cdef int judge(Loop *loop, int kind, int i, Found *found) noexcept nogil:
+cdef inline int64_t monotonic_ns() noexcept nogil:
+    return clock_ns(CLOCK_MONOTONIC)
+
+
+cdef int64_t latest_stamp(Loop *loop) noexcept nogil:
+    """The CLOCK_REALTIME of the latest datagram that came before the end; -1: all that is read did.
+
+    Whoever sets the clock, or slows it down, meanwhile does not make a datagram come earlier:
+    of the two differences between the clocks, before the end and now, the smaller one counts.
+    """
+    cdef int64_t ahead, now
+    if loop.end < 0:
+        return -1
+    # In this order: if something comes between the two, a datagram seems later than it was.
+    ahead = clock_ns(CLOCK_REALTIME)
+    now = monotonic_ns()
+    ahead -= now
+    if now <= loop.end:
+        loop.ahead = ahead
+        return -1
+    return max(0, loop.end + min(ahead, loop.ahead))
+
+
+cdef int judge(Loop *loop, Endpoint *endpoint, int i, int64_t latest, Found *found) noexcept nogil:
     """The verdict over datagram i of the batch, but for its source; fills in `found`.
 
     The order matters: the cheap looks first, the checksum only for what would
@@ -759,9 +802,26 @@ cdef int judge(Loop *loop, int kind, int i, Found *found) noexcept nogil:
     cdef int address_length
     cdef const uint8_t *udp = NULL
     cdef cmsghdr *cmsg
-    cdef int verdict
+    cdef const uint8_t *told
+    cdef long stamp[2]
+    cdef int verdict, kind = endpoint.kind
     cdef sockaddr_in6 *name = &loop.names[i]
 
+    found.interface = 0
+    stamp[0] = stamp[1] = 0     # none: it came before the kernel began to stamp, a moment after the option was set
+    cmsg = NULL if header.msg_controllen == 0 else CMSG_FIRSTHDR(header)
+    while cmsg != NULL:
+        told = <const uint8_t *>CMSG_DATA(cmsg)
+        if cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_PKTINFO:
+            destination = told
+            memcpy(&found.interface, told + 16, 4)
+        elif cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_PKTINFO:
+            memcpy(&found.interface, told, 4)
+        elif cmsg.cmsg_level == SOL_SOCKET and cmsg.cmsg_type == STAMPING:
+            memcpy(stamp, told, sizeof(stamp))
+        cmsg = CMSG_NXTHDR(header, cmsg)
+    if latest >= 0 and (not endpoint.stamped or <int64_t>stamp[0] * 1000000000 + stamp[1] > latest):
+        return ELSEWHERE
     if name.sin6_family == AF_INET:
         source = <const uint8_t *>&(<sockaddr_in *>name).sin_addr
         address_length = 4
@@ -770,6 +830,8 @@ cdef int judge(Loop *loop, int kind, int i, Found *found) noexcept nogil:
         source = <const uint8_t *>&name.sin6_addr
         address_length = 16
         found.scope = name.sin6_scope_id
+        if found.scope and found.interface:
+            found.scope = found.interface   # inside a VRF the name has the VRF's instead
     found.port = ntohs(name.sin6_port)      # at the same place in both families
 
     if kind != UDP:
@@ -781,12 +843,6 @@ cdef int judge(Loop *loop, int kind, int i, Found *found) noexcept nogil:
             udp = data + (data[0] & 15) * 4
         else:
             udp = data
-            cmsg = CMSG_FIRSTHDR(header)
-            while cmsg != NULL:
-                if cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_PKTINFO:
-                    destination = <const uint8_t *>CMSG_DATA(cmsg)
-                    break
-                cmsg = CMSG_NXTHDR(header, cmsg)
         length -= udp - data
         if length < 8:
             return MALFORMED
@@ -876,7 +932,7 @@ cdef void remember_strangers(Loop *loop, int valid) noexcept nogil:
     for i in range(valid):
         found = &loop.found[i]
         if found.verdict == STRANGER and table.count < loop.stranger_room:
-            table_add(table, found.high, found.low, found.scope, 0)
+            table_add(table, found.high, found.low, found.interface or found.scope, 0)
     pthread_mutex_unlock(&table.lock)
 
 
@@ -890,8 +946,9 @@ cdef int read_batch(Loop *loop, Endpoint *endpoint) noexcept nogil:
     cdef Table *table = loop.sources
     cdef Found *found
     cdef msghdr *header
-    # On a UDP socket nothing is asked for: room for it costs the kernel a look a datagram.
-    cdef size_t control = 0 if endpoint.kind == UDP else CONTROL_BYTES
+    # Of a UDP socket mostly nothing is asked for: room for it costs the kernel a look a datagram.
+    cdef size_t control = 0 if endpoint.kind == UDP and not endpoint.stamped else CONTROL_BYTES
+    cdef int64_t latest
     loop.found_count = 0
     for i in range(loop.batch):
         header = &loop.headers[i].msg_hdr
@@ -900,10 +957,11 @@ cdef int read_batch(Loop *loop, Endpoint *endpoint) noexcept nogil:
     got = recvmmsg(endpoint.fd, loop.headers, loop.batch, MSG_DONTWAIT, NULL)
     if got <= 0:
         return got
+    latest = -1 if loop.tally else latest_stamp(loop)
     pthread_mutex_lock(&table.lock)
     for i in range(got):
         found = &loop.found[valid]
-        verdict = judge(loop, endpoint.kind, i, found)
+        verdict = judge(loop, endpoint, i, latest, found)
         if verdict == ACCEPTED:
             found.hash = hash_address(table, found.high, found.low, found.scope)
             found.guess = 0
@@ -935,6 +993,7 @@ cdef int wait_and_read(Loop *loop, int64_t deadline, int wakers) noexcept nogil:
     cdef int ready, i, got, progress, full, rounds = 0
     while rounds < 64:
         rounds += 1
+        latest_stamp(loop)      # for the look at the clocks
         left = SLICE
         if deadline >= 0:
             left = max(0, min(left, deadline - monotonic_ns()))
@@ -1764,6 +1823,7 @@ cdef class Sources:
             raise ValueError("network with bits set behind its prefix")
         network.node = node
         network.ipv6 = prefix < 96      # any longer one leaves no doubt
+        network.loopback = prefix >= 104 and is_loopback(network.high, network.low)
         pthread_mutex_lock(&self.table.lock)
         grown = <Network *>realloc(
             self.table.networks, (self.table.network_count + 1) * sizeof(Network))
@@ -1820,13 +1880,15 @@ cdef class Arrival:
     cdef readonly int node
     cdef readonly bytes packed
     cdef readonly unsigned int scope
+    cdef readonly unsigned int interface
     cdef readonly int port
     cdef readonly int64_t when_ns
     cdef readonly Message message
 
     def __repr__(self):
         return (f"Arrival(node={self.node}, packed={self.packed!r}, scope={self.scope}, "
-                f"port={self.port}, when_ns={self.when_ns}, message={self.message!r})")
+                f"interface={self.interface}, port={self.port}, when_ns={self.when_ns}, "
+                f"message={self.message!r})")
 
 
 cdef class Receiver:
@@ -1859,6 +1921,7 @@ cdef class Receiver:
         loop.strangers = NULL if strangers is None else &strangers.table
         loop.stranger_room = stranger_room
         loop.port = port
+        loop.end = -1
         loop.batch = batch
         loop.size = size
         # An odd number of cache lines apart, so that the datagrams' first bytes do
@@ -1927,6 +1990,8 @@ cdef class Receiver:
         cdef Loop *loop = &self.loop
         cdef int kind = UDP
         cdef int fd = sock.fileno()
+        cdef int flags = 0
+        cdef socklen_t length = sizeof(flags)
         cdef Endpoint *grown
         if fd < 0:
             raise ValueError("the socket is closed")
@@ -1941,9 +2006,33 @@ cdef class Receiver:
         loop.endpoints = grown
         grown[loop.endpoint_count].fd = fd
         grown[loop.endpoint_count].kind = kind
+        getsockopt(fd, SOL_SOCKET, STAMPING, &flags, &length)
+        grown[loop.endpoint_count].stamped = flags & STAMPED
         grown[loop.endpoint_count].dropped = 0
         loop.endpoint_count += 1
         self.sockets.append(sock)       # kept, so that the descriptor stays ours
+
+    def discard_socket(self, sock):
+        cdef Loop *loop = &self.loop
+        cdef int i
+        if self.busy:
+            raise RuntimeError("this receiver is in use in another thread")
+        if sock not in self.sockets:
+            raise ValueError("not a socket of this receiver")
+        self.dropped
+        i = self.sockets.index(sock)
+        loop.forgotten += loop.endpoints[i].dropped
+        del self.sockets[i]
+        loop.endpoint_count -= 1
+        for i in range(i, loop.endpoint_count):
+            loop.endpoints[i] = loop.endpoints[i + 1]
+
+    def end(self, end_ns):
+        if self.busy:
+            raise RuntimeError("this receiver is in use in another thread")
+        self.loop.end = -1 if end_ns is None else max(0, end_ns)
+        self.loop.ahead = clock_ns(CLOCK_REALTIME)
+        self.loop.ahead -= monotonic_ns()
 
     cdef list take_found(self):
         cdef int i
@@ -1956,6 +2045,7 @@ cdef class Receiver:
             arrival.node = found.node
             arrival.packed = join_address(found.high, found.low)
             arrival.scope = found.scope
+            arrival.interface = found.interface
             arrival.port = found.port
             arrival.when_ns = self.loop.found_at
             arrival.message = make_message(found.message, found.length)
@@ -2053,7 +2143,7 @@ cdef class Receiver:
         cdef socklen_t length
         cdef Endpoint *endpoint
         cdef int i
-        cdef uint64_t total = 0
+        cdef uint64_t total = self.loop.forgotten
         for i in range(self.loop.endpoint_count):
             # See `_purewire.Receiver.dropped`. Its field 8 is SK_MEMINFO_DROPS.
             endpoint = &self.loop.endpoints[i]

@@ -42,6 +42,7 @@ class Arrival:
     node: Final[int]
     packed: Final[bytes]
     scope: Final[int]
+    interface: Final[int]
     port: Final[int]
     when_ns: Final[int]
     message: Final[Message]
@@ -58,6 +59,8 @@ class Receiver:
         stranger_room: int = 1024,
     ) -> None: ...
     def add_socket(self, sock: _socket.socket) -> None: ...
+    def discard_socket(self, sock: _socket.socket) -> None: ...
+    def end(self, end_ns: int | None) -> None: ...
     def receive(self, deadline_ns: int | None, wake: Sequence[int] = ()) -> list[Arrival]: ...
     def count(
         self,

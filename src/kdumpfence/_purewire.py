@@ -51,6 +51,9 @@ _IP_RECVERR = 11
 _IPV6_RECVERR = 25
 _IP_PKTINFO = 8
 _IPV6_PKTINFO = 50
+_SO_TIMESTAMPING = 37  # and the type of what it brings
+_STAMPED = 1 << 3  # SOF_TIMESTAMPING_RX_SOFTWARE
+_CONTROL_BYTES = 128
 _ORIGINS_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
 
 #: Nanoseconds. A process that is stopped (SIGSTOP, a debugger, a paused guest) sleeps on
@@ -231,6 +234,11 @@ def _as_number(packed: bytes) -> int:
     return int.from_bytes(packed, "big") | (0xFFFF << 32 if len(packed) == 4 else 0)
 
 
+def _is_loopback(number: int) -> bool:
+    """Whether this is in 127.0.0.0/8 or is ::1."""
+    return number >> 24 == 0xFFFF7F or number == 1
+
+
 class _Source:
     __slots__ = ("admitted", "first", "host", "last", "messages", "node", "place", "port", "scope")
 
@@ -263,8 +271,9 @@ class Sources:
         self._room = room
         self._admitted = 0
         self._known: dict[str | tuple[str, int], _Source] = {}
-        #: Address, mask, number; whether no IPv4 address is in it, whatever its prefix.
-        self._networks: list[tuple[int, int, int, bool]] = []
+        #: Address, mask, number; whether no IPv4 address is in it, whatever its prefix; whether
+        #: loopback addresses are.
+        self._networks: list[tuple[int, int, int, bool, bool]] = []
         # Heard and not given out yet; the first one's place is _given.
         self._heard: list[_Source] = []
         self._given = 0
@@ -317,7 +326,8 @@ class Sources:
 
         Discarding such a source makes room for another. Of networks that overlap the first
         counts. No IPv6 network has IPv4 addresses in it, not ::/0 either; one of IPv4-mapped
-        addresses is an IPv4 network. Raises ValueError for a prefix that the address has not.
+        addresses is an IPv4 network. Loopback addresses are only in 127.0.0.0/8, parts of it and
+        ::1/128, not in 0.0.0.0/0, say. Raises ValueError for a prefix that the address has not.
         """
         bits = 8 * len(packed)
         if bits not in (32, 128):
@@ -329,7 +339,9 @@ class Sources:
         if network & ~mask:
             raise ValueError("network with bits set behind its prefix")
         with self._lock:
-            self._networks.append((network, mask, node, prefix + 128 - bits < 96))
+            prefix += 128 - bits
+            loopback = prefix >= 104 and _is_loopback(network)
+            self._networks.append((network, mask, node, prefix < 96, loopback))
 
     def heard(self, most: int = 65536) -> list[tuple[int, bytes, int, int, int, int, int]]:
         """Who was heard by `Receiver.count` since last given out here, at most `most` of them.
@@ -364,8 +376,11 @@ class Sources:
         """An unknown source sent a message: it is known now, or the verdict."""
         number = _as_number(_pack_host(host))
         is_ipv4 = number >> 32 == 0xFFFF
-        for network, mask, node, ipv6 in self._networks:
-            if number & mask == network and not (ipv6 and is_ipv4):
+        is_loopback = _is_loopback(number)
+        for network, mask, node, ipv6, loopback in self._networks:
+            if ipv6 and is_ipv4 or is_loopback and not loopback:
+                continue
+            if number & mask == network:
                 if self._admitted >= self._room:
                     return "crowded"
                 key = _key(host, scope)
@@ -399,17 +414,27 @@ class Arrival:
     """An accepted datagram: who sent it, when, and what it said.
 
     `node` is the number given to `Sources.add`; `packed`, `scope` and `port` are the
-    sender's address; `when_ns` is CLOCK_MONOTONIC when its batch was read.
+    sender's address; `interface` is the index of the one that it came through, 0 if the
+    socket does not tell (IP_PKTINFO, IPV6_RECVPKTINFO); `when_ns` is CLOCK_MONOTONIC when its
+    batch was read.
     """
 
-    __slots__ = ("message", "node", "packed", "port", "scope", "when_ns")
+    __slots__ = ("interface", "message", "node", "packed", "port", "scope", "when_ns")
 
     def __init__(
-        self, node: int, packed: bytes, scope: int, port: int, when_ns: int, message: Message
+        self,
+        node: int,
+        packed: bytes,
+        scope: int,
+        interface: int,
+        port: int,
+        when_ns: int,
+        message: Message,
     ) -> None:
         self.node = node
         self.packed = packed
         self.scope = scope
+        self.interface = interface
         self.port = port
         self.when_ns = when_ns
         self.message = message
@@ -417,7 +442,8 @@ class Arrival:
     def __repr__(self) -> str:
         return (
             f"Arrival(node={self.node}, packed={self.packed!r}, scope={self.scope}, "
-            f"port={self.port}, when_ns={self.when_ns}, message={self.message!r})"
+            f"interface={self.interface}, port={self.port}, when_ns={self.when_ns}, "
+            f"message={self.message!r})"
         )
 
 
@@ -425,12 +451,14 @@ class Receiver:
     """Reads datagrams from UDP or raw sockets and believes messages of known sources.
 
     `sources` are the nodes' addresses. Addresses of others that sent a valid message
-    are added to `strangers`, up to `stranger_room` of them. `port` is the UDP port
+    are added to `strangers`, up to `stranger_room` of them, each with the interface that it
+    came through in place of the scope if the socket tells. `port` is the UDP port
     that counts on raw sockets (a UDP socket has its own). `batch` datagrams at most are
     read at a time, and of each at most `size` bytes.
 
     Raw sockets are AF_INET or AF_INET6 with IPPROTO_UDP; the latter need
-    IPV6_RECVPKTINFO, or nothing they hear has a checksum that fits.
+    IPV6_RECVPKTINFO, or nothing they hear has a checksum that fits. Of UDP sockets control
+    data is only looked at if they have SO_TIMESTAMPING when they are added.
     """
 
     def __init__(
@@ -455,7 +483,11 @@ class Receiver:
         self._buffer = bytearray(size)
         self._view = memoryview(self._buffer)
         self._sockets: list[_socket.socket] = []
+        self._stamped: list[bool] = []
         self._dropped: list[int] = []
+        self._forgotten = 0  # dropped, of sockets that were discarded
+        self._end: int | None = None
+        self._ahead = 0  # by how much CLOCK_REALTIME was ahead when it was looked at last before
         self._counts = _zero_counts()
         self._errors = 0
         self._tallied = 0  # by the `count` in hand
@@ -470,7 +502,55 @@ class Receiver:
         if self._busy:
             raise RuntimeError("this receiver is in use in another thread")
         self._sockets.append(sock)
+        try:
+            stamping = sock.getsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPING)
+        except OSError:
+            stamping = 0
+        self._stamped.append(bool(stamping & _STAMPED))
         self._dropped.append(0)
+
+    def discard_socket(self, sock: _socket.socket) -> None:
+        """Read this socket no more. ValueError if it is not read."""
+        if self._busy:
+            raise RuntimeError("this receiver is in use in another thread")
+        if sock not in self._sockets:
+            raise ValueError("not a socket of this receiver")
+        self.dropped  # noqa: B018
+        number = self._sockets.index(sock)
+        self._forgotten += self._dropped[number]
+        del self._sockets[number], self._stamped[number], self._dropped[number]
+
+    def end(self, end_ns: int | None) -> None:
+        """Pass over what arrives after this moment (CLOCK_MONOTONIC, nanoseconds; None: nothing).
+
+        It is as if it had not come: neither returned by `receive` and `take` nor counted nor
+        remembered. When a datagram arrived is known by the kernel's stamp if its socket has
+        SO_TIMESTAMPING with SOF_TIMESTAMPING_RX_SOFTWARE and SOF_TIMESTAMPING_SOFTWARE;
+        without, what is read after the end counts as late. If the system's clock, which stamps
+        are by, was set meanwhile, what is read after the end may count as late though it was not.
+        """
+        if self._busy:
+            raise RuntimeError("this receiver is in use in another thread")
+        self._end = None if end_ns is None else max(0, end_ns)
+        self._ahead = time.time_ns()
+        self._ahead -= time.monotonic_ns()
+
+    def _latest_stamp(self) -> int | None:
+        """The CLOCK_REALTIME of the latest datagram before the end; None: all that is read was.
+
+        Whoever sets the clock, or slows it down, meanwhile does not make a datagram come earlier:
+        of the two differences between the clocks, before the end and now, the smaller one counts.
+        """
+        if self._end is None:
+            return None
+        # In this order: if something comes between the two, a datagram seems later than it was.
+        ahead = time.time_ns()
+        now = time.monotonic_ns()
+        ahead -= now
+        if now <= self._end:
+            self._ahead = ahead
+            return None
+        return max(0, self._end + min(ahead, self._ahead))
 
     def _judge_raw(
         self, sock: _socket.socket, data: memoryview, address: tuple[object, ...], truncated: bool,
@@ -497,22 +577,36 @@ class Receiver:
         """Read one datagram of that socket into `found`; without, count it. May raise OSError."""
         sock = self._sockets[number]
         raw = sock.type == _socket.SOCK_RAW
-        if not raw:
+        stamped = self._stamped[number]
+        interface = stamp = 0
+        udp = destination = b""
+        if not raw and not stamped:
             length, address = sock.recvfrom_into(self._buffer, 0, _socket.MSG_DONTWAIT)
-            payload = self._view[:length]
-            verdict = _check(payload)
-            source_port = address[1]
-            udp = destination = b""
+            flags = 0
         else:
             length, control, flags, address = sock.recvmsg_into(
-                [self._buffer], 96, _socket.MSG_DONTWAIT
+                [self._buffer], _CONTROL_BYTES, _socket.MSG_DONTWAIT
             )
-            destination = b""
             for level, kind, value in control:
                 if level == _socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO:
                     destination = value[:16]
+                    interface = struct.unpack_from("=I", value, 16)[0]
+                elif level == _socket.IPPROTO_IP and kind == _IP_PKTINFO:
+                    interface = struct.unpack_from("=I", value)[0]
+                elif level == _socket.SOL_SOCKET and kind == _SO_TIMESTAMPING:
+                    seconds, nanoseconds = struct.unpack_from("@ll", value)
+                    stamp = seconds * 1_000_000_000 + nanoseconds
+        # Without a stamp it came before the kernel began to stamp, a moment after the option was set.
+        latest = None if found is None else self._latest_stamp()
+        if latest is not None and (not stamped or stamp > latest):
+            return
+        payload = self._view[:length]
+        if not raw:
+            verdict = _check(payload)
+            source_port = address[1]
+        else:
             verdict, payload, source_port, udp = self._judge_raw(
-                sock, self._view[:length], address, bool(flags & _socket.MSG_TRUNC), destination
+                sock, payload, address, bool(flags & _socket.MSG_TRUNC), destination
             )
             if verdict == _ELSEWHERE:
                 return
@@ -523,6 +617,8 @@ class Receiver:
             return
         host: str = address[0]
         scope = address[3] if len(address) == 4 else 0
+        if scope and interface:
+            scope = interface  # inside a VRF the name has the VRF's instead
         if raw:
             packed = _pack_host(host)
             if sock.family == _socket.AF_INET:
@@ -535,7 +631,7 @@ class Receiver:
         if source is None:
             source = sources._admit(host, scope)
         if isinstance(source, str):
-            self._rejected(source, host, scope)
+            self._rejected(source, host, interface or scope)
             return
         self._counts["accepted"] += 1
         now = time.monotonic_ns()
@@ -543,9 +639,9 @@ class Receiver:
             self._tallied += 1
             sources._hear(source, now, source_port)
             return
-        found.append(
-            Arrival(source.node, _pack_host(host), scope, source_port, now, _make_message(payload))
-        )
+        packed = _pack_host(host)
+        message = _make_message(payload)
+        found.append(Arrival(source.node, packed, scope, interface, source_port, now, message))
 
     def _rejected(self, verdict: str, host: str, scope: int) -> None:
         """A valid message, but from an unknown address."""
@@ -723,6 +819,7 @@ class Receiver:
             resting.register(fd, select.POLLIN)
         late = _LATE_ROUNDS
         while True:
+            self._latest_stamp()  # for the look at the clocks
             left = _SLICE
             if deadline_ns is not None:
                 left = max(0, min(left, deadline_ns - time.monotonic_ns()))
@@ -803,7 +900,7 @@ class Receiver:
                 more = (told - before) & 0xFFFFFFFF
                 if more < 1 << 31 or not before:
                     self._dropped[number] = before + more
-        return sum(self._dropped)
+        return self._forgotten + sum(self._dropped)
 
 
 def attach_filter(sock: _socket.socket, code: bytes) -> None:

@@ -59,6 +59,9 @@ CENSUS_READS_FOR_PROOF = 32
 #: Seconds that a validation by hand waits for look-ups.
 PATIENCE = 5
 
+#: After a look at what has changed with the interfaces, seconds: many may come and go together.
+LINKS_REST = 0.05
+
 YES, NO = 0, 1
 
 
@@ -281,10 +284,7 @@ class _Wait:
 
     def _resolved(self, name: str, addresses: list[Address]) -> None:
         self.report.debug(f"'{name}' is {joined(addresses)}", level=1)
-        strangers = self.listening.strangers
-        new = self.watch.resolved(
-            name, addresses, lambda a: strangers.find(a.packed, a.scope) is not None
-        )
+        new = self.watch.resolved(name, addresses, self.listening.heard)
         self.listening.add(new)
         if self.announced:
             self._waits_for(new)
@@ -317,20 +317,41 @@ class _Wait:
             if isinstance(answer, LookUpError):
                 self._failed(name, answer)
             else:
-                self._resolved(name, answer)
+                # A name that leads to this machine itself, as 127.0.1.1 does on Debian, names
+                # no other: such an address has to be given as one.
+                self._resolved(name, [address for address in answer if not address.loopback])
+
+    def _follow(self) -> bool:
+        """Follow the interfaces; whether there was something to follow."""
+        listening = self.listening
+        if not listening.changed():
+            return False
+        # What came before is judged by what was so before.
+        self._heard(listening.proof.take(batches=256))
+        self._heard(listening.census.take(batches=256))
+        for before, after in listening.moved():
+            self.report.debug(f"the interface of {after} is another one now", level=1)
+            self.watch.moved(before, after, listening.heard)
+        return True
 
     def _heard(self, arrivals: list[wire.Arrival]) -> None:
         for arrival in arrivals:
-            self.watch.heard(Address(arrival.packed, arrival.scope), arrival.message)
+            if self.watch.proof is None and self.listening.believes(arrival.interface):
+                self.watch.heard(Address(arrival.packed, arrival.scope), arrival.message)
 
     def until(self, deadline: float) -> bool:
         """Wait for the proof until `deadline` (time.monotonic)."""
         listening, watch = self.listening, self.watch
-        census_due = 0.0
+        census_due = links_due = 0.0
+        listening.end(deadline)
         while watch.can_succeed and watch.proof is None:
             # In a flood this is run from cold caches 40 times a second: what is over is skipped.
             wake = []
             moments: list[float | None] = [deadline]
+            if self._follow():
+                links_due = time.monotonic() + LINKS_REST
+                if watch.proof is not None:
+                    break
             if self.resolver.busy:
                 self._names()
                 if watch.proof is not None:  # heard before its name resolved
@@ -343,6 +364,10 @@ class _Wait:
             now = time.monotonic()
             if now >= deadline:
                 break
+            if now < links_due:
+                moments.append(links_due)
+            else:
+                wake += listening.fds
             rests = now < census_due
             if rests:
                 moments.append(census_due)
@@ -361,11 +386,12 @@ class _Wait:
                 sure = listening.raw and not self.resolver.busy
                 self._heard(listening.census.take(CENSUS_READS if sure else CENSUS_READS_FOR_PROOF))
                 census_due = time.monotonic() + CENSUS_REST
-        # What lay in the queues at the deadline came in time.
+        # What lay in the queues at the deadline came in time; what came later is passed over.
         if watch.proof is None:
             self._heard(listening.proof.take(batches=256))
         if watch.proof is None:
             self._heard(listening.census.take(batches=256))
+            self._follow()
             self._names()
         return watch.proof is not None
 
@@ -404,7 +430,8 @@ def _explain(wait: _Wait, shown: str, report: Report) -> None:
     if not rejected:
         rejected = "none" if wait.listening.census_fds else "not counted"
     report.debug(f"datagrams to the port: {rejected}")
-    strangers = [Address(packed, scope) for packed, scope in wait.listening.strangers]
+    heard = dict.fromkeys(Address(packed, at) for packed, at in wait.listening.strangers)
+    strangers = [address for address in heard if wait.watch.name_of(address) is None]
     if strangers:
         more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
         report.error(

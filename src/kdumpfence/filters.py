@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Classic BPF programs that let the kernel drop what is no message.
+"""Classic BPF programs that let the kernel drop what is no message, or cannot be a node's.
 
-A datagram that a socket filter drops takes no room in the receive queue and costs no
-processor time of ours, so a flood of rubbish cannot push the one true message out.
-A filter only ever drops what the receive loop would reject as well: it is a fence
-around the queue, not the judge.
+Two jobs:
+
+- A *fence* around the queue. A datagram that a socket filter drops takes no room in the receive
+  queue and costs no processor time of ours, so a flood of rubbish cannot push the one true
+  message out. Here a filter only ever drops what the receive loop would reject as well.
+- The *guard*. Any user of this machine can send with a node's IPv6 address as the source
+  (IPV6_FREEBIND needs no right). What this machine sent itself is never a node's message,
+  and only a filter can see that it did: the receive loop is told the interface that has the
+  address which was sent to. Every program here begins with the guard.
 
 Offset 0 of a filter on a UDP socket and on a raw IPv6 socket is the UDP header, on a
 raw IPv4 socket the IP header. A load behind the end of the datagram drops it.
-Sources: linux/filter.h, Documentation/networking/filter.rst.
+Sources: linux/filter.h, Documentation/networking/filter.rst; what the guard looks at was found out
+by trial, see tests/system of loopback and of VRFs.
 """
 
 from __future__ import annotations
@@ -20,20 +26,36 @@ from kdumpfence.wire import MAGIC, MESSAGE_SIZE, VERSION, attach_filter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from kdumpfence.addresses import Address
 
-_LD_W_ABS, _LD_H_ABS = 0x20, 0x28
+_LD_W_ABS, _LD_H_ABS, _LD_B_ABS = 0x20, 0x28, 0x30
 _LD_W_IND, _LD_H_IND = 0x40, 0x48
 _LDX_MSH = 0xB1  # X = length of the IPv4 header at this offset
-_JEQ, _JGE = 0x15, 0x35
+_TAX = 0x07
+_AND = 0x54
+_JEQ, _JGE, _JEQ_X = 0x15, 0x35, 0x1D
 _RET = 0x06
 _KEEP, _DROP = 0xFFFFFFFF, 0
 _NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF: offsets from the IP header
+_LINK_HEADER = 0xFFE00000  # SKF_LL_OFF: from the Ethernet header
+_PACKET_TYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE
+_INTERFACE = 0xFFFFF008  # SKF_AD_OFF + SKF_AD_IFINDEX
 
-#: The kernel takes 4096 instructions; an IPv6 address needs 9.
-_MOST_ADDRESSES = 400
+_PACKET_HOST, _PACKET_LOOPBACK = 0, 5
+
+#: The interface index of lo, in every network namespace (LOOPBACK_IFINDEX).
+_LO = 1
+
+#: What the kernel takes.
+_MOST_INSTRUCTIONS = 4096
+
+#: Of so many VRFs at most a filter keeps datagrams out; 2 instructions each.
+MOST_VRFS = 1000
+
+#: Bytes of a datagram that a UDP socket keeps: its header, so that it is empty.
+CUT = 8
 
 Instruction = tuple[int, int, int, int]
 
@@ -42,24 +64,113 @@ def _swap(value: int) -> int:
     return int.from_bytes(value.to_bytes(4, "big"), "little")
 
 
+def _guard(vrfs: Sequence[int], inside: bool, refused: int) -> list[Instruction]:
+    """Refuse what this machine sent itself, and what came through a VRF.
+
+    Over lo comes what local programs send to this machine's own addresses: there only loopback
+    addresses may be the source, and nowhere else. Copies of multicasts and broadcasts of
+    its own come over the interface that they left by, marked as such. Inside a VRF neither
+    is so: there its own unicasts have the VRF's Ethernet address on both ends, and
+    its own multicasts say that they were sent to this host alone.
+    """
+    lines: list[tuple[int, str | int, str | int, int] | str] = [(_LD_W_ABS, 0, 0, _INTERFACE)]
+    for index in vrfs[:MOST_VRFS]:
+        lines += [(_JEQ, 0, 1, index), (_RET, 0, 0, _DROP)]
+    lines += [
+        (_LD_B_ABS, 0, 0, _NETWORK_HEADER),
+        (_AND, 0, 0, 0xF0),
+        (_JEQ, "IPv4", 0, 0x40),
+        (_LD_W_ABS, 0, 0, _NETWORK_HEADER + 8),
+        (_JEQ, 0, "far", 0),
+        (_LD_W_ABS, 0, 0, _NETWORK_HEADER + 12),
+        (_JEQ, 0, "far", 0),
+        (_LD_W_ABS, 0, 0, _NETWORK_HEADER + 16),
+        (_JEQ, 0, "far", 0),
+        (_LD_W_ABS, 0, 0, _NETWORK_HEADER + 20),
+        (_JEQ, "loopback", "far", 1),
+        "IPv4",
+        (_LD_B_ABS, 0, 0, _NETWORK_HEADER + 12),
+        (_JEQ, 0, "far", 127),
+        "loopback",
+        (_LD_W_ABS, 0, 0, _INTERFACE),
+        (_JEQ, "good", "refused", _LO),
+        "far",
+        (_LD_W_ABS, 0, 0, _INTERFACE),
+        (_JEQ, "refused", 0, _LO),
+        (_LD_W_ABS, 0, 0, _PACKET_TYPE),
+        (_JEQ, "refused", 0 if inside else "good", _PACKET_LOOPBACK),
+    ]
+    if inside:
+        lines += [
+            (_JEQ, 0, "links", _PACKET_HOST),
+            (_LD_B_ABS, 0, 0, _NETWORK_HEADER),
+            (_AND, 0, 0, 0xF0),
+            (_JEQ, "to IPv4", 0, 0x40),
+            (_LD_B_ABS, 0, 0, _NETWORK_HEADER + 24),
+            (_JEQ, "refused", "links", 0xFF),
+            "to IPv4",
+            (_LD_B_ABS, 0, 0, _NETWORK_HEADER + 16),
+            (_AND, 0, 0, 0xF0),
+            (_JEQ, "refused", 0, 0xE0),
+            "links",
+            (_LD_W_ABS, 0, 0, _LINK_HEADER),
+            (_TAX, 0, 0, 0),
+            (_LD_W_ABS, 0, 0, _LINK_HEADER + 6),
+            (_JEQ_X, 0, "good", 0),
+            (_LD_H_ABS, 0, 0, _LINK_HEADER + 4),
+            (_TAX, 0, 0, 0),
+            (_LD_H_ABS, 0, 0, _LINK_HEADER + 10),
+            (_JEQ_X, "refused", "good", 0),
+        ]
+    lines += ["refused", (_RET, 0, 0, refused), "good"]
+    return _assembled(lines)
+
+
+def _assembled(
+    lines: Iterable[tuple[int, str | int, str | int, int] | str],
+) -> list[Instruction]:
+    """With labels, which are strings, turned into distances."""
+    code: list[tuple[int, str | int, str | int, int]] = []
+    at: dict[str | int, int] = {}
+    for line in lines:
+        if isinstance(line, str):
+            at[line] = len(code)
+        else:
+            code.append(line)
+
+    def distance(here: int, target: str | int) -> int:
+        return target if isinstance(target, int) else at[target] - here - 1
+
+    return [
+        (operation, distance(here, true), distance(here, false), value)
+        for here, (operation, true, false, value) in enumerate(code)
+    ]
+
+
 def program(
     kind: str,
     port: int,
     *,
     messages_only: bool = False,
     sources: Iterable[Address] | None = None,
+    vrfs: Sequence[int] = (),
+    inside: bool = False,
+    refused: int = _DROP,
 ) -> list[Instruction]:
     """A filter for a socket of `kind` "udp", "raw4" or "raw6".
 
-    Keeps datagrams to `port`; with `messages_only` those that begin with a message in
-    either byte order; with `sources` (raw sockets only, a UDP socket is connected instead)
-    those that come from one of these addresses.
+    Keeps datagrams to `port` that this machine did not send itself; with `messages_only` those
+    that begin with a message in either byte order; with `sources` (raw sockets only, a UDP socket
+    is connected instead) those that come from one of these addresses; none that came through
+    one of `vrfs` (interface indexes of VRFs, as far as there is room). `inside` tells that the
+    socket hears VRFs, where this machine's own datagrams look otherwise. `refused` is how many
+    bytes are kept of what the machine sent itself: 0, or CUT on UDP sockets.
     """
     if kind == "udp" and sources is not None:
         raise ValueError("sources are for raw sockets")
     raw4 = kind == "raw4"
     word, half = (_LD_W_IND, _LD_H_IND) if raw4 else (_LD_W_ABS, _LD_H_ABS)
-    code: list[Instruction] = []
+    code = _guard(vrfs, inside, refused)
     if raw4:
         code.append((_LDX_MSH, 0, 0, 0))
     if kind != "udp":
@@ -79,15 +190,14 @@ def program(
             (_JEQ, 1, 0, _swap(VERSION)),
             (_RET, 0, 0, _DROP),
         ]
-    chosen = None if sources is None else list(sources)
-    if chosen is None or len(chosen) > _MOST_ADDRESSES:
-        code.append((_RET, 0, 0, _KEEP))
-        return code
     length = 4 if raw4 else 16
     at = _NETWORK_HEADER + (12 if raw4 else 8)
+    chosen = None if sources is None else [a for a in sources if len(a.packed) == length]
+    # Each address takes two instructions a word and one more, all together one.
+    if chosen is None or len(code) + (length // 2 + 1) * len(chosen) + 1 > _MOST_INSTRUCTIONS:
+        code.append((_RET, 0, 0, _KEEP))
+        return code
     for address in chosen:
-        if len(address.packed) != length:
-            continue
         words = [int.from_bytes(address.packed[i : i + 4], "big") for i in range(0, length, 4)]
         for number, value in enumerate(words):
             # A word that differs jumps over the rest of this address.
@@ -100,14 +210,17 @@ def program(
 
 def attach(sock: _socket.socket, instructions: list[Instruction]) -> None:
     """Put a filter on the socket, in the place of the one it has. Raises OSError."""
-    attach_filter(sock, b"".join(_packed(*one) for one in instructions))
+    attach_filter(sock, packed(instructions))
 
 
-def _packed(code: int, jump_if: int, jump_else: int, value: int) -> bytes:
-    """A struct sock_filter."""
+def packed(instructions: Iterable[Instruction]) -> bytes:
+    """An array of struct sock_filter."""
     order = sys.byteorder
-    return code.to_bytes(2, order) + bytes((jump_if, jump_else)) + value.to_bytes(4, order)
+    return b"".join(
+        code.to_bytes(2, order) + bytes((jump_if, jump_else)) + value.to_bytes(4, order)
+        for code, jump_if, jump_else, value in instructions
+    )
 
 
-#: A filter for a socket that only sends.
+#: A filter for a socket that only sends, or is not to hear yet.
 NOTHING: list[Instruction] = [(_RET, 0, 0, _DROP)]

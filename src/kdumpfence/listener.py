@@ -36,7 +36,7 @@ from kdumpfence.addresses import FAMILIES, Address
 from kdumpfence.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.nodes import Nodes, is_nobodys
 from kdumpfence.own import OwnAddresses
-from kdumpfence.reading import Reading, deepen, open_sockets
+from kdumpfence.reading import Reading, deepen, guard, open_sockets
 from kdumpfence.wire import PORT, Sources
 
 TYPE_CHECKING = False
@@ -184,9 +184,14 @@ class Listener:
     `networks`, such as "192.0.2.0/24": who sends a message from there is a node, named by its
     address, while its dump lasts; at most `room` of them at a time.
 
+    What this machine sends itself is never heard, whatever its source address: any user can
+    choose it. For trials loopback addresses count, if they are given as such: as addresses
+    (127.0.0.1, not "localhost"), or as networks within 127.0.0.0/8.
+
     `silence`, `repeat`: see `kdumpfence.dumps.Dumps`. `family` is "auto" (both), "ipv4" or
     "ipv6". `port` 0 takes any that is free. `sockets` are bound UDP sockets to be used
     instead of opening some, as those of socket activation; they are closed with the Listener.
+    What lies in the queues of IPv6 ones is lost, unless a Listener had them before.
     `queue` is the number of bytes asked of the kernel for each socket's queue; without
     CAP_NET_ADMIN it gives no more than net.core.rmem_max.
 
@@ -250,6 +255,8 @@ class Listener:
         else:
             opened = list(sockets)
             _check_sockets(opened)
+            for sock in opened:
+                guard(sock)
         for sock in opened:
             deepen(sock, queue)
         self._port: int = opened[0].getsockname()[1]

@@ -274,6 +274,10 @@ class Nodes:
         host = self._hosts.get(name)
         if host is None or host.due is not None:
             return
+        if not isinstance(answer, LookUpError):
+            # A name that leads to this machine itself, as 127.0.1.1 does on Debian, names no other.
+            others = [address for address in answer if not address.loopback]
+            answer = others or LookUpError("an address of this machine")
         if isinstance(answer, LookUpError):
             wait = host.delay
             host.delay = min(2 * host.delay, RETRY_LAST)

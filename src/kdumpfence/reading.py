@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 
 from kdumpfence import filters
 from kdumpfence.addresses import NameFiles, Resolver, look_up_node
+from kdumpfence.links import hears_vrfs
 from kdumpfence.nodes import Nodes
 from kdumpfence.wire import Receiver, Sources
 
@@ -47,7 +48,7 @@ REST_QUEUE = 1 << 21
 #: Bytes of a queue that a datagram takes at least.
 _DATAGRAM_ROOM = 512
 
-_SO_DETACH_FILTER = 27
+_SO_GET_FILTER = 26
 _SO_RCVBUFFORCE = 33
 
 #: Ports that are tried where any will do.
@@ -129,6 +130,7 @@ def _open_socket(family: int, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        filters.attach(sock, _guard(sock))  # before it hears anything
         sock.bind(("", port))
         # Not before: of two sockets that share a port the kernel would give all to the newer,
         # and the older program would never know. From now on an agent's may come, which is
@@ -180,6 +182,48 @@ def _open_on_one_port(families: Iterable[int], port: int) -> list[socket.socket]
             why += " (another program holds it)"
         raise OSError(error.errno, f"port {port}/udp: {why}") from None
     return opened
+
+
+def _guard(sock: socket.socket) -> list[filters.Instruction]:
+    """What this machine sent itself becomes an empty datagram: dropped, it would count as lost."""
+    return filters.program("udp", 0, inside=hears_vrfs(sock), refused=filters.CUT)
+
+
+def _fence(sock: socket.socket) -> list[filters.Instruction]:
+    """Nothing but messages."""
+    return filters.program("udp", 0, messages_only=True, inside=hears_vrfs(sock))
+
+
+def guard(sock: socket.socket) -> None:
+    """Keep what this machine sends itself from being a message; see `filters`.
+
+    A socket that was opened elsewhere may hold such messages already, and nobody can tell them
+    from others: an IPv6 one is emptied, unless an earlier program of ours put the guard on it.
+    (With another host's IPv4 address nobody sends here without CAP_NET_RAW.)
+    OSError if the kernel refuses the filter.
+    """
+    own = [filters.packed(program) for program in (_guard(sock), _fence(sock))]
+    if sock.family == socket.AF_INET6 and _filter_of(sock) not in own:
+        filters.attach(sock, filters.NOTHING)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                with contextlib.suppress(ConnectionError):  # that an ICMP message told of
+                    sock.recv(1, socket.MSG_DONTWAIT)
+    filters.attach(sock, _guard(sock))
+
+
+def _filter_of(sock: socket.socket) -> bytes:
+    """The filter of this socket; b"" if it has none."""
+    import ctypes  # rarely needed; and `getsockopt` cannot ask, for the length counts instructions
+
+    most = 4096
+    buffer = ctypes.create_string_buffer(8 * most)
+    length = ctypes.c_uint32(most)
+    libc = ctypes.CDLL(None, use_errno=True)
+    wanted = (sock.fileno(), socket.SOL_SOCKET, _SO_GET_FILTER, buffer, ctypes.byref(length))
+    if libc.getsockopt(*wanted) < 0:
+        return b""
+    return buffer.raw[: 8 * length.value]
 
 
 def deepen(sock: socket.socket, queue: int) -> None:
@@ -391,8 +435,5 @@ class Reading:
         if up == bool(self._fenced_until):
             return
         for sock in self._sockets:
-            with contextlib.suppress(OSError):  # then it is read and judged, as ever
-                if up:
-                    filters.attach(sock, filters.program("udp", 0, messages_only=True))
-                else:
-                    sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            with contextlib.suppress(OSError):  # then the one that it has stays
+                filters.attach(sock, _fence(sock) if up else _guard(sock))

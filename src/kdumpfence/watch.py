@@ -64,6 +64,18 @@ class Watch:
                 self.proof = address
         return new
 
+    def moved(
+        self,
+        before: Address,
+        after: Address,
+        heard_before: Callable[[Address], bool] = lambda _: False,
+    ) -> None:
+        """The node's address is another one now: its interface got another index."""
+        for name, addresses in self.names.items():
+            self.names[name] = tuple(after if one == before else one for one in addresses)
+        if self.proof is None and self.name_of(after) is not None and heard_before(after):
+            self.proof = after
+
     def unresolvable(self, name: str) -> None:
         """The node's name will never have an address."""
         self.hopeless.add(name)

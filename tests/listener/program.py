@@ -29,6 +29,7 @@ def main() -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     with Listener(sockets=[sock], queue=queue, **options) as listening:
+        guard = len(sock.getsockopt(socket.SOL_SOCKET, _SO_GET_FILTER, 1024))
         signal.signal(signal.SIGTERM, lambda *_: listening.close())
         asked: list[int] = []
         signal.signal(signal.SIGUSR1, lambda *_: asked.append(1))
@@ -38,7 +39,7 @@ def main() -> None:
                 say(*event)
             if asked:
                 asked.clear()
-                fenced = len(sock.getsockopt(socket.SOL_SOCKET, _SO_GET_FILTER, 1024)) > 0
+                fenced = len(sock.getsockopt(socket.SOL_SOCKET, _SO_GET_FILTER, 1024)) > guard
                 say("counts", listening.snapshot().counts, fenced)
     say("end", time.time())
 

@@ -200,6 +200,8 @@ class NameService:
 @pytest.fixture
 def name_service(monkeypatch: pytest.MonkeyPatch) -> NameService:
     service = NameService()
+    # Nodes are played on loopback, whose addresses a name cannot have.
+    monkeypatch.setattr(Address, "loopback", False)
     monkeypatch.setattr(
         reading, "Resolver", lambda names, family, ask: Resolver(names, family, ask=service.ask)
     )

@@ -8,6 +8,7 @@ test_raw_sockets.
 from __future__ import annotations
 
 import socket
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,11 @@ from .judging import judge_raw, verdict_of
 from .packets import Packet, packets
 
 PORT = 7410
-V4 = [bytes([10, 0, 0, number]) for number in (1, 2, 3)] + [b"\x0a\1\0\1", b"\x20\1\x0d\xb8"]
+V4 = [bytes([10, 0, 0, number]) for number in (1, 2, 3)] + [
+    b"\x0a\1\0\1",
+    b"\x20\1\x0d\xb8",
+    b"\x7f\0\0\5",
+]
 V6 = [b"\xfd" + bytes(14) + bytes([number]) for number in (1, 2)] + [
     b"\xfd" + bytes(7) + b"\1" + bytes(6) + b"\1",
     b"\xfe\x80" + bytes(13) + b"\1",
@@ -29,41 +34,106 @@ V6 = [b"\xfd" + bytes(14) + bytes([number]) for number in (1, 2)] + [
 ]
 KINDS = [("udp", 4), ("udp", 6), ("raw4", 4), ("raw6", 6)]
 
-many = st.integers(399, 402).map(lambda n: [Address(b"\x0b\0" + i.to_bytes(2, "big"))
-                                            for i in range(n)])  # fmt: skip
+#: About as many as there is room for in a program: 2 instructions a word and one more each.
+many = st.one_of(
+    st.integers(1350, 1370).map(
+        lambda n: [Address(b"\x0b\0" + i.to_bytes(2, "big")) for i in range(n)]
+    ),
+    st.integers(440, 460).map(
+        lambda n: [Address(b"\xfc" + bytes(13) + i.to_bytes(2, "big")) for i in range(n)]
+    ),
+)
 known_sources = st.none() | st.lists(st.sampled_from(V4 + V6).map(Address), max_size=6) | many
+vrfs = st.lists(st.integers(2, 6), max_size=5, unique=True)
+
+#: Ethernet headers: from elsewhere, of a VRF's own datagrams, the IPv6 header in its place.
+LINKS = [b"\2\0\0\0\0\1\2\0\0\0\0\2\x08\0", b"\2\0\0\0\0\1\2\0\0\0\0\1\x08\0"]
+#: Destinations beside the usual: multicasts of both families, and the ends of their ranges.
+MULTICASTS = [b"\xe0\0\0\1", b"\xef\xff\xff\xff", b"\xff\2" + bytes(13) + b"\1"]
 
 
-def case(kind: str, version: int) -> st.SearchStrategy[Packet]:
+class Way(NamedTuple):
+    """How a packet came."""
+
+    interface: int = 2
+    packet_type: int = bpf.HOST
+    link: bytes = LINKS[0]
+
+
+ways = st.builds(
+    Way,
+    st.sampled_from([bpf.LO, bpf.LO, 2, 3, 257]),
+    st.sampled_from([bpf.HOST, bpf.HOST, bpf.MULTICAST, bpf.LOOPBACK]),
+    st.sampled_from(LINKS),
+)
+
+
+def case(kind: str, version: int, to: bytes | None = None) -> st.SearchStrategy[Packet]:
     """Packets that can come to a socket of this kind."""
     return packets(
         V4 if version == 4 else V6,
-        b"\x0a\0\0\x09" if version == 4 else V6[0],
+        to or (b"\x0a\0\0\x09" if version == 4 else V6[0]),
         PORT,
         good=kind == "udp",  # on a UDP socket the kernel has looked at the header
     )
 
 
-def runs(kind: str, code: list[filters.Instruction], packet: Packet) -> bool:
-    """Whether the program keeps the packet."""
+def cases(kind: str, version: int) -> st.SearchStrategy[Packet]:
+    length = 4 if version == 4 else 16
+    to = [None, *(one for one in MULTICASTS if len(one) == length)]
+    return st.sampled_from(to).flatmap(lambda one: case(kind, version, one))
+
+
+def run(kind: str, code: list[filters.Instruction], packet: Packet, way: Way) -> int:
+    """How many bytes the program keeps of the packet."""
     data = packet.whole if kind == "raw4" else packet.body
-    kept = bpf.run(code, data, packet.whole)
+    return bpf.run(code, data, packet.whole, *way)
+
+
+def runs(kind: str, code: list[filters.Instruction], packet: Packet, way: Way) -> bool:
+    """Whether the program keeps the packet."""
+    kept = run(kind, code, packet, way)
     assert kept in (0, 0xFFFFFFFF)
     return bool(kept)
 
 
+def is_own(packet: Packet, way: Way, inside: bool) -> bool:
+    """Whether this machine sent the packet itself, as the guard is to see it."""
+    source, to = packet.source, packet.destination
+    loopback = source[0] == 127 if len(source) == 4 else source == bytes(15) + b"\1"
+    if way.interface == bpf.LO or loopback:
+        return not (way.interface == bpf.LO and loopback)
+    if way.packet_type == bpf.LOOPBACK:
+        return True
+    multicast = 224 <= to[0] < 240 if len(to) == 4 else to[0] == 255
+    own_multicast = multicast and way.packet_type == bpf.HOST
+    return inside and (own_multicast or way.link[:6] == way.link[6:12])
+
+
 @pytest.mark.parametrize(("kind", "version"), KINDS)
-@given(data=st.data(), messages_only=st.booleans(), sources=known_sources)
+@given(
+    data=st.data(),
+    messages_only=st.booleans(),
+    sources=known_sources,
+    vrfs=vrfs,
+    inside=st.booleans(),
+    way=ways,
+)
 def test_a_filter_keeps_whatever_the_receive_loop_would_accept(
     kind: str,
     version: int,
     data: st.DataObject,
     messages_only: bool,
     sources: list[Address] | None,
+    vrfs: list[int],
+    inside: bool,
+    way: Way,
 ) -> None:
-    packet = data.draw(case(kind, version))
+    packet = data.draw(cases(kind, version))
     sources = None if kind == "udp" else sources
-    code = filters.program(kind, PORT, messages_only=messages_only, sources=sources)
+    code = filters.program(
+        kind, PORT, messages_only=messages_only, sources=sources, vrfs=vrfs, inside=inside
+    )
     bpf.check(code)
     known = {packet.source} if sources is None else {address.packed for address in sources}
     if kind == "udp":
@@ -73,31 +143,63 @@ def test_a_filter_keeps_whatever_the_receive_loop_would_accept(
             packet.seen_raw, packet.source, packet.destination, known, PORT, size=65535
         )
         accepted = judged.verdict == "accepted"
-    if accepted:
-        assert runs(kind, code, packet)
+    if accepted and way.interface not in vrfs and not is_own(packet, way, inside):
+        assert runs(kind, code, packet, way)
 
 
 @pytest.mark.parametrize(("kind", "version"), KINDS)
-@given(data=st.data(), messages_only=st.booleans(), sources=known_sources)
+@given(
+    data=st.data(),
+    messages_only=st.booleans(),
+    sources=known_sources,
+    vrfs=vrfs,
+    inside=st.booleans(),
+    way=ways,
+)
 def test_a_filter_keeps_only_what_it_was_asked_for(
     kind: str,
     version: int,
     data: st.DataObject,
     messages_only: bool,
     sources: list[Address] | None,
+    vrfs: list[int],
+    inside: bool,
+    way: Way,
 ) -> None:
-    packet = data.draw(case(kind, version))
+    packet = data.draw(cases(kind, version))
     sources = None if kind == "udp" else sources
-    code = filters.program(kind, PORT, messages_only=messages_only, sources=sources)
+    code = filters.program(
+        kind, PORT, messages_only=messages_only, sources=sources, vrfs=vrfs, inside=inside
+    )
     body = packet.body
     asked = kind == "udp" or body[2:4] == PORT.to_bytes(2, "big")
     if messages_only:
         whole = int.from_bytes(body[4:6], "big") >= 16
         asked = asked and whole and verdict_of(body[8:]) == "accepted"
-    # A program has room for 400 addresses; for more it lets all through.
-    if sources is not None and len(sources) <= 400:
+    # For too many it lets all through.
+    if sources is not None and code[-1][3] == 0:
         asked = asked and packet.source in {address.packed for address in sources}
-    assert runs(kind, code, packet) == asked
+    asked = asked and way.interface not in vrfs and not is_own(packet, way, inside)
+    assert runs(kind, code, packet, way) == asked
+
+
+def test_so_many_addresses_have_room() -> None:
+    for kind, length, most in (("raw4", 4, 800), ("raw6", 16, 400)):
+        own = [Address(b"\x0b" + bytes(length - 3) + i.to_bytes(2, "big")) for i in range(1, most)]
+        code = filters.program(
+            kind, PORT, messages_only=True, sources=own, vrfs=range(2, 30), inside=True
+        )
+        assert code[-1] == (0x06, 0, 0, 0)
+
+
+@given(data=st.data(), way=ways, version=st.sampled_from([4, 6]))
+def test_on_a_udp_socket_what_the_machine_sent_itself_may_be_cut_to_its_header(
+    data: st.DataObject, way: Way, version: int
+) -> None:
+    packet = data.draw(cases("udp", version))
+    code = filters.program("udp", PORT, refused=filters.CUT)
+    kept = run("udp", code, packet, way)
+    assert kept == (8 if is_own(packet, way, inside=False) else 0xFFFFFFFF)
 
 
 @given(st.binary(max_size=60), st.booleans(), known_sources)
@@ -115,12 +217,21 @@ def test_no_bytes_bring_a_filter_out_of_step(
     st.integers(1, 65535),
     st.booleans(),
     known_sources,
+    st.integers(0, 2000).map(lambda number: range(2, 2 + number)),
+    st.booleans(),
 )
 def test_the_kernel_takes_every_program(
-    kind: str, port: int, messages_only: bool, sources: list[Address] | None
+    kind: str,
+    port: int,
+    messages_only: bool,
+    sources: list[Address] | None,
+    vrfs: range,
+    inside: bool,
 ) -> None:
     known = None if kind == "udp" else sources
-    code = filters.program(kind, port, messages_only=messages_only, sources=known)
+    code = filters.program(
+        kind, port, messages_only=messages_only, sources=known, vrfs=vrfs, inside=inside
+    )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         filters.attach(sock, code)
 

@@ -196,7 +196,7 @@ def test_no_ipv6_network_admits_an_ipv4_address(scene: Scene) -> None:
     scene.send(1, 2)
     scene.receiver.count(0)
     assert scene.rejected() == {"stranger": 2}
-    scene.sources.admit(pack("::ffff:0.0.0.0"), 96, node=4)  # which is 0.0.0.0/0
+    scene.sources.admit(pack("::ffff:127.0.0.0"), 104, node=4)  # which is 127.0.0.0/8
     scene.send(1)
     scene.receiver.count(0)
     assert scene.heard() == [(4, 1)]

@@ -93,7 +93,7 @@ def test_what_is_rejected_is_counted_and_strangers_are_remembered(listening: Lis
     assert all_heard(listening) == set()
     counts = {name: number for name, number in listening.counts.items() if number}
     assert counts == {"stranger": 1, "short": 1, "magic": 1, "version": 1}
-    assert list(listening.strangers) == [(address(OTHER).packed, 0)]
+    assert list(listening.strangers) == [(address(OTHER).packed, 1)]  # by lo
 
 
 def test_what_the_queue_had_no_room_for_is_counted_though_no_datagram_carries_that_count(
@@ -213,10 +213,10 @@ def test_a_port_that_may_not_be_had_at_all_is_an_error(monkeypatch: pytest.Monke
 def test_a_family_that_the_kernel_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     real = module._open_udp
 
-    def no_ipv6(family: int, port: int, share: bool) -> socket.socket:
+    def no_ipv6(family: int, port: int, share: bool, **more: bool) -> socket.socket:
         if family == socket.AF_INET6:
             raise OSError(97, "Address family not supported by protocol")
-        return real(family, port, share)  # type: ignore[return-value]
+        return real(family, port, share, **more)  # type: ignore[return-value]
 
     monkeypatch.setattr(module, "_open_udp", no_ipv6)
     listener = Listening(unused_port(), BOTH, use_raw=False)
