@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 from kdumpfence import cli, native
 from tests.conftest import cannot_run
+from tests.netlab import Host, Lab, why_not
+
+from .machine import Machine
 
 _REAL_FIND = native.find
 OURS = b"\x7fELF our sender, version 1\n"
@@ -86,3 +90,35 @@ def built() -> str:
     except native.NotBuilt as error:
         cannot_run(str(error))
         raise
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[Host, Host]]:
+    """Two nodes with a cable between them, and names that only node1 knows."""
+    why = why_not()
+    if why is not None:
+        cannot_run(why)
+    with Lab() as lab:
+        node1, node2 = lab.host("node1"), lab.host("node2")
+        lab.link(node1, node2, ["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24", "2001:db8::2/64"])
+        node1.add_name("node1", "127.0.1.1")
+        node1.add_name("node1.cluster", "10.0.0.1")
+        node1.add_name("node2", "10.0.0.2", "2001:db8::2")
+        node1.add_name("node3", "10.0.0.3")
+        node1.add_name("mixed", "10.0.0.1", "127.0.0.5", "10.0.0.4")
+        node1.add_name("alias-of-node1", "10.0.0.1", "2001:db8::1")
+        yield node1, node2
+
+
+@pytest.fixture(scope="module")
+def node1(hosts: tuple[Host, Host]) -> Host:
+    return hosts[0]
+
+
+@pytest.fixture(scope="module")
+def machine(node1: Host) -> Machine:
+    try:
+        _REAL_FIND()
+    except native.NotBuilt as error:
+        cannot_run(str(error))
+    return Machine(node1)

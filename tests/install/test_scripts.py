@@ -6,24 +6,22 @@ Real images with real panics are made in tests/crash; here are the cases that th
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kdumpfence import layouts, native
+from kdumpfence import layouts
 from tests.conftest import cannot_run
-from tests.netlab import Host, Lab, why_not
+from tests.netlab import Host
 
 from . import roots
+from .machine import Machine
 
 FILES = Path(layouts.data_path(""))
 SCRIPTS = [
@@ -56,29 +54,6 @@ def test_scripts_are_sound(shell: str, name: str) -> None:
             [*checker, str(FILES / name)], capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[tuple[Host, Host]]:
-    """Two nodes with a cable between them, and names that only node1 knows."""
-    why = why_not()
-    if why is not None:
-        cannot_run(why)
-    with Lab() as lab:
-        node1, node2 = lab.host("node1"), lab.host("node2")
-        lab.link(node1, node2, ["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24", "2001:db8::2/64"])
-        node1.add_name("node1", "127.0.1.1")
-        node1.add_name("node1.cluster", "10.0.0.1")
-        node1.add_name("node2", "10.0.0.2", "2001:db8::2")
-        node1.add_name("node3", "10.0.0.3")
-        node1.add_name("mixed", "10.0.0.1", "127.0.0.5", "10.0.0.4")
-        node1.add_name("alias-of-node1", "10.0.0.1", "2001:db8::1")
-        yield node1, node2
-
-
-@pytest.fixture(scope="module")
-def node1(hosts: tuple[Host, Host]) -> Host:
-    return hosts[0]
 
 
 def resolve(host: Host, nodes: str, args: str = "") -> tuple[dict[str, str], list[str]]:
@@ -131,77 +106,6 @@ def test_a_list_without_another_node_is_said(node1: Host) -> None:
     assert remarks == ["kdumpfence: /etc/nodes: names no other node, so nobody is told"]
 
 
-class Machine:
-    """A root file system of its own, laid over the machine's, on a host of the lab."""
-
-    _LAY = """
-        set -e
-        mkdir -p /run/over/upper /run/over/work /run/over/root
-        mount -t overlay overlay \
-            -o lowerdir=/,upperdir=/run/over/upper,workdir=/run/over/work /run/over/root
-        cd /run/over/root
-        mount --rbind /etc etc
-        mount --rbind /dev dev
-        mount -t tmpfs tmpfs proc
-        mount -t tmpfs tmpfs run
-        mkdir run/machine-etc
-        mount --bind /run/machine-etc run/machine-etc
-        mount -t tmpfs tmpfs tmp
-        rm -rf usr/lib/kdumpfence
-    """
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        done = host.run(["sh", "-c", self._LAY])
-        if done.returncode:
-            cannot_run(f"no overlay: {done.stderr}")
-        self.root = host.root / "run/over/root"
-
-    def chroot(self, *argv: str, env: dict[str, str] | None = None) -> str:
-        """Run a program in it; its output."""
-        done = self.host.run(["chroot", "/run/over/root", *argv], env=env)
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout + done.stderr
-
-    def install(self, layout: str) -> None:
-        """Put the real sender into it."""
-        done = subprocess.run(
-            [sys.executable, "-m", "kdumpfence.cli", "install-sender"]
-            + ["--root", str(self.root), "--distribution", layout],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-
-    def running(self) -> dict[int, list[str]]:
-        """The command lines of what runs on this host, by pid."""
-        found = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if os.path.samefile(entry / "ns/net", f"/proc/{self.host.pid}/ns/net"):
-                    found[int(entry.name)] = (entry / "cmdline").read_text().split("\0")[:-1]
-        return found
-
-    def senders(self) -> list[list[str]]:
-        """The command lines of the senders that run on this host, and end them."""
-        found = []
-        for pid, words in self.running().items():
-            if words and words[0].endswith("fence_kdump_send"):
-                found.append(words)
-                os.kill(pid, signal.SIGKILL)
-        return found
-
-
-@pytest.fixture(scope="module")
-def machine(node1: Host) -> Machine:
-    try:
-        native.find()
-    except native.NotBuilt as error:
-        cannot_run(str(error))
-    return Machine(node1)
-
-
 @pytest.fixture
 def ear(hosts: tuple[Host, Host]) -> Iterator[socket.socket]:
     """What node2 hears."""
@@ -216,9 +120,10 @@ def image(machine: Machine) -> Iterator[str]:
     """An initramfs, unpacked, into which the hook of initramfs-tools has put the sender."""
     functions = roots.debian_package("initramfs-tools-core") / "usr/share/initramfs-tools"
     shutil.copytree(functions, machine.root / "usr/share/initramfs-tools", dirs_exist_ok=True)
-    machine.install("initramfs-tools")
     nodes = machine.root / layouts.NODES[1:]
+    nodes.parent.mkdir(exist_ok=True)
     nodes.write_text('NODES="node1 node2"\nARGS="-v"\n')
+    machine.install("initramfs-tools")
     folder = machine.root / "image"
     for name in ("usr/bin", "usr/lib", "usr/lib64", "usr/sbin"):
         (folder / name).mkdir(parents=True)
