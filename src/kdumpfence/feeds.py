@@ -33,9 +33,8 @@ SUSE_SCRIPTS = {
     "KDUMP_TRANSFER": "neither dump nor reboot",
 }
 
-#: A name that no parser changes: it stands for the nodes where none are known yet, and shows
-#: whether the last option takes the first node for its value.
-_ANY_NODE = "a-node"
+#: Stands for the nodes where only the options are known; a name that no parser changes.
+_ANY_NODE = "any-node"
 
 #: What stands for itself in every version of every shell, and where there is none.
 _PLAIN = re.compile(r"[A-Za-z0-9.:%_=,@/+\[\]-]+")
@@ -70,21 +69,22 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
 
-def complaints(words: Sequence[str], nodes: Sequence[str]) -> list[str]:
-    """What the sender has to complain of, called with these words and these nodes."""
+def complaints(words: Sequence[str], to_be_continued: bool = False) -> list[str]:
+    """What the sender has to complain of, called with these words (and others behind them)."""
     try:
-        parsed = options.sender_from_argv([*words, _ANY_NODE, *nodes])
+        parsed = options.sender_from_argv([*words, _ANY_NODE] if to_be_continued else words)
     except options.OptionError as error:
-        return [str(error)]
-    found = list(parsed.complaints)
-    if parsed.action != "send":
-        found.append(f"--{parsed.action} sends nothing")
-    elif _ANY_NODE not in parsed.nodes:
-        found.append(f"option {options.shown(words[-1])}: takes the first node for its value")
-    for node in parsed.nodes:
-        why = _why_no_node(node)
-        if why and not any(options.shown(node) in one for one in found):
-            found.append(f"node {options.shown(node)}: {why}")
+        found = [str(error)]
+    else:
+        found = list(parsed.complaints)
+        if parsed.action != "send":
+            found.append(f"--{parsed.action} sends nothing")
+        for node in parsed.nodes:
+            why = _why_no_node(node)
+            if why and not any(options.shown(node) in one for one in found):
+                found.append(f"node {options.shown(node)}: {why}")
+    if any(options.shown(_ANY_NODE) in one for one in found):
+        return [f"option {options.shown(words[-1])}: takes the first node for its value"]
     return list(dict.fromkeys(found))
 
 
@@ -105,11 +105,8 @@ def own_file(name: str, settings: bytes) -> list[str]:
         line.split("=", 1) for line in settings.decode(errors="replace").splitlines() if line
     )
     words, nodes = (_words(values[key].strip('"')) for key in ("ARGS", "NODES"))
-    with_words = complaints(words, ())
-    of_nodes = [one for one in complaints(words, nodes) if one not in with_words]
-    return [f"{name}: ARGS: {one}" for one in with_words] + [
-        f"{name}: NODES: {one}" for one in of_nodes
-    ]
+    found = [f"{name}: ARGS: {one}" for one in complaints(words, to_be_continued=True)]
+    return found + [f"{name}: NODES: {one}" for one in complaints(nodes, to_be_continued=True)]
 
 
 def others(root: Tree, distribution: str, machine: Machine) -> Findings:
@@ -160,9 +157,9 @@ def _kdump_utils(root: Tree, wanted: bool, machine: Machine, found: Findings) ->
                 "sender: leave them out"
             )
     for line in args:
-        found.warnings += [f"{line.where}: {one}" for one in complaints(_words(line.value), ())]
+        found.warnings += [f"{line.where}: {one}" for one in complaints(_words(line.value), True)]
     for line in nodes:
-        found.warnings += [f"{line.where}: {one}" for one in complaints((), _words(line.value))]
+        found.warnings += [f"{line.where}: {one}" for one in complaints(_words(line.value))]
         for node in _words(line.value):
             why = _kdumpctl_refuses(node, machine)
             if why:
@@ -179,7 +176,7 @@ def _kdump_utils(root: Tree, wanted: bool, machine: Machine, found: Findings) ->
         elif not one.literal:
             found.warnings.append(f"{where}: has $ or `, so it cannot be checked beforehand")
         else:
-            found.warnings += [f"{where}: {text}" for text in complaints(_words(one.value), ())]
+            found.warnings += [f"{where}: {text}" for text in complaints(_words(one.value), True)]
 
 
 def _kdump_conf(name: str, text: str) -> dict[str, list[_Line]]:
@@ -227,35 +224,29 @@ class _Assignment(NamedTuple):
     literal: bool  #: whether the shell replaces nothing in it
 
 
-#: What a shell replaces nothing in, but in double quotes, which are caught.
+#: One word of a shell with its quotations; double ones are caught, since $ counts in them.
+_WORD = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s"'\\])*""", re.DOTALL)
 _QUOTED = re.compile(r"""("(?:\\.|[^"\\])*")|'[^']*'|\\.""", re.DOTALL)
 
 
 def _assignments(text: str) -> Iterator[_Assignment]:
     """The variables that a shell sets which reads this file, each as often as it is set."""
-    lines = text.split("\n")
-    at = 0
-    while at < len(lines):
-        match = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=", lines[at])
-        first = at
-        at += 1
-        if match is None:
-            continue
-        raw = lines[first][match.end() :]
-        while True:
-            try:
-                value = (shlex.split(raw, comments=True) or [""])[0]
-                break
-            except ValueError:  # a quotation goes on in the next line
-                if at == len(lines):
-                    value = raw
-                    break
-                raw += "\n" + lines[at]
-                at += 1
-        if raw[:1].isspace():  # NAME= COMMAND sets it to nothing
-            value = ""
-        bare = _QUOTED.sub(lambda part: re.sub(r"\\.", "", part[1] or ""), raw)
-        yield _Assignment(first + 1, match[1], value, not re.search(r"[$`]", bare))
+    at, number = 0, 1
+    while at < len(text):
+        start = re.compile(r"[ \t]*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=").match(text, at)
+        end = at
+        if start is not None:
+            word = _WORD.match(text, start.end())
+            assert word is not None  # it may be empty
+            end = word.end()
+            if text[end : end + 1] not in ("'", '"', "\\"):  # else a quotation without an end
+                bare = _QUOTED.sub(lambda part: re.sub(r"\\.", "", part[1] or ""), word[0])
+                value = "".join(shlex.split(word[0]))
+                yield _Assignment(number, start[1], value, not re.search(r"[$`]", bare))
+        line_end = text.find("\n", end)
+        line_end = len(text) if line_end < 0 else line_end
+        number += text.count("\n", at, line_end + 1)
+        at = line_end + 1
 
 
 #: What starts the sender so that nobody waits for it, or not for long.
@@ -309,7 +300,7 @@ def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
     # Of a command for a shell: up to what ends it, without what goes elsewhere.
     behind = re.sub(r"[0-9]*(&>|[<>]+&?)\s*\S*", " ", behind)
     words = [word.strip("\"'") for word in _words(re.split(r"[;&|()\n]", behind)[0])]
-    found += complaints(words, ())
+    found += complaints(words)
     for node in words:
         if node in machine.names or node in machine.addresses:
             found.append(f"node {options.shown(node)} is this machine itself")
