@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kdumpfence import layouts
 from tests.conftest import cannot_run
 from tests.netlab import Host
 
@@ -74,3 +75,16 @@ class Machine:
                 found.append(words)
                 os.kill(pid, signal.SIGKILL)
         return found
+
+
+def resolve(
+    host: Host, nodes: str, args: str = "", env: dict[str, str] | None = None
+) -> tuple[dict[str, str], list[str]]:
+    """What resolve-nodes makes of a list of nodes, and its remarks."""
+    host.write_file("/etc/nodes", f'# nodes\nNODES="{nodes}"\nARGS="{args}"\n')
+    done = host.run(["sh", layouts.data_path("common/resolve-nodes"), "/etc/nodes"], env=env)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    found = {name: value.strip('"') for name, value in (line.split("=", 1) for line in lines)}
+    assert set(found) == {"NODES", "ADDRESSES", "ARGS"}
+    return found, done.stderr.splitlines()

@@ -8,12 +8,9 @@ tests only systemd itself is used, and no unit of its own but a few that every b
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import platform
 import re
 import shutil
-import struct
 import subprocess
 import threading
 import time
@@ -28,15 +25,10 @@ from tests.netlab import Host, Lab, why_not
 
 from . import roots
 from .conftest import Command
+from .terminals import terminal
 
 SYSTEMD = "/lib/systemd/systemd"
 UNIT = "kdumpfence-send.service"
-# asm/ioctls.h; the direction bits of an ioctl number differ on these machines.
-_TIOCSPTLCK, _TIOCGPTN = (
-    (0x80045431, 0x40045430)
-    if platform.machine().startswith(("ppc", "mips"))
-    else (0x40045431, 0x80045430)
-)
 # What a boot has in any case, as far as the dump needs it.
 BOOT_UNITS = (
     *("basic.target", "sysinit.target", "local-fs.target", "shutdown.target", "final.target"),
@@ -214,7 +206,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 @contextlib.contextmanager
 def booted(host: Host, root: Path, crashed: bool) -> Iterator[subprocess.Popen[str]]:
     """Boot that root on that host; yields when the dump, or the loading, has begun."""
-    console, inside, name = _terminal(host)
+    console, inside, name = terminal(host)
     said: list[bytes] = []
     reader = threading.Thread(target=_read_all, args=(console, said))
     reader.start()
@@ -248,17 +240,6 @@ def booted(host: Host, root: Path, crashed: bool) -> Iterator[subprocess.Popen[s
     finally:
         reader.join()
         os.close(console)
-
-
-def _terminal(host: Host) -> tuple[int, int, str]:
-    """A terminal of that host, which has a /dev of its own: both ends, and its name there."""
-    mount = "mkdir /dev/pts && mount -t devpts -o newinstance devpts /dev/pts"
-    host.run(["sh", "-c", f"test -e /dev/pts || {{ {mount}; }}"], check=True)
-    folder = host.root / "dev/pts"
-    master = os.open(folder / "ptmx", os.O_RDWR | os.O_NOCTTY)
-    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-    number = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))[0]
-    return master, os.open(folder / str(number), os.O_RDWR | os.O_NOCTTY), f"/dev/pts/{number}"
 
 
 def _read_all(console: int, said: list[bytes]) -> None:

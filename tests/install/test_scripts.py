@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,7 @@ from kdumpfence import layouts
 from tests.conftest import cannot_run
 from tests.netlab import Host
 
-from . import roots
-from .machine import Machine
+from .machine import Machine, resolve
 
 FILES = Path(layouts.data_path(""))
 SCRIPTS = [
@@ -32,7 +30,6 @@ SCRIPTS = [
     ("bash", "dracut/module-setup.sh"),
     ("sh", "dracut/kdumpfence.sh"),
 ]
-PORT = 7410
 
 
 def test_no_shell_script_is_left_out() -> None:
@@ -54,17 +51,6 @@ def test_scripts_are_sound(shell: str, name: str) -> None:
             [*checker, str(FILES / name)], capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def resolve(host: Host, nodes: str, args: str = "") -> tuple[dict[str, str], list[str]]:
-    """What resolve-nodes makes of a list of nodes, and its remarks."""
-    host.write_file("/etc/nodes", f'# nodes\nNODES="{nodes}"\nARGS="{args}"\n')
-    done = host.run(["sh", str(FILES / "common/resolve-nodes"), "/etc/nodes"])
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]
-    found = {name: value.strip('"') for name, value in (line.split("=", 1) for line in lines)}
-    assert set(found) == {"NODES", "ADDRESSES", "ARGS"}
-    return found, done.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -106,37 +92,6 @@ def test_a_list_without_another_node_is_said(node1: Host) -> None:
     assert remarks == ["kdumpfence: /etc/nodes: names no other node, so nobody is told"]
 
 
-@pytest.fixture
-def ear(hosts: tuple[Host, Host]) -> Iterator[socket.socket]:
-    """What node2 hears."""
-    with hosts[1].open_socket() as sock:
-        sock.bind(("10.0.0.2", PORT))
-        sock.settimeout(30)
-        yield sock
-
-
-@pytest.fixture
-def image(machine: Machine) -> Iterator[str]:
-    """An initramfs, unpacked, into which the hook of initramfs-tools has put the sender."""
-    functions = roots.debian_package("initramfs-tools-core") / "usr/share/initramfs-tools"
-    shutil.copytree(functions, machine.root / "usr/share/initramfs-tools", dirs_exist_ok=True)
-    nodes = machine.root / layouts.NODES[1:]
-    nodes.parent.mkdir(exist_ok=True)
-    nodes.write_text('NODES="node1 node2"\nARGS="-v"\n')
-    machine.install("initramfs-tools")
-    folder = machine.root / "image"
-    for name in ("usr/bin", "usr/lib", "usr/lib64", "usr/sbin"):
-        (folder / name).mkdir(parents=True)
-        (folder / name[len("usr/") :]).symlink_to(name)
-    said = machine.chroot(
-        "/etc/initramfs-tools/hooks/kdumpfence",
-        env={"DESTDIR": "/image", "verbose": "n", "MODULES": "list", "version": "6.1"},
-    )
-    assert said == ""
-    yield "/image"
-    shutil.rmtree(folder)
-
-
 def test_the_hook_puts_in_a_sender_that_runs_there(
     machine: Machine, image: str, ear: socket.socket
 ) -> None:
@@ -173,27 +128,6 @@ def test_the_hook_says_why_it_leaves_the_sender_out_and_spoils_no_image(
     assert "W: kdumpfence: " in said
     assert "left out" in said
     assert not (machine.root / "image/etc/kdumpfence/resolved").exists()
-
-
-@pytest.fixture
-def booted(machine: Machine) -> Iterator[Path]:
-    """The machine as in its initramfs: the list of nodes is there, and /proc/vmcore perhaps."""
-    machine.install("initramfs-tools")
-    home = machine.root / "usr/lib/kdumpfence"
-    (home / "@fence_kdump_send").symlink_to("fence_kdump_send")
-    (machine.root / layouts.RESOLVED[1:]).write_text(
-        'NODES="no-such-node"\nADDRESSES="10.0.0.2 2001:db8::2"\nARGS="-i 1"\n'
-    )
-    (machine.root / "scripts").mkdir()
-    (machine.root / "scripts/functions").write_text(
-        'configure_networking() { echo "$starttime $IP" >/tmp/network; }\n'
-    )
-    (machine.root / "proc/uptime").write_text("17.39 12.00\n")
-    yield machine.root / "proc/vmcore"
-    machine.senders()
-    shutil.rmtree(machine.root / "scripts")
-    (home / "@fence_kdump_send").unlink()
-    (machine.root / "proc/vmcore").unlink(missing_ok=True)
 
 
 def test_a_normal_boot_starts_nothing(machine: Machine, booted: Path) -> None:
