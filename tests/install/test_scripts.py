@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import layouts
+from kdumpfence import feeds, layouts
 from tests.conftest import cannot_run
 from tests.netlab import Host
 
@@ -175,3 +175,70 @@ def test_the_network_is_set_up_where_the_command_line_asks_for_it(
     while any("init-top" in word for words in machine.running().values() for word in words):
         time.sleep(0.02)  # what goes on beside the script has its name
     assert (said.read_text() if said.exists() else None) == network
+
+
+@pytest.mark.parametrize(
+    ("nodes", "args"),
+    [
+        ("node2 node3", ""),
+        ("  node2\t node3 ", "-v -i 5"),
+        ("node2,node3 10.9.9.9,,node4", "\t-v\t\t-i   5 --family=ipv4  "),
+        ("fe80::7%eth0 2001:db8::2", "-vv --interval=5 -p7411"),
+        ("10.9.9.9", "-i 10x"),
+    ],
+)
+def test_the_words_that_are_judged_are_those_that_the_sender_gets(
+    machine: Machine, booted: Path, monkeypatch: pytest.MonkeyPatch, nodes: str, args: str
+) -> None:
+    judged: list[list[str]] = []
+
+    def complaints(words: list[str], to_be_continued: bool = False) -> list[str]:
+        judged.append(words)
+        return []
+
+    monkeypatch.setattr(feeds, "complaints", complaints)
+    machine.host.write_file("/etc/nodes", f'NODES="{nodes}"\nARGS="{args}"\n')
+    script = FILES / "common/resolve-nodes"
+    read = machine.host.run(["sh", str(script), "--read", "/etc/nodes"], check=True).stdout
+    assert feeds.own_file("nodes", read.encode()) == []
+
+    booted.write_text("dump")
+    resolved = machine.host.run(["sh", str(script), "/etc/nodes"], check=True).stdout
+    (machine.root / layouts.RESOLVED[1:]).write_text(resolved)
+    sender = machine.root / "usr/lib/kdumpfence/fence_kdump_send"
+    sender.unlink()
+    sender.write_text(
+        "#!/bin/sh\nprintf '%s\\n' \"$@\" >/tmp/argv.new\n/bin/mv /tmp/argv.new /tmp/argv\n"
+    )
+    sender.chmod(0o755)
+    (machine.root / "tmp/argv").unlink(missing_ok=True)
+    machine.chroot("/usr/lib/kdumpfence/start-sender")
+    for _ in range(600):
+        if (machine.root / "tmp/argv").exists():
+            break
+        time.sleep(0.05)
+    given = (machine.root / "tmp/argv").read_text().splitlines()
+    sender.unlink()
+    options, names = judged
+    assert given[: len(options)] == options
+    # Each of the nodes, or all of its addresses.
+    rest = given[len(options) :]
+    assert {name for name in names if name != "node1"} <= {*rest, *ADDED}
+    assert set(rest) - set(names) <= ADDED
+
+
+#: The addresses of the names that node1 knows.
+ADDED = {"10.0.0.2", "2001:db8::2", "10.0.0.3"}
+
+
+@pytest.mark.parametrize(
+    "character", ["\r", "\v", "\f", "*", "?", "[", "\\\\", "$", "`", "&", "|", ";", "<"]
+)
+def test_what_shells_and_systemd_may_split_or_replace_is_refused(
+    node1: Host, character: str
+) -> None:
+    for name in ("NODES", "ARGS"):
+        node1.write_file("/etc/nodes", f'{name}="a{character}b"\n')
+        done = node1.run(["sh", str(FILES / "common/resolve-nodes"), "--read", "/etc/nodes"])
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "letters, digits and" in done.stderr
