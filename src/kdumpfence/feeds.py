@@ -174,7 +174,7 @@ def _kdump_utils(root: Tree, wanted: bool, machine: Machine, found: Findings) ->
                 f"{where}: has no effect beside fence_kdump_nodes: write fence_kdump_args in {name}"
             )
         elif not one.literal:
-            found.warnings.append(f"{where}: has $ or `, so it cannot be checked beforehand")
+            found.warnings.append(f"{where}: has $ or a backquote, so it cannot be checked beforehand")
         else:
             found.warnings += [f"{where}: {text}" for text in complaints(_words(one.value), True)]
 
@@ -283,7 +283,7 @@ def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
     """
     found = []
     if not script.literal:
-        found.append("$ or ` is replaced when the image is made: use single quotes")
+        found.append("$ or a backquote is replaced when the image is made: use single quotes")
     foreign = [word for word in _words(script.value) if not _PLAIN.fullmatch(word)]
     if foreign:
         found.append(

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from kdumpfence import addresses, feeds, layouts, options
 from kdumpfence.tree import Tree
+from tests.docs import manpage
 from tests.netlab import Host, Lab
 
 from . import roots
@@ -219,8 +223,8 @@ def test_without_a_list_the_image_may_lack_the_sender_and_how_to_see_it(
         ("# x\nexport FENCE_KDUMP_OPTS='-p 0'\n", ["line 2: FENCE_KDUMP_OPTS: ipport '0'"]),
         ("FENCE_KDUMP_OPTS=-f\\ ipv9 # x\n", ["line 1: FENCE_KDUMP_OPTS: family 'ipv9'"]),
         ('FENCE_KDUMP_OPTS="-v\n -i x"\n', ["line 1: FENCE_KDUMP_OPTS: interval 'x'"]),
-        ('A=1\nFENCE_KDUMP_OPTS="-i $A"\n', ["line 2: FENCE_KDUMP_OPTS: has $ or `"]),
-        ("FENCE_KDUMP_OPTS='-v'\" -i $A\"\n", ["line 1: FENCE_KDUMP_OPTS: has $ or `"]),
+        ('A=1\nFENCE_KDUMP_OPTS="-i $A"\n', ["line 2: FENCE_KDUMP_OPTS: has $ or a backquote"]),
+        ("FENCE_KDUMP_OPTS='-v'\" -i $A\"\n", ["line 1: FENCE_KDUMP_OPTS: has $ or a backquote"]),
         (
             'FENCE_KDUMP_ARGS="-i 10"\n',
             ["line 1: FENCE_KDUMP_ARGS: kdump-utils reads FENCE_KDUMP_OPTS alone"],
@@ -425,7 +429,7 @@ def test_what_may_hold_up_the_dump_or_the_reboot_is_told_with_its_line(
 
 def test_what_a_shell_replaces_when_the_image_is_made_is_told(command: Command, suse: Path) -> None:
     (said,) = of_suse(command, suse, f'KDUMP_PRESCRIPT="{PRESCRIPT} `cat /etc/n`"\n')[:1]
-    assert "$ or ` is replaced when the image is made: use single quotes" in said
+    assert "$ or a backquote is replaced when the image is made: use single quotes" in said
 
 
 def test_a_sender_after_the_dump_is_warned_of(command: Command, suse: Path) -> None:
@@ -449,3 +453,60 @@ def test_rubbish_in_the_files_of_others_stops_no_installation(command: Command, 
     for path in (feeds.KDUMP_CONF, feeds.FENCE_KDUMP, feeds.SUSE):
         roots.put(rhel, path, b"\xff\0\"'fence_kdump_nodes \xfe\nKDUMP_PRESCRIPT='\n= x\n\\")
     command.ok(rhel)
+
+
+def of_the_manual(variable: str) -> tuple[str, list[str]]:
+    """The command that our manual gives for this variable, and all the lines with it."""
+    section = manpage.read("kdumpfence")["SUSE"].text.splitlines()
+    (at,) = (number for number, line in enumerate(section) if line.startswith(f"{variable}='"))
+    lines = [line for line in section[at : at + 3] if re.match("KDUMP_[A-Z_]+='", line)]
+    return lines[0].split("'")[1], lines
+
+
+@pytest.mark.parametrize(
+    ("variable", "warned_of"),
+    [("KDUMP_PRESCRIPT", []), ("KDUMP_POSTSCRIPT", ["hears nothing until"])],
+)
+def test_what_the_manual_says_for_suse_is_taken(
+    command: Command, suse: Path, variable: str, warned_of: list[str]
+) -> None:
+    _, lines = of_the_manual(variable)
+    told = of_suse(command, suse, "\n".join(lines) + "\n")
+    assert len(told) == len(warned_of)
+    assert all(wanted in one for one, wanted in zip(told, warned_of))
+
+
+@pytest.mark.parametrize(
+    "runner",
+    [
+        ("bash", "-c", "$SCRIPT"),  # kdump 1.9 to 2.1.0
+        ("bash", "-c", 'eval "$SCRIPT"'),  # 2.1.1 and newer
+        ("sh", "-c", 'exec sh -c "$SCRIPT"'),  # 1.0.3 and older
+    ],
+    ids=["words", "eval", "sh"],
+)
+@pytest.mark.parametrize("variable", ["KDUMP_PRESCRIPT", "KDUMP_POSTSCRIPT"])
+def test_what_the_manual_says_for_suse_holds_up_no_version_of_kdump(
+    tmp_path: Path, runner: tuple[str, ...], variable: str
+) -> None:
+    sender, argv, end = (tmp_path / name for name in ("fence_kdump_send", "argv", "end"))
+    sender.write_text(
+        f"#!/bin/sh\nprintf '%s ' \"$@\" >{argv}.new\nmv {argv}.new {argv}\n"
+        f"while [ ! -e {end} ]; do sleep 0.1; done\n"
+    )
+    sender.chmod(0o755)
+    script, _ = of_the_manual(variable)
+    assert feeds.SUSE_SENDER in script
+    script = script.replace(feeds.SUSE_SENDER, str(sender)).replace("timeout 20", "timeout 1")
+    try:
+        subprocess.run(
+            runner, env={**os.environ, "SCRIPT": script}, check=False, timeout=30,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for _ in range(600):
+            if argv.exists():
+                break
+            time.sleep(0.05)
+    finally:
+        end.touch()
+    assert argv.read_text().split() == script.partition(f"{sender} ")[2].split()
