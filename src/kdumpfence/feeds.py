@@ -174,7 +174,9 @@ def _kdump_utils(root: Tree, wanted: bool, machine: Machine, found: Findings) ->
                 f"{where}: has no effect beside fence_kdump_nodes: write fence_kdump_args in {name}"
             )
         elif not one.literal:
-            found.warnings.append(f"{where}: has $ or a backquote, so it cannot be checked beforehand")
+            found.warnings.append(
+                f"{where}: has $ or a backquote, so it cannot be checked beforehand"
+            )
         else:
             found.warnings += [f"{where}: {text}" for text in complaints(_words(one.value), True)]
 
@@ -262,11 +264,26 @@ def _suse(root: Tree, machine: Machine, found: Findings) -> None:
         if name in last and "fence_kdump_send" in last[name].value
     ]
     names = [one.name for one in scripts]
-    instead = "KDUMP_TRANSFER" in last and last["KDUMP_TRANSFER"].value
+    values = {name: one.value for name, one in last.items()}
+    taken = SUSE_SENDER in values.get("KDUMP_POSTSCRIPT", "")  # kdump looks there, and only there
+    programs = _words(values.get("KDUMP_REQUIRED_PROGRAMS", "")) + [SUSE_SENDER] * taken
+    network = (
+        taken
+        or values.get("KDUMP_NETCONFIG", "").endswith(":force")
+        or not re.match("$|/|file:", values.get("KDUMP_SAVEDIR", ""))
+    )
     for one in scripts:
         where = f"{root.outside(SUSE)}: line {one.line}: {one.name}"
         found.warnings += [f"{where}: {text}" for text in _suse_script(one, machine)]
-        if instead and one.name != "KDUMP_TRANSFER":
+        if not any("fence_kdump_send" in word for word in programs):
+            found.warnings.append(
+                f"{where}: the image has no sender unless KDUMP_REQUIRED_PROGRAMS names it"
+            )
+        if not network:
+            found.warnings.append(
+                f"{where}: the image has no network unless KDUMP_NETCONFIG ends with :force"
+            )
+        if values.get("KDUMP_TRANSFER") and one.name != "KDUMP_TRANSFER":
             found.warnings.append(f"{where}: does not run, since KDUMP_TRANSFER is set")
         elif one.name == "KDUMP_POSTSCRIPT" and "KDUMP_PRESCRIPT" not in names:
             found.warnings.append(

@@ -25,6 +25,8 @@ from .machine import Machine
 OWN = [name for name, layout in layouts.LAYOUTS.items() if layouts.NODES in
        [item.path for item in layout.items]]  # fmt: skip
 PRESCRIPT = "setsid -f /usr/lib/fence_kdump_send"
+#: What makes kdump take the sender and the network into the image.
+TAKEN = "KDUMP_REQUIRED_PROGRAMS='/usr/lib/fence_kdump_send'\nKDUMP_NETCONFIG='auto:force'\n"
 
 
 def warnings(command: Command, root: Path, *arguments: str) -> list[str]:
@@ -332,8 +334,8 @@ def test_the_addresses_of_this_machine_are_seen(cabled: Host) -> None:
         ("rhel", feeds.KDUMP_CONF, "fence_kdump_nodes node2 110.0.0.2", 1),
         ("rhel", feeds.KDUMP_CONF, "fence_kdump_nodes node2 node1", 1),
         ("rhel", feeds.KDUMP_CONF, "fence_kdump_nodes node2 110.0.0.3", 0),
-        ("suse", feeds.SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} 110.0.0.2"', 0),
-        ("suse", feeds.SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} node1"', 0),
+        ("suse", feeds.SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} 110.0.0.2"\n{TAKEN}', 0),
+        ("suse", feeds.SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} node1"\n{TAKEN}', 0),
     ],
 )
 def test_a_list_with_this_machine_itself_is_an_error_where_it_costs_the_crash_kernel(
@@ -360,8 +362,8 @@ def suse(root_directory: Path) -> Path:
     return roots.make(root_directory, "sles")
 
 
-def of_suse(command: Command, suse: Path, text: str) -> list[str]:
-    roots.put(suse, feeds.SUSE, text)
+def of_suse(command: Command, suse: Path, text: str, taken: str = TAKEN) -> list[str]:
+    roots.put(suse, feeds.SUSE, text + taken)
     name = f"{suse}{feeds.SUSE}: "
     told = warnings(command, suse)
     assert all(one.startswith(name) for one in told)
@@ -443,6 +445,31 @@ def test_a_sender_after_the_dump_is_warned_of(command: Command, suse: Path) -> N
     assert "kdump waits until this sender ends, with no reboot before" in waits
 
 
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ("", ["no sender unless", "no network unless"]),
+        (
+            "KDUMP_REQUIRED_PROGRAMS='/usr/bin/vi /usr/lib/fence_kdump_send'\n",
+            ["no network unless"],
+        ),
+        ("KDUMP_NETCONFIG='eth0:dhcp:force'\n", ["no sender unless"]),
+        ("KDUMP_SAVEDIR='nfs://198.51.100.9/dumps'\n", ["no sender unless"]),
+        ("KDUMP_SAVEDIR='file:///var/crash'\nKDUMP_NETCONFIG=auto\n", ["no sender", "no network"]),
+        ("KDUMP_POSTSCRIPT='timeout 9 /usr/lib/fence_kdump_send -c 1 node2'\n", []),
+        (TAKEN, []),
+    ],
+)
+def test_an_image_that_would_lack_the_sender_or_the_network_is_told(
+    command: Command, suse: Path, others: str, said: list[str]
+) -> None:
+    told = of_suse(command, suse, f"KDUMP_PRESCRIPT='{PRESCRIPT} node2'\n", others)
+    assert len(told) == len(said)
+    for one, wanted in zip(told, said):
+        assert one.startswith("line 1: KDUMP_PRESCRIPT: the image has ")
+        assert wanted in one
+
+
 def test_scripts_that_do_not_run_are_told(command: Command, suse: Path) -> None:
     text = f'KDUMP_TRANSFER="/root/my.sh"\nKDUMP_PRESCRIPT="{PRESCRIPT} node2"\n'
     (said,) = of_suse(command, suse, text)
@@ -471,7 +498,7 @@ def test_what_the_manual_says_for_suse_is_taken(
     command: Command, suse: Path, variable: str, warned_of: list[str]
 ) -> None:
     _, lines = of_the_manual(variable)
-    told = of_suse(command, suse, "\n".join(lines) + "\n")
+    told = of_suse(command, suse, "\n".join(lines) + "\n", "")
     assert len(told) == len(warned_of)
     assert all(wanted in one for one, wanted in zip(told, warned_of))
 
