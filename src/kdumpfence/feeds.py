@@ -70,27 +70,24 @@ class Findings:
 
 
 def complaints(words: Sequence[str], to_be_continued: bool = False) -> list[str]:
-    """What the sender has to complain of, called with these words (and others behind them)."""
+    """What the sender has to complain of, called with these words (and nodes behind them)."""
     try:
         parsed = options.sender_from_argv([*words, _ANY_NODE] if to_be_continued else words)
     except options.OptionError as error:
-        found = [str(error)]
-    else:
-        found = list(parsed.complaints)
-        if parsed.action != "send":
-            found.append(f"--{parsed.action} sends nothing")
-        for node in parsed.nodes:
-            why = _why_no_node(node)
-            if why and not any(options.shown(node) in one for one in found):
-                found.append(f"node {options.shown(node)}: {why}")
-    if any(options.shown(_ANY_NODE) in one for one in found):
-        return [f"option {options.shown(words[-1])}: takes the first node for its value"]
+        return [*getattr(error, "complaints", ()), str(error)]
+    found = list(parsed.complaints)
+    if parsed.action != "send":
+        found.append(f"--{parsed.action} sends nothing")
+    for node in (part for text in parsed.nodes for part in text.split(",") if part):
+        why = _why_no_node(node)
+        if why and not any(options.shown(node) in one for one in found):
+            found.append(f"node {options.shown(node)}: {why}")
     return list(dict.fromkeys(found))
 
 
 def _why_no_node(node: str) -> str:
     """Why this can be no node, by the judge of all programs; "" if it can."""
-    if not _PLAIN.fullmatch(node) or not options.can_be_name(node):
+    if not _PLAIN.fullmatch(node):
         return "neither a host name nor an IP address"
     try:
         addresses.literal(node, addresses.FAMILIES["auto"])
