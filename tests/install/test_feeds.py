@@ -222,7 +222,7 @@ def test_without_a_list_the_image_may_lack_the_sender_and_how_to_see_it(
         ('FENCE_KDUMP_OPTS="-i 10x"\n', ["line 1: FENCE_KDUMP_OPTS: interval '10x'"]),
         ("# x\nexport FENCE_KDUMP_OPTS='-p 0'\n", ["line 2: FENCE_KDUMP_OPTS: ipport '0'"]),
         ("FENCE_KDUMP_OPTS=-f\\ ipv9 # x\n", ["line 1: FENCE_KDUMP_OPTS: family 'ipv9'"]),
-        ('FENCE_KDUMP_OPTS="-v\n -i x"\n', ["line 1: FENCE_KDUMP_OPTS: interval 'x'"]),
+        ('FENCE_KDUMP_OPTS="-v\n -i 9x"\n', ["line 1: FENCE_KDUMP_OPTS: interval '9x'"]),
         ('A=1\nFENCE_KDUMP_OPTS="-i $A"\n', ["line 2: FENCE_KDUMP_OPTS: has $ or a backquote"]),
         ("FENCE_KDUMP_OPTS='-v'\" -i $A\"\n", ["line 1: FENCE_KDUMP_OPTS: has $ or a backquote"]),
         (
