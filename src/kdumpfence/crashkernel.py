@@ -2,8 +2,11 @@
 """Whether this machine could save a dump if it crashed now, as far as it can be seen here.
 
 The kernel tells it in /sys: memory reserved for a crash kernel, and a crash kernel
-loaded into it (Documentation/ABI/testing/sysfs-kernel-*), or, on POWER, a
+loaded into it (Documentation/ABI/testing/sysfs-kernel-kexec-kdump), or, on POWER, a
 firmware-assisted dump registered (Documentation/arch/powerpc/firmware-assisted-dump).
+
+crashkernel=SIZE,cma (Linux 6.17) lends the crash kernel memory beside the ordinary
+reservation. It counts in no size, and for its sake a kernel that panics waits 10 seconds.
 """
 
 from __future__ import annotations
@@ -17,22 +20,36 @@ class CrashKernel:
         self.ready = self._look(root.rstrip("/"))
 
     def _look(self, root: str) -> bool:
-        size = _read_number(root + "/sys/kernel/kexec_crash_size")
-        loaded = _read_number(root + "/sys/kernel/kexec_crash_loaded")
+        size = _read_kexec(root, "size")
+        loaded = _read_kexec(root, "loaded")
         if self._firmware_assisted(root):
             return True
         if size is None and loaded is None:
             self.lines.append("this kernel cannot load a crash kernel (no /sys/kernel/kexec_*)")
             return False
+        asked = _asked_for(root)
+        with_cma = any(word.endswith(",cma") for word in asked)
         if not size and not loaded:
-            asked = " although it asks for some" if _asked_for(root) else ""
-            self.lines.append(
-                f"no memory is reserved for a crash kernel{asked}: "
-                "see crashkernel= on the kernel command line"
-            )
+            although = " although it asks for some" if asked else ""
+            remedy = "see crashkernel= on the kernel command line"
+            if with_cma:
+                remedy = (
+                    "crashkernel=SIZE,cma needs crashkernel=SIZE beside it, and Linux 6.17; "
+                    "an older kernel reserves nothing at all when it sees ,cma"
+                )
+            self.lines.append(f"no memory is reserved for a crash kernel{although}: {remedy}")
             return False
         if size:
             self.lines.append(f"{size >> 20} MiB of memory are reserved for a crash kernel")
+        borrowed = _read_ranges(root + "/sys/kernel/kexec/crash_cma_ranges")
+        if borrowed:
+            self.lines.append(f"{borrowed >> 20} MiB more are lent to it, by ,cma")
+        # Linux 6.17 and 6.18 do not say whether they could reserve it.
+        if borrowed or (borrowed is None and with_cma):
+            self.lines.append(
+                "with ,cma the kernel waits 10 seconds between a panic and its crash kernel: "
+                "add them to the time-outs"
+            )
         if not loaded:
             self.lines.append("no crash kernel is loaded: start the kdump service")
             return False
@@ -58,9 +75,26 @@ def _read_number(path: str) -> int | None:
         return None
 
 
-def _asked_for(root: str) -> bool:
+def _read_kexec(root: str, name: str) -> int | None:
+    """The files have moved in Linux 6.19; the older ones are to go."""
+    number = _read_number(f"{root}/sys/kernel/kexec/crash_{name}")
+    return _read_number(f"{root}/sys/kernel/kexec_crash_{name}") if number is None else number
+
+
+def _read_ranges(path: str) -> int | None:
+    """The bytes in lines of "FIRST-LAST", two hexadecimal addresses; None if there is no file."""
+    try:
+        with open(path, encoding="ascii") as file:
+            ends = [line.split("-") for line in file.read(4096).split()]
+        return sum(int(last, 16) - int(first, 16) + 1 for first, last in ends)
+    except (OSError, ValueError):
+        return None
+
+
+def _asked_for(root: str) -> list[str]:
+    """Every crashkernel= on the kernel's command line."""
     try:
         with open(root + "/proc/cmdline", encoding="utf-8", errors="replace") as file:
-            return any(word.startswith("crashkernel=") for word in file.read().split())
+            return [word for word in file.read().split() if word.startswith("crashkernel=")]
     except OSError:
-        return False
+        return []

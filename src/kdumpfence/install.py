@@ -21,7 +21,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from . import dpkg, layouts, tree
+from . import dpkg, feeds, layouts, tree
 from .layouts import HOME, NODES, RESOLVED, Item, Layout
 from .tree import Found, Tree
 
@@ -141,9 +141,10 @@ def _install(
     record = Record.load(root)
     plan = Plan()
     wanted = [_wanted(item, sender) for item in layout.items]
+    if layout.name in layouts.LAYOUTS:
+        plan.remarks += _check_feeds(root, layout)
     if layout.resolves:
-        nodes = root.read(NODES)
-        content, said = _resolve(layouts.data("common/nodes") if nodes is None else nodes, root)
+        content, said = _resolve(root)
         wanted.append(_Wanted(Item(RESOLVED, ""), content))
         plan.remarks += said
     for one in wanted:
@@ -325,11 +326,29 @@ def _plan_removal(plan: Plan, root: Tree, record: Record, path: str) -> None:
         plan.add(f"divert {path} no longer", lambda: dpkg.undivert(root, path))
 
 
-def _resolve(nodes: bytes, root: Tree) -> tuple[bytes, list[str]]:
+def _check_feeds(root: Tree, layout: Layout) -> list[str]:
+    """Warnings about what the sender is going to be told. Raises InstallError.
+
+    Our own file is refused if it makes no sense; those of others are theirs to keep, as long as
+    they let a crash kernel be loaded.
+    """
+    errors = []
+    if any(item.path == NODES for item in layout.items):
+        errors += feeds.own_file(root.outside(NODES), _resolve(root, "--read")[0])
+    machine = feeds.Machine.this() if root.root == "/" else feeds.Machine()
+    found = feeds.others(root, layout.name, machine)
+    errors += found.errors
+    if errors:
+        raise InstallError("; ".join(errors))
+    return [f"warning: {one}" for one in found.warnings]
+
+
+def _resolve(root: Tree, *arguments: str) -> tuple[bytes, list[str]]:
     """The nodes with their addresses, by the script that does it for images too."""
+    nodes = root.read(NODES)
     done = subprocess.run(
-        ["/bin/sh", layouts.data_path("common/resolve-nodes"), "/dev/stdin", NODES],
-        input=nodes,
+        ["/bin/sh", layouts.data_path("common/resolve-nodes"), *arguments, "/dev/stdin", NODES],
+        input=layouts.data("common/nodes") if nodes is None else nodes,
         capture_output=True,
         check=False,
     )

@@ -64,8 +64,10 @@ LAYOUTS = {
             "RHEL, Fedora and their kin (kdump-utils)",
             (Item("/usr/libexec/fence_kdump_send", SENDER, 0o755),),
             "/usr/bin/kdumpctl",
-            "now make the crash kernel's image again, on each node: kdumpctl rebuild",
-            "now make the crash kernel's image again, on each node: kdumpctl rebuild",
+            "now make the crash kernel's image again and load it, on each node: "
+            "kdumpctl rebuild && kdumpctl reload",
+            "now make the crash kernel's image again and load it, on each node: "
+            "kdumpctl rebuild && kdumpctl reload",
         ),
         Layout(
             "suse",

@@ -22,6 +22,9 @@ PAUSE = 10.0
 #: 11 were seen.
 NOTICED = 11.0
 
+#: Seconds that a kernel with crashkernel=SIZE,cma waits between its panic and its crash kernel.
+CMA_WAIT = 10.0
+
 #: From so many dumps on a percentile means something.
 ENOUGH = 20
 
@@ -96,7 +99,8 @@ def lesson(dumps: Sequence[Past], pause: float = PAUSE) -> list[str]:
         "The agent's timeout, and pcmk_off_timeout above it, is another matter: it runs from the "
         "start of a fencing to the first message only. A longer dump needs no longer timeout. "
         "What it needs is not known here, since nobody tells when a node panicked and when the "
-        "fencing began: TIMING in fence_kdump(8) says how to measure it.",
+        "fencing began: TIMING in fence_kdump(8) says how to measure it. With "
+        f"crashkernel=SIZE,cma it is {duration(CMA_WAIT)} more than without, from the panic on.",
     ]
     early = quick(dumps)
     if early:

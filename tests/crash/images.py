@@ -25,7 +25,7 @@ from .root import Root
 
 NODE, SURVIVOR = "10.0.0.1", "10.0.0.2"  # dump.sh knows them too
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOOK = "dump.sh"  # as a file's text: the text of that file
 
 # An image of its own has what the machine needs, and no more.
@@ -155,20 +155,20 @@ CLUSTER = {
     "etc/kdumpfence/nodes": 'NODES="survivor.cluster"\nARGS="-v"\n',
 }
 
-_NAMESPACES = (
+NAMESPACES = (
     *("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--uts", "--ipc", "--pid"),
     *("--fork", "--kill-child=KILL"),
 )
 
-_NO_OVERLAY = 77
+NO_OVERLAY = 77
 
 # In the namespaces: $1 is Debian's root, $2 the layer over it; other changes to it go to memory.
-_ENTER = f"""
+ENTER = f"""
 mount -t tmpfs tmpfs scratch
 root=$PWD/scratch/root
 mkdir scratch/upper scratch/work "$root"
 mount -t overlay overlay \
-    -o "lowerdir=$2:$1,upperdir=scratch/upper,workdir=scratch/work" "$root" || exit {_NO_OVERLAY}
+    -o "lowerdir=$2:$1,upperdir=scratch/upper,workdir=scratch/work" "$root" || exit {NO_OVERLAY}
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t tmpfs tmpfs "$root/dev"
@@ -238,13 +238,13 @@ def make(
         install = shlex.join([*program, "--distribution", maker.distribution])
         install += ' --root "$root"\n'
     command += ["/image", root.version]
-    script = f'{_ENTER}{install}chroot "$root" {shlex.join(command)}{_UNPACK}'
+    script = f'{ENTER}{install}chroot "$root" {shlex.join(command)}{_UNPACK}'
     if maker.system is not None:
         pack = ("sh", "-euc", _PACK_SYSTEM, "sh", " ".join(maker.system))
         script += f'chroot "$root" {shlex.join(pack)}'
     script += _LEAVE
     done = subprocess.run(
-        [*_NAMESPACES, "sh", "-euc", script, "sh", root.folder, layer],
+        [*NAMESPACES, "sh", "-euc", script, "sh", root.folder, layer],
         cwd=folder,
         check=False,
         text=True,
@@ -252,9 +252,9 @@ def make(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=300,
-        env={**os.environ, "LC_ALL": "C", "PATH": _PATH},
+        env={**os.environ, "LC_ALL": "C", "PATH": PATH},
     )
-    if done.returncode == _NO_OVERLAY:
+    if done.returncode == NO_OVERLAY:
         raise NotAvailable(f"this kernel has no overlay file system: {done.stdout}")
     if done.returncode != 0:
         raise RuntimeError(f"no image:\n{done.stdout}")

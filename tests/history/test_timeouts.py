@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,7 @@ def test_the_lesson_has_the_figures_and_what_they_are_not_about() -> None:
     assert "not known here" in power
     assert "A longer dump needs no longer timeout" in agent
     assert "fence_kdump(8)" in agent
+    assert "With crashkernel=SIZE,cma it is 10 s more than without" in agent
     assert "does not mean that a dump is complete" in silence
     assert len(timeouts.lesson([past(100.2), past(5)])) == 4
 
@@ -94,6 +96,21 @@ def test_the_pause_is_that_of_the_senders() -> None:
     from kdumpfence import options
 
     assert options.SenderOptions().interval == timeouts.PAUSE
+
+
+def test_the_wait_of_cma_is_the_same_in_monitor_manual_and_guide() -> None:
+    from kdumpfence import crashkernel
+    from tests.docs import manpage
+
+    wait = f"{timeouts.CMA_WAIT:.0f} seconds"
+    texts = {
+        "monitor": Path(crashkernel.__file__).read_text(),
+        "manual": " ".join(manpage.read("fence_kdump")["TIMING"].text.split()),
+        "guide": (manpage.DOCS / "operations.md").read_text(),
+        "crash kernel": (manpage.DOCS / "crash-kernel.md").read_text(),
+    }
+    for name, text in texts.items():
+        assert any(",cma" in part and wait in part for part in text.split("\n\n")), name
 
 
 def test_the_time_until_a_cluster_acts_is_that_of_the_manual() -> None:

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from kdumpfence import cli, native
+from kdumpfence import cli, layouts, native
 from tests.conftest import cannot_run
+from tests.netlab import Host, Lab, why_not
+
+from . import roots
+from .machine import Machine
 
 _REAL_FIND = native.find
 OURS = b"\x7fELF our sender, version 1\n"
@@ -86,3 +93,87 @@ def built() -> str:
     except native.NotBuilt as error:
         cannot_run(str(error))
         raise
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[Host, Host]]:
+    """Two nodes with a cable between them, and names that only node1 knows."""
+    why = why_not()
+    if why is not None:
+        cannot_run(why)
+    with Lab() as lab:
+        node1, node2 = lab.host("node1"), lab.host("node2")
+        lab.link(node1, node2, ["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24", "2001:db8::2/64"])
+        node1.add_name("node1", "127.0.1.1")
+        node1.add_name("node1.cluster", "10.0.0.1")
+        node1.add_name("node2", "10.0.0.2", "2001:db8::2")
+        node1.add_name("node3", "10.0.0.3")
+        node1.add_name("mixed", "10.0.0.1", "127.0.0.5", "10.0.0.4")
+        node1.add_name("alias-of-node1", "10.0.0.1", "2001:db8::1")
+        yield node1, node2
+
+
+@pytest.fixture(scope="module")
+def node1(hosts: tuple[Host, Host]) -> Host:
+    return hosts[0]
+
+
+@pytest.fixture(scope="module")
+def machine(node1: Host) -> Machine:
+    try:
+        _REAL_FIND()
+    except native.NotBuilt as error:
+        cannot_run(str(error))
+    return Machine(node1)
+
+
+@pytest.fixture
+def ear(hosts: tuple[Host, Host]) -> Iterator[socket.socket]:
+    """What node2 hears."""
+    with hosts[1].open_socket() as sock:
+        sock.bind(("10.0.0.2", 7410))
+        sock.settimeout(30)
+        yield sock
+
+
+@pytest.fixture
+def booted(machine: Machine) -> Iterator[Path]:
+    """The machine as in its initramfs: the list of nodes is there, and /proc/vmcore perhaps."""
+    machine.install("initramfs-tools")
+    home = machine.root / "usr/lib/kdumpfence"
+    (home / "@fence_kdump_send").symlink_to("fence_kdump_send")
+    (machine.root / layouts.RESOLVED[1:]).write_text(
+        'NODES="no-such-node"\nADDRESSES="10.0.0.2 2001:db8::2"\nARGS="-i 1"\n'
+    )
+    (machine.root / "scripts").mkdir()
+    (machine.root / "scripts/functions").write_text(
+        'configure_networking() { echo "$starttime $IP" >/tmp/network; }\n'
+    )
+    (machine.root / "proc/uptime").write_text("17.39 12.00\n")
+    yield machine.root / "proc/vmcore"
+    machine.senders()
+    shutil.rmtree(machine.root / "scripts")
+    (home / "@fence_kdump_send").unlink()
+    (machine.root / "proc/vmcore").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def image(machine: Machine) -> Iterator[str]:
+    """An initramfs, unpacked, into which the hook of initramfs-tools has put the sender."""
+    functions = roots.debian_package("initramfs-tools-core") / "usr/share/initramfs-tools"
+    shutil.copytree(functions, machine.root / "usr/share/initramfs-tools", dirs_exist_ok=True)
+    nodes = machine.root / layouts.NODES[1:]
+    nodes.parent.mkdir(exist_ok=True)
+    nodes.write_text('NODES="node1 node2"\nARGS="-v"\n')
+    machine.install("initramfs-tools")
+    folder = machine.root / "image"
+    for name in ("usr/bin", "usr/lib", "usr/lib64", "usr/sbin"):
+        (folder / name).mkdir(parents=True)
+        (folder / name[len("usr/") :]).symlink_to(name)
+    said = machine.chroot(
+        "/etc/initramfs-tools/hooks/kdumpfence",
+        env={"DESTDIR": "/image", "verbose": "n", "MODULES": "list", "version": "6.1"},
+    )
+    assert said == ""
+    yield "/image"
+    shutil.rmtree(folder)

@@ -8,12 +8,9 @@ tests only systemd itself is used, and no unit of its own but a few that every b
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import platform
 import re
 import shutil
-import struct
 import subprocess
 import threading
 import time
@@ -28,15 +25,10 @@ from tests.netlab import Host, Lab, why_not
 
 from . import roots
 from .conftest import Command
+from .terminals import terminal
 
 SYSTEMD = "/lib/systemd/systemd"
 UNIT = "kdumpfence-send.service"
-# asm/ioctls.h; the direction bits of an ioctl number differ on these machines.
-_TIOCSPTLCK, _TIOCGPTN = (
-    (0x80045431, 0x40045430)
-    if platform.machine().startswith(("ppc", "mips"))
-    else (0x40045431, 0x80045430)
-)
 # What a boot has in any case, as far as the dump needs it.
 BOOT_UNITS = (
     *("basic.target", "sysinit.target", "local-fs.target", "shutdown.target", "final.target"),
@@ -165,7 +157,7 @@ _BOOT = """
     exec chroot . env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
         SYSTEMD_UNIT_PATH=/etc/systemd/system:/units SYSTEMD_PROC_CMDLINE="$hierarchy" \
         /lib/systemd/systemd --system --unit=kdump-tools-dump.service \
-        --log-target=console --show-status=no
+        --log-target="$LOG" --show-status=no
 """
 
 # In the place of kdump-config: a dump that takes as long as the test wants.
@@ -212,12 +204,24 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 
 @contextlib.contextmanager
-def booted(host: Host, root: Path, crashed: bool) -> Iterator[subprocess.Popen[str]]:
-    """Boot that root on that host; yields when the dump, or the loading, has begun."""
-    console, inside, name = _terminal(host)
+def booted(
+    host: Host, root: Path, crashed: bool, stuck: bool = False
+) -> Iterator[subprocess.Popen[str]]:
+    """Boot that root on that host; yields when the dump, or the loading, has begun.
+
+    A console that is stuck is full from the beginning, and nobody reads it before the end.
+    """
+    console, inside, name = terminal(host)
     said: list[bytes] = []
     reader = threading.Thread(target=_read_all, args=(console, said))
-    reader.start()
+    if stuck:
+        os.set_blocking(inside, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(inside, bytes(1024))
+        os.set_blocking(inside, True)
+    else:
+        reader.start()
     try:
         with own_cgroup() as group:
             program = host.popen(
@@ -230,6 +234,7 @@ def booted(host: Host, root: Path, crashed: bool) -> Iterator[subprocess.Popen[s
                     "ROOT": str(root),
                     "CONSOLE": name,
                     "CRASHED": "yes" if crashed else "",
+                    "LOG": "null" if stuck else "console",
                 },
                 stdout=inside,
                 stderr=inside,
@@ -246,19 +251,10 @@ def booted(host: Host, root: Path, crashed: bool) -> Iterator[subprocess.Popen[s
                 program.kill()
                 program.wait()
     finally:
+        if stuck:
+            reader.start()
         reader.join()
         os.close(console)
-
-
-def _terminal(host: Host) -> tuple[int, int, str]:
-    """A terminal of that host, which has a /dev of its own: both ends, and its name there."""
-    mount = "mkdir /dev/pts && mount -t devpts -o newinstance devpts /dev/pts"
-    host.run(["sh", "-c", f"test -e /dev/pts || {{ {mount}; }}"], check=True)
-    folder = host.root / "dev/pts"
-    master = os.open(folder / "ptmx", os.O_RDWR | os.O_NOCTTY)
-    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-    number = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))[0]
-    return master, os.open(folder / str(number), os.O_RDWR | os.O_NOCTTY), f"/dev/pts/{number}"
 
 
 def _read_all(console: int, said: list[bytes]) -> None:
@@ -267,14 +263,14 @@ def _read_all(console: int, said: list[bytes]) -> None:
             said.append(os.read(console, 4096))
 
 
-def senders(host: Host) -> list[str]:
-    """The names of the senders that run on this host's network."""
+def senders(host: Host) -> list[list[str]]:
+    """The command lines of the senders that run on this host's network."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if os.path.samefile(entry / "ns/net", f"/proc/{host.pid}/ns/net"):
-                found.append((entry / "cmdline").read_text().split("\0")[0])
-    return [name for name in found if "fence_kdump_send" in name]
+                found.append((entry / "cmdline").read_text().split("\0")[:-1])
+    return [words for words in found if words and "fence_kdump_send" in words[0]]
 
 
 @pytest.fixture
@@ -283,7 +279,7 @@ def bootable(command: Command, root: Path, built: str) -> Path:
     if not Path(SYSTEMD).exists():
         cannot_run(f"{SYSTEMD} is missing")
     command.build(Path(built).read_bytes())
-    roots.put(root, layouts.NODES, 'NODES="no-such-node"\nARGS="-v"\n')
+    roots.put(root, layouts.NODES, 'NODES="no-such-node"\nARGS=" -v\t-i  5"\n')
     roots.put(root, "/etc/default/kdump-tools", "USE_KDUMP=1\n")
     roots.put(root, "/usr/sbin/kdump-config", _DUMP, 0o755)
     (root / "talk").mkdir()
@@ -302,7 +298,10 @@ def test_a_crash_kernel_tells_until_it_reboots(hosts: tuple[Host, Host], bootabl
             assert (bootable / "talk/begun").read_text() == "savecore\n"
             for _ in range(3):
                 assert len(ear.recv(100)) >= 8
-            assert senders(hosts[0]) == ["@fence_kdump_send"]
+            options = ["-v", "-i", "5"]  # split as a shell does it
+            assert senders(hosts[0]) == [
+                ["@fence_kdump_send", *options, "10.0.0.2", "no-such-node"]
+            ]
             (bootable / "talk/end").write_text("saved\n")
             assert program.wait(60) != 0  # killed by `reboot -f`, which nothing holds up
             assert senders(hosts[0]) == []
@@ -312,3 +311,23 @@ def test_a_normal_boot_sends_nothing(hosts: tuple[Host, Host], bootable: Path) -
     with booted(hosts[0], bootable, crashed=False):
         assert (bootable / "talk/begun").read_text() == "load\n"
         assert senders(hosts[0]) == []  # it would be there by now, being ordered before
+
+
+@pytest.mark.parametrize("trouble", ["the list is gone", "the console is stuck", "no sender"])
+def test_whatever_is_wrong_the_dump_begins_and_the_reboot_comes(
+    hosts: tuple[Host, Host], bootable: Path, trouble: str
+) -> None:
+    if trouble == "the list is gone":
+        (bootable / layouts.NODES[1:]).unlink()  # its addresses are still known
+    elif trouble == "no sender":
+        (bootable / "usr/lib/kdumpfence/fence_kdump_send").unlink()
+    stuck = trouble == "the console is stuck"
+    with hosts[1].open_socket() as ear:
+        ear.bind(("10.0.0.2", 7410))
+        ear.settimeout(60)
+        with booted(hosts[0], bootable, crashed=True, stuck=stuck) as program:
+            if trouble != "no sender":
+                for _ in range(3):
+                    assert len(ear.recv(100)) >= 8
+            (bootable / "talk/end").write_text("saved\n")
+            assert program.wait(60) != 0

@@ -12,7 +12,10 @@ from tests.docs import manpage, said
 
 PAGE = "kdumpfence"
 LINES = "WHAT THE LINES MEAN"
-SPEAKING = ("install.py", "dpkg.py", "native.py", "cli.py", "agentfiles.py", "systempython.py")
+SPEAKING = (
+    *("install.py", "feeds.py", "dpkg.py", "native.py", "cli.py"),
+    *("agentfiles.py", "systempython.py"),
+)
 OPTIONS = ("OPTIONS", "STORM")
 SHOWING = ("window.py", "control.py", "history.py")
 MODULES = (*SPEAKING, *SHOWING, "tree.py", "layouts.py", "storm.py")
@@ -106,6 +109,6 @@ def test_what_is_said_of_the_nodes_is_explained() -> None:
     told = " ".join(manpage.read(PAGE)[LINES].text.split())
     script = (said.SOURCE / "distributions/common/resolve-nodes").read_text()
     spoken = re.findall(r'say "([^"]{12,})"', script)
-    assert len(spoken) == 3
+    assert len(spoken) == 4
     for line in spoken:
         assert re.sub(r"\$\w+", "", line).split("'")[-1].strip(": ") in told

@@ -6,24 +6,20 @@ Real images with real panics are made in tests/crash; here are the cases that th
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kdumpfence import layouts, native
+from kdumpfence import feeds, layouts
 from tests.conftest import cannot_run
-from tests.netlab import Host, Lab, why_not
+from tests.netlab import Host
 
-from . import roots
+from .machine import Machine, resolve
 
 FILES = Path(layouts.data_path(""))
 SCRIPTS = [
@@ -34,7 +30,6 @@ SCRIPTS = [
     ("bash", "dracut/module-setup.sh"),
     ("sh", "dracut/kdumpfence.sh"),
 ]
-PORT = 7410
 
 
 def test_no_shell_script_is_left_out() -> None:
@@ -56,40 +51,6 @@ def test_scripts_are_sound(shell: str, name: str) -> None:
             [*checker, str(FILES / name)], capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[tuple[Host, Host]]:
-    """Two nodes with a cable between them, and names that only node1 knows."""
-    why = why_not()
-    if why is not None:
-        cannot_run(why)
-    with Lab() as lab:
-        node1, node2 = lab.host("node1"), lab.host("node2")
-        lab.link(node1, node2, ["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24", "2001:db8::2/64"])
-        node1.add_name("node1", "127.0.1.1")
-        node1.add_name("node1.cluster", "10.0.0.1")
-        node1.add_name("node2", "10.0.0.2", "2001:db8::2")
-        node1.add_name("node3", "10.0.0.3")
-        node1.add_name("mixed", "10.0.0.1", "127.0.0.5", "10.0.0.4")
-        node1.add_name("alias-of-node1", "10.0.0.1", "2001:db8::1")
-        yield node1, node2
-
-
-@pytest.fixture(scope="module")
-def node1(hosts: tuple[Host, Host]) -> Host:
-    return hosts[0]
-
-
-def resolve(host: Host, nodes: str, args: str = "") -> tuple[dict[str, str], list[str]]:
-    """What resolve-nodes makes of a list of nodes, and its remarks."""
-    host.write_file("/etc/nodes", f'# nodes\nNODES="{nodes}"\nARGS="{args}"\n')
-    done = host.run(["sh", str(FILES / "common/resolve-nodes"), "/etc/nodes"])
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]
-    found = {name: value.strip('"') for name, value in (line.split("=", 1) for line in lines)}
-    assert set(found) == {"NODES", "ADDRESSES", "ARGS"}
-    return found, done.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -131,107 +92,6 @@ def test_a_list_without_another_node_is_said(node1: Host) -> None:
     assert remarks == ["kdumpfence: /etc/nodes: names no other node, so nobody is told"]
 
 
-class Machine:
-    """A root file system of its own, laid over the machine's, on a host of the lab."""
-
-    _LAY = """
-        set -e
-        mkdir -p /run/over/upper /run/over/work /run/over/root
-        mount -t overlay overlay \
-            -o lowerdir=/,upperdir=/run/over/upper,workdir=/run/over/work /run/over/root
-        cd /run/over/root
-        mount --rbind /etc etc
-        mount --rbind /dev dev
-        mount -t tmpfs tmpfs proc
-        mount -t tmpfs tmpfs run
-        mkdir run/machine-etc
-        mount --bind /run/machine-etc run/machine-etc
-        mount -t tmpfs tmpfs tmp
-        rm -rf usr/lib/kdumpfence
-    """
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        done = host.run(["sh", "-c", self._LAY])
-        if done.returncode:
-            cannot_run(f"no overlay: {done.stderr}")
-        self.root = host.root / "run/over/root"
-
-    def chroot(self, *argv: str, env: dict[str, str] | None = None) -> str:
-        """Run a program in it; its output."""
-        done = self.host.run(["chroot", "/run/over/root", *argv], env=env)
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout + done.stderr
-
-    def install(self, layout: str) -> None:
-        """Put the real sender into it."""
-        done = subprocess.run(
-            [sys.executable, "-m", "kdumpfence.cli", "install-sender"]
-            + ["--root", str(self.root), "--distribution", layout],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-
-    def running(self) -> dict[int, list[str]]:
-        """The command lines of what runs on this host, by pid."""
-        found = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if os.path.samefile(entry / "ns/net", f"/proc/{self.host.pid}/ns/net"):
-                    found[int(entry.name)] = (entry / "cmdline").read_text().split("\0")[:-1]
-        return found
-
-    def senders(self) -> list[list[str]]:
-        """The command lines of the senders that run on this host, and end them."""
-        found = []
-        for pid, words in self.running().items():
-            if words and words[0].endswith("fence_kdump_send"):
-                found.append(words)
-                os.kill(pid, signal.SIGKILL)
-        return found
-
-
-@pytest.fixture(scope="module")
-def machine(node1: Host) -> Machine:
-    try:
-        native.find()
-    except native.NotBuilt as error:
-        cannot_run(str(error))
-    return Machine(node1)
-
-
-@pytest.fixture
-def ear(hosts: tuple[Host, Host]) -> Iterator[socket.socket]:
-    """What node2 hears."""
-    with hosts[1].open_socket() as sock:
-        sock.bind(("10.0.0.2", PORT))
-        sock.settimeout(30)
-        yield sock
-
-
-@pytest.fixture
-def image(machine: Machine) -> Iterator[str]:
-    """An initramfs, unpacked, into which the hook of initramfs-tools has put the sender."""
-    functions = roots.debian_package("initramfs-tools-core") / "usr/share/initramfs-tools"
-    shutil.copytree(functions, machine.root / "usr/share/initramfs-tools", dirs_exist_ok=True)
-    machine.install("initramfs-tools")
-    nodes = machine.root / layouts.NODES[1:]
-    nodes.write_text('NODES="node1 node2"\nARGS="-v"\n')
-    folder = machine.root / "image"
-    for name in ("usr/bin", "usr/lib", "usr/lib64", "usr/sbin"):
-        (folder / name).mkdir(parents=True)
-        (folder / name[len("usr/") :]).symlink_to(name)
-    said = machine.chroot(
-        "/etc/initramfs-tools/hooks/kdumpfence",
-        env={"DESTDIR": "/image", "verbose": "n", "MODULES": "list", "version": "6.1"},
-    )
-    assert said == ""
-    yield "/image"
-    shutil.rmtree(folder)
-
-
 def test_the_hook_puts_in_a_sender_that_runs_there(
     machine: Machine, image: str, ear: socket.socket
 ) -> None:
@@ -268,27 +128,6 @@ def test_the_hook_says_why_it_leaves_the_sender_out_and_spoils_no_image(
     assert "W: kdumpfence: " in said
     assert "left out" in said
     assert not (machine.root / "image/etc/kdumpfence/resolved").exists()
-
-
-@pytest.fixture
-def booted(machine: Machine) -> Iterator[Path]:
-    """The machine as in its initramfs: the list of nodes is there, and /proc/vmcore perhaps."""
-    machine.install("initramfs-tools")
-    home = machine.root / "usr/lib/kdumpfence"
-    (home / "@fence_kdump_send").symlink_to("fence_kdump_send")
-    (machine.root / layouts.RESOLVED[1:]).write_text(
-        'NODES="no-such-node"\nADDRESSES="10.0.0.2 2001:db8::2"\nARGS="-i 1"\n'
-    )
-    (machine.root / "scripts").mkdir()
-    (machine.root / "scripts/functions").write_text(
-        'configure_networking() { echo "$starttime $IP" >/tmp/network; }\n'
-    )
-    (machine.root / "proc/uptime").write_text("17.39 12.00\n")
-    yield machine.root / "proc/vmcore"
-    machine.senders()
-    shutil.rmtree(machine.root / "scripts")
-    (home / "@fence_kdump_send").unlink()
-    (machine.root / "proc/vmcore").unlink(missing_ok=True)
 
 
 def test_a_normal_boot_starts_nothing(machine: Machine, booted: Path) -> None:
@@ -336,3 +175,70 @@ def test_the_network_is_set_up_where_the_command_line_asks_for_it(
     while any("init-top" in word for words in machine.running().values() for word in words):
         time.sleep(0.02)  # what goes on beside the script has its name
     assert (said.read_text() if said.exists() else None) == network
+
+
+@pytest.mark.parametrize(
+    ("nodes", "args"),
+    [
+        ("node2 node3", ""),
+        ("  node2\t node3 ", "-v -i 5"),
+        ("node2,node3 10.9.9.9,,node4", "\t-v\t\t-i   5 --family=ipv4  "),
+        ("fe80::7%eth0 2001:db8::2", "-vv --interval=5 -p7411"),
+        ("10.9.9.9", "-i 10x"),
+    ],
+)
+def test_the_words_that_are_judged_are_those_that_the_sender_gets(
+    machine: Machine, booted: Path, monkeypatch: pytest.MonkeyPatch, nodes: str, args: str
+) -> None:
+    judged: list[list[str]] = []
+
+    def complaints(words: list[str], to_be_continued: bool = False) -> list[str]:
+        judged.append(words)
+        return []
+
+    monkeypatch.setattr(feeds, "complaints", complaints)
+    machine.host.write_file("/etc/nodes", f'NODES="{nodes}"\nARGS="{args}"\n')
+    script = FILES / "common/resolve-nodes"
+    read = machine.host.run(["sh", str(script), "--read", "/etc/nodes"], check=True).stdout
+    assert feeds.own_file("nodes", read.encode()) == []
+
+    booted.write_text("dump")
+    resolved = machine.host.run(["sh", str(script), "/etc/nodes"], check=True).stdout
+    (machine.root / layouts.RESOLVED[1:]).write_text(resolved)
+    sender = machine.root / "usr/lib/kdumpfence/fence_kdump_send"
+    sender.unlink()
+    sender.write_text(
+        "#!/bin/sh\nprintf '%s\\n' \"$@\" >/tmp/argv.new\n/bin/mv /tmp/argv.new /tmp/argv\n"
+    )
+    sender.chmod(0o755)
+    (machine.root / "tmp/argv").unlink(missing_ok=True)
+    machine.chroot("/usr/lib/kdumpfence/start-sender")
+    for _ in range(600):
+        if (machine.root / "tmp/argv").exists():
+            break
+        time.sleep(0.05)
+    given = (machine.root / "tmp/argv").read_text().splitlines()
+    sender.unlink()
+    options, names = judged
+    assert given[: len(options)] == options
+    # Each of the nodes, or all of its addresses.
+    rest = given[len(options) :]
+    assert {name for name in names if name != "node1"} <= {*rest, *ADDED}
+    assert set(rest) - set(names) <= ADDED
+
+
+#: The addresses of the names that node1 knows.
+ADDED = {"10.0.0.2", "2001:db8::2", "10.0.0.3"}
+
+
+@pytest.mark.parametrize(
+    "character", ["\r", "\v", "\f", "*", "?", "[", "\\\\", "$", "`", "&", "|", ";", "<"]
+)
+def test_what_shells_and_systemd_may_split_or_replace_is_refused(
+    node1: Host, character: str
+) -> None:
+    for name in ("NODES", "ARGS"):
+        node1.write_file("/etc/nodes", f'{name}="a{character}b"\n')
+        done = node1.run(["sh", str(FILES / "common/resolve-nodes"), "--read", "/etc/nodes"])
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "letters, digits and" in done.stderr

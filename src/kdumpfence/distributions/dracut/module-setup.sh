@@ -2,36 +2,47 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The dracut module `kdumpfence`: the sender in a crash kernel's image, for those who make it
 # without kdump-utils. Taken in on request alone: dracut --add kdumpfence.
+#
+# Where dracut cannot take in a module that was asked for, or one that this needs, it makes no image
+# at all. A dump that nobody is told of is worth more than none: so whatever is missing, this says
+# loudly what, and the image is made without it.
 # shellcheck disable=SC2154  # dracut sets dracutsysrootdir, initdir and moddir
 
 # called by dracut
 check() {
-    require_binaries getent || return 1
-    [[ -x $dracutsysrootdir/usr/lib/kdumpfence/fence_kdump_send ]] || return 1
-    [[ -r $dracutsysrootdir/etc/kdumpfence/nodes ]] || return 1
     return 255
 }
 
 # called by dracut
 depends() {
-    echo network
+    # In a shell of its own dracut's function notes down nothing. Without it nobody knows better.
+    if [[ $(type -t check_module) != function ]] \
+        || (add_dracutmodules+=" network "; check_module network) > /dev/null 2>&1; then
+        echo network
+    fi
+    return 0
 }
 
 # called by dracut
 install() {
     local home=/usr/lib/kdumpfence
 
+    if [[ ! -x $dracutsysrootdir$home/fence_kdump_send ]]; then
+        dfatal "kdumpfence: no $home/fence_kdump_send, the image has no sender"
+        return 0
+    fi
     mkdir -p "$initdir/etc/kdumpfence"
     if ! "$dracutsysrootdir$home/resolve-nodes" "$dracutsysrootdir/etc/kdumpfence/nodes" \
         > "$initdir/etc/kdumpfence/resolved"; then
         dfatal "kdumpfence: /etc/kdumpfence/nodes cannot be used, the image has no sender"
         rm -f "$initdir/etc/kdumpfence/resolved"
-        return 1
+        return 0
     fi
 
     inst "$home/fence_kdump_send"
     inst_script "$home/start-sender"
     ln -sf fence_kdump_send "$initdir$home/@fence_kdump_send"
+    inst_multiple -o setsid
 
     # For the names, should the network have somebody to ask.
     inst_multiple -o /etc/hosts /etc/host.conf /etc/nsswitch.conf /etc/resolv.conf
@@ -39,4 +50,9 @@ install() {
 
     # The first of all hooks: before udev, the network and whatever saves the dump.
     inst_hook cmdline 00 "$moddir/kdumpfence.sh"
+
+    dracut_module_included network \
+        || dfatal "kdumpfence: dracut's module network cannot be installed (on Debian it is in" \
+            "dracut-network): if nothing else brings the network up, nobody is told"
+    return 0
 }

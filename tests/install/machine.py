@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine on which scripts run as they do there, with a root file system of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from kdumpfence import layouts
+from tests.conftest import cannot_run
+from tests.netlab import Host
+
+
+class Machine:
+    """A root file system of its own, laid over the machine's, on a host of the lab."""
+
+    _LAY = """
+        set -e
+        mkdir -p /run/over/upper /run/over/work /run/over/root
+        mount -t overlay overlay \
+            -o lowerdir=/,upperdir=/run/over/upper,workdir=/run/over/work /run/over/root
+        cd /run/over/root
+        mount --rbind /etc etc
+        mount --rbind /dev dev
+        mount -t tmpfs tmpfs proc
+        mount -t tmpfs tmpfs run
+        mkdir run/machine-etc
+        mount --bind /run/machine-etc run/machine-etc
+        mount -t tmpfs tmpfs tmp
+        rm -rf usr/lib/kdumpfence
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        done = host.run(["sh", "-c", self._LAY])
+        if done.returncode:
+            cannot_run(f"no overlay: {done.stderr}")
+        self.root = host.root / "run/over/root"
+
+    def chroot(self, *argv: str, env: dict[str, str] | None = None) -> str:
+        """Run a program in it; its output."""
+        done = self.host.run(["chroot", "/run/over/root", *argv], env=env)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout + done.stderr
+
+    def install(self, layout: str) -> None:
+        """Put the real sender into it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "kdumpfence.cli", "install-sender"]
+            + ["--root", str(self.root), "--distribution", layout],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def running(self) -> dict[int, list[str]]:
+        """The command lines of what runs on this host, by pid."""
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.path.samefile(entry / "ns/net", f"/proc/{self.host.pid}/ns/net"):
+                    found[int(entry.name)] = (entry / "cmdline").read_text().split("\0")[:-1]
+        return found
+
+    def senders(self) -> list[list[str]]:
+        """The command lines of the senders that run on this host, and end them."""
+        found = []
+        for pid, words in self.running().items():
+            if words and words[0].endswith("fence_kdump_send"):
+                found.append(words)
+                os.kill(pid, signal.SIGKILL)
+        return found
+
+
+def resolve(
+    host: Host, nodes: str, args: str = "", env: dict[str, str] | None = None
+) -> tuple[dict[str, str], list[str]]:
+    """What resolve-nodes makes of a list of nodes, and its remarks."""
+    host.write_file("/etc/nodes", f'# nodes\nNODES="{nodes}"\nARGS="{args}"\n')
+    done = host.run(["sh", layouts.data_path("common/resolve-nodes"), "/etc/nodes"], env=env)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    found = {name: value.strip('"') for name, value in (line.split("=", 1) for line in lines)}
+    assert set(found) == {"NODES", "ADDRESSES", "ARGS"}
+    return found, done.stderr.splitlines()

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The dracut module, taken in by the real dracut: whatever is missing, there is an image.
+
+Images that boot are made in tests/crash; these have no kernel modules.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdumpfence import layouts, native
+from tests.conftest import cannot_run
+from tests.crash import images, root
+from tests.debian import NotAvailable
+
+HOME = "usr/lib/kdumpfence"
+NODES = layouts.NODES[1:]
+MODULES = "usr/lib/dracut/modules.d"
+_INSTALL = f"{sys.executable} -m kdumpfence.cli install-sender --distribution dracut --root"
+_DRACUT = (
+    "dracut --no-kernel --no-hostonly --force --keep --tmpdir /kept --no-compress "
+    "--modules base --omit ifcfg --add kdumpfence"
+)
+_SCRIPT = f"""{images.ENTER}
+{_INSTALL} "$root" >/dev/null
+cd "$root"
+mkdir kept
+eval "$3"
+chroot . {_DRACUT} $4 /image
+cp -a kept/dracut.*/initramfs "$OLDPWD/content"
+test -s image
+"""
+
+
+def made(folder: Path, trouble: str = ":", options: str = "") -> tuple[Path, str]:
+    """Make an image after this has been done to the root: what is in it, and what dracut said."""
+    try:
+        native.find()
+        debian = root.get()
+    except (native.NotBuilt, NotAvailable) as error:
+        cannot_run(str(error))
+    layer = folder / "layer"
+    for name, text in images.CLUSTER.items():
+        path = layer / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "scratch").mkdir()
+    done = subprocess.run(
+        [*images.NAMESPACES, "sh", "-euc", _SCRIPT, "sh", debian.folder, layer, trouble, options],
+        cwd=folder,
+        check=False,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+        env={**os.environ, "LC_ALL": "C", "PATH": images.PATH},
+    )
+    if done.returncode == images.NO_OVERLAY:
+        cannot_run(f"this kernel has no overlay file system: {done.stdout}")
+    assert done.returncode == 0, done.stdout
+    ours = [line for line in done.stdout.splitlines() if "kdumpfence: " in line]
+    return folder / "content", "\n".join(ours)
+
+
+def test_the_module_brings_the_sender_and_the_network(tmp_path: Path) -> None:
+    content, said = made(tmp_path)
+    assert said == ""
+    assert images.SURVIVOR in (content / layouts.RESOLVED[1:]).read_text()
+    for program in ("fence_kdump_send", "start-sender"):
+        assert (content / HOME / program).stat().st_mode & 0o111
+    assert (content / "usr/bin/setsid").exists()
+    assert (content / "usr/sbin/netroot").exists()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "options"),
+    [
+        (f"rm -r {MODULES}/*network*", ""),
+        (f"rm -r {MODULES}/*systemd-networkd* usr/lib/systemd/systemd-networkd", ""),
+        (":", "--omit network"),
+    ],
+    ids=["no dracut-network", "nothing for it", "left out"],
+)
+def test_without_dracuts_network_there_is_an_image_and_a_loud_word(
+    tmp_path: Path, trouble: str, options: str
+) -> None:
+    if "systemd-networkd" in trouble:
+        trouble += f" {MODULES}/*network-legacy*"
+    content, said = made(tmp_path, trouble, options)
+    assert (content / HOME / "fence_kdump_send").exists()
+    assert "kdumpfence: dracut's module network cannot be installed" in said
+
+
+@pytest.mark.parametrize(
+    ("trouble", "has_sender"),
+    [
+        (f"rm {NODES}", False),
+        (f"echo 'NODES=node2 node3' >{NODES}", False),
+        (f"rm {HOME}/fence_kdump_send", False),
+        (f"rm {HOME}/resolve-nodes", False),
+        ("rm usr/bin/getent", True),  # the names alone
+    ],
+    ids=["no nodes", "no sense", "no sender", "no script", "no getent"],
+)
+def test_whatever_else_is_missing_there_is_an_image_and_a_loud_word(
+    tmp_path: Path, trouble: str, has_sender: bool
+) -> None:
+    content, said = made(tmp_path, trouble)
+    assert "kdumpfence: " in said
+    assert (content / HOME / "fence_kdump_send").exists() == has_sender
+    assert (content / layouts.RESOLVED[1:]).exists() == has_sender
+    if has_sender:
+        assert 'NODES="survivor.cluster"' in (content / layouts.RESOLVED[1:]).read_text()
+
+
+def test_options_that_make_no_sense_are_told_when_the_image_is_made(tmp_path: Path) -> None:
+    content, said = made(tmp_path, f"echo 'ARGS=\"-i 10x -f ipv6\"' >>{NODES}")
+    assert "ARGS: interval '10x'" in said
+    assert "127.0.0.1" not in said
+    assert 'ARGS="-i 10x -f ipv6"' in (content / layouts.RESOLVED[1:]).read_text()
