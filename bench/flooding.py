@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A flood of foreign and malformed datagrams on loopback, for the agents to stand in.
 
-Half are whole messages from nodes that nobody waits for, half are no messages. The
-sending is done by the caller's thread, so its processor time can be told. May be here: what a
+Half are whole messages from nodes that nobody waits for, half are no messages, and none comes
+from the node that is waited for: no agent, ours or stock, has anything to believe. The sending
+is done by the caller's thread, so its processor time can be told. May be here: what a
 flood consists of. May not: what it costs anybody.
 """
 

@@ -7,8 +7,9 @@
 Two nodes of a cluster fall silent at once. The surviving node, this machine, runs a
 fence agent for each. One node has panicked, and its crash kernel says so; of the other
 nothing true is ever heard. The first agent has to say yes, the second no, and neither may
-fall for the rubbish that arrives meanwhile. The exit status is 0 if all went as it is told
-here, and 1 if anything did not: give it other programs and see.
+fall for a stranger, or for the rubbish that arrives meanwhile (this project's own agent is sent
+rubbish, no other program is). The exit status is 0 if all went as it is told here, and 1 if
+anything did not: give it other programs and see.
 
 No root, no cluster and no crash is needed, and port 7410 is left alone.
 """
@@ -38,7 +39,7 @@ PATIENCE = 8.0  # seconds beyond which a program that has not ended is taken for
 
 MESSAGE = bytes.fromhex("402a301b01000000")
 
-#: What arrives from each node before anything true does, and none of it is a message.
+#: What our own agent gets from each node before anything true, and none of it is a message.
 RUBBISH = {
     "an empty datagram": b"",
     "a message that lacks its last byte": MESSAGE[:-1],
@@ -178,8 +179,8 @@ def send(source: str, port: int, *datagrams: bytes) -> None:
                 sock.sendto(datagram, (NODE1, port))
 
 
-async def play(demo: Demo, agent: str, sender: str) -> None:
-    """The story, in its order."""
+async def play(demo: Demo, agent: str, sender: str, rubbish: bool) -> None:
+    """The story, in its order; with or without rubbish among what the agents get."""
     port = free_port()
     demo.tell(
         f"node1 ({NODE1}) and node2 ({NODE2}) fall silent. On this surviving node the",
@@ -193,13 +194,17 @@ async def play(demo: Demo, agent: str, sender: str) -> None:
     for one in agents:
         await one.speaks(START)
 
-    demo.tell(
-        f"A stranger ({STRANGER}) sends a valid message. Then comes, from the address of",
-        "each node, what is no message: " + ", ".join(list(RUBBISH)[:2]) + ",",
-        ", ".join(list(RUBBISH)[2:]) + ".",
-    )
+    stranger = f"A stranger ({STRANGER}) sends a valid message."
+    if rubbish:
+        demo.tell(
+            f"{stranger} Then comes, from the address of",
+            "each node, what is no message: " + ", ".join(list(RUBBISH)[:2]) + ",",
+            ", ".join(list(RUBBISH)[2:]) + ".",
+        )
+    else:
+        demo.tell(stranger)
     send(STRANGER, port, MESSAGE, MESSAGE)
-    for node in (NODE1, NODE2):
+    for node in (NODE1, NODE2) if rubbish else ():
         send(node, port, *RUBBISH.values())
     await asyncio.sleep(0.6)
     for one in agents:
@@ -220,11 +225,11 @@ async def play(demo: Demo, agent: str, sender: str) -> None:
     demo.expect(dumping.status is None, "node1 has gone on telling; it reboots, and that ends it")
 
 
-async def run(agent: str, sender: str) -> int:
+async def run(agent: str, sender: str, rubbish: bool) -> int:
     """Play it to its end, or to the signal that ends it; the exit status."""
     demo = Demo()
     loop = asyncio.get_running_loop()
-    playing = asyncio.ensure_future(play(demo, agent, sender))
+    playing = asyncio.ensure_future(play(demo, agent, sender, rubbish))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, playing.cancel)
     try:
@@ -272,7 +277,7 @@ def main() -> int:
     core = os.environ.get("KDUMPFENCE_PURE", "0") not in ("", "0")
     print(f"The agent is {agent}{' (on its pure-Python core)' if core else ''},")
     print(f"the sender   {sender}.")
-    return asyncio.run(run(agent, sender))
+    return asyncio.run(run(agent, sender, rubbish=arguments.agent is None))
 
 
 if __name__ == "__main__":

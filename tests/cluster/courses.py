@@ -58,10 +58,10 @@ PLANS = {
     "harm": Plan(
         (
             ("leader", scenarios.leader),
-            ("forged", scenarios.forged),
             ("busy", scenarios.busy),
         )
     ),
+    "lies": Plan((("forged", scenarios.forged),), seconds=60),  # with our agent alone
     "clocks": Plan(
         (
             ("killed", scenarios.killed),

@@ -316,7 +316,11 @@ def busy(cluster: Cluster, kit: Kit) -> Outcome:
 
 
 def forged(cluster: Cluster, kit: Kit) -> Outcome:
-    """A node is healthy, but cut off. Others say that it dumps, or something like it."""
+    """A node is healthy, but cut off. Others say that it dumps, or something like it.
+
+    With our agent alone: what another believes of this is nothing to show.
+    """
+    assert kit.agent == "ours"
     play = Play(cluster, kit, "forged", follower(cluster))
     victim = play.victims[0]
     with stranger(cluster, "forge", victim):

@@ -4,8 +4,10 @@
 Run as a process, in a namespace where it can do no harm:
 
     stranger.py forge NODE TARGET...    valid messages from its own address, and with the node's
-                                        address as their source everything that is almost one
-    stranger.py flood NODE TARGET...    valid messages and rubbish, as fast as it can
+                                        address as their source everything that is almost one;
+                                        for our agent alone
+    stranger.py flood NODE TARGET...    valid messages and rubbish, as fast as it can, and all
+                                        from its own address
 
 Both go on until they are killed.
 """

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cluster import scenarios
 from tests.cluster.conftest import Result
 from tests.cluster.scenarios import WAIT, Outcome
+from tools import clustertable
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
@@ -85,6 +87,12 @@ def test_with_the_stock_agent_one_of_the_two_is_lost_or_waits(
     assert sum(outcome.power.values()) or second - first > 5
 
 
+def test_no_other_agent_is_lied_to() -> None:
+    assert "lies" not in {plan for plan, _ in clustertable.ROWS}
+    with pytest.raises(AssertionError):
+        scenarios.forged(None, scenarios.Kit("stock"))  # type: ignore[arg-type]
+
+
 @pytest.mark.course("rings")
 def test_a_node_is_heard_over_the_second_network_when_the_first_is_dead(result: Result) -> None:
     fenced_by_kdump(result("second ring"))
@@ -95,7 +103,7 @@ def test_a_panic_is_heard_on_busy_nodes_whose_port_is_flooded(result: Result) ->
     fenced_by_kdump(result("busy"))
 
 
-@pytest.mark.course("harm")
+@pytest.mark.course("lies")
 def test_no_forged_or_broken_message_fences_a_node_that_lives(result: Result) -> None:
     outcome = result("forged")
     assert outcome.notes["its service still runs there"]

@@ -113,8 +113,7 @@ def test_a_stock_agent_beside_the_daemon_fails_and_does_not_disturb_it(
         cannot_run(str(reason))
     start(daemon, watcher)
     waiting = agent(watcher, program=program)
-    # Its own mistake: it dies of it. Pacemaker goes on to the next level.
-    assert waiting.wait(60) != 0
+    assert waiting.wait(60) != 0  # and Pacemaker goes on to the next level
     send(node)
     until(lambda: daemon.dumping() == {NODE})
 

@@ -3,9 +3,9 @@
 
 Everything here runs the installed console scripts as real processes on real sockets, on
 loopback only, next to ClusterLabs' fence_kdump and fence_kdump_send: first to prove that both
-understand each other, then to show, fault by fault, what the stock programs do wrong and ours
-do not. Nothing here imports kdumpfence: a test that needs a function of the product belongs
-in another folder.
+understand each other, then to compare what becomes of ordinary situations with either.
+Malformed datagrams are sent to ours alone. Nothing here imports kdumpfence: a test that needs a
+function of the product belongs in another folder.
 
     stock.py      gets the stock programs and the metadata schema
     programs.py   the programs under test, and one started process of them

@@ -156,7 +156,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_core_files() -> Iterator[None]:
-    """Leave nothing behind where a test makes the stock agent abort."""
+    """Leave no core file behind, however a program ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     yield

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is a message and what is none, on the wire: the stock agent beside ours.
+"""What is a message and what is none, on the wire.
 
 The agent waits for a node with two addresses. The datagram in question comes from the first;
 where it must not count, a true message then comes from the second, and the agent has to name
 that one as the one it heard.
+
+Whole messages are sent to the stock agent as well, what is malformed to ours alone.
 """
 
 from __future__ import annotations
@@ -28,9 +30,7 @@ both_families = pytest.mark.parametrize(
 )
 
 NO_WHOLE_VALID_MESSAGE = {
-    "empty": b"",
-    "one byte": MESSAGE[:1],
-    "the magic alone": MESSAGE[:4],
+    **{f"its first {length} bytes": MESSAGE[:length] for length in range(len(MESSAGE))},
     "version 0": struct.pack("=II", MAGIC, 0),
     "version 2": struct.pack("=II", MAGIC, 2),
     "version 2 with a trailer": struct.pack("=II", MAGIC, 2) + MESSAGE,
@@ -65,12 +65,20 @@ def test_a_message_is_heard_with_whatever_follows_its_8_bytes(
 
 @pytest.mark.parametrize("what", NO_WHOLE_VALID_MESSAGE)
 def test_what_is_no_whole_valid_message_is_not_heard(
-    lab: Lab, listener: Programs, what: str
+    lab: Lab, ours_anyhow: Programs, what: str
 ) -> None:
-    agent = lab.agent(listener, f"{FIRST},{SECOND}")
-    node = lab.node(FIRST)
-    datagram = NO_WHOLE_VALID_MESSAGE[what]
-    hears_only_the_second(lab, agent, SECOND, lambda: node.says(datagram, lab.port))
+    agent = lab.agent(ours_anyhow, f"{FIRST},{SECOND}")
+    node, stranger = lab.node(FIRST), lab.node(STRANGERS[FIRST])
+
+    def speak() -> None:
+        # Whatever came before it, and from whom.
+        for earlier in (None, MESSAGE, FOREIGN_MESSAGE):
+            if earlier is not None:
+                stranger.says(earlier, lab.port)
+            node.says(NO_WHOLE_VALID_MESSAGE[what], lab.port)
+            time.sleep(0.02)
+
+    hears_only_the_second(lab, agent, SECOND, speak)
 
 
 @both_families
@@ -155,6 +163,7 @@ def test_a_message_in_a_packet_made_by_hand_is_heard(
 DROPPED_OR_CUT: dict[str, tuple[dict[str, int], bytes | None]] = {
     "length says empty": ({"udp_length": 8}, b""),
     "length says 4 bytes": ({"udp_length": 12}, MESSAGE[:4]),
+    "length says 7 bytes": ({"udp_length": 15}, MESSAGE[:7]),
     "wrong checksum": ({"checksum_xor": 0x5555}, None),
     "length beyond the packet": ({"udp_length": 17}, None),
     "length below the header's": ({"udp_length": 7}, None),
@@ -165,22 +174,22 @@ DROPPED_OR_CUT: dict[str, tuple[dict[str, int], bytes | None]] = {
 @pytest.mark.parametrize("what", DROPPED_OR_CUT)
 @needs_root
 def test_a_packet_that_the_kernel_drops_or_cuts_is_not_heard(
-    lab: Lab, listener: Programs, node: str, second: str, what: str
+    lab: Lab, ours_anyhow: Programs, node: str, second: str, what: str
 ) -> None:
     packet, delivered = DROPPED_OR_CUT[what]
     assert kernel_delivers(lab, node, **packet) == delivered
-    agent = lab.agent(listener, f"{node},{second}")
+    agent = lab.agent(ours_anyhow, f"{node},{second}")
     hears_only_the_second(lab, agent, second, lambda: send_raw(node, lab.port, MESSAGE, **packet))
 
 
 @pytest.mark.parametrize("what", ["length says empty", "length beyond the packet"])
 @needs_root
 def test_a_cut_packet_without_a_checksum_is_not_heard(
-    lab: Lab, listener: Programs, what: str
+    lab: Lab, ours_anyhow: Programs, what: str
 ) -> None:
     packet, delivered = DROPPED_OR_CUT[what]
     assert kernel_delivers(lab, FIRST, checksum=0, **packet) == delivered
-    agent = lab.agent(listener, f"{FIRST},{SECOND}")
+    agent = lab.agent(ours_anyhow, f"{FIRST},{SECOND}")
     hears_only_the_second(
         lab, agent, SECOND, lambda: send_raw(FIRST, lab.port, MESSAGE, checksum=0, **packet)
     )
@@ -188,10 +197,10 @@ def test_a_cut_packet_without_a_checksum_is_not_heard(
 
 @needs_root
 def test_a_packet_without_a_checksum_where_ipv6_demands_one_is_not_heard(
-    lab: Lab, listener: Programs
+    lab: Lab, ours_anyhow: Programs
 ) -> None:
     assert kernel_delivers(lab, FIRST_6, checksum=0) is None
-    agent = lab.agent(listener, f"{FIRST_6},{SECOND_6}")
+    agent = lab.agent(ours_anyhow, f"{FIRST_6},{SECOND_6}")
     hears_only_the_second(
         lab, agent, SECOND_6, lambda: send_raw(FIRST_6, lab.port, MESSAGE, checksum=0)
     )

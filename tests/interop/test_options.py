@@ -146,6 +146,15 @@ def test_the_cluster_name_in_port_need_not_be_known_where_nodename_has_addresses
     assert is_heard(lab, agent, "N2") == "N2"
 
 
+def test_a_long_list_of_names_on_stdin_is_read_to_its_end(lab: Lab, ours: Programs) -> None:
+    nodes = [f"127.0.1.{number}" for number in range(1, 255)]
+    lines = f"nodename={','.join(nodes)}\nipport={lab.port}\ntimeout=30\n".encode()
+    agent = lab.start(ours, ours.agent, [], lines)
+    assert agent.listens(lab.port), str(agent)
+    lab.node(nodes[-1]).says(MESSAGE, lab.port)
+    assert agent.heard() == nodes[-1]
+
+
 @pytest.mark.parametrize("given", ["-n N1 -p PORT -t1", "nodename=N1\nipport=PORT\ntimeout=1\r\n"])
 def test_the_timeout_is_as_long_as_asked_for(lab: Lab, programs: Programs, given: str) -> None:
     argv, stdin = ([], filled(lab, given).encode()) if "=" in given else (words(lab, given), b"")
