@@ -36,6 +36,7 @@ from kdumpfence.addresses import FAMILIES, Address
 from kdumpfence.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.nodes import Nodes
 from kdumpfence.reading import Reading, deepen, open_sockets
+from kdumpfence.sharing import claim
 from kdumpfence.wire import PORT, Sources
 
 TYPE_CHECKING = False
@@ -90,6 +91,9 @@ class Snapshot(NamedTuple):
     counts: dict[str, int]
     #: Addresses that more than one node has. Messages from there count for none of them.
     shared: list[str]
+    #: Why messages may not reach it, in a line, as when somebody else holds the port too; "" if
+    #: nothing is known of it. What a firewall drops is not.
+    deaf: str = ""
 
 
 class _Clock:
@@ -180,7 +184,8 @@ class Listener:
 
     `silence`, `repeat`: see `kdumpfence.dumps.Dumps`. `family` is "auto" (both), "ipv4" or
     "ipv6". `port` 0 takes any that is free. `sockets` are bound UDP sockets to be used
-    instead of opening some, as those of socket activation; they are closed with the Listener.
+    instead of opening some, as those of socket activation; they are closed with the Listener,
+    and do not share their port any more (SO_REUSEADDR, SO_REUSEPORT).
     `queue` is the number of bytes asked of the kernel for each socket's queue; without
     CAP_NET_ADMIN it gives no more than net.core.rmem_max.
 
@@ -243,6 +248,8 @@ class Listener:
         else:
             opened = list(sockets)
             _check_sockets(opened)
+            for sock in opened:
+                claim(sock)
         for sock in opened:
             deepen(sock, queue)
         self._port: int = opened[0].getsockname()[1]
@@ -504,7 +511,8 @@ class Listener:
                 self._nodes.unresolved,
                 self._nodes.shared,
             )
-        return Snapshot(when, dumps, nodes, unresolved, self._in_use.counts, shared)
+        reading = self._in_use
+        return Snapshot(when, dumps, nodes, unresolved, reading.counts, shared, reading.deaf)
 
     def fileno(self) -> int:
         """A descriptor that can be read when there are events, for poll; -1 when closed.
