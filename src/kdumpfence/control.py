@@ -336,7 +336,7 @@ class Client:
             return
         real = os.path.realpath(self.path)
         folder = os.stat(os.path.dirname(real))
-        if user != folder.st_uid or _is_open_to_all(self.path) or _is_open_to_all(real):
+        if user != folder.st_uid or is_open_to_all(self.path) or is_open_to_all(real):
             raise ControlError(
                 f"{self.path}: user {user} answers there, who is not known to be kdumpfenced's"
             )
@@ -488,11 +488,6 @@ def _listen(path: str, mode: int) -> tuple[socket.socket, tuple[int, int]]:
         socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     )
     try:
-        if _is_open_to_all(path):
-            raise ControlError(
-                f"control socket {path}: everybody can write to its directory, and take its "
-                "place: put it into one of its own"
-            )
         _clear(path)
         sock.bind(path)
         os.chmod(path, mode)
@@ -508,8 +503,8 @@ def _listen(path: str, mode: int) -> tuple[socket.socket, tuple[int, int]]:
     return sock, inode
 
 
-def _is_open_to_all(path: str) -> bool:
-    """Whether everybody can put something at that place."""
+def is_open_to_all(path: str) -> bool:
+    """Whether everybody can put something at that place. OSError if it has no directory."""
     return bool(os.stat(os.path.dirname(os.path.abspath(path))).st_mode & stat.S_IWOTH)
 
 

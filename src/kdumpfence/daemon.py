@@ -128,6 +128,7 @@ class Recorder:
         self._next_try = 0.0
         self._delay = RETRY_FIRST
         self._read = False
+        self._amended: list[str] = []
         #: What is wrong with it, "" if nothing is.
         self.trouble = ""
         self.errors = 0
@@ -248,7 +249,9 @@ class Recorder:
         if self._history is None:
             self._history = self._open_history(self._path)
             for line in self._history.amended:
-                self._complain("warning", f"history: {line}")
+                if line not in self._amended:
+                    self._amended.append(line)
+                    self._complain("warning", f"history: {line}")
             self._history.mark(self.named)
         return self._history
 
@@ -359,6 +362,12 @@ class Daemon:
             undo.callback(self._close_server)
         privileges.drop()
         self.control = control.Server(settings.control_path, settings.control_mode)
+        if control.is_open_to_all(settings.control_path):
+            self.journal.say(
+                "warning",
+                f"control socket {settings.control_path}: everybody can write to its directory, "
+                "and take its place: put it into one of its own",
+            )
         undo.callback(self.control.close)
         self.recorder = Recorder(
             settings.history_path, self.journal.say, partial(History, mode=settings.history_mode)

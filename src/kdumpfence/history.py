@@ -35,7 +35,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .dumps import Dump, Event, length
+from .dumps import Dump, Event
 
 #: Where kdumpfenced keeps it.
 PATH = "/var/lib/kdumpfenced/history.sqlite"
@@ -110,6 +110,11 @@ _RESCUED = "-rescued"
 _OURS = 1 << 62
 
 
+#: Where a dump under way stands: number of its row, first message, whether its node is named.
+#: Plain tuples, as a hundred thousand may have to be made at once.
+_Row = tuple[int, float, bool]
+
+
 class HistoryError(Exception):
     """The file cannot be used; the text is one line for people.
 
@@ -135,14 +140,6 @@ class Past(NamedTuple):
     messages: int
     addresses: tuple[str, ...]
     took: float = 0.0  # seconds from the first message to the last; 0: not measured
-
-
-class _Row(NamedTuple):
-    """Where a dump under way stands."""
-
-    id: int
-    since: float
-    named: bool
 
 
 class History:
@@ -215,7 +212,7 @@ class History:
                 with self._transaction():
                     self._db.execute(f"UPDATE dump SET named = is_named(node) {wrong}")  # noqa: S608
             self._rows = {
-                node: row._replace(named=node in named) for node, row in self._rows.items()
+                node: (at, since, node in named) for node, (at, since, _) in self._rows.items()
             }
 
     def under_way(self) -> list[Dump]:
@@ -306,19 +303,22 @@ class History:
             change: list[tuple[Any, ...]] = []
             left_over: list[tuple[Any, ...]] = []
             age = self._age()
-            for (node, since), event in newest.items():
-                ended, aged = (event.when, age) if event.kind == "silent" else (None, 0.0)
-                addresses = " ".join(event.addresses)
-                told = (event.last, ended, event.messages, addresses, length(event), aged)
+            for kind, node, when, since, last, messages, addresses, took in newest.values():
+                ended, aged = (when, age) if kind == "silent" else (None, 0.0)
+                length = took or max(0.0, last - since)  # 0: nobody measured it
+                where = " ".join(addresses)
                 row = rows[node] if node in rows else self._rows.get(node)
-                if row is None or row.since != since:
-                    if row is not None:  # its end was never told
-                        left_over.append((event.when, age, row.id, node))
-                    row = _Row(number, since, named is None or node in named)
-                    number += 1
-                    add.append((row.id, node, since, *told, row.named))
+                if row is not None and row[1] == since:
+                    at = row[0]
+                    change.append((last, ended, messages, where, length, aged, at, node, since))
                 else:
-                    change.append((*told, row.id, node, since))
+                    if row is not None:  # its end was never told
+                        left_over.append((when, age, row[0], node))
+                    row = (number, since, named is None or node in named)
+                    add.append(
+                        (number, node, since, last, ended, messages, where, length, aged, row[2])
+                    )
+                    number += 1
                 rows[node] = None if ended is not None else row
             # Added first: a dump may be left over in the same call.
             self._db.executemany(_ADD, add)
@@ -365,9 +365,7 @@ class History:
         removed = self._remove("named = 0 AND ended IS NOT NULL", wanted)
         if removed < wanted:
             under_way = {**self._rows, **rows}
-            strangers = (
-                (row.id, node) for node, row in under_way.items() if row and not row.named
-            )
+            strangers = ((row[0], node) for node, row in under_way.items() if row and not row[2])
             oldest = heapq.nsmallest(wanted - removed, strangers)
             self._db.executemany("DELETE FROM dump WHERE id = ?", [(at,) for at, _ in oldest])
             rows.update((node, None) for _, node in oldest)
@@ -411,6 +409,7 @@ class History:
     def _open(self) -> None:
         with self._explained():
             self._real = os.path.realpath(self.path)
+            self.amended.clear()
             self._check_place()
             if self.writable:
                 self._fd = self._hold()
@@ -427,8 +426,7 @@ class History:
     def _load(self) -> None:
         query = "SELECT node, id, since, named FROM dump WHERE ended IS NULL ORDER BY id"
         self._rows = {
-            node: _Row(at, since, bool(named))
-            for node, at, since, named in self._db.execute(query)
+            node: (at, since, bool(named)) for node, at, since, named in self._db.execute(query)
         }
         (self._count,) = self._db.execute("SELECT count(*) FROM dump").fetchone()
         (self._young,) = self._db.execute("SELECT max(age) FROM file").fetchone()
@@ -450,10 +448,10 @@ class History:
         """
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            fd = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, self.mode)
+            fd = os.open(self._real, flags | os.O_CREAT | os.O_EXCL, self.mode)
             os.fchmod(fd, self.mode)  # whatever the umask
         except FileExistsError:
-            fd = os.open(self.path, flags)  # of a symbolic link, where it leads to
+            fd = os.open(self._real, flags)
         try:
             about = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, _OURS, 1, 0)
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, about)
@@ -516,9 +514,13 @@ class History:
     def _rescue(self) -> None:
         """Copy what the removed file holds to one beside it."""
         rescued = self._real + _RESCUED
-        os.close(os.open(rescued, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self.mode))
-        with contextlib.closing(sqlite3.connect(rescued)) as copy:
+        unfinished = rescued + "-new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unfinished)  # of a try that failed
+        os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self.mode))
+        with contextlib.closing(sqlite3.connect(unfinished)) as copy:
             self._db.backup(copy)
+        os.rename(unfinished, rescued)
 
     def _put_rescued_back(self) -> None:
         """Take in what `_rescue` left: what was told of those dumps last."""
@@ -533,9 +535,7 @@ class History:
             self._db.execute(
                 f"INSERT INTO dump ({_ALL}) SELECT {_ALL} FROM rescued.dump ORDER BY id"  # noqa: S608
             )
-            self._db.execute(
-                "UPDATE file SET age = max(age, (SELECT max(age) FROM rescued.file))"
-            )
+            self._db.execute("UPDATE file SET age = max(age, (SELECT max(age) FROM rescued.file))")
         self._db.execute("DETACH rescued")
         for tail in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
@@ -545,12 +545,8 @@ class History:
         """What SQLite would call "unable to open", or would wait for."""
         folder = os.path.dirname(self._real)
         try:
-            if self.writable and os.stat(folder).st_mode & stat.S_IWOTH:
-                raise HistoryError(
-                    f"{self.path}: everybody can write to {folder}: put it into a directory of "
-                    "its own",
-                    again=True,
-                )
+            if self.writable:
+                self._check_owners()
             about = os.stat(self.path)
         except FileNotFoundError:
             if not self.writable:
@@ -568,12 +564,22 @@ class History:
             raise HistoryError(f"{self.path}: not a regular file")
         if not os.access(self.path, os.R_OK | (os.W_OK if self.writable else 0)):
             raise HistoryError(f"{self.path}: {_why_not(self.path)}", True)
-        if self.writable and about.st_uid not in (0, os.geteuid()):
-            raise HistoryError(
-                f"{self.path}: belongs to user {about.st_uid}, who can do with it as they like: "
-                "chown it to the daemon's",
-                again=True,
+
+    def _check_owners(self) -> None:
+        """Nobody else may have put there what SQLite would believe."""
+        if os.stat(os.path.dirname(self._real)).st_mode & stat.S_IWOTH:
+            self.amended.append(
+                f"{self.path}: everybody can write to its directory: put it into one of its own"
             )
+        for tail in ("", "-wal", "-shm", "-journal", _RESCUED):
+            with contextlib.suppress(FileNotFoundError):
+                user = os.stat(self._real + tail).st_uid
+                if user not in (0, os.geteuid()):
+                    raise HistoryError(
+                        f"{self._real}{tail}: belongs to user {user}, and not to the daemon's: "
+                        "chown it, or remove it",
+                        again=True,
+                    )
 
     def _connect(self) -> sqlite3.Connection:
         uri = f"file:{quote(self.path)}?mode=" + ("rw" if self.writable else "ro")

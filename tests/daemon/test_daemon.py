@@ -631,7 +631,7 @@ def test_a_main_loop_that_hangs_does_not_say_that_it_is_alive(
     script = (
         "import os, time\n"
         "from kdumpfence import daemon, history\n"
-        "def hang(self, events):\n"
+        "def hang(self, events, *more):\n"
         "    if list(events): time.sleep(600)\n"
         "history.History.record = hang\n"
         "daemon.STUCK_AFTER = 1.0\n"
@@ -875,7 +875,7 @@ def test_a_full_disk_does_not_stop_it(daemon: Kdumpfenced) -> None:
     disk.mkdir()
     daemon.history = disk / "history.sqlite"
     daemon.configure()
-    daemon.start(mounted('mount -t tmpfs -o size=300k tmpfs "$0"', disk))
+    daemon.start(mounted('mount -t tmpfs -o size=300k,mode=700 tmpfs "$0"', disk))
     seen = Path(f"/proc/{daemon.pid}/root") / str(disk)[1:]
     daemon.hear("127.0.0.2")
     until(lambda: daemon.dumping() == {"127.0.0.2"})

@@ -48,6 +48,7 @@ queue = "8M"
 path = "/tmp/h"
 days = 30
 most = 1000
+mode = "0640"
 [control]
 path = "/tmp/c"
 mode = "0660"

@@ -29,7 +29,7 @@ QUESTION = b'{"ask": "status", "most": 3}\n'
 def status(dumping: int = 5, **changes: Any) -> Status:
     """A status with so many dumps, the newest first."""
     dumps = [
-        Dump(f"node{n}", 1.8e9 - n, 1.8e9 + 5.25, n, (f"192.0.2.{n % 250}", "2001:db8::1"))
+        Dump(f"node{n}", 1.8e9 - n, 1.8e9 + 5.25, n, (f"192.0.2.{n % 250}", "2001:db8::1"), n + 5.25)
         for n in range(min(dumping, control.MOST))
     ]
     whole = Status("0.1.0", 60.5, 1.8e9 + 10, 100, ("node7",), dumping, dumps, {"accepted": 12})
