@@ -33,6 +33,7 @@ _SOCK_DIAG_BY_FAMILY = 20
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST_DUMP = 0x301
 _INET_DIAG_SKV6ONLY = 11
+_TCP_ESTABLISHED = 1
 _POLLRDHUP = 0x2000
 
 #: Seconds that the kernel may take to answer.
@@ -53,6 +54,8 @@ class Holder(NamedTuple):
     inode: int
     #: Whether it takes no IPv4 either (of AF_INET6).
     v6only: bool
+    #: Whether it hears one other address alone.
+    connected: bool
 
     def __str__(self) -> str:
         return f"user {self.uid} at {self.address}"
@@ -105,8 +108,8 @@ def deaf(sockets: Iterable[socket.socket], port: int) -> str:
         others = rivals(sockets, port)
         if others:
             more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-            who = ", ".join(map(str, others[:_NAMED])) + more
-            reasons.append(f"others hold it as well and may take messages away: {who}")
+            told = ", ".join(map(str, others[:_NAMED])) + more
+            reasons.append(f"others hold it as well and may take messages away: {told}")
     return f"port {port}/udp: {'; '.join(reasons)}" if reasons else ""
 
 
@@ -116,8 +119,8 @@ def fault(sock: socket.socket, port: int) -> str:
         where = sock.getsockname()
         if where[1] != port:
             return f"is bound to port {where[1]}" if where[1] else "is not bound any more"
-        with contextlib.suppress(OSError):
-            return f"is connected, so it hears {sock.getpeername()[0]} alone"
+        if _is_connected(sock, port):
+            return "is connected, so it hears one address alone"
         poller = select.poll()
         poller.register(sock, _POLLRDHUP)
         if poller.poll(0):
@@ -164,6 +167,19 @@ def who(port: int) -> str:
     return ", ".join(sorted(told)[:_NAMED])
 
 
+def _is_connected(sock: socket.socket, port: int) -> bool:
+    try:
+        sock.getpeername()
+        return True
+    except OSError:
+        pass
+    # One that is connected to port 0, which stands for all ports of its peer, says nothing then.
+    with contextlib.suppress(OSError):
+        inode = os.fstat(sock.fileno()).st_ino
+        return any(one.connected for one in holders(port) if one.inode == inode)
+    return False
+
+
 def _where(sock: socket.socket) -> str:
     try:
         return str(sock.getsockname()[0])
@@ -185,7 +201,8 @@ def _itself(sock: socket.socket) -> Holder:
     v6only = sock.family == socket.AF_INET6 and bool(
         sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     )
-    return Holder(sock.family, str(sock.getsockname()[0]).partition("%")[0], 0, 0, v6only)
+    address = str(sock.getsockname()[0]).partition("%")[0]
+    return Holder(sock.family, address, 0, 0, v6only, False)
 
 
 def _places(one: Holder) -> list[tuple[int, str]]:
@@ -232,7 +249,7 @@ def _dump(family: int, port: int) -> Iterator[Holder]:
 
 def _holder(data: bytes) -> Holder:
     """One inet_diag_msg."""
-    family = data[0]
+    family, state = data[0], data[1]
     packed = data[8:12] if family == socket.AF_INET else data[8:24]
     uid, inode = struct.unpack_from("=II", data, 64)
     v6only = False
@@ -242,7 +259,8 @@ def _holder(data: bytes) -> Holder:
         if kind == _INET_DIAG_SKV6ONLY:
             v6only = bool(data[at + 4])
         at += max(4, (size + 3) & ~3)
-    return Holder(family, socket.inet_ntop(family, packed), uid, inode, v6only)
+    address = socket.inet_ntop(family, packed)
+    return Holder(family, address, uid, inode, v6only, state == _TCP_ESTABLISHED)
 
 
 def _processes(inodes: set[int]) -> dict[int, str]:

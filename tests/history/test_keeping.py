@@ -91,9 +91,10 @@ TAKEN = {
 def test_what_was_recorded_is_there_whatever_is_taken_away(path: str, what: str, then: str) -> None:
     opened = History(path)
     opened.record(a_whole_dump("before", START, 5))
-    with contextlib.closing(sqlite3.connect(path)) as other, contextlib.closing(
-        sqlite3.connect(path + ".backup")
-    ) as copy:
+    with (
+        contextlib.closing(sqlite3.connect(path)) as other,
+        contextlib.closing(sqlite3.connect(path + ".backup")) as copy,
+    ):
         other.backup(copy)
     opened.record([*a_whole_dump("over", START + 1, 5), event("began", "node1", START + 2)])
     TAKEN[what](path)
