@@ -250,7 +250,7 @@ class Reading:
         self._upkeep = 0.0
         self._port: int = sockets[0].getsockname()[1]
         self._deaf = sharing.deaf(sockets, self._port)
-        self._look_again = 0.0
+        self._look_again = time.monotonic() + sharing.EVERY
         self._fenced_until = 0.0
         self._unread = 0
         #: Losses that were told of, and when others may be.
