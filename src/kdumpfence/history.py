@@ -567,9 +567,10 @@ class History:
 
     def _check_owners(self) -> None:
         """Nobody else may have put there what SQLite would believe."""
-        if os.stat(os.path.dirname(self._real)).st_mode & stat.S_IWOTH:
+        folder = os.stat(os.path.dirname(self._real))
+        if folder.st_mode & stat.S_IWOTH or folder.st_uid not in (0, os.geteuid()):
             self.amended.append(
-                f"{self.path}: everybody can write to its directory: put it into one of its own"
+                f"{self.path}: others can write to its directory: put it into one of its own"
             )
         for tail in ("", "-wal", "-shm", "-journal", _RESCUED):
             with contextlib.suppress(FileNotFoundError):

@@ -293,11 +293,17 @@ def test_a_file_that_somebody_else_put_there_is_not_believed(
         History(path).close()
 
 
-def test_a_directory_that_everybody_can_write_to_is_told_of(tmp_path: Path) -> None:
-    tmp_path.chmod(0o1777)
+@pytest.mark.parametrize("whose", ["everybody's", "somebody's"])
+def test_a_directory_to_which_others_can_write_is_told_of(
+    tmp_path: Path, root: None, whose: str
+) -> None:
+    if whose == "everybody's":
+        tmp_path.chmod(0o1777)
+    else:
+        os.chown(tmp_path, 65534, 65534)
     with History(str(tmp_path / "history")) as opened:
         assert len(opened.amended) == 1
-        assert "everybody can write to its directory" in opened.amended[0]
+        assert "others can write to its directory" in opened.amended[0]
 
 
 # --- by age ---------------------------------------------------------------------------------
