@@ -22,12 +22,13 @@ import os
 import selectors
 import socket
 import stat
+import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .dumps import Dump
+from .dumps import Dump, length
 
 #: Where kdumpfenced listens.
 PATH = "/run/kdumpfenced/control"
@@ -304,6 +305,10 @@ class Client:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._connect(time.monotonic() + timeout)
+            self._check_other_end()
+        except ControlError:
+            self._sock.close()
+            raise
         except (FileNotFoundError, ConnectionRefusedError):
             self._sock.close()
             raise NoDaemon(f"no daemon at {path}: is kdumpfenced running?") from None
@@ -321,6 +326,20 @@ class Client:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(0.01)
+
+    def _check_other_end(self) -> None:
+        """It has to be root's, one's own, or of the user who alone can put a socket there."""
+        size = struct.calcsize("3i")
+        about = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        _, user, _ = struct.unpack("3i", about)
+        if user in (0, os.geteuid()):
+            return
+        real = os.path.realpath(self.path)
+        folder = os.stat(os.path.dirname(real))
+        if user != folder.st_uid or is_open_to_all(self.path) or is_open_to_all(real):
+            raise ControlError(
+                f"{self.path}: user {user} answers there, who is not known to be kdumpfenced's"
+            )
 
     def status(self, most: int = MOST) -> Status:
         """Ask for the status, with `most` dumps; one that breaks off ends the connection."""
@@ -400,6 +419,7 @@ def as_object(status: Status, most: int = MOST) -> dict[str, Any]:
                 "last": dump.last,
                 "messages": dump.messages,
                 "addresses": list(dump.addresses[:MOST_ADDRESSES]),
+                "took": round(length(dump), 3),
             }
             for dump in status.dumps[: min(most, MOST)]
         ],
@@ -441,6 +461,7 @@ def _status(path: str, answer: dict[str, Any]) -> Status:
                 float(one["last"]),
                 int(one["messages"]),
                 tuple(str(address) for address in one["addresses"]),
+                float(one.get("took", 0.0)),
             )
             for one in answer["dumps"]
         ]
@@ -480,6 +501,11 @@ def _listen(path: str, mode: int) -> tuple[socket.socket, tuple[int, int]]:
         sock.close()
         raise
     return sock, inode
+
+
+def is_open_to_all(path: str) -> bool:
+    """Whether everybody can put something at that place. OSError if it has no directory."""
+    return bool(os.stat(os.path.dirname(os.path.abspath(path))).st_mode & stat.S_IWOTH)
 
 
 def _clear(path: str) -> None:

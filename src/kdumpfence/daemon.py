@@ -19,19 +19,21 @@ import os
 import select
 import signal
 import socket
-import struct
+import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from . import control, metrics, notify, privileges, signals, wire
+from . import control, metrics, notify, privileges, sharing, signals, wire
 from ._version import __version__
 from .addresses import FAMILIES
-from .dumps import Dump, Event
-from .history import History, HistoryError
+from .dumps import Dump, Event, length
+from .history import PATH as HISTORY
+from .history import History, HistoryError, HistoryInUse
 from .journal import Journal
 from .listener import Listener, Snapshot
 from .reading import deepen, open_sockets
@@ -67,8 +69,14 @@ MOST_HELD = 262_144
 #: Seconds at the end for writing down what was heard, at most: systemd waits for ten.
 LAST_WORDS = 3.0
 
-#: Seconds between two looks at how much the history holds.
+#: Seconds between two looks at how old what the history holds is.
 TRIM_EVERY = 3600.0
+
+#: Seconds between two looks whether its file is still there.
+LOOK_EVERY = 1.0
+
+#: Seconds between two tries to have the port for metrics.
+METRICS_RETRY = 10.0
 
 #: Faults of a settings file that the log tells; a journal that gets a hundred thousand lines
 #: at once would leave out the last one, which says what follows from them.
@@ -92,7 +100,7 @@ class Recorder:
     be a short lock; then it is told, marked as not recorded, for somebody may have to decide
     whether a node's power is cut, and the next try goes on. Of each dump only the newest is
     held, and of dumps MOST_HELD at most: then those that were held longest are given up, and
-    counted.
+    counted; those of nodes that nobody named before all others.
     """
 
     def __init__(
@@ -101,20 +109,26 @@ class Recorder:
         complain: Callable[[str, str], None],
         open_history: Callable[[str], History] = History,
         clock: Callable[[], float] = time.monotonic,
-        most: int = MOST_HELD,
+        most_held: int = MOST_HELD,
     ) -> None:
+        #: Dumps that the history may have, and the nodes whose dumps go before all others.
+        self.most = 1 << 60
+        self.named: Container[str] = ()
         self._path = path
         self._complain = complain
         self._open_history = open_history
         self._clock = clock
-        self._most = most
+        self._most_held = most_held
         self._history: History | None = None
         self._held: dict[tuple[str, float], Event] = {}
+        # Those of them whose node nobody named, which are given up first.
+        self._strangers: dict[tuple[str, float], None] = {}
         self._untold: list[Event] = []
         self._failing_since: float | None = None
         self._next_try = 0.0
         self._delay = RETRY_FIRST
         self._read = False
+        self._amended: list[str] = []
         #: What is wrong with it, "" if nothing is.
         self.trouble = ""
         self.errors = 0
@@ -127,11 +141,17 @@ class Recorder:
         return len(self._held)
 
     def under_way(self) -> list[Dump]:
-        """What was under way when the history was written last; [] if it cannot be read."""
+        """What was under way when the history was written last; [] if it cannot be read.
+
+        HistoryInUse if another daemon writes to it.
+        """
+        now = self._clock()
         try:
             dumps = self._opened().under_way()
+        except HistoryInUse:
+            raise
         except HistoryError as error:
-            self._failed(error)
+            self._failed(error, now)
             return []
         self._read = True
         return dumps
@@ -146,9 +166,11 @@ class Recorder:
         if self._failing_since is None or now >= self._next_try:
             try:
                 history = self._opened()
-                history.record([*self._left_over(history), *self._held.values(), *about_dumps])
+                everything = [*self._left_over(history), *self._held.values(), *about_dumps]
+                history.record(everything, self.most, self.named)
             except HistoryError as error:
-                self._failed(error)
+                self._failed(error, now)
+                now = self._clock()
             else:
                 self._worked()
                 told += [(event, True) for event in [*self._untold, *about_dumps]]
@@ -175,15 +197,36 @@ class Recorder:
         self._read = True
         return ends
 
-    def trim(self, before: float, most: int) -> int:
-        """Keep it bounded; how many dumps were removed."""
+    def look(self) -> None:
+        """See whether the file is still where it was, and look after it if it is not."""
+        if self._failing_since is None and self._history is not None:
+            now = self._clock()
+            try:
+                self._history.look()
+            except HistoryError as error:
+                self._failed(error, now)
+
+    def trim(self, age: float) -> int:
+        """Remove what was over for so many seconds of a daemon's life, and what is too much;
+        how many dumps were removed.
+        """
         if self._failing_since is not None or self._history is None:
             return 0
+        now = self._clock()
         try:
-            return self._history.trim(before, most)
+            return self._history.trim(age, self.most)
         except HistoryError as error:
-            self._failed(error)
+            self._failed(error, now)
             return 0
+
+    def mark(self) -> None:
+        """`named` has changed."""
+        if self._failing_since is None and self._history is not None:
+            now = self._clock()
+            try:
+                self._history.mark(self.named)
+            except HistoryError as error:
+                self._failed(error, now)
 
     def finish(self) -> list[tuple[Event, bool]]:
         """Try for the last time; what is still to be told then, whether it is written or not."""
@@ -205,6 +248,11 @@ class Recorder:
     def _opened(self) -> History:
         if self._history is None:
             self._history = self._open_history(self._path)
+            for line in self._history.amended:
+                if line not in self._amended:
+                    self._amended.append(line)
+                    self._complain("warning", f"history: {line}")
+            self._history.mark(self.named)
         return self._history
 
     def _hold(self, events: list[Event]) -> None:
@@ -212,14 +260,19 @@ class Recorder:
             key = (event.node, event.since)
             self._held.pop(key, None)
             self._held[key] = event
-        while len(self._held) > self._most:
-            del self._held[next(iter(self._held))]
+            self._strangers.pop(key, None)
+            if event.node not in self.named:
+                self._strangers[key] = None
+        while len(self._held) > self._most_held:
+            key = next(iter(self._strangers or self._held))
+            del self._held[key]
+            self._strangers.pop(key, None)
             self.lost += 1
         # Between a failure and the end of HOLD this can be no more than happened in a moment.
         self._untold += events
 
-    def _failed(self, error: HistoryError) -> None:
-        now = self._clock()
+    def _failed(self, error: HistoryError, now: float) -> None:
+        """What was tried at `now` did not work."""
         self.errors += 1
         if self._failing_since is None:
             self._failing_since = now
@@ -227,8 +280,9 @@ class Recorder:
         if str(error) != self.trouble:
             self.trouble = str(error)
             self._complain("error", f"history: {error}; listening goes on, and it is tried again")
-        # What was moved away or repaired meanwhile has to be opened anew.
-        if self._history is not None:
+        # What was repaired meanwhile has to be opened anew. But a file that nobody else finds any
+        # more would be lost with that: it puts itself back first.
+        if self._history is not None and self._history.in_place:
             self._history.close()
             self._history = None
         self._next_try = self._clock() + self._delay
@@ -245,54 +299,7 @@ class Recorder:
         self._failing_since = None
         self.trouble = ""
         self._held.clear()
-
-
-# ------------------------------------------------------------------ one daemon on a host
-
-
-class _Alone:
-    """Holds this network's place of the daemon on a port; the kernel frees it at its end.
-
-    An abstract Unix socket belongs to a network namespace, as the UDP port does.
-    """
-
-    def __init__(self, port: int, complain: Callable[[str, str], None]) -> None:
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        name = f"\0{PROGRAM}/{port}"
-        try:
-            self._sock.bind(name)
-            self._sock.listen(16)
-            self._sock.setblocking(False)
-        except OSError:
-            process, user = self._holder(name)
-            if user in (0, os.geteuid()):
-                self._sock.close()
-                who = f" (process {process})" if process else ""
-                raise DaemonError(
-                    f"{PROGRAM} runs already on port {port}{who}; a second one would hear nothing"
-                ) from None
-            # Anybody can take such a name; that must not keep the daemon from its work.
-            complain("warning", f"user {user} holds the name of this daemon (process {process})")
-
-    def _holder(self, name: str) -> tuple[int, int]:
-        with contextlib.suppress(OSError):
-            self._sock.settimeout(1.0)
-            self._sock.connect(name)
-            size = struct.calcsize("3i")
-            about = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-            process, user, _ = struct.unpack("3i", about)
-            return process, user
-        return 0, 0
-
-    def sweep(self) -> None:
-        """Forget who asked meanwhile, so that there is room for others who do."""
-        with contextlib.suppress(OSError):
-            for _ in range(16):
-                self._sock.accept()[0].close()
-
-    def close(self) -> None:
-        """Somebody else may run now."""
-        self._sock.close()
+        self._strangers.clear()
 
 
 # ------------------------------------------------------------------ the daemon
@@ -327,12 +334,17 @@ class Daemon:
         self._next_figures = 0.0
         self._next_status = 0.0
         self._next_trim = 0.0
+        self._next_look = 0.0
         self._said_status = ""
         self._shared: list[str] = []
         self._own: list[str] = []
+        #: Why messages may not reach it, and what was the reason at the last look.
+        self._deaf = self._deaf_before = ""
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.metrics: metrics.Metrics | None = None
         self._server: metrics.Server | None = None
+        self._no_server = ""
+        self._next_server = 0.0
         with contextlib.ExitStack() as undo:
             with _threads():
                 self._open(undo)
@@ -341,26 +353,32 @@ class Daemon:
     def _open(self, undo: contextlib.ExitStack) -> None:
         settings = self.settings
         # First what may need rights, then their end, and only then threads and strangers.
-        self._alone = _Alone(settings.port, self.journal.say)
-        undo.callback(self._alone.close)
         sockets = self._sockets()
         for sock in sockets:
             undo.callback(sock.close)
-        for path in (settings.history_path, settings.control_path):
-            with contextlib.suppress(OSError):
-                os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        _make_directories(settings)
         if settings.metrics_port:
             self.metrics = metrics.Metrics(self.trouble)
-            self._server = metrics.Server(
-                settings.metrics_address, settings.metrics_port, self.metrics.answer
-            )
-            undo.callback(self._server.close)
+            self._open_server()
+            undo.callback(self._close_server)
         privileges.drop()
         self.control = control.Server(settings.control_path, settings.control_mode)
+        if control.is_open_to_all(settings.control_path):
+            self.journal.say(
+                "warning",
+                f"control socket {settings.control_path}: everybody can write to its directory, "
+                "and take its place: put it into one of its own",
+            )
         undo.callback(self.control.close)
-        self.recorder = Recorder(settings.history_path, self.journal.say)
+        self.recorder = Recorder(
+            settings.history_path, self.journal.say, partial(History, mode=settings.history_mode)
+        )
+        self.recorder.most, self.recorder.named = settings.history_most, settings.nodes
         undo.callback(self.recorder.close)
-        before = self.recorder.under_way()
+        try:
+            before = self.recorder.under_way()
+        except HistoryInUse as error:
+            raise DaemonError(f"history: {error}") from None
         try:
             self.listener = Listener(
                 settings.nodes,
@@ -379,16 +397,45 @@ class Daemon:
         self._restore(before)
 
     def _sockets(self) -> list[socket.socket]:
-        family = FAMILIES[self.settings.family]
-        wanted = (socket.AF_INET, socket.AF_INET6) if family == 0 else (family,)
-        passed = notify.passed_sockets(self.settings.port, wanted)
-        if passed:
-            self.journal.say("debug", f"{len(passed)} sockets were passed")
-            return passed
-        opened = open_sockets(wanted, self.settings.port)
-        for sock in opened:
-            deepen(sock, self.settings.queue)
-        return opened
+        chosen = FAMILIES[self.settings.family]
+        wanted = (socket.AF_INET, socket.AF_INET6) if chosen == 0 else (chosen,)
+        sockets = notify.passed_sockets(self.settings.port, wanted)
+        if sockets:
+            self.journal.say("debug", f"{len(sockets)} sockets were passed")
+            why = "no socket for it was passed"
+        else:
+            sockets = open_sockets(wanted, self.settings.port)
+            for sock in sockets:
+                deepen(sock, self.settings.queue)
+            why = "this machine does not have it"
+        heard = {sock.family for sock in sockets}
+        for family, name in ((socket.AF_INET, "IPv4"), (socket.AF_INET6, "IPv6")):
+            if family in wanted and family not in heard:
+                self.journal.say("warning", f"nothing is heard over {name}: {why}")
+        try:
+            sharing.rivals(sockets, self.settings.port)
+        except OSError as error:
+            self.journal.say(
+                "warning", f"who else holds the port cannot be seen: sock_diag: {error.strerror}"
+            )
+        return sockets
+
+    def _open_server(self) -> None:
+        """Answer for metrics, or say why not: anybody may have that port, so it is no reason to
+        end.
+        """
+        assert self.metrics is not None
+        self._next_server = time.monotonic() + METRICS_RETRY
+        try:
+            self._server = metrics.Server(
+                self.settings.metrics_address, self.settings.metrics_port, self.metrics.answer
+            )
+        except metrics.MetricsError as error:
+            if not self._no_server:
+                self.journal.say("error", f"{error}; it is tried again")
+            self._no_server = str(error)
+        else:
+            self._no_server = ""
 
     def _restore(self, dumps: list[Dump]) -> None:
         """What was under way before the restart goes on.
@@ -405,9 +452,7 @@ class Daemon:
 
     def run(self) -> None:
         """Work until `ending` says why it is to end."""
-        if self._server is not None:
-            with _threads():
-                self._server.start()
+        self._start_server()
         self._figures()
         self.service.ready(self._summary())
         poller = select.poll()
@@ -417,6 +462,15 @@ class Daemon:
         while not self.ending:
             poller.poll(pulse * 1000)
             self._round()
+
+    def _close_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    def _start_server(self) -> None:
+        if self._server is not None:
+            with _threads():
+                self._server.start()
 
     def _round(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -429,6 +483,12 @@ class Daemon:
             self._apply(self._reloaded)
         if now >= self._next_trim:
             self._trim(now)
+        if now >= self._next_look:
+            self._next_look = now + LOOK_EVERY
+            self.recorder.look()
+        if self._no_server and now >= self._next_server:
+            self._open_server()
+            self._start_server()
         if now >= self._next_figures:
             self._figures()
         self.journal.flush()
@@ -455,15 +515,14 @@ class Daemon:
             if event.kind == "silent":
                 self._under_way.pop(event.node, None)
                 if self.metrics is not None:
-                    self.metrics.dump_ended(event.last - event.since)
+                    self.metrics.dump_ended(length(event))
             else:
                 self._dumps += event.kind == "began"
                 self._under_way[event.node] = event
 
     def _trim(self, now: float) -> None:
         self._next_trim = now + TRIM_EVERY
-        before = time.time() - self.settings.history_days * 86400
-        removed = self.recorder.trim(before, self.settings.history_most)
+        removed = self.recorder.trim(self.settings.history_days * 86400)
         if removed:
             self.journal.say("info", f"history: {removed} old dumps were removed")
         if len(self._under_way) < CALM:
@@ -474,19 +533,30 @@ class Daemon:
         silent = time.monotonic() - self._beat
         if silent > STUCK_AFTER:
             return f"the main loop has not gone round for {silent:.0f} s"
+        if self._deaf:
+            return self._deaf
         if self.recorder.trouble:
             return f"history: {self.recorder.trouble}"
         return ""
+
+    def _troubles(self) -> list[str]:
+        """All that is wrong, a line each."""
+        troubles = [self.trouble(), self._deaf, self._no_server]
+        if self.recorder.trouble:
+            troubles.append(f"history: {self.recorder.trouble}")
+        if self._refused:
+            troubles.append("settings: refused; those from before are in force")
+        return [trouble for trouble in dict.fromkeys(troubles) if trouble]
 
     # What is told
 
     def _figures(self) -> None:
         """Publish what control socket and metrics tell."""
         self._next_figures = time.monotonic() + PULSE / 2
-        self._alone.sweep()
         now = self.listener.snapshot()
         self._complain_of_shared(now)
         self._tell_of_own(now)
+        self._complain_of_deafness(now)
         if self.metrics is not None:
             oldest = [
                 (event.node, event.since)
@@ -507,13 +577,11 @@ class Daemon:
                     log_left_out=self.journal.left_out,
                     history_held=self.recorder.held,
                     settings_refused=self._refused,
+                    deaf=bool(self._deaf),
                 )
             )
         # Only what was told; but with the newest that is known of it.
         told = (dump for dump in reversed(now.dumps) if dump.node in self._under_way)
-        troubles = [self.trouble()]
-        if self._refused:
-            troubles.append("settings: refused; those from before are in force")
         self.control.publish(
             control.Status(
                 version=__version__,
@@ -524,7 +592,7 @@ class Daemon:
                 dumping=len(self._under_way),
                 dumps=list(islice(told, control.MOST)),
                 counts=now.counts,
-                troubles=[trouble for trouble in troubles if trouble],
+                troubles=self._troubles(),
                 unresolved_nodes=len(now.unresolved),
             )
         )
@@ -549,8 +617,20 @@ class Daemon:
                 shown = ", ".join(now.own[:10]) + ", ..." * (len(now.own) > 10)
                 self.journal.say("info", f"this machine itself has {shown}: not heard as a node")
 
+    def _complain_of_deafness(self, now: Snapshot) -> None:
+        # At the second look: a process that was stopped looks deaf until it has read again.
+        if now.deaf == self._deaf_before != self._deaf:
+            self._deaf = now.deaf
+            if now.deaf:
+                self.journal.say("error", f"messages may be missed: {now.deaf}")
+            else:
+                self.journal.say("warning", "messages are heard again")
+        self._deaf_before = now.deaf
+
     def _summary(self) -> str:
         text = f"dumping: {len(self._under_way)}; nodes in the settings: {len(self.settings.nodes)}"
+        if self._deaf:
+            text += f"; messages may be missed: {self._deaf}"
         if self.recorder.trouble:
             text += f"; history: {self.recorder.trouble}"
         return text
@@ -606,6 +686,10 @@ class Daemon:
         if at_once:
             said.append(f"{', '.join(at_once)} changed")
         self.journal.level, self.journal.lines = new.log_level, new.log_lines
+        self.recorder.most = new.history_most
+        if nodes != old.nodes:
+            self.recorder.named = nodes
+            self.recorder.mark()
         self._next_trim = 0.0
         self.journal.say("info", "settings read again: " + ("; ".join(said) or "no change"))
         if after_restart:
@@ -682,6 +766,20 @@ class Daemon:
             if told is not None and told.since == dump.since and told.last < dump.last:
                 events.append(Event("dumping", dump.node, now.when, *dump[1:]))
         return events
+
+
+def _make_directories(settings: Settings) -> None:
+    """Those of control socket and history, if they are missing."""
+    history = os.path.dirname(settings.history_path)
+    private = 0o750 if settings.history_mode & 0o040 else 0o700
+    for folder, mode in ((os.path.dirname(settings.control_path), 0o755), (history, private)):
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, mode)
+            os.chmod(folder, mode)  # whatever the umask
+    if history == os.path.dirname(HISTORY):  # nobody else's
+        with contextlib.suppress(OSError):
+            if stat.S_IMODE(os.stat(history).st_mode) & ~private:
+                os.chmod(history, private)
 
 
 @contextlib.contextmanager

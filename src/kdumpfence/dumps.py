@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 #: Without a message for so many seconds a dump is over. Senders repeat every 10 s.
 SILENCE = 30.0
@@ -54,6 +54,8 @@ class Event(NamedTuple):
     messages: int
     #: Where they came from, in the order of their first message; MOST_ADDRESSES at most.
     addresses: tuple[str, ...]
+    #: Seconds from the first message to the last, whatever became of the system's clock meanwhile.
+    took: float = 0.0
 
 
 class Dump(NamedTuple):
@@ -64,6 +66,21 @@ class Dump(NamedTuple):
     last: float
     messages: int
     addresses: tuple[str, ...]
+    took: float = 0.0
+
+
+class _Dumped(Protocol):
+    @property
+    def since(self) -> float: ...
+    @property
+    def last(self) -> float: ...
+    @property
+    def took(self) -> float: ...
+
+
+def length(dump: _Dumped) -> float:
+    """What it took, or, if nobody measured that, what its times tell. Seconds, not negative."""
+    return dump.took or max(0.0, dump.last - dump.since)
 
 
 class Dumps:
@@ -112,19 +129,20 @@ class Dumps:
         dump = self._dumps.get(node)
         if dump is None:
             since = when if first is None else min(first, when)
-            dump = Dump(node, since, when, messages, (address,))
+            dump = Dump(node, since, when, messages, (address,), when - since)
             self._begin(dump, when)
             return Event("began", node, since, *dump[1:])
-        _, since, last, before, addresses = dump
+        _, since, last, before, addresses, took = dump
         if address not in addresses and len(addresses) < MOST_ADDRESSES:
             addresses += (address,)
+        took += max(0.0, when - last)
         last = max(last, when)
         messages += before
-        self._dumps[node] = Dump(node, since, last, messages, addresses)
+        self._dumps[node] = Dump(node, since, last, messages, addresses, took)
         if when - self._told[node] < self.repeat:
             return None
         self._told[node] = when
-        return Event("dumping", node, when, since, last, messages, addresses)
+        return Event("dumping", node, when, since, last, messages, addresses, took)
 
     def tick(self, now: float, most: int | None = None) -> list[Event]:
         """It is `now`, and all that was heard until then has been told: who fell silent.
@@ -176,7 +194,7 @@ class Dumps:
         """
         if dump.node in self._dumps:
             raise ValueError(f"node {dump.node!r} is dumping already: restore before listening")
-        self._begin(dump, dump.last)
+        self._begin(dump._replace(took=length(dump)), dump.last)
         if when is not None and when > dump.last:
             self._from[dump.node] = when
 

@@ -17,6 +17,7 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from .dumps import length
 from .report import one_line
 from .settings import LEVELS
 
@@ -62,7 +63,7 @@ def told(event: Event, *, recorded: bool = True) -> str:
         return why.format(event.messages)
     addresses = ", ".join(event.addresses) or "an unknown address"
     messages = "1 message" if event.messages == 1 else f"{event.messages} messages"
-    seconds = f"{max(0.0, event.last - event.since):.0f} s"
+    seconds = f"{length(event):.0f} s"
     line = f"node '{event.node}' "
     if what == "began":
         line += f"began to dump: first message {moment(event.since)} from {addresses}"

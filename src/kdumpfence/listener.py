@@ -37,6 +37,7 @@ from kdumpfence.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.nodes import Nodes, is_nobodys
 from kdumpfence.own import OwnAddresses
 from kdumpfence.reading import Reading, deepen, guard, open_sockets
+from kdumpfence.sharing import claim
 from kdumpfence.wire import PORT, Sources
 
 TYPE_CHECKING = False
@@ -93,6 +94,9 @@ class Snapshot(NamedTuple):
     shared: list[str]
     #: Addresses of nodes that are this machine's own. Messages from there do not count.
     own: list[str]
+    #: Why messages may not reach it, in a line, as when somebody else holds the port too; "" if
+    #: nothing is known of it. What a firewall drops is not.
+    deaf: str = ""
 
 
 class _Clock:
@@ -190,8 +194,9 @@ class Listener:
 
     `silence`, `repeat`: see `kdumpfence.dumps.Dumps`. `family` is "auto" (both), "ipv4" or
     "ipv6". `port` 0 takes any that is free. `sockets` are bound UDP sockets to be used
-    instead of opening some, as those of socket activation; they are closed with the Listener.
-    What lies in the queues of IPv6 ones is lost, unless a Listener had them before.
+    instead of opening some, as those of socket activation; they are closed with the Listener,
+    and do not share their port any more (SO_REUSEADDR, SO_REUSEPORT). What lies in the queues of
+    IPv6 ones is lost, unless a Listener had them before.
     `queue` is the number of bytes asked of the kernel for each socket's queue; without
     CAP_NET_ADMIN it gives no more than net.core.rmem_max.
 
@@ -256,6 +261,7 @@ class Listener:
             opened = list(sockets)
             _check_sockets(opened)
             for sock in opened:
+                claim(sock)
                 guard(sock)
         for sock in opened:
             deepen(sock, queue)
@@ -525,7 +531,8 @@ class Listener:
             )
             self._own.renew(time.monotonic())
             own = sorted(str(Address(*key)) for key in self._own if self._nodes.has(*key))
-        return Snapshot(when, dumps, nodes, unresolved, self._in_use.counts, shared, own)
+        reading = self._in_use
+        return Snapshot(when, dumps, nodes, unresolved, reading.counts, shared, own, reading.deaf)
 
     def fileno(self) -> int:
         """A descriptor that can be read when there are events, for poll; -1 when closed.

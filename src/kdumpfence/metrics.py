@@ -66,6 +66,8 @@ class Figures(NamedTuple):
     history_held: int = 0
     #: Whether the settings file was refused when it was last read.
     settings_refused: bool = False
+    #: Whether messages may not reach it.
+    deaf: bool = False
 
 
 class Metrics:
@@ -159,6 +161,11 @@ class Metrics:
             "kdumpfence_settings_refused",
             "1 if the settings file was refused when it was last read",
             float(now.settings_refused),
+        )
+        yield gauge(
+            "kdumpfence_deaf",
+            "1 if messages may not reach the daemon, since others hold its port too, say",
+            float(now.deaf),
         )
         yield gauge("kdumpfence_healthy", "What /health says: 1 is well", float(not self._health()))
         yield gauge("kdumpfence_start_time_seconds", "When the daemon started", self._started)

@@ -7,13 +7,13 @@ be said.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import stat
 import time
 from collections.abc import MutableMapping
 
+from . import sharing
 from .options import MOST_SECONDS, shown
 
 #: The first passed descriptor, and more of them than anybody passes.
@@ -104,8 +104,9 @@ def passed_sockets(
     """The sockets that were passed (LISTEN_FDS), checked; [] if none were.
 
     They are non-blocking and close on exec. All are UDP sockets bound to `port`, of one of
-    `families` (AF_INET, AF_INET6), one for each at most. Raises NotifyError for anything else:
-    a daemon that hears nothing is worse than one that does not start.
+    `families` (AF_INET, AF_INET6), one for each at most; nobody can share that port from now
+    on, and no other process reads them. Raises NotifyError for anything else: a daemon that
+    hears nothing is worse than one that does not start.
     """
     pid = environment.pop("LISTEN_PID", "")
     count = environment.pop("LISTEN_FDS", "")
@@ -153,13 +154,23 @@ def _passed(fd: int, what: str, port: int) -> socket.socket:
         if bound != port:
             where = f"bound to port {bound}" if bound else "not bound"
             raise NotifyError(f"{what}: {where}, but the settings say port {port}")
+        fault = sharing.fault(sock, port)
+        if fault:
+            raise NotifyError(f"{what}: {fault}")
         if sock.family == socket.AF_INET6 and not sock.getsockopt(
             socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
         ):
             raise NotifyError(f"{what}: takes IPv4 as well; it needs BindIPv6Only=ipv6-only")
-        with contextlib.suppress(OSError):
-            peer = sock.getpeername()
-            raise NotifyError(f"{what}: connected, so it hears {peer[0]} alone")
+        # systemd sets SO_REUSEADDR on every socket that it opens.
+        sharing.claim(sock)
+        process = sharing.lock(sock)
+        if process:
+            raise NotifyError(
+                f"{what}: process {process} reads it already; each would hear half of the messages"
+            )
+    except OSError as error:
+        sock.close()
+        raise NotifyError(f"{what}: {error.strerror}") from None
     except BaseException:
         sock.close()
         raise

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 
-from kdumpfence import filters
+from kdumpfence import filters, sharing
 from kdumpfence.addresses import NameFiles, Resolver, look_up_node
 from kdumpfence.links import hears_vrfs
 from kdumpfence.nodes import Nodes
@@ -29,6 +29,9 @@ from kdumpfence.wire import Receiver, Sources
 
 #: Seconds between two looks of the reading thread at the kernel's counters and name files.
 UPKEEP = 1.0
+
+#: Seconds by which such a look may be late.
+LATE = 10.0
 
 #: Seconds that the kernel drops what is no message, after a queue was overfull.
 FENCE = 30.0
@@ -131,11 +134,9 @@ def _open_socket(family: int, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         filters.attach(sock, _guard(sock))  # before it hears anything
+        # Never shared (SO_REUSEADDR): of two sockets the kernel gives all to one, and the other's
+        # program never knows. Agents hear beside it, by raw sockets.
         sock.bind(("", port))
-        # Not before: of two sockets that share a port the kernel would give all to the newer,
-        # and the older program would never know. From now on an agent's may come, which is
-        # connected to its node.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     except BaseException:
         sock.close()
         raise
@@ -155,8 +156,14 @@ def open_sockets(families: Iterable[int], port: int) -> list[socket.socket]:
             return _open_on_one_port(families, port)
         except OSError as error:
             # What is free for one family may be taken for the other.
-            if error.errno != errno.EADDRINUSE or not tries:
+            if error.errno != errno.EADDRINUSE:
                 raise
+            if not tries:
+                others = sharing.who(port)
+                raise OSError(
+                    error.errno,
+                    f"{error.strerror} (another program holds it{others and ': ' + others})",
+                ) from None
 
 
 def _open_on_one_port(families: Iterable[int], port: int) -> list[socket.socket]:
@@ -178,8 +185,6 @@ def _open_on_one_port(families: Iterable[int], port: int) -> list[socket.socket]
         for sock in opened:
             sock.close()
         why = os.strerror(error.errno or 0)
-        if error.errno == errno.EADDRINUSE:
-            why += " (another program holds it)"
         raise OSError(error.errno, f"port {port}/udp: {why}") from None
     return opened
 
@@ -287,6 +292,9 @@ class Reading:
         self._due = math.inf  # what `through` is to reach next
         self._deadline = -math.inf  # until when the thread waits at most
         self._upkeep = 0.0
+        self._port: int = sockets[0].getsockname()[1]
+        self._deaf = sharing.deaf(sockets, self._port)
+        self._look_again = time.monotonic() + sharing.EVERY
         self._fenced_until = 0.0
         self._unread = 0
         #: Losses that were told of, and when others may be.
@@ -325,6 +333,13 @@ class Reading:
         if final is None:
             final = {**self._receiver.counts, "unread": self._receiver.dropped}
         return dict(final)
+
+    @property
+    def deaf(self) -> str:
+        """Why messages may not be heard; "" if nothing is known of it."""
+        if self._upkeep and time.monotonic() - self._upkeep > LATE:
+            return f"port {self._port}/udp: nobody has read it for more than {LATE:.0f} s"
+        return self._deaf
 
     def stop(self) -> None:
         """Ask the thread to end. Takes no lock and waits for nothing."""
@@ -415,6 +430,9 @@ class Reading:
             self._resolver.hurry()
             with self.lock:
                 self.nodes.hurry(now)
+        if now >= self._look_again:
+            self._look_again = now + sharing.EVERY
+            self._deaf = sharing.deaf(self._sockets, self._port)
         unread = self._receiver.dropped
         if unread > self._unread:
             self._fence(True)

@@ -13,6 +13,7 @@ import difflib
 import ipaddress
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -66,6 +67,7 @@ class Settings:
     history_days: float = 400.0
     #: Dumps.
     history_most: int = 1_000_000
+    history_mode: int = 0o600
     control_path: str = "/run/kdumpfenced/control"
     control_mode: int = 0o666
     metrics_address: str = "127.0.0.1"
@@ -92,7 +94,7 @@ class Settings:
             f"a dump is over after {self.silence:g} s without a message; "
             f"one under way is told of every {self.repeat:g} s at most",
             f"history: {self.history_path}, for {self.history_days:g} days and at most "
-            f"{self.history_most:,} dumps",
+            f"{self.history_most:,} dumps, mode {self.history_mode:04o}",
             f"control socket: {self.control_path}, mode {self.control_mode:04o}",
             f"metrics: http://{_url_host(self.metrics_address)}:{self.metrics_port}/metrics, with "
             f"at most {self.metrics_nodes:,} nodes by name"
@@ -203,6 +205,15 @@ def _mode(value: object) -> int:
     raise ValueError('not a mode for a socket, as in "0660": 0600 and what groups and others may')
 
 
+def _file_mode(value: object) -> int:
+    # What others may read, they may lock.
+    modes = {"0600": 0o600, "0640": 0o640}
+    mode = modes.get(value.replace("o", "")) if isinstance(value, str) else value
+    if mode in modes.values() and not isinstance(mode, bool):
+        return int(mode)  # type: ignore[call-overload, no-any-return]
+    raise ValueError('not "0600", or "0640" for a group that may read it')
+
+
 def _address(value: object) -> str:
     if isinstance(value, str) and is_address(cleaned(value)):
         return str(ipaddress.ip_address(cleaned(value)))
@@ -265,6 +276,7 @@ KEYS = (
     Key("history", "path", "history_path", _path, True),
     Key("history", "days", "history_days", _number(1, 36500, "days"), False),
     Key("history", "most", "history_most", _whole(1, 100_000_000), False),
+    Key("history", "mode", "history_mode", _file_mode, True),
     Key("control", "path", "control_path", _socket_path, True),
     Key("control", "mode", "control_mode", _mode, True),
     Key("metrics", "address", "metrics_address", _address, True),
@@ -299,18 +311,46 @@ def _name(table: str, key: str) -> str:
 def load(path: str) -> Settings:
     """Read and check a settings file. Raises SettingsError with everything that is wrong."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MOST_FILE + 1)
+        data = _read(path)
     except OSError as error:
         raise SettingsError([f"{path}: {error.strerror}"]) from None
-    if len(data) > MOST_FILE:
-        raise SettingsError([f"{path}: more than {MOST_FILE} bytes"])
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SettingsError([f"{path}:{line}: not UTF-8"]) from None
     return parse(text, path)
+
+
+def _read(path: str) -> bytes:
+    """The content of a regular file; nothing else is waited for."""
+    # Looked at first: a device may do something when it is opened.
+    _check_file(path, os.stat(path))
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(fd, "rb", buffering=0) as file:
+        _check_file(path, os.fstat(fd))
+        pieces, left = [], MOST_FILE + 1
+        while left and (piece := file.read(min(left, 1 << 20))):
+            pieces.append(piece)
+            left -= len(piece)
+    if not left:
+        raise SettingsError([f"{path}: more than {MOST_FILE} bytes"])
+    return b"".join(pieces)
+
+
+def _check_file(path: str, about: os.stat_result) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        kinds = {
+            stat.S_IFDIR: "a directory",
+            stat.S_IFIFO: "a FIFO",
+            stat.S_IFSOCK: "a socket",
+            stat.S_IFCHR: "a device",
+            stat.S_IFBLK: "a device",
+        }
+        kind = kinds.get(stat.S_IFMT(about.st_mode), "no file")
+        raise SettingsError([f"{path}: {kind}; a regular file is needed"])
+    if about.st_size > MOST_FILE:
+        raise SettingsError([f"{path}: more than {MOST_FILE} bytes"])
 
 
 def parse(text: str, path: str = DEFAULT_PATH) -> Settings:

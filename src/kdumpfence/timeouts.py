@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from .dumps import length
 from .history import Past
 
 #: Seconds between two messages of a sender that was told nothing else.
@@ -39,11 +40,6 @@ class Lengths(NamedTuple):
     power: float  # for how long the power has to stay on after the first message, at least
 
 
-def took(dump: Past) -> float:
-    """Seconds from the first message to the last; not negative, should a clock have been set."""
-    return max(0.0, dump.last - dump.since)
-
-
 def by_node(dumps: Iterable[Past], pause: float = PAUSE) -> list[Lengths]:
     """The figures of each node, that with the longest dump first."""
     nodes: dict[str, list[Past]] = {}
@@ -55,15 +51,15 @@ def by_node(dumps: Iterable[Past], pause: float = PAUSE) -> list[Lengths]:
 
 def lengths(dumps: Sequence[Past], pause: float = PAUSE, node: str | None = None) -> Lengths:
     """The figures of these dumps; there must be one at least."""
-    longest = max(took(dump) for dump in dumps)
-    over = sorted(took(dump) for dump in dumps if dump.ended is not None)
+    longest = max(length(dump) for dump in dumps)
+    over = sorted(length(dump) for dump in dumps if dump.ended is not None)
     percentile = over[math.ceil(0.95 * len(over)) - 1] if len(over) >= ENOUGH else None
     return Lengths(node, len(dumps), longest, percentile, longest + pause)
 
 
 def quick(dumps: Iterable[Past]) -> int:
     """How many of them were over so soon that an agent may have been started too late."""
-    return sum(dump.ended is not None and took(dump) < NOTICED for dump in dumps)
+    return sum(dump.ended is not None and length(dump) < NOTICED for dump in dumps)
 
 
 def duration(seconds: float) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import signals, timeouts
 from .control import MOST, Client, ControlError, Status, as_object
-from .dumps import Dump
+from .dumps import Dump, length
 from .history import History, Past
 from .report import one_line
 from .timeouts import duration, rounded_up
@@ -160,7 +160,7 @@ def _row(dump: Dump, found: Status) -> tuple[str, ...]:
     return (
         one_line(dump.node),
         _stamp(dump.since),
-        duration(max(0.0, now - dump.since)),
+        duration(length(dump) + max(0.0, now - dump.last)),
         f"{duration(max(0.0, now - dump.last))} ago",
         f"{dump.messages:,}",
         _from(dump.addresses),
@@ -227,12 +227,12 @@ def _since(start: float | None) -> str:
 
 def _print_dumps(console: Console | None, dumps: Sequence[Past]) -> None:
     """One line a dump, with a bar as long as it took."""
-    longest = max(timeouts.took(dump) for dump in dumps) or 1.0
+    longest = max(length(dump) for dump in dumps) or 1.0
     rows = [
         (
             one_line(dump.node),
             _stamp(dump.since),
-            ("" if dump.ended is not None else "> ") + duration(timeouts.took(dump)),
+            ("" if dump.ended is not None else "> ") + duration(length(dump)),
             f"{dump.messages:,}",
             _from(dump.addresses),
         )
@@ -243,7 +243,7 @@ def _print_dumps(console: Console | None, dumps: Sequence[Past]) -> None:
     others = sum(len(cell) + 2 for cell in _cells(heads[:-1], [row[:-1] for row in rows])[0])
     size = _BAR if console is None else min(_BAR, max(10, console.width - others - 18))
     full = "\u2588" if _can_print("\u2588") else "#"
-    bars = [full * max(1, round(size * timeouts.took(dump) / longest)) for dump in dumps]
+    bars = [full * max(1, round(size * length(dump) / longest)) for dump in dumps]
     _print_table(
         console,
         (*heads[:-1], f"UP TO {duration(longest)}", heads[-1]),
@@ -279,7 +279,7 @@ def _history_object(found: Sequence[Past], most: int, more: bool, pause: float) 
                 "since": dump.since,
                 "last": dump.last,
                 "ended": dump.ended,
-                "took": round(timeouts.took(dump), 3),
+                "took": round(length(dump), 3),
                 "messages": dump.messages,
                 "addresses": list(dump.addresses),
             }
@@ -400,7 +400,7 @@ class Changes:
         for key, dump in self._dumps.items():
             if key not in now and dump.since >= oldest:
                 lines.append(
-                    f"{one_line(dump.node)} fell silent, {duration(dump.last - dump.since)} after "
+                    f"{one_line(dump.node)} fell silent, {duration(length(dump))} after "
                     f"its first message; heard {_number(dump.messages, 'message')} or more"
                 )
         for key, dump in reversed(now.items()):

@@ -91,17 +91,21 @@ def test_our_agent_and_the_daemon_both_hear_one_message(
     assert daemon.status().counts["accepted"] == 1
 
 
-def test_an_agent_without_raw_sockets_hears_and_the_daemon_after_it(
+def test_an_agent_without_raw_sockets_takes_nothing_from_the_daemon_and_says_why_it_hears_nothing(
     daemon: Kdumpfenced, watcher: Host, node: Host
 ) -> None:
     start(daemon, watcher)
-    waiting = agent(watcher, *WITHOUT_RAW)
-    send(node)
-    assert waiting.wait(60) == 0
-    # As long as it waits, the kernel gives it what comes from its node; then the daemon.
+    waiting = watcher.popen(
+        [*WITHOUT_RAW, AGENT, "-v", "-n", NODE, "-t", "3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert waiting.stdout is not None
     send(node)
     until(lambda: daemon.dumping() == {NODE})
     assert daemon.status().counts["accepted"] == 1
+    assert waiting.wait(60) == 1
+    assert "another program holds it; with CAP_NET_RAW both would hear" in waiting.stdout.read()
 
 
 def test_a_stock_agent_beside_the_daemon_fails_and_does_not_disturb_it(

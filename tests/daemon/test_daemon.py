@@ -313,49 +313,79 @@ def test_what_the_history_could_not_take_is_told_at_the_end(daemon: Kdumpfenced)
     assert missing == "history: what was last heard of 1 dump is not in it"
 
 
-def test_a_second_one_says_that_the_first_runs(daemon: Kdumpfenced, tmp_path: Path) -> None:
+def test_a_second_one_says_who_holds_the_port(daemon: Kdumpfenced, tmp_path: Path) -> None:
     daemon.start()
+    said = (
+        f"kdumpfenced: port {daemon.port}/udp: Address already in use (another program holds it: "
+        f"process {daemon.pid} ("
+    )
     for _ in range(4):
         done = daemon.run()
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"kdumpfenced: kdumpfenced runs already on port {daemon.port} (process {daemon.pid}); "
-        "a second one would hear nothing\n"
-    )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(said)
+        assert done.stderr.endswith(f") of user {os.geteuid()})\n")
     # Even with files of its own.
     (tmp_path / "other").mkdir()
     other = Kdumpfenced(tmp_path / "other")
     other.port = daemon.port
     other.configure()
-    assert "runs already on port" in other.run().stderr
-    # And on another port it cannot take over the socket or the place.
+    assert other.run().stderr.startswith(said)
+    # And on another port it cannot take over the socket, the place or the history.
     other.port = unused_port()
     other.control = daemon.control
     other.configure()
     done = other.run()
     assert done.returncode == 1
     assert str(daemon.control) in done.stderr.splitlines()[-1]
+    other.control, other.history = tmp_path / "other" / "control", tmp_path / "other" / "link"
+    other.history.symlink_to(daemon.history)
+    other.configure()
+    done = other.run()
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"kdumpfenced: history: {other.history}: another kdumpfenced writes this history: "
+        "give each a [history] path of its own\n"
+    )
     daemon.hear(NODE)
     until(lambda: daemon.dumping() == {NODE})
+    assert [dump.node for dump in daemon.past()] == [NODE]
 
 
 SQUAT = """
 import socket, sys
-sock = socket.socket(socket.AF_UNIX)
-sock.bind("\\0kdumpfenced/" + sys.argv[1])
-sock.listen(1)
+socks = []
+for at, backlog in enumerate((None, 0, 5)):
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind("\\0kdumpfenced/" + sys.argv[1])
+    except OSError:
+        continue
+    if sys.argv[2] == "full":
+        sock.listen(0)
+        for _ in range(3):
+            one = socket.socket(socket.AF_UNIX)
+            one.setblocking(False)
+            try:
+                one.connect("\\0kdumpfenced/" + sys.argv[1])
+            except OSError:
+                pass
+            socks.append(one)
+    socks.append(sock)
 print("squats", flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.mark.usefixtures("root")
-def test_a_name_that_somebody_else_holds_keeps_nobody_from_listening(daemon: Kdumpfenced) -> None:
+@pytest.mark.parametrize("how", ["bound", "full"])
+def test_a_name_that_anybody_can_hold_keeps_nobody_from_listening(
+    daemon: Kdumpfenced, how: str
+) -> None:
     if shutil.which("setpriv") is None:
         cannot_run("setpriv is missing")
     user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     with subprocess.Popen(
-        [*user, sys.executable, "-c", SQUAT, str(daemon.port)],
+        [*user, sys.executable, "-c", SQUAT, str(daemon.port), how],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -363,7 +393,6 @@ def test_a_name_that_somebody_else_holds_keeps_nobody_from_listening(daemon: Kdu
         assert squatter.stdout is not None
         assert squatter.stdout.readline() == "squats\n"
         daemon.start()
-        daemon.says(f"user 65534 holds the name of this daemon (process {squatter.pid})")
         daemon.hear(NODE)
         until(lambda: daemon.dumping() == {NODE})
 
@@ -389,16 +418,25 @@ def test_a_port_that_another_program_holds(daemon: Kdumpfenced) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_metrics_port_that_is_taken(daemon: Kdumpfenced) -> None:
+def test_a_metrics_port_that_is_taken_keeps_nobody_from_listening(daemon: Kdumpfenced) -> None:
+    script = (
+        "from kdumpfence import daemon\ndaemon.METRICS_RETRY = 0.2\ndaemon.script()\n"
+    )
     with socket.socket() as other:
         other.bind(("127.0.0.1", daemon.metrics_port))
         other.listen(1)
-        done = daemon.run()
-    assert done.returncode == 1
-    assert done.stderr == (
-        f"kdumpfenced: metrics cannot listen on 127.0.0.1 port {daemon.metrics_port}: "
-        "Address already in use\n"
-    )
+        daemon.start(program=[sys.executable, "-c", script])
+        what = (
+            f"metrics cannot listen on 127.0.0.1 port {daemon.metrics_port}: Address already in use"
+        )
+        daemon.says(f"{what}; it is tried again")
+        daemon.hear(NODE)
+        until(lambda: daemon.dumping() == {NODE})
+        assert daemon.status().troubles == (what,)
+    until(lambda: daemon.status().troubles == ())
+    assert daemon.get("/health") == (200, "well\n")
+    assert daemon.said().count(what) == 1
+    assert daemon.end() == 0
 
 
 def test_metrics_without_prometheus_client(daemon: Kdumpfenced, tmp_path: Path) -> None:
@@ -631,7 +669,7 @@ def test_a_main_loop_that_hangs_does_not_say_that_it_is_alive(
     script = (
         "import os, time\n"
         "from kdumpfence import daemon, history\n"
-        "def hang(self, events):\n"
+        "def hang(self, events, *more):\n"
         "    if list(events): time.sleep(600)\n"
         "history.History.record = hang\n"
         "daemon.STUCK_AFTER = 1.0\n"
@@ -875,7 +913,7 @@ def test_a_full_disk_does_not_stop_it(daemon: Kdumpfenced) -> None:
     disk.mkdir()
     daemon.history = disk / "history.sqlite"
     daemon.configure()
-    daemon.start(mounted('mount -t tmpfs -o size=300k tmpfs "$0"', disk))
+    daemon.start(mounted('mount -t tmpfs -o size=300k,mode=700 tmpfs "$0"', disk))
     seen = Path(f"/proc/{daemon.pid}/root") / str(disk)[1:]
     daemon.hear("127.0.0.2")
     until(lambda: daemon.dumping() == {"127.0.0.2"})

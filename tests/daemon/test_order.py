@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,9 +69,9 @@ def test_nobody_is_told_of_a_dump_before_it_is_written(
 
     write = History.record
 
-    def record(self: History, events: Iterable[Event]) -> None:
+    def record(self: History, events: Iterable[Event], *more: Any) -> None:
         look()
-        write(self, events)
+        write(self, events, *more)
         look()
 
     monkeypatch.setattr(daemon, "Listener", lambda *_, **__: Played())

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, cast
 
 import pytest
@@ -19,10 +19,14 @@ class Disk:
     def __init__(self) -> None:
         self.now = 1000.0
         self.broken = ""
+        self.patience = 0.0
         self.calls: list[list[Event]] = []
         self.tries = 0
         self.left: list[Dump] = []
         self.said: list[str] = []
+        self.amended: list[str] = []
+        self.in_place = True
+        self.closed = 0
 
     # As a clock, a way to open it, and somebody to complain to
 
@@ -41,9 +45,10 @@ class Disk:
 
     def _check(self) -> None:
         if self.broken:
+            self.now += self.patience
             raise HistoryError(self.broken)
 
-    def record(self, events: Iterable[Event]) -> None:
+    def record(self, events: Iterable[Event], most: int, named: Container[str]) -> None:
         self._check()
         self.calls.append(list(events))
 
@@ -51,12 +56,18 @@ class Disk:
         self._check()
         return self.left
 
-    def trim(self, before: float, most: int) -> int:
+    def trim(self, age: float, most: int) -> int:
         self._check()
         return 7
 
+    def mark(self, named: Container[str]) -> None:
+        self._check()
+
+    def look(self) -> None:
+        self._check()
+
     def close(self) -> None:
-        pass
+        self.closed += 1
 
 
 def event(kind: str, node: str, last: float = 5.0, since: float = 1.0) -> Event:
@@ -89,7 +100,7 @@ def test_a_short_failure_delays_what_is_told(disk: Disk) -> None:
     first, second = event("began", "a"), event("began", "b")
     assert recorder.record([first]) == []
     assert (recorder.trouble, recorder.errors, recorder.held) == ("locked", 1, 1)
-    assert recorder.trim(0, 1) == 0
+    assert recorder.trim(0) == 0
     disk.broken = ""
     assert recorder.record([second]) == []  # not yet tried again
     disk.now += 0.6
@@ -139,7 +150,7 @@ def test_it_is_tried_more_and_more_seldom_and_complained_of_once(disk: Disk) -> 
 
 
 def test_what_is_held_is_bounded(disk: Disk) -> None:
-    recorder = made(disk, most=100)
+    recorder = made(disk, most_held=100)
     disk.broken = "full"
     for number in range(250):
         recorder.record([event("began", f"n{number}")])
@@ -154,7 +165,7 @@ def test_what_is_held_is_bounded(disk: Disk) -> None:
 
 
 def test_a_dump_that_goes_on_is_not_the_first_to_be_given_up(disk: Disk) -> None:
-    recorder = made(disk, most=2)
+    recorder = made(disk, most_held=2)
     disk.broken = "full"
     for node in ("a", "b", "a", "c"):
         recorder.record([event("dumping", node)])
@@ -212,3 +223,43 @@ def test_what_was_held_back_is_told_at_the_end_though_it_is_not_written(disk: Di
     recorder.close()
     assert disk.said[-1] == "history: what was last heard of 1 dump is not in it"
     assert recorder.held == 1
+
+
+def test_strangers_push_nothing_out_that_belongs_to_a_named_node(disk: Disk) -> None:
+    recorder = made(disk, most_held=3)
+    recorder.named = {"node1", "node2"}
+    disk.broken = "full"
+    recorder.record([event("began", "node1")])
+    for number in range(50):
+        recorder.record([event("began", f"192.0.2.{number}")])
+    recorder.record([event("silent", "node2")])
+    disk.broken = ""
+    disk.now += RETRY_LAST
+    recorder.record([])
+    assert [one.node for one in disk.calls[0]] == ["node1", "192.0.2.49", "node2"]
+
+
+def test_a_lock_that_is_waited_for_delays_what_is_told_by_no_more_than_that(disk: Disk) -> None:
+    recorder = made(disk)
+
+    disk.patience = 0.5
+    disk.broken = "locked"
+    began = event("began", "a")
+    start = disk.now
+    told: list[tuple[Event, bool]] = recorder.record([began])
+    while not told:
+        disk.now += 0.1
+        told = recorder.record([])
+    assert told == [(began, False)]
+    assert disk.now - start <= HOLD + 0.5 + 0.1
+
+
+def test_a_file_that_nobody_finds_any_more_is_not_closed_before_it_is_put_back(disk: Disk) -> None:
+    recorder = made(disk)
+    disk.broken, disk.in_place = "locked", False
+    recorder.record([event("began", "a")])
+    assert disk.closed == 0
+    disk.in_place = True
+    disk.now += RETRY_LAST
+    recorder.record([])
+    assert disk.closed == 1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from pathlib import Path
@@ -48,6 +49,7 @@ queue = "8M"
 path = "/tmp/h"
 days = 30
 most = 1000
+mode = "0640"
 [control]
 path = "/tmp/c"
 mode = "0660"
@@ -268,3 +270,62 @@ def test_no_look_up_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(settings, "_is_looked_up", refuse)
     assert parse("[nodes]\nn1 = []").nodes == {"n1": ()}
+
+
+# ------------------------------------------------------------------ what is no file
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "socket"))
+    (tmp_path / "link").symlink_to("fifo")
+    (tmp_path / "nowhere").symlink_to("missing")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 40)
+    for place, reason in (
+        ("fifo", "a FIFO; a regular file is needed"),
+        ("link", "a FIFO; a regular file is needed"),
+        ("socket", "a socket; a regular file is needed"),
+        (".", "a directory; a regular file is needed"),
+        ("/dev/zero", "a device; a regular file is needed"),
+        ("/dev/tty", "a device; a regular file is needed"),
+        ("huge", f"more than {settings.MOST_FILE} bytes"),
+        ("nowhere", "No such file or directory"),
+        ("/proc/self/mem", "Input/output error"),
+    ):
+        path = str(tmp_path / place)
+        with pytest.raises(SettingsError) as raised:
+            load(path)
+        assert raised.value.faults == [f"{path}: {reason}"]
+
+
+def test_what_changes_between_a_look_and_the_opening_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "settings"
+    path.touch()
+    regular = os.stat(path)
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(os, "stat", lambda *_, **__: regular)
+    with pytest.raises(SettingsError, match="a FIFO; a regular file is needed"):
+        load(str(path))
+
+
+def test_a_file_that_grows_while_it_is_read_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "MOST_FILE", 100)
+    endless = Path("/proc/self/smaps")  # a regular file that says that it is empty
+    with pytest.raises(SettingsError, match="more than 100 bytes"):
+        load(str(endless))
+
+
+def test_the_mode_of_the_history_is_the_daemons_or_a_groups() -> None:
+    for text, mode in (('"0600"', 0o600), ('"0640"', 0o640), ('"0o640"', 0o640), ("0o600", 0o600)):
+        found = parse(f'networks = ["192.0.2.0/24"]\n[history]\nmode = {text}')
+        assert found.history_mode == mode
+    for text in ('"0644"', '"0660"', '"0400"', "600", "true", '""', "[]", "1.5"):
+        (fault,) = faults(f'networks = ["192.0.2.0/24"]\n[history]\nmode = {text}')
+        assert fault.endswith('not "0600", or "0640" for a group that may read it')

@@ -77,3 +77,11 @@ def test_the_directories_are_those_of_the_settings() -> None:
     run = re.findall(r"(?m)^RuntimeDirectory=(.*)$", text)
     assert str(Path(Settings().history_path).parent) == f"/var/lib/{state[0]}"
     assert str(Path(Settings().control_path).parent) == f"/run/{run[0]}"
+
+
+def test_nobody_else_looks_into_the_history_and_nobody_shares_the_port() -> None:
+    service = (UNITS / "kdumpfenced.service").read_text()
+    assert re.findall(r"(?m)^(?:StateDirectoryMode|UMask)=(.*)$", service) == ["0700", "0077"]
+    # Asking is for everybody: the socket's mode says who may.
+    assert "RuntimeDirectoryMode" not in service
+    assert not re.search("(?m)^ReusePort", (UNITS / "kdumpfenced.socket").read_text())

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from kdumpfence import daemon, metrics, settings, wire
+from kdumpfence import daemon, history, metrics, settings, sharing, wire
 
 from . import manpage, said
 
 PAGE = "kdumpfenced"
-SOURCES = ("daemon.py", "journal.py", "metrics.py", "notify.py", "settings.py", "privileges.py")
+SOURCES = ("daemon.py", "journal.py", "metrics.py", "notify.py", "settings.py", "privileges.py",
+           "history.py", "sharing.py", "reading.py")  # fmt: skip
 
 
 def test_every_option_is_explained_and_no_other() -> None:
@@ -39,12 +41,13 @@ def test_every_setting_is_explained_with_its_default() -> None:
     for name, key in names.items():
         value = getattr(default, key.attribute)
         shown = f"{value:g}" if isinstance(value, float) else str(value)
-        shown = {"queue": "64M", "control_mode": "0666", "networks": "none"}.get(
+        modes = {"control_mode": "0666", "history_mode": "0600"}
+        shown = {"queue": "64M", "networks": "none", **modes}.get(
             key.attribute, "none" if key.attribute == "metrics_port" else shown
         )
         assert re.search(rf"Default: {re.escape(shown)}[.,]", explained[name]), name
     assert default.queue == 64 << 20
-    assert default.control_mode == 0o666
+    assert (default.control_mode, default.history_mode) == (0o666, 0o600)
 
 
 def test_what_counts_at_once_is_told() -> None:
@@ -72,6 +75,11 @@ def test_the_numbers_are_the_real_ones() -> None:
     text = " ".join(" ".join(section.text.split()) for section in manpage.read(PAGE).values())
     assert f"of {daemon.MOST_HELD} dumps at most" in text
     assert (daemon.HOLD, daemon.RETRY_LAST, metrics.PATIENCE) == (2.0, 10.0, 5.0)
+    assert (sharing.EVERY, daemon.LOOK_EVERY, daemon.METRICS_RETRY) == (5.0, 1.0, 10.0)
+    assert "Every five seconds it looks" in text
+    assert "Every second, and before anything is told" in text
+    assert history._PATIENCE_WRITING == 0.5
+    assert "waits half a second for a lock" in text
     assert "held back for two seconds" in text
     assert "every ten seconds in the end" in text
     assert f"A client has five seconds, and {metrics.MOST_CONNECTIONS} are served" in text
@@ -104,3 +112,13 @@ def test_the_paths_are_the_real_ones() -> None:
     default = settings.Settings()
     for path in (settings.DEFAULT_PATH, default.history_path, default.control_path):
         assert path in files
+
+
+def test_every_column_of_the_history_is_explained(tmp_path: Path) -> None:
+    with history.History(str(tmp_path / "history")) as opened:
+        tables = {"dump", "file"}
+        columns = {
+            row[1] for table in tables for row in opened._db.execute(f"PRAGMA table_info({table})")
+        }
+    text = set(re.findall(r"\w+", manpage.read(PAGE)["FILES"].text))
+    assert (columns | tables) - {"id"} - text == set()

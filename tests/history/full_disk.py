@@ -20,7 +20,7 @@ from kdumpfence.history import History, HistoryError
 
 def main() -> None:
     place = sys.argv[1]
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", place], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "none", place], check=True)
     path = os.path.join(place, "history")
     history = History(path)
     ballast = os.path.join(place, "ballast")

@@ -10,6 +10,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -28,8 +29,9 @@ QUESTION = b'{"ask": "status", "most": 3}\n'
 
 def status(dumping: int = 5, **changes: Any) -> Status:
     """A status with so many dumps, the newest first."""
+    both = "2001:db8::1"
     dumps = [
-        Dump(f"node{n}", 1.8e9 - n, 1.8e9 + 5.25, n, (f"192.0.2.{n % 250}", "2001:db8::1"))
+        Dump(f"node{n}", 1.8e9 - n, 1.8e9 + 5.25, n, (f"192.0.2.{n % 250}", both), n + 5.25)
         for n in range(min(dumping, control.MOST))
     ]
     whole = Status("0.1.0", 60.5, 1.8e9 + 10, 100, ("node7",), dumping, dumps, {"accepted": 12})
@@ -469,3 +471,67 @@ def _write_without_an_end(sock: socket.socket) -> None:
     with contextlib.suppress(OSError), sock:
         while True:
             sock.sendall(b"x" * 10_000)
+
+
+# --- impostors ------------------------------------------------------------------------------
+
+IMPOSTOR = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sock = socket.socket(socket.AF_UNIX)
+sock.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o666)
+sock.listen()
+print("listens", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def impostor(path: Path) -> Iterator[None]:
+    """The user nobody listens there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPOSTOR, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listens\n"
+        yield
+        process.communicate("")
+
+
+@pytest.fixture
+def common() -> Iterator[Path]:
+    """A directory to which everybody can write, as /tmp."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o1777)
+        yield Path(name)
+
+
+def test_nobody_is_believed_who_only_came_first(common: Path, root: None) -> None:
+    place = common / "control"
+    with impostor(place), pytest.raises(ControlError, match="user 65534 answers there, who is not"):
+        Client(str(place))
+    place.unlink()
+    # Nor by a way that leads there, or to a directory of theirs.
+    (common / "theirs").mkdir()
+    os.chown(common / "theirs", 65534, 65534)
+    (common / "link").symlink_to(common / "theirs" / "control")
+    with impostor(common / "theirs" / "control"):
+        with pytest.raises(ControlError, match="user 65534 answers there"):
+            Client(str(common / "link"))
+        Client(str(common / "theirs" / "control")).close()  # whoever asks there means them
+
+
+def test_the_user_whose_directory_it_is_is_believed(common: Path, root: None) -> None:
+    # As with DynamicUser=: /run/kdumpfenced belongs to the daemon's user.
+    folder = common / "run"
+    folder.mkdir(0o755)
+    os.chown(folder, 65534, 65534)
+    with impostor(folder / "control"):
+        Client(str(folder / "control")).close()
+        folder.chmod(0o777)
+        with pytest.raises(ControlError, match="user 65534 answers there"):
+            Client(str(folder / "control"))

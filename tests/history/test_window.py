@@ -74,7 +74,7 @@ def test_status_tells_programs_everything(server: Server) -> None:
     found = json.loads(done.stdout)
     assert found["age"] < 20
     assert [dump["node"] for dump in found["dumps"]] == ["node1", HOSTILE]
-    assert set(found["dumps"][0]) == {"node", "since", "last", "messages", "addresses"}
+    assert set(found["dumps"][0]) == {"node", "since", "last", "messages", "addresses", "took"}
     assert (found["nodes"], found["dumping"], found["up"]) == (1000, 2, 90061.0)
     assert found["counts"] == {"accepted": 1234, "magic": 5, "unread": 0}
     assert (found["unresolved"], found["troubles"]) == (["node7"], ["full"])

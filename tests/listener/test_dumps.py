@@ -56,9 +56,9 @@ def test_an_event_has_first_and_last_time_number_and_addresses() -> None:
     dumps = Dumps(repeat=5.0)
     dumps.heard("node1", A, 10.0, 2)
     dumps.heard("node1", B, 12.0)
-    assert dumps.heard("node1", A, 15.0, 4) == Event("dumping", "node1", 15, 10, 15, 7, (A, B))
+    assert dumps.heard("node1", A, 15.0, 4) == Event("dumping", "node1", 15, 10, 15, 7, (A, B), 5)
     assert dumps.heard("node1", A, 14.0) is None
-    assert dumps.tick(60.0) == [Event("silent", "node1", 60, 10, 15, 8, (A, B))]
+    assert dumps.tick(60.0) == [Event("silent", "node1", 60, 10, 15, 8, (A, B), 5)]
 
 
 @pytest.mark.parametrize(("now", "over"), [(29.99, False), (30.0, True), (1e9, True)])
@@ -71,10 +71,12 @@ def test_a_dump_is_over_when_nothing_was_heard_for_the_whole_time(now: float, ov
 
 def test_a_dump_began_with_the_first_of_the_messages_that_are_told_together() -> None:
     dumps = Dumps(silence=30.0, repeat=10.0)
-    assert dumps.heard("node1", A, 9.0, 5, 4.0) == Event("began", "node1", 4, 4, 9, 5, (A,))
-    assert dumps.heard("node1", A, 19.0, 2, 12.0) == Event("dumping", "node1", 19, 4, 19, 7, (A,))
+    began = Event("began", "node1", 4, 4, 9, 5, (A,), 5)
+    assert dumps.heard("node1", A, 9.0, 5, 4.0) == began
+    dumping = Event("dumping", "node1", 19, 4, 19, 7, (A,), 15)
+    assert dumps.heard("node1", A, 19.0, 2, 12.0) == dumping
     assert dumps.tick(48.9) == []
-    assert dumps.tick(49.0) == [Event("silent", "node1", 49, 4, 19, 7, (A,))]
+    assert dumps.tick(49.0) == [Event("silent", "node1", 49, 4, 19, 7, (A,), 15)]
 
 
 def test_each_message_puts_the_end_off() -> None:
@@ -137,9 +139,18 @@ def test_a_node_that_was_forgotten_is_not_over_before_its_time() -> None:
 def test_a_restored_dump_goes_on_as_the_same() -> None:
     dumps = Dumps(repeat=10.0)
     dumps.restore(Dump("node1", 5.0, 25.0, 3, (A,)))
-    assert dumps.snapshot() == [Dump("node1", 5.0, 25.0, 3, (A,))]
+    assert dumps.snapshot() == [Dump("node1", 5.0, 25.0, 3, (A,), 20.0)]
     assert dumps.heard("node1", B, 30.0) is None
-    assert dumps.heard("node1", B, 35.0) == Event("dumping", "node1", 35, 5, 35, 5, (A, B))
+    assert dumps.heard("node1", B, 35.0) == Event("dumping", "node1", 35, 5, 35, 5, (A, B), 30)
+
+
+def test_what_a_dump_took_before_a_restart_is_what_was_measured() -> None:
+    dumps = Dumps(repeat=0.0)
+    # Its times say 1,000 s, since the clock was set meanwhile.
+    dumps.restore(Dump("node1", 5.0, 1005.0, 3, (A,), 20.0))
+    assert dumps.heard("node1", A, 1015.0) == Event("dumping", "node1", 1015, 5, 1015, 4, (A,), 30)
+    dumps.heard("node1", A, 1010.0)  # of a moment before
+    assert [dump.took for dump in dumps.snapshot()] == [30]
 
 
 def test_the_silence_of_a_restored_dump_counts_from_when_there_was_listening_again() -> None:
@@ -148,7 +159,7 @@ def test_the_silence_of_a_restored_dump_counts_from_when_there_was_listening_aga
     dumps.restore(Dump("node2", 5.0, 25.0, 3, (A,)), 1000.0)
     dumps.heard("node2", A, 1010.0)
     assert dumps.tick(1029.0) == []
-    assert dumps.tick(1031.0) == [Event("silent", "node1", 1031.0, 5.0, 25.0, 3, (A,))]
+    assert dumps.tick(1031.0) == [Event("silent", "node1", 1031.0, 5.0, 25.0, 3, (A,), 20.0)]
     assert dumps.tick(1039.0) == []
     assert len(dumps.tick(1040.0)) == 1
 
@@ -216,8 +227,10 @@ class Model:
                 "messages": 0,
                 "addresses": [],
                 "told": when,
+                "took": 0.0,
             }
         dump = self.dumps[node]
+        dump["took"] += max(0.0, when - dump["last"])
         dump["last"] = max(dump["last"], when)
         dump["messages"] += messages
         if address not in dump["addresses"]:
@@ -227,9 +240,10 @@ class Model:
             dump["told"] = when
         return Event(kind, node, when, *self.rest(node)) if kind else None
 
-    def rest(self, node: str) -> tuple[float, float, int, tuple[str, ...]]:
+    def rest(self, node: str) -> tuple[float, float, int, tuple[str, ...], float]:
         dump = self.dumps[node]
-        return dump["since"], dump["last"], dump["messages"], tuple(dump["addresses"])
+        where = tuple(dump["addresses"])
+        return dump["since"], dump["last"], dump["messages"], where, dump["took"]
 
     def over(self, node: str) -> float:
         dump = self.dumps[node]
@@ -302,6 +316,7 @@ class AnyOrder(RuleBasedStateMachine):
             "messages": dump.messages,
             "addresses": list(dump.addresses),
             "told": dump.last,
+            "took": dump.took or dump.last - dump.since,
         }
         if when is not None:
             self.model.dumps[dump.node]["from"] = when

@@ -59,7 +59,8 @@ def test_a_node_that_begins_to_dump_goes_on_and_falls_silent(listen: MakeListene
     assert (dumping.kind, dumping.messages, dumping.since) == ("dumping", 2, began.since)
     assert dumping.last > began.last
     (silent,) = until(listening, bool)
-    assert silent[3:] == (began.since, dumping.last, 2, (A,))
+    assert silent[3:7] == (began.since, dumping.last, 2, (A,))
+    assert silent.took == pytest.approx(silent.last - silent.since, abs=1e-3)
     assert (silent.kind, silent.node) == ("silent", "node1")
     assert silent.when - silent.last >= 1.5
     assert listening.events(0.1) == []
@@ -615,7 +616,7 @@ def test_a_clock_that_is_set_does_not_change_when_a_dump_began(
 def test_a_dump_from_before_a_restart_goes_on_as_the_same(listen: MakeListener) -> None:
     listening = listen({"node1": [A], "node2": [B]}, repeat=0.0, silence=2.0)
     long_ago = 1700000000.123456789
-    old = [Dump(node, long_ago, long_ago + 9.1, 5, (C,)) for node in ("node1", "node2")]
+    old = [Dump(node, long_ago, long_ago + 9.1, 5, (C,), 9.0) for node in ("node1", "node2")]
     listening.restore(old)
     assert listening.snapshot().dumps == old
     say(A, listening.port)
@@ -628,7 +629,7 @@ def test_a_dump_from_before_a_restart_goes_on_as_the_same(listen: MakeListener) 
         ("node2", long_ago),
         ("node1", long_ago),
     ]
-    assert events[0].last == long_ago + 9.1
+    assert (events[0].last, events[0].took) == (long_ago + 9.1, 9.0)
 
 
 def test_a_dump_from_before_a_restart_stays_the_same_though_the_clock_is_behind(
@@ -637,7 +638,7 @@ def test_a_dump_from_before_a_restart_stays_the_same_though_the_clock_is_behind(
     # The machine came up with a clock an hour behind, and later the time service sets it.
     listening = listen({"node1": [A], "node2": [B]}, repeat=0.0, silence=1.0)
     began = time.time() + 3000.123456789
-    old = Dump("node1", began, began + 600.0, 5, (A,))
+    old = Dump("node1", began, began + 600.0, 5, (A,), 600.0)
     listening.restore([old])
     assert listening.snapshot().dumps == [old]
     say(A, listening.port)
@@ -661,6 +662,7 @@ def test_a_dump_from_before_a_restart_stays_the_same_though_the_clock_is_behind(
     (silent,) = [event for event in events if event.node == "node1"]
     assert silent.since == began
     assert 600.0 <= silent.last - silent.since < 700.0
+    assert 600.0 <= silent.took < 700.0
     say(A, listening.port)
     (anew,) = until(listening, bool)
     assert anew.kind == "began"

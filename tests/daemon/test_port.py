@@ -1,0 +1,462 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The port is the daemon's alone: nobody takes its messages, and one who could is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kdumpfence import Listener, filters, sharing
+from tests.conftest import cannot_run, unused_port
+
+from .running import Kdumpfenced, until
+
+NODE = "127.3.0.7"
+DEVICE = 25  # SO_BINDTODEVICE
+
+#: Tries to bind the port in every way, as the user nobody; prints those that worked and could get
+#: what comes over one of the families that are given.
+THIEF = """
+import itertools, json, os, socket, sys
+port, families = int(sys.argv[1]), set(json.loads(sys.argv[2]))
+if os.geteuid() == 0 and sys.argv[3] != "root":
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+places = [(socket.AF_INET, host, 0) for host in ("", "127.0.0.1", "127.255.255.255", "10.0.0.1")]
+places += [
+    (socket.AF_INET6, host, v6only)
+    for host in ("::", "::1", "::ffff:127.0.0.1", "::ffff:0.0.0.0")
+    for v6only in (0, 1)
+]
+options = (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
+ways = [chosen for n in range(3) for chosen in itertools.combinations(options, n)]
+kept, bound = [], []
+
+def attempt():
+    for (family, host, v6only), way, device in itertools.product(places, ways, (b"", b"lo")):
+        if family == socket.AF_INET6 and 6 not in families and (v6only or host == "::1"):
+            continue  # which gets no IPv4
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        for option in way:
+            sock.setsockopt(socket.SOL_SOCKET, option, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        if device:
+            sock.setsockopt(socket.SOL_SOCKET, 25, device)
+        try:
+            sock.bind((host, port))
+        except OSError:
+            continue
+        finally:
+            if len(bound) > 3:
+                sock.close()
+        bound.append([family, host, v6only, way, device.decode()])
+        kept.append(sock)
+
+attempt()
+# Where many sockets have the same hash, the kernel looks for conflicts in another way.
+others = []
+for other in range(port % 256 or 256, 65536, 256):
+    for host in ("127.0.0.1", "127.0.0.2"):
+        if other != port and other >= 1024 and len(others) < 900:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                sock.bind((host, other))
+            except OSError:
+                continue
+            others.append(sock)
+attempt()
+print(json.dumps(bound), flush=True)
+sys.stdin.read()
+"""
+
+
+def thief(port: int, families: tuple[int, ...] = (4, 6), user: str = "nobody") -> list[object]:
+    """What a user without rights can bind beside it."""
+    done = subprocess.run(
+        [sys.executable, "-c", THIEF, str(port), json.dumps(families), user],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    return list(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("family", ["auto", "ipv4"])
+@pytest.mark.parametrize("user", ["nobody", "root"])
+def test_nobody_can_bind_the_port_beside_the_daemon(
+    daemon: Kdumpfenced, family: str, user: str
+) -> None:
+    daemon.configure(f'networks = ["127.0.0.0/8"]\nfamily = "{family}"')
+    daemon.start()
+    assert thief(daemon.port, (4, 6) if family == "auto" else (4,), user) == []
+    daemon.hear(NODE)
+    until(lambda: daemon.dumping() == {NODE})
+    assert daemon.get("/health") == (200, "well\n")
+
+
+def test_nobody_can_bind_the_port_beside_a_listener() -> None:
+    with Listener(networks=["127.0.0.0/8"], port=unused_port()) as listening:
+        assert thief(listening.port) == []
+        assert listening.snapshot().deaf == ""
+
+
+def test_a_user_who_runs_the_daemon_as_they_are_cannot_either(tmp_path: Path) -> None:
+    # Sockets of one user share a port by SO_REUSEPORT, if both say so.
+    port = unused_port()
+    with Listener(networks=["127.0.0.0/8"], port=port), pytest.raises(OSError, match="in use"):
+        made(port, "127.0.0.1", socket.SO_REUSEPORT)
+
+
+# ------------------------------------------------------------------ passed sockets
+
+
+PASS = """
+import json, os, socket, sys
+for at, number in enumerate(json.loads(sys.argv[1])):
+    os.dup2(number, 3 + at, inheritable=True)
+os.environ.update(LISTEN_FDS=str(at + 1), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="kdump")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Passed:
+    """A service manager that holds the sockets."""
+
+    def __init__(self, *sockets: socket.socket) -> None:
+        self.sockets = sockets
+        # Somewhere where the dup2 of one does not close another.
+        self.fds = [os.dup2(sock.fileno(), 60 + at) for at, sock in enumerate(sockets)]
+        self.wrapper = (sys.executable, "-c", PASS, json.dumps(self.fds))
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        for sock in self.sockets:
+            sock.close()
+
+
+def made(port: int, host: str = "0.0.0.0", *options: int, device: str = "") -> socket.socket:
+    """A bound socket as a service manager makes it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    for option in options:
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
+    if device:
+        sock.setsockopt(socket.SOL_SOCKET, DEVICE, device.encode())
+    sock.bind((host, port))
+    return sock
+
+
+@pytest.fixture
+def managers() -> Iterator[list[Passed]]:
+    opened: list[Passed] = []
+    yield opened
+    for one in opened:
+        one.close()
+
+
+def start(daemon: Kdumpfenced, managers: list[Passed], *sockets: socket.socket) -> None:
+    passed = Passed(*sockets)
+    managers.append(passed)
+    daemon.start(passed.wrapper, pass_fds=passed.fds)
+
+
+SHARING = [
+    (socket.SO_REUSEADDR,),  # systemd sets this one on every socket
+    (socket.SO_REUSEPORT,),
+    (socket.SO_REUSEADDR, socket.SO_REUSEPORT),
+]
+
+
+@pytest.mark.parametrize("options", SHARING)
+@pytest.mark.parametrize("user", ["nobody", "root"])
+def test_a_passed_socket_that_shared_its_port_does_not_any_more(
+    daemon: Kdumpfenced, managers: list[Passed], options: tuple[int, ...], user: str
+) -> None:
+    four, six = made(daemon.port, "0.0.0.0", *options), made(daemon.port, "::", *options)
+    start(daemon, managers, four, six)
+    assert thief(daemon.port, (4, 6), user) == []
+    daemon.hear(NODE)
+    until(lambda: daemon.dumping() == {NODE})
+    assert daemon.end() == 0
+    # And while it is restarted nobody can either.
+    assert thief(daemon.port, (4, 6), user) == []
+
+
+def test_a_socket_given_to_a_listener_does_not_share_its_port_any_more() -> None:
+    sock = made(0, "0.0.0.0", *SHARING[2])
+    with Listener(networks=["127.0.0.0/8"], sockets=[sock]) as listening:
+        assert thief(listening.port, (4,)) == []
+
+
+def rival(port: int, host: str, device: str = "", peer: str = "") -> socket.socket:
+    sock = made(port, host, socket.SO_REUSEADDR, device=device)
+    if peer:
+        sock.connect((peer, 0))
+    return sock
+
+
+@pytest.mark.parametrize(
+    "where",
+    [("0.0.0.0",), ("127.0.0.1",), ("0.0.0.0", "lo"), ("0.0.0.0", "", NODE)],
+    ids=["later", "more specific", "of an interface", "connected to the node"],
+)
+def test_who_shared_the_port_before_the_daemon_came_is_noticed(
+    daemon: Kdumpfenced, managers: list[Passed], where: tuple[str, ...]
+) -> None:
+    passed = made(daemon.port, "0.0.0.0", socket.SO_REUSEADDR)
+    with rival(daemon.port, *where) as other:
+        daemon.hear(NODE)
+        # It is real: what the node says goes to the other one.
+        assert select.select([other, passed], [], [], 10)[0] == [other]
+        start(daemon, managers, passed)
+        daemon.says(f"messages may be missed: port {daemon.port}/udp: others hold it as well and")
+        code, why = daemon.get("/health")
+        assert code == 503
+        assert f"take messages away: user {os.geteuid()} at " in why
+        assert daemon.status().troubles == (why.strip(),)
+        page = daemon.get("/metrics")[1]
+        assert "\nkdumpfence_deaf 1.0\n" in page
+        assert "\nkdumpfence_healthy 0.0\n" in page
+    daemon.says("messages are heard again")
+    until(lambda: daemon.get("/health") == (200, "well\n"))
+    until(lambda: "\nkdumpfence_deaf 0.0\n" in daemon.get("/metrics")[1])
+    daemon.hear(NODE)
+    until(lambda: daemon.dumping() == {NODE})
+
+
+def test_root_who_makes_the_socket_share_again_is_noticed(
+    daemon: Kdumpfenced, managers: list[Passed]
+) -> None:
+    passed = made(daemon.port)
+    start(daemon, managers, passed)
+    daemon.hear(NODE)
+    until(lambda: daemon.dumping() == {NODE})
+    passed.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with rival(daemon.port, "127.0.0.1"):
+        daemon.says("messages may be missed")
+        # And it stopped that again: no third one can come.
+        assert thief(daemon.port, (4,)) == []
+
+
+def test_a_program_on_another_address_or_of_another_family_is_no_rival(
+    daemon: Kdumpfenced, managers: list[Passed]
+) -> None:
+    passed = made(daemon.port, "127.0.0.1", socket.SO_REUSEADDR)
+    with made(daemon.port, "127.0.0.2"), made(daemon.port, "::"):
+        assert sharing.rivals([passed], daemon.port) == []
+        start(daemon, managers, passed)
+        assert daemon.get("/health") == (200, "well\n")
+        assert len(sharing.holders(daemon.port)) == 3
+
+
+def test_a_socket_that_takes_both_families_is_one_of_either() -> None:
+    port = unused_port()
+    both = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    with made(port, "127.0.0.1", socket.SO_REUSEADDR) as ours, both as other:
+        other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("::ffff:127.0.0.1", port))
+        assert [str(one) for one in sharing.rivals([ours], port)] == [
+            f"user {os.geteuid()} at ::ffff:127.0.0.1"
+        ]
+        assert sharing.rivals([ours, other], port) == []
+
+
+def shut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RD)
+    except OSError:  # that it is not connected; it is shut down all the same
+        pass
+
+
+FAULTS: dict[str, tuple[Callable[[socket.socket], None], str]] = {
+    "connected": (
+        lambda sock: sock.connect(("127.0.0.9", 1)),
+        "is connected, so it hears one address alone",
+    ),
+    "connected to any port": (
+        lambda sock: sock.connect(("127.0.0.9", 0)),
+        "is connected, so it hears one address alone",
+    ),
+    "shut down": (shut, "was shut down"),
+}
+
+
+@pytest.mark.parametrize("what", list(FAULTS))
+def test_a_socket_that_hears_nobody_any_more_is_refused_and_noticed(
+    daemon: Kdumpfenced, managers: list[Passed], what: str
+) -> None:
+    do, said = FAULTS[what]
+    passed = made(daemon.port)
+    start(daemon, managers, passed)
+    assert daemon.get("/health")[0] == 200
+    do(passed)
+    address = passed.getsockname()[0]
+    daemon.says(f"messages may be missed: port {daemon.port}/udp: the socket of {address} {said}")
+    assert daemon.get("/health")[0] == 503
+    daemon.end()
+    managers[0].close()
+    managers.clear()
+    passed = made(daemon.port)
+    do(passed)
+    again = Passed(passed)
+    managers.append(again)
+    daemon.start(again.wrapper, pass_fds=again.fds, wait=False)
+    assert daemon.process is not None
+    assert daemon.process.wait(60) == 1
+    assert daemon.said().splitlines()[-1] == f"kdumpfenced: passed socket 1 ('kdump'): {said}"
+
+
+@pytest.mark.usefixtures("root")
+def test_an_interface_or_an_address_that_is_gone_is_noticed(
+    daemon: Kdumpfenced, managers: list[Passed]
+) -> None:
+    def ip(*words: str) -> None:
+        done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            cannot_run(f"ip {' '.join(words)}: {done.stderr}")
+
+    if shutil.which("ip") is None:
+        cannot_run("ip is missing")
+    name = f"kd{os.getpid()}"
+    ip("link", "add", name, "type", "veth", "peer", "name", name + "p")
+    try:
+        ip("address", "add", "198.18.77.1/32", "dev", name)
+        with made(0, "198.18.77.1") as on_address, made(0, "0.0.0.0", device=name) as on_interface:
+            for sock in (on_address, on_interface):
+                assert sharing.fault(sock, sock.getsockname()[1]) == ""
+            ip("link", "delete", name)
+            name = ""
+            assert sharing.fault(on_address, on_address.getsockname()[1]) == (
+                "is bound to 198.18.77.1, which is not an address of this machine any more"
+            )
+            assert sharing.fault(on_interface, on_interface.getsockname()[1]) == (
+                "is bound to an interface that is gone"
+            )
+    finally:
+        if name:
+            ip("link", "delete", name)
+
+
+def test_a_socket_that_lost_its_port_is_told_of() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        assert sharing.fault(sock, 7410) == "is not bound any more"
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        assert sharing.fault(sock, port + 1) == f"is bound to port {port}"
+        assert sharing.deaf([sock], port) == ""
+
+
+def test_a_filter_that_is_on_a_passed_socket_is_taken_off(
+    daemon: Kdumpfenced, managers: list[Passed]
+) -> None:
+    passed = made(daemon.port)
+    filters.attach(passed, filters.program("raw6", 1))  # which lets nothing through here
+    start(daemon, managers, passed)
+    daemon.hear(NODE)
+    until(lambda: daemon.dumping() == {NODE})
+
+
+def test_a_filter_that_cannot_be_taken_off_is_refused(
+    daemon: Kdumpfenced, managers: list[Passed]
+) -> None:
+    passed = made(daemon.port)
+    filters.attach(passed, filters.program("udp", 1))
+    passed.setsockopt(socket.SOL_SOCKET, 44, 1)  # SO_LOCK_FILTER
+    manager = Passed(passed)
+    managers.append(manager)
+    daemon.start(manager.wrapper, pass_fds=manager.fds, wait=False)
+    assert daemon.process is not None
+    assert daemon.process.wait(60) == 1
+    assert "passed socket 1 ('kdump'): has a filter that cannot be taken off" in daemon.said()
+
+
+def test_two_daemons_with_one_passed_socket_are_refused(
+    daemon: Kdumpfenced, managers: list[Passed], tmp_path: Path
+) -> None:
+    passed = made(daemon.port)
+    start(daemon, managers, passed)
+    (tmp_path / "other").mkdir()
+    other = Kdumpfenced(tmp_path / "other")
+    other.port = daemon.port
+    other.configure()
+    other.start(managers[0].wrapper, pass_fds=managers[0].fds, wait=False)
+    assert other.process is not None
+    assert other.process.wait(60) == 1
+    assert other.said() == (
+        f"kdumpfenced: passed socket 1 ('kdump'): process {daemon.pid} reads it already; "
+        "each would hear half of the messages\n"
+    )
+    # The first one can be killed, and the next one takes over.
+    daemon.send(9)  # type: ignore[arg-type]
+    assert daemon.process is not None
+    daemon.process.wait(60)
+    other.start(managers[0].wrapper, pass_fds=managers[0].fds)
+    assert other.end() == 0
+
+
+def test_a_family_that_nobody_passed_is_told_of(
+    daemon: Kdumpfenced, managers: list[Passed]
+) -> None:
+    start(daemon, managers, made(daemon.port))
+    daemon.says("nothing is heard over IPv6: no socket for it was passed")
+
+
+def test_a_reading_thread_that_stands_still_is_noticed(daemon: Kdumpfenced) -> None:
+    script = (
+        "import threading, time\n"
+        "from kdumpfence import daemon, reading\n"
+        "reading.LATE = 1.0\n"
+        "turn = reading.Reading._turn\n"
+        "began = time.monotonic()\n"
+        "def stand_still(self):\n"
+        "    if time.monotonic() > began + 2: time.sleep(600)\n"
+        "    turn(self)\n"
+        "reading.Reading._turn = stand_still\n"
+        "daemon.script()\n"
+    )
+    daemon.start(program=[sys.executable, "-c", script])
+    daemon.says(f"messages may be missed: port {daemon.port}/udp: nobody has read it for more than")
+    assert daemon.get("/health")[0] == 503
+
+
+def test_a_kernel_that_does_not_tell_who_holds_the_port_is_told_of(daemon: Kdumpfenced) -> None:
+    script = (
+        "import errno, os\n"
+        "from kdumpfence import daemon, sharing\n"
+        "def refuse(port): raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))\n"
+        "sharing.holders = refuse\n"
+        "daemon.script()\n"
+    )
+    daemon.start(program=[sys.executable, "-c", script])
+    daemon.says("who else holds the port cannot be seen: sock_diag: No such file or directory")
+    assert daemon.get("/health") == (200, "well\n")
+    daemon.hear(NODE)
+    until(lambda: daemon.dumping() == {NODE})
+
+
+def test_who_holds_the_port_is_in_the_error(daemon: Kdumpfenced) -> None:
+    with made(daemon.port):
+        done = daemon.run()
+    assert done.returncode == 1
+    assert re.fullmatch(
+        rf"kdumpfenced: port {daemon.port}/udp: Address already in use \(another program holds it: "
+        rf"process {os.getpid()} \([^()]+\) of user {os.geteuid()}\)\n",
+        done.stderr,
+    )
