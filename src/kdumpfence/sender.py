@@ -20,7 +20,6 @@ from kdumpfence._version import __version__
 from kdumpfence.addresses import FAMILIES, Address, LookUpError, NameFiles, Resolver, literal
 from kdumpfence.options import (
     SENDER_OPTIONS,
-    OptionError,
     SenderOptions,
     UsageError,
     can_be_name,
@@ -70,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = sender_from_argv(arguments)
         report.verbose = options.verbose
         for complaint in options.complaints:
-            report.error(complaint)
+            report.warning(complaint)
         if options.action == "help":
             write(1, usage(PROGRAM, " NODE...", SENDER_OPTIONS).encode())
             return 0
@@ -83,10 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return sender.check() if options.action == "check" else sender.run()
         finally:
             sender.close()
-    except OptionError as error:
+    except UsageError as error:
+        for complaint in error.complaints:
+            report.warning(complaint)
         report.error(str(error))
-        if isinstance(error, UsageError):
-            write(2, usage(PROGRAM, " NODE...", SENDER_OPTIONS).encode())
+        write(2, usage(PROGRAM, " NODE...", SENDER_OPTIONS).encode())
         return 1
     except signals.Ended as signal:
         report.debug(f"ended by {signal}")
@@ -379,7 +379,9 @@ class _Sender:
         return 0 if reached else 1
 
     def check(self) -> int:
-        """Say which way messages would go; 0 if there is one to every node, else 1."""
+        """Say which way messages would go; 0 if there is one to every node and the options
+        are right, else 1.
+        """
         ends = time.monotonic() + CHECK_PATIENCE
         asked = {self.options.nodes.index(name) for name in self.resolver.unresolved}
         while True:
@@ -390,14 +392,12 @@ class _Sender:
             poller.register(self.resolver.fd, select.POLLIN)
             poller.poll(100)
         for node in sorted(asked):
-            self._unresolved(
-                node, LookUpError("the look-up has not answered within 10 seconds")
-            )
+            self._unresolved(node, LookUpError("the look-up has not answered within 10 seconds"))
         reachable = set()
         for number in range(len(self.addresses)):
             if self._check_way(number):
                 reachable.update(self.schedule.nodes(number))
-        return 0 if len(reachable) == len(self.options.nodes) else 1
+        return 1 if self.options.complaints or len(reachable) < len(self.options.nodes) else 0
 
     def _check_way(self, number: int) -> bool:
         address = self.addresses[number]

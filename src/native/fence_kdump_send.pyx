@@ -291,6 +291,16 @@ cdef int no_memory() noexcept nogil:
 # ------------------------------------------------------------------- the options
 
 cdef enum:
+    OPTION_PORT = 0
+    OPTION_FAMILY = 1
+    OPTION_COUNT = 2
+    OPTION_INTERVAL = 3
+    OPTION_VERBOSE = 4
+    OPTION_VERSION = 5
+    OPTION_HELP = 6
+    OPTION_CHECK = 7
+
+cdef enum:
     TAKES_NOTHING = 0
     TAKES_VALUE = 1
     MAY_TAKE_VALUE = 2
@@ -317,36 +327,42 @@ ctypedef struct Options:
     int check
     int version
     int help
-    Text complaint      # what was wrong with a verbosity; "" if nothing
-    Text error          # why it cannot go on
-    int usage           # the usage would help
+    char *complaints    # what was wrong and what is used instead: lines, each with a NUL behind it
+    size_t complained   # bytes of them
+
+ctypedef struct Words:
+    # The command line, word by word: the rest of an argument that is several, then the arguments.
+    int argc
+    int at
+    char **argv
+    char *rest          # blank-separated; NULL if there is nothing left
 
 
 cdef int get_option(int index, Option *option) noexcept nogil:
     """Option number `index`; 0 if there are no more."""
     option.takes = TAKES_VALUE
-    if index == 0:
+    if index == OPTION_PORT:
         option.letter, option.name = c'p', b"ipport"
         option.help = b"UDP port to send to (default: 7410)"
-    elif index == 1:
+    elif index == OPTION_FAMILY:
         option.letter, option.name = c'f', b"family"
         option.help = b"addresses to use: auto, ipv4, ipv6 (default: auto)"
-    elif index == 2:
+    elif index == OPTION_COUNT:
         option.letter, option.name = c'c', b"count"
         option.help = b"messages for each node, 0 = until killed (default: 0)"
-    elif index == 3:
+    elif index == OPTION_INTERVAL:
         option.letter, option.name = c'i', b"interval"
         option.help = b"seconds between messages (default: 10)"
-    elif index == 4:
+    elif index == OPTION_VERBOSE:
         option.letter, option.name, option.takes = c'v', b"verbose", MAY_TAKE_VALUE
         option.help = b"say more; again or with a level: even more"
-    elif index == 5:
+    elif index == OPTION_VERSION:
         option.letter, option.name, option.takes = c'V', b"version", TAKES_NOTHING
         option.help = b"print the version"
-    elif index == 6:
+    elif index == OPTION_HELP:
         option.letter, option.name, option.takes = c'h', b"help", TAKES_NOTHING
         option.help = b"print this help"
-    elif index == 7:
+    elif index == OPTION_CHECK:
         option.letter, option.name, option.takes = 0, b"check", TAKES_NOTHING
         option.help = b"send nothing, but say which way the messages would go"
     else:
@@ -429,113 +445,433 @@ cdef int64_t read_number(const char *text, size_t length, int64_t least, int64_t
     return value if least <= value <= most else -1
 
 
-cdef int refuse(Options *options, const char *name, const char *given, const char *allowed) noexcept nogil:
-    begin(&options.error, name)
-    put(&options.error, b" ")
-    put_shown(&options.error, b"", given)
-    put(&options.error, b": ")
-    put(&options.error, allowed)
-    return 0
+cdef inline int is_digit(char letter) noexcept nogil:
+    return c'0' <= letter <= c'9'
 
 
-cdef int refuse_option(Options *options, const char *prefix, const char *given, const char *why) noexcept nogil:
-    begin(&options.error, b"option ")
-    put_shown(&options.error, prefix, given)
-    put(&options.error, b": ")
-    put(&options.error, why)
-    options.usage = 1
-    return 0
+cdef inline int is_letter(char letter) noexcept nogil:
+    return c'a' <= lower(letter) <= c'z'
 
 
-cdef void set_verbose(Options *options, const char *given) noexcept nogil:
-    """-v, -vv, -v3, --verbose=2, and words for yes and no."""
-    cdef const char *text = given
-    cdef size_t length, i
-    cdef int only_v = 1, only_digits = 1
-    if given == NULL:
-        options.verbose += 1
+cdef inline int is_plain(char letter) noexcept nogil:
+    return is_digit(letter) or is_letter(letter)
+
+
+cdef inline int is_quote(char letter) noexcept nogil:
+    return letter == c'"' or letter == c"'" or letter == c'`'
+
+
+cdef void complain(Options *options, Text *text) noexcept nogil:
+    """Keep a line to be said; without memory it is lost."""
+    cdef char *memory = <char *>realloc(options.complaints, options.complained + text.length + 1)
+    if memory == NULL:
         return
-    length = trim(&text)
-    for i in range(length):
-        only_v &= lower(text[i]) == c'v'
-        only_digits &= c'0' <= text[i] <= c'9'
-    if length and only_v:
-        options.verbose += 1 + <int>min(length, <size_t>100)    # -vvv is -v with the value "vv"
-    elif (same_word(text, length, b"yes") or same_word(text, length, b"true")
-            or same_word(text, length, b"on") or same_word(text, length, b"y")
-            or same_word(text, length, b"t")):
-        options.verbose = max(options.verbose, 1)
-    elif (length == 0 or same_word(text, length, b"no") or same_word(text, length, b"false")
-            or same_word(text, length, b"off") or same_word(text, length, b"n")
-            or same_word(text, length, b"f")):
-        options.verbose = 0
-    elif only_digits:
-        options.verbose = <int>min(<int64_t>9, read_number(text, min(length, <size_t>9), 0, MOST_NUMBER))
-    else:
-        begin(&options.complaint, b"verbose ")
-        put_shown(&options.complaint, b"", given)
-        put(&options.complaint, b": not a number or a boolean")
-        options.verbose = max(options.verbose, 1)
+    options.complaints = memory
+    memcpy(memory + options.complained, text.data, text.length)
+    memory[options.complained + text.length] = 0
+    options.complained += text.length + 1
 
 
-cdef int set_option(Options *options, int index, const char *given) noexcept nogil:
-    """Take one option with its value; 0 if that is refused."""
-    cdef const char *text = given
-    cdef size_t length = 0 if given == NULL else trim(&text)
-    cdef int64_t number
-    if index == 0:
-        number = read_number(text, length, 1, 65535)
-        if number < 0:
-            return refuse(options, b"ipport", given, b"not a port number (1 to 65535)")
-        options.port = <int>number
-    elif index == 1:
-        if same_word(text, length, b"auto"):
-            options.family = AF_UNSPEC
-        elif same_word(text, length, b"ipv4"):
-            options.family = AF_INET
-        elif same_word(text, length, b"ipv6"):
-            options.family = AF_INET6
-        else:
-            return refuse(options, b"family", given, b"not one of auto, ipv4, ipv6")
-    elif index == 2:
-        options.count = read_number(text, length, 0, MOST_NUMBER)
-        if options.count < 0:
-            return refuse(options, b"count", given, b"not a number of messages (0 to 2147483647)")
-    elif index == 3:
-        # "60s" is how the rest of a cluster's configuration writes a minute.
-        if length and lower(text[length - 1]) == c's':
-            length -= 1
-            while length and is_space(text[length - 1]):
-                length -= 1
-        options.interval = read_number(text, length, 1, MOST_NUMBER)
-        if options.interval < 0:
-            return refuse(options, b"interval", given,
-                          b"not a whole number of seconds (1 to 2147483647)")
-    elif index == 4:
-        set_verbose(options, given)
-    elif index == 5:
-        options.version = 1
-    elif index == 6:
-        options.help = 1
-    else:
-        options.check = 1
+cdef void complain_of(
+    Options *options, const char *what, const char *prefix, const char *given, const char *why
+) noexcept nogil:
+    cdef Text text
+    begin(&text, what)
+    put(&text, b" ")
+    put_shown(&text, prefix, given)
+    put(&text, b": ")
+    put(&text, why)
+    complain(options, &text)
+
+
+cdef char *next_word(Words *words) noexcept nogil:
+    """The next one, which then belongs to the caller; NULL if there is none."""
+    cdef char *word = words.rest
+    cdef size_t length
+    if word != NULL:
+        length = blank_at(word)
+        words.rest = NULL
+        if word[length]:
+            word[length] = 0
+            put_back(words, word + length + 1)
+        return word
+    if words.at == words.argc:
+        return NULL
+    words.at += 1
+    return words.argv[words.at - 1]
+
+
+cdef void put_back(Words *words, char *text) noexcept nogil:
+    """What is left of an argument comes next, split at its blanks."""
+    while is_space(text[0]):
+        text += 1
+    if text[0]:
+        words.rest = text
+
+
+cdef const char *next_first(Words *words, size_t *length) noexcept nogil:
+    """The part before the first blank of the word that comes next; NULL if there is none."""
+    cdef const char *text = words.rest
+    if text == NULL:
+        if words.at == words.argc:
+            return NULL
+        text = words.argv[words.at]
+    while is_space(text[0]):
+        text += 1
+    length[0] = blank_at(text)
+    return text
+
+
+cdef size_t blank_at(const char *text) noexcept nogil:
+    """Where its first blank is, or its end."""
+    cdef size_t length = 0
+    while text[length] and not is_space(text[length]):
+        length += 1
+    return length
+
+
+cdef const char *core_of(const char *text, size_t *length) noexcept nogil:
+    """Without the quotes, commas and other signs around it; a minus and a point say something."""
+    while length[0] and not is_plain(text[0]) and text[0] != c'-' and text[0] != c'.':
+        text += 1
+        length[0] -= 1
+    while length[0] and not is_plain(text[length[0] - 1]):
+        length[0] -= 1
+    return text
+
+
+cdef int read_amount(
+    const char *text, size_t length, int64_t *whole, int64_t *thousandths, size_t *rest
+) noexcept nogil:
+    """Whether the text begins with a number, and has no other; where that ends."""
+    cdef size_t at = 0, i
+    cdef int64_t worth = 100
+    whole[0] = thousandths[0] = 0
+    while at < length and is_digit(text[at]):
+        if whole[0] <= MOST_NUMBER:
+            whole[0] = 10 * whole[0] + (text[at] - c'0')
+        at += 1
+    if at == 0 or whole[0] > MOST_NUMBER:
+        return 0
+    if at < length and text[at] == c'.':
+        at += 1
+        while at < length and is_digit(text[at]):
+            thousandths[0] += worth * (text[at] - c'0')
+            worth //= 10
+            at += 1
+    rest[0] = at
+    for i in range(at, length):
+        if is_digit(text[i]):
+            return 0
     return 1
 
 
-cdef int find_long(const char *given, size_t length, int *matches) noexcept nogil:
+cdef int64_t unit_of(const char *text, size_t length) noexcept nogil:
+    """Milliseconds of a unit in which Pacemaker takes an interval; 0 if there is none such."""
+    if (length == 0 or same_word(text, length, b"s") or same_word(text, length, b"sec")
+            or same_word(text, length, b"secs") or same_word(text, length, b"second")
+            or same_word(text, length, b"seconds")):
+        return 1000
+    if same_word(text, length, b"ms") or same_word(text, length, b"msec"):
+        return 1
+    if (same_word(text, length, b"m") or same_word(text, length, b"min")
+            or same_word(text, length, b"mins") or same_word(text, length, b"minute")
+            or same_word(text, length, b"minutes")):
+        return 60000
+    if (same_word(text, length, b"h") or same_word(text, length, b"hr")
+            or same_word(text, length, b"hour") or same_word(text, length, b"hours")):
+        return 3600000
+    return 0
+
+
+cdef int family_called(const char *text, size_t length) noexcept nogil:
+    """A family by what people call it; -1 if it is none."""
+    if length > 3 and same_word(text, 3, b"af_"):
+        text += 3
+        length -= 3
+    if (same_word(text, length, b"auto") or same_word(text, length, b"any")
+            or same_word(text, length, b"all") or same_word(text, length, b"both")
+            or same_word(text, length, b"unspec")):
+        return AF_UNSPEC
+    if (same_word(text, length, b"ipv4") or same_word(text, length, b"ip4")
+            or same_word(text, length, b"inet") or same_word(text, length, b"inet4")
+            or same_word(text, length, b"v4") or same_word(text, length, b"4")):
+        return AF_INET
+    if (same_word(text, length, b"ipv6") or same_word(text, length, b"ip6")
+            or same_word(text, length, b"inet6") or same_word(text, length, b"v6")
+            or same_word(text, length, b"6")):
+        return AF_INET6
+    return -1
+
+
+cdef int may_be_value(int index, const char *first, size_t length) noexcept nogil:
+    """Whether the word behind an option is its value, if a wrong one: no node, no option."""
+    cdef size_t i, points = 0, colons = 0
+    while length and is_quote(first[0]):
+        first += 1
+        length -= 1
+    while length and is_quote(first[length - 1]):
+        length -= 1
+    if length and first[0] == c'-':
+        return length > 1 and is_digit(first[1])
+    first = core_of(first, &length)
+    if length == 0:
+        return 1
+    if index == OPTION_FAMILY:
+        if family_called(first, length) >= 0:
+            return 1
+        if length >= 3 and same_word(first, 3, b"ipv"):
+            i = 3
+        elif length >= 2 and same_word(first, 2, b"ip"):
+            i = 2
+        else:
+            i = 4 if length >= 4 and same_word(first, 4, b"inet") else 0
+        while i < length and is_digit(first[i]):
+            i += 1
+        return i == length
+    for i in range(length):
+        points += first[i] == c'.'
+        colons += first[i] == c':'
+        # Not an address or a host name that begins with a digit.
+        if first[i] == c'-' or (first[i] == c'.' and i + 1 < length and is_letter(first[i + 1])):
+            return 0
+    i = 0
+    while i < length and first[i] == c'.':
+        i += 1
+    return i < length and is_digit(first[i]) and points < 3 and colons < 2
+
+
+cdef int64_t within(int index, int64_t value) noexcept nogil:
+    """The value, or -1 if this option cannot have it."""
+    if index == OPTION_PORT:
+        return value if 1 <= value <= 65535 else -1
+    return value if (index == OPTION_INTERVAL) <= value <= MOST_NUMBER else -1
+
+
+cdef int64_t read_value(int index, const char *text) noexcept nogil:
+    """A value as it should be written; -1 if it is not."""
+    cdef size_t length = trim(&text), rest, i
+    cdef const char *unit
+    cdef int64_t whole, thousandths, factor
+    if index == OPTION_FAMILY:
+        if same_word(text, length, b"auto"):
+            return AF_UNSPEC
+        if same_word(text, length, b"ipv4"):
+            return AF_INET
+        return AF_INET6 if same_word(text, length, b"ipv6") else -1
+    if not read_amount(text, length, &whole, &thousandths, &rest):
+        return -1
+    for i in range(length):
+        if text[i] == c'.':
+            return -1
+    if index != OPTION_INTERVAL:
+        return within(index, whole) if rest == length else -1
+    unit = text + rest
+    while is_space(unit[0]):        # none behind it, it is trimmed
+        unit += 1
+    factor = unit_of(unit, text + length - unit)
+    if factor == 0 or whole * factor % 1000:
+        return -1
+    return within(index, whole * factor // 1000)
+
+
+cdef int64_t guess_value(int index, const char *text) noexcept nogil:
+    """What was meant by a value with something around it; -1 if nobody can say."""
+    cdef size_t length = strlen(text), rest, unit_length
+    cdef const char *core = core_of(text, &length)
+    cdef const char *unit
+    cdef int64_t whole, thousandths, factor = 1000, value
+    if index == OPTION_FAMILY:
+        return family_called(core, length)
+    if not read_amount(core, length, &whole, &thousandths, &rest):
+        return -1
+    if thousandths and index != OPTION_INTERVAL:
+        return -1
+    if index == OPTION_INTERVAL:
+        unit_length = length - rest
+        unit = core_of(core + rest, &unit_length)
+        factor = unit_of(unit, unit_length) or 1000
+    thousandths += 1000 * whole
+    value = thousandths * factor // 1000000
+    if thousandths and index == OPTION_INTERVAL:
+        value = max(value, <int64_t>1)
+    return within(index, value)
+
+
+cdef void put_setting(Options *options, Text *text, int index) noexcept nogil:
+    """What is used for an option."""
+    put(text, b"; using ")
+    if index == OPTION_FAMILY:
+        put(text, b"ipv4" if options.family == AF_INET else b"ipv6" if options.family == AF_INET6
+            else b"auto")
+    else:
+        put_number(text, options.port if index == OPTION_PORT else options.count
+                   if index == OPTION_COUNT else options.interval)
+
+
+cdef void take_value(
+    Options *options, Words *words, int index, const char *prefix, const char *name, char *value
+) noexcept nogil:
+    """Read the value of an option that needs one: this, or else the word that follows."""
+    cdef Option option
+    cdef Text text
+    cdef const char *first
+    cdef const char *core
+    cdef size_t length
+    cdef int64_t number, read
+    get_option(index, &option)
+    while True:
+        if value == NULL:
+            first = next_first(words, &length)
+            if first == NULL or not may_be_value(index, first, length):
+                begin(&text, b"option '")
+                put(&text, prefix)
+                put(&text, name)
+                put(&text, b"': needs a value")
+                put_setting(options, &text, index)
+                complain(options, &text)
+                return
+            value = next_word(words)
+        read = read_value(index, value)
+        if read < 0:
+            first = value
+            while is_space(first[0]):
+                first += 1
+            length = blank_at(first)
+            core = first + length
+            while is_space(core[0]):
+                core += 1
+            if core[0]:             # several words
+                value = <char *>first
+                value[length] = 0
+                put_back(words, <char *>core)
+                read = read_value(index, value)
+        length = strlen(value)
+        core_of(value, &length)
+        if length:
+            break
+        first = next_first(words, &length)
+        if first == NULL or not may_be_value(index, first, length):
+            break
+        core_of(first, &length)
+        if length == 0:
+            break
+        value = NULL                # only a sign, as in "-i = 10"
+    number = read if read >= 0 else guess_value(index, value)
+    if number >= 0:
+        if index == OPTION_PORT:
+            options.port = <int>number
+        elif index == OPTION_FAMILY:
+            options.family = <int>number
+        elif index == OPTION_COUNT:
+            options.count = number
+        else:
+            options.interval = number
+    if read < 0:
+        begin(&text, option.name)
+        put(&text, b" ")
+        put_shown(&text, b"", value)
+        put(&text, b": not ")
+        put(&text, b"a port number (1 to 65535)" if index == OPTION_PORT
+            else b"one of auto, ipv4, ipv6" if index == OPTION_FAMILY
+            else b"a number of messages (0 to 2147483647)" if index == OPTION_COUNT
+            else b"a whole number of seconds (1 to 2147483647)")
+        put_setting(options, &text, index)
+        complain(options, &text)
+
+
+cdef int read_level(const char *text, size_t length, int before) noexcept nogil:
+    """The verbosity that this value means, -v with it: -vv, -v3, and words for yes and no; or -1."""
+    cdef size_t i
+    cdef int only_v = 1, only_digits = 1
+    while length and is_space(text[0]):
+        text += 1
+        length -= 1
+    while length and is_space(text[length - 1]):
+        length -= 1
+    for i in range(length):
+        only_v &= lower(text[i]) == c'v'
+        only_digits &= is_digit(text[i])
+    if length and only_v:
+        return before + 1 + <int>min(length, <size_t>10000)    # -vvv is -v with the value "vv"
+    if (same_word(text, length, b"yes") or same_word(text, length, b"true")
+            or same_word(text, length, b"on") or same_word(text, length, b"y")
+            or same_word(text, length, b"t")):
+        return max(before, 1)
+    if (length == 0 or same_word(text, length, b"no") or same_word(text, length, b"false")
+            or same_word(text, length, b"off") or same_word(text, length, b"n")
+            or same_word(text, length, b"f")):
+        return 0
+    if only_digits:
+        return <int>min(<int64_t>9, read_number(text, min(length, <size_t>9), 0, MOST_NUMBER))
+    return -1
+
+
+cdef void set_verbose(Options *options, Words *words, char *value) noexcept nogil:
+    cdef Text text
+    cdef size_t length
+    cdef int level
+    cdef char *rest
+    if value == NULL:
+        options.verbose += 1
+        return
+    level = read_level(value, strlen(value), options.verbose)
+    if level < 0:
+        rest = value
+        while is_space(rest[0]):
+            rest += 1
+        length = blank_at(rest)
+        if rest[length + blanks(rest + length)]:    # several words
+            value = rest
+            put_back(words, rest + length)
+            value[length] = 0
+            level = read_level(value, length, options.verbose)
+    options.verbose = level if level >= 0 else max(options.verbose, 1)
+    if level < 0:
+        begin(&text, b"verbose ")
+        put_shown(&text, b"", value)
+        put(&text, b": not a number or a boolean; using ")
+        put_number(&text, options.verbose)
+        complain(options, &text)
+
+
+cdef size_t blanks(const char *text) noexcept nogil:
+    """How many it begins with."""
+    cdef size_t count = 0
+    while is_space(text[count]):
+        count += 1
+    return count
+
+
+cdef int find_long(const char *given, size_t length, int *matches, const char **name) noexcept nogil:
     """The option that is so named, or abbreviated; how many it could be."""
     cdef Option option
-    cdef int index = 0, found = -1
+    cdef int index = 0, found = -1, alias
     matches[0] = 0
-    while get_option(index, &option):
-        if strncmp(option.name, given, length) == 0:
+    while True:
+        alias = not get_option(index, &option)
+        if alias:
+            option.name = b"port"
+        if length <= strlen(option.name) and same_begin(given, length, option.name):
+            matches[0] += 1
+            found = OPTION_PORT if alias else index
+            name[0] = option.name
             if strlen(option.name) == length:
                 matches[0] = 1
-                return index
-            matches[0] += 1
-            found = index
+                break
+        if alias:
+            break
         index += 1
     return found
+
+
+cdef int same_begin(const char *text, size_t length, const char *word) noexcept nogil:
+    """Whether the word begins so, in upper or lower case."""
+    cdef size_t i
+    for i in range(length):
+        if lower(text[i]) != word[i]:
+            return 0
+    return 1
 
 
 cdef int find_letter(char letter) noexcept nogil:
@@ -548,77 +884,160 @@ cdef int find_letter(char letter) noexcept nogil:
     return -1
 
 
-cdef int read_words(Options *options, int argc, char **argv, int take) noexcept nogil:
-    """GNU's getopt_long. Once to see whether the words make sense, and whether help or the
-    version is asked for; the second time (`take`) for their values. 0: refused."""
-    cdef int at = 1, index, matches
-    cdef char *word
-    cdef char *value
-    cdef char single[2]
-    cdef size_t length
+cdef void act(Options *options, int index) noexcept nogil:
+    """Of help and version the one that comes first counts, and more than a check."""
+    if index == OPTION_CHECK:
+        options.check = 1
+    elif not options.help and not options.version:
+        options.help = index == OPTION_HELP
+        options.version = index == OPTION_VERSION
+
+
+cdef int has_one_dash(const char *word) noexcept nogil:
+    """Whether this is a long option that lacks its second dash."""
+    cdef const char *name
+    cdef size_t length = 0
+    cdef int matches, index
     cdef Option option
-    while at < argc:
-        word = argv[at]
+    word += 1
+    while is_space(word[0]):
+        word += 1
+    while word[length] and word[length] != c'=' and not is_space(word[length]):
+        length += 1
+    index = find_long(word, length, &matches, &name)
+    if matches != 1 or strlen(name) != length:
+        return 0
+    get_option(index, &option)
+    return option.takes != TAKES_NOTHING
+
+
+cdef void read_long(Options *options, Words *words, char *word) noexcept nogil:
+    cdef char *given = word + (2 if word[1] == c'-' else 1)
+    cdef char *value = strchr(given, c'=')
+    cdef size_t length = strlen(given) if value == NULL else <size_t>(value - given)
+    cdef const char *name
+    cdef int matches, index
+    cdef Option option
+    if blank_at(given) < length:
+        put_back(words, word)
+        return
+    if value != NULL:
+        value[0] = 0
+        value += 1
+    index = find_long(given, length, &matches, &name)
+    if matches != 1:
+        complain_of(options, b"option", b"--", given,
+                    b"ambiguous; ignored" if matches else b"unknown; ignored")
+        return
+    get_option(index, &option)
+    if option.takes == TAKES_VALUE:
+        take_value(options, words, index, b"--", name, value)
+    elif option.takes == MAY_TAKE_VALUE:
+        set_verbose(options, words, value)
+    else:
+        if value != NULL:
+            complain_of(options, b"option", b"--", option.name, b"takes no value")
+        if index == OPTION_CHECK or value == NULL:
+            act(options, index)
+
+
+cdef void read_short(Options *options, Words *words, char *word) noexcept nogil:
+    cdef char letter[2]
+    cdef char held
+    cdef int index, unknown = 0, action = -1
+    cdef Option option
+    cdef size_t at = 1, end
+    cdef char *rest
+    letter[1] = 0
+    while word[at]:
+        letter[0] = word[at]
         at += 1
-        if strcmp(word, b"--") == 0:
-            while at < argc:
-                add_node(options, argv[at])
-                at += 1
-        elif word[0] == c'-' and word[1] == c'-':
-            word += 2
-            value = strchr(word, c'=')
-            length = strlen(word) if value == NULL else <size_t>(value - word)
-            if value != NULL:
-                value += 1
-            index = find_long(word, length, &matches)
-            if matches != 1:
-                word[length] = 0
-                return refuse_option(options, b"--", word, b"ambiguous" if matches else b"unknown")
-            get_option(index, &option)
-            if option.takes == TAKES_NOTHING and value != NULL:
-                return refuse_option(options, b"--", option.name, b"takes no value")
-            if option.takes == TAKES_VALUE and value == NULL:
-                if at == argc:
-                    return refuse_option(options, b"--", option.name, b"needs a value")
-                value = argv[at]
-                at += 1
-            if not take_option(options, index, value, take):
-                return 0
-        elif word[0] == c'-' and word[1]:
-            word += 1
-            while word[0]:
-                single[0] = word[0]
-                single[1] = 0
-                word += 1
-                index = find_letter(single[0])
-                if index < 0:
-                    return refuse_option(options, b"-", single, b"unknown")
-                get_option(index, &option)
-                value = NULL
-                if option.takes != TAKES_NOTHING and word[0]:
-                    value = word
-                    word += strlen(word)
-                elif option.takes == TAKES_VALUE:
-                    if at == argc:
-                        return refuse_option(options, b"-", single, b"needs a value")
-                    value = argv[at]
-                    at += 1
-                if not take_option(options, index, value, take):
-                    return 0
+        rest = word + at
+        if is_space(letter[0]):
+            put_back(words, rest)
+            break
+        index = find_letter(letter[0])
+        if index < 0:
+            # Where no letter follows, it is the value of an option that does not exist.
+            end = at
+            if not is_letter(rest[0]) or <uint8_t>letter[0] >= 128:
+                end += blank_at(rest)
+            held = word[end]
+            word[end] = 0
+            complain_of(options, b"option", b"-", word + at - 1, b"unknown; ignored")
+            word[end] = held
+            unknown = 1
+            at = end
+            continue
+        get_option(index, &option)
+        if option.takes == TAKES_NOTHING:
+            if action < 0:
+                action = index
+        elif option.takes == TAKES_VALUE:
+            take_value(options, words, index, b"-", letter, rest if rest[0] else NULL)
+            break
+        elif not rest[0] or (
+            (is_space(rest[0]) or rest[0] == c'p' or rest[0] == c'f' or rest[0] == c'c' or rest[0] == c'i')
+            and read_level(rest, strlen(rest), 0) < 0
+        ):
+            set_verbose(options, words, NULL)
         else:
+            set_verbose(options, words, rest)
+            break
+    if action >= 0 and not unknown:
+        act(options, action)
+
+
+cdef void read_operand(Options *options, Words *words, char *word) noexcept nogil:
+    cdef size_t i, length = strlen(word)
+    if blank_at(word) < length:
+        put_back(words, word)
+        return
+    for i in range(length):
+        if not is_digit(word[i]) and word[i] != c',' and word[i] != c';':
             add_node(options, word)
-    return 1
+            return
+    complain_of(options, b"operand", b"", word, b"a number is not a node; ignored")
 
 
-cdef int take_option(Options *options, int index, const char *value, int take) noexcept nogil:
-    if take:
-        return set_option(options, index, value)
-    # Whichever of the two comes first counts, and nothing else then.
-    if index == 5 and not options.help:
-        options.version = 1
-    if index == 6 and not options.version:
-        options.help = 1
-    return 1
+cdef void read_words(Options *options, int argc, char **argv) noexcept nogil:
+    """The command line of a program that has to send, whatever it was given.
+
+    In a crash kernel nobody reads an error. So what can be understood is used, and what cannot
+    is complained of and left out. A line without a fault means what getopt_long makes of it.
+    """
+    cdef Words words
+    cdef char *word
+    cdef size_t length
+    cdef int only_operands = 0
+    words.argc, words.at, words.argv, words.rest = argc, 1, argv, NULL
+    while True:
+        word = next_word(&words)
+        if word == NULL:
+            break
+        while is_space(word[0]):
+            word += 1
+        length = strlen(word)
+        while length and is_space(word[length - 1]):
+            length -= 1
+        word[length] = 0
+        if is_quote(word[0]) or (length and is_quote(word[length - 1])):
+            complain_of(options, b"argument", b"", word, b"quotes do not belong to it; ignored")
+        while length and (is_quote(word[length - 1]) or is_space(word[length - 1])):
+            length -= 1
+        word[length] = 0
+        while is_quote(word[0]) or is_space(word[0]):
+            word += 1
+        if not word[0]:
+            continue
+        if only_operands or word[0] != c'-' or not word[1]:
+            read_operand(options, &words, word)
+        elif strcmp(word, b"--") == 0:
+            only_operands = 1
+        elif word[1] == c'-' or has_one_dash(word):
+            read_long(options, &words, word)
+        else:
+            read_short(options, &words, word)
 
 
 cdef void add_node(Options *options, char *node) noexcept nogil:
@@ -641,29 +1060,38 @@ cdef void add_node(Options *options, char *node) noexcept nogil:
 
 
 cdef int read_options(Options *options, int argc, char **argv) noexcept nogil:
-    """0 if they are refused."""
+    """0 without memory."""
+    cdef uint32_t most = 1      # nodes: an argument may be several
+    cdef int i
+    cdef const char *letter
     memset(options, 0, sizeof(Options))
     options.port = 7410
     options.interval = 10
     options.family = AF_UNSPEC
-    options.nodes = <char **>calloc(argc + 1, sizeof(char *))
-    while options.slot_mask < 2 * <uint32_t>argc:
+    for i in range(1, argc):
+        most += 1
+        letter = argv[i]
+        while letter[0]:
+            if is_space(letter[0]) or letter[0] == c',':
+                most += 1
+            letter += 1
+    options.nodes = <char **>calloc(most, sizeof(char *))
+    while options.slot_mask < 2 * most:
         options.slot_mask = 2 * options.slot_mask + 1
     options.slots = <char **>calloc(options.slot_mask + 1, sizeof(char *))
     if options.nodes == NULL or options.slots == NULL:
-        begin(&options.error, b"out of memory")
         return 0
-    if not read_words(options, argc, argv, 0):
-        return 0
-    if options.help or options.version:
-        return 1
-    if not read_words(options, argc, argv, 1):
-        return 0
-    if options.node_count == 0:
-        begin(&options.error, b"no node given")
-        options.usage = 1
-        return 0
+    read_words(options, argc, argv)
     return 1
+
+
+cdef void say_complaints(Options *options) noexcept nogil:
+    cdef Text text
+    cdef size_t at = 0
+    while at < options.complained:
+        begin(&text, options.complaints + at)
+        at += text.length + 1
+        say_warning(&text)
 
 
 # ----------------------------------------------------------------- names, addresses
@@ -1397,7 +1825,8 @@ cdef int result(Sender *sender) noexcept nogil:
 # ----------------------------------------------------------------------- the check
 
 cdef int check(Sender *sender) noexcept nogil:
-    """Say which way messages would go; 0 if there is one to every node, 1 if not, or -1."""
+    """Say which way messages would go; 0 if there is one to every node and the options are
+    right, 1 if not, or -1."""
     cdef int64_t ends = monotonic_ns() + 10 * <int64_t>1000000000
     cdef uint32_t i, asked, reachable = 0
     while ended_by == 0:
@@ -1422,7 +1851,7 @@ cdef int check(Sender *sender) noexcept nogil:
                     sender.rhythm.reached[sender.rhythm.ties[asked].node] = 1
     for i in range(sender.options.node_count):
         reachable += sender.rhythm.reached[i]
-    return 0 if reachable == sender.options.node_count else 1
+    return 0 if reachable == sender.options.node_count and sender.options.complained == 0 else 1
 
 
 cdef int check_way(Sender *sender, uint32_t number) noexcept nogil:
@@ -1546,12 +1975,7 @@ cdef public int kdumpfence_send(int argc, char **argv) noexcept nogil:
     options = &sender.options
     catch_signals(sender)
     if not read_options(options, argc, argv):
-        say_error(&options.error)
-        if options.usage:
-            print_usage(2)
-        return 1
-    if options.complaint.length:
-        say_error(&options.complaint)
+        return no_memory()
     if options.help:
         print_usage(1)
         return 0
@@ -1561,6 +1985,12 @@ cdef public int kdumpfence_send(int argc, char **argv) noexcept nogil:
         put(&text, b" (kdumpfence, native)\n")
         write_some(1, text.data, text.length)
         return 0
+    say_complaints(options)
+    if options.node_count == 0:
+        begin(&text, b"no node given")
+        say_error(&text)
+        print_usage(2)
+        return 1
     if prepare(sender) < 0:
         return no_memory()
     if options.check:
