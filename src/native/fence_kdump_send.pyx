@@ -85,7 +85,7 @@ cdef extern from *:
     const char *KDUMPFENCE_VERSION
     int NAME_SERVICE
     int AF_UNIX, AF_UNSPEC, SOCK_DGRAM, SOCK_NONBLOCK, IPPROTO_UDP, IPV6_V6ONLY, SO_ERROR
-    int EAI_SYSTEM, EHOSTUNREACH, EIO, ENOBUFS
+    int EAI_SYSTEM, EHOSTUNREACH, EADDRNOTAVAIL, EIO, ENOBUFS
     int O_NONBLOCK, O_CLOEXEC, F_OK, S_IFMT, S_IFCHR
     unsigned long KMSG
     int SIGTERM, SIGINT, SIGHUP, SIG_BLOCK, PTHREAD_CREATE_DETACHED
@@ -115,6 +115,7 @@ cdef extern from *:
     int getpid() nogil
     int bind(int fd, const sockaddr *name, socklen_t length) nogil
     int connect(int fd, const sockaddr *name, socklen_t length) nogil
+    int getsockname(int fd, sockaddr *name, socklen_t *length) nogil
     int inet_aton(const char *text, in_addr *address) nogil
     int inet_pton(int family, const char *text, void *address) nogil
     const char *inet_ntop(int family, const void *address, char *text, socklen_t length) nogil
@@ -1100,6 +1101,15 @@ cdef enum:
     ADDRESSES_OF_A_NAME = 64
     LOOK_UPS_AT_ONCE = 64
     LOOK_UPS_OF_A_NAME = 3
+    MOST_LANES = 8
+    AT_A_TIME = 64              # messages to neighbours of whom nobody knows whether they answer
+    HELD_AT_MOST = 53248        # bytes of messages that wait, for them to be sent again
+
+cdef enum:                      # nanoseconds; see sender.py
+    PATIENCE_NS = 5000000
+    ANSWERS_NS = 5000000
+    TRUST_NS = 50000000
+    GIVES_UP_NS = 400000000
     LOOK_UP_STACK = 262144      # bytes; only what is touched takes memory
 
 ctypedef struct Address:
@@ -1115,7 +1125,21 @@ ctypedef struct Peer:
     # One destination: number i of the rhythm.
     Address address
     int index                   # in the outlet of its family
+    uint8_t lane                # that has the message which is under way
     uint8_t told[20]            # bits: errors that were complained of
+
+ctypedef struct Lane:
+    # One socket of a family.
+    int fd
+    int64_t trusting            # when messages left through it on trust; -1: it was looked at since
+
+ctypedef struct Channel:
+    # The sockets of a family: one, as long as no neighbour keeps the kernel waiting. What waits
+    # for one fills the send buffer, and must not be in the way of what is for the others.
+    Outlet outlet
+    Lane lanes[MOST_LANES]
+    int count
+    int told                    # whether the kernel tells which messages left
 
 ctypedef struct Node:
     char *name
@@ -1142,7 +1166,7 @@ ctypedef struct Sender:
     uint32_t peer_room
     Table table                 # address -> number
     Rhythm rhythm
-    Outlet outlets[2]           # IPv4, IPv6; without a socket: fd -1
+    Channel channels[2]         # IPv4, IPv6
     int network                 # netlink, or -1
     stat_t files[3]
     int read_end                # of the pipe that wakes the loop
@@ -1527,7 +1551,7 @@ cdef int resolved(Sender *sender, uint32_t node, Answers *found) noexcept nogil:
             peer = &sender.peers[number]
             memset(peer, 0, sizeof(Peer))
             peer.address = address[0]
-            peer.index = outlet_add(outlet_of(sender, address), address.packed,
+            peer.index = outlet_add(&channel_of(sender, address).outlet, address.packed,
                                     sender.options.port, address.scope)
             if peer.index < 0:
                 return -1
@@ -1540,34 +1564,41 @@ cdef int resolved(Sender *sender, uint32_t node, Answers *found) noexcept nogil:
     return 0
 
 
-cdef inline Outlet *outlet_of(Sender *sender, Address *address) noexcept nogil:
-    return &sender.outlets[0 if address.length == 4 else 1]
+cdef inline Channel *channel_of(Sender *sender, Address *address) noexcept nogil:
+    return &sender.channels[0 if address.length == 4 else 1]
 
 
 # ---------------------------------------------------------------- sockets, the loop
 
-cdef int open_outlet(Outlet *outlet) noexcept nogil:
-    """0, or an errno."""
-    cdef int one = 1
+cdef int open_lane(Channel *channel) noexcept nogil:
+    """One more socket, the last of channel.lanes then; 0, or an errno."""
+    cdef int one = 1, fd
+    cdef int family = channel.outlet.family
     cdef sock_fprog program
     cdef uint64_t nothing       # the filter `ret #0`, which lets nothing in
     cdef uint16_t code = 6
-    if outlet.fd >= 0:
-        return 0
-    outlet.fd = socket(outlet.family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP)
-    if outlet.fd < 0:
+    if channel.count == MOST_LANES:
+        return EAGAIN
+    fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP)
+    if fd < 0:
         return errno
     # With this the kernel also tells what it could not deliver after all.
-    if outlet.family == AF_INET:
-        setsockopt(outlet.fd, IPPROTO_IP, IP_RECVERR, &one, sizeof(one))
+    if family == AF_INET:
+        setsockopt(fd, IPPROTO_IP, IP_RECVERR, &one, sizeof(one))
     else:
-        setsockopt(outlet.fd, IPPROTO_IPV6, IPV6_RECVERR, &one, sizeof(one))
-        setsockopt(outlet.fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))
+        setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &one, sizeof(one))
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))
     nothing = 0
     memcpy(&nothing, &code, sizeof(code))
     program.len = 1
     program.filter = <void *>&nothing
-    setsockopt(outlet.fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program))
+    setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program))
+    one = outlet_watch(fd, family)
+    if channel.count == 0:
+        channel.told = one
+    channel.lanes[channel.count].fd = fd
+    channel.lanes[channel.count].trusting = -1
+    channel.count += 1
     return 0
 
 
@@ -1634,7 +1665,7 @@ cdef void put_where(Sender *sender, Text *text, uint32_t number) noexcept nogil:
     put(text, b")")
 
 
-cdef void cannot_send(Sender *sender, uint32_t number, int code) noexcept nogil:
+cdef void say_why(Sender *sender, uint32_t number, int code) noexcept nogil:
     cdef Peer *peer = &sender.peers[number]
     cdef Text text
     cdef int bit = code & 127
@@ -1649,47 +1680,294 @@ cdef void cannot_send(Sender *sender, uint32_t number, int code) noexcept nogil:
     say_error(&text)
 
 
-cdef int send_due(Sender *sender) noexcept nogil:
-    """Send what is due, one call for each family; -1 without memory."""
-    cdef Outlet *outlet
-    cdef uint32_t i, number
-    cdef int family, chosen, code, at
-    cdef int64_t now
+cdef void cannot_send(Sender *sender, uint32_t number, int code) noexcept nogil:
+    rhythm_failed(&sender.rhythm, number, monotonic_ns())
+    say_why(sender, number, code)
+
+
+cdef void lost(Sender *sender, uint32_t number, int code) noexcept nogil:
+    if rhythm_lost(&sender.rhythm, number, monotonic_ns()):
+        say_why(sender, number, code)
+
+
+cdef void message_left(Sender *sender, uint32_t number) noexcept nogil:
     cdef Text text
-    for family in range(2):
-        outlet = &sender.outlets[family]
-        now = monotonic_ns()
-        chosen = 0
-        if outlet_reserve(outlet, outlet.count) < 0:
-            return -1
-        for i in range(sender.rhythm.goal_count):
-            if outlet_of(sender, &sender.peers[i].address) == outlet and goal_is_due(&sender.rhythm, i, now):
-                outlet.chosen[chosen] = outlet.headers[sender.peers[i].index]
-                chosen += 1
-        if chosen == 0:
-            continue
-        code = open_outlet(outlet)
-        if code == 0:
-            send_all(outlet.fd, outlet.chosen, chosen, outlet.outcomes, 20000000)
-        at = 0
-        for number in range(sender.rhythm.goal_count):
-            # The same look at the same moment as above: the same destinations.
-            if not (outlet_of(sender, &sender.peers[number].address) == outlet
-                    and goal_is_due(&sender.rhythm, number, now)):
+    rhythm_left(&sender.rhythm, number, monotonic_ns())
+    if sender.options.verbose:
+        begin(&text, b"message sent to ")
+        put_where(sender, &text, number)
+        put(&text, b", number ")
+        put_number(&text, sender.rhythm.goals[number].left)
+        say_debug(&text)
+
+
+cdef int is_loopback(Address *address) noexcept nogil:
+    if address.length == 4:
+        return address.packed[0] == 127
+    return memcmp(address.packed, b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01", 16) == 0
+
+
+cdef int why_useless(Sender *sender, uint32_t number) noexcept nogil:
+    """An errno if a message to there would leave from an address that nobody believes.
+
+    Found out before it is sent: the kernel would take it, and ask for a neighbour by it.
+    """
+    cdef Address *address = &sender.peers[number].address
+    cdef Outlet *outlet = &channel_of(sender, address).outlet
+    cdef msghdr *header = &outlet.headers[sender.peers[number].index].msg_hdr
+    cdef sockaddr_in6 name
+    cdef socklen_t length = sizeof(name)
+    cdef Address source
+    cdef uint8_t packed[16]
+    cdef int fd, error = 0, i, useless = 1
+    fd = socket(outlet.family, SOCK_DGRAM | SOCK_CLOEXEC, 0)
+    if fd < 0:
+        return 0                # nobody knows
+    if connect(fd, <sockaddr *>header.msg_name, header.msg_namelen) < 0:
+        error = errno
+        close(fd)
+        return error if error == ENETUNREACH or error == EHOSTUNREACH or error == EADDRNOTAVAIL else 0
+    i = getsockname(fd, <sockaddr *>&name, &length)
+    close(fd)
+    if i < 0:
+        return 0
+    copy_address(<sockaddr *>&name, packed)
+    set_address(&source, address.length, packed, 1)
+    for i in range(source.length):
+        useless &= source.packed[i] == 0
+    if is_loopback(&source) and not is_loopback(address):
+        useless = 1
+    # A link-local one is for the link. Elsewhere the node's own may just be on its way.
+    if is_link_local(&source) and not is_link_local(address) and sender.options.count:
+        useless = monotonic_ns() - sender.rhythm.started < late_network()
+    return EADDRNOTAVAIL if useless else 0
+
+
+cdef void settle(Sender *sender, Channel *channel, int lane, int just_sent) noexcept nogil:
+    """Take in the news of one lane. Where nothing waits, what did not leave never will."""
+    cdef News news
+    cdef Address address
+    cdef uint64_t high, low
+    cdef int64_t slot, now
+    cdef int fd = channel.lanes[lane].fd, error
+    cdef int empty = outlet_pending(fd) == 0
+    cdef uint32_t number
+    cdef socklen_t length
+    while outlet_news(fd, channel.outlet.family, &news):
+        if news.error:
+            if news.error != EHOSTUNREACH and news.error != ENETUNREACH:
                 continue
-            if code == 0 and outlet.outcomes[at] == 0:
-                rhythm_left(&sender.rhythm, number, monotonic_ns())
-                if sender.options.verbose:
-                    begin(&text, b"message sent to ")
-                    put_where(sender, &text, number)
-                    put(&text, b", number ")
-                    put_number(&text, sender.rhythm.goals[number].left)
-                    say_debug(&text)
+            # From another machine it means that the message did leave this one.
+            if news.by_length and not is_own(channel.outlet.family, news.by):
+                continue
+        set_address(&address, 4 if channel.outlet.family == AF_INET else 16, news.packed, news.scope)
+        split_address(address.packed, address.length, &high, &low)
+        slot = table_slot(&sender.table, high, low, address.scope)
+        if slot < 0:
+            # It has got another destination on its way (a tunnel, a translated address).
+            channel.told &= news.error != 0
+            continue
+        number = sender.table.entries[sender.table.slots[slot].index - 1].node
+        if news.error:
+            lost(sender, number, news.error)
+        elif sender.rhythm.goals[number].asked >= 0:
+            message_left(sender, number)
+    length = sizeof(error)
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length)
+    if not empty and channel.told:
+        return
+    if just_sent:
+        for number in range(sender.rhythm.goal_count):
+            if is_under_way(sender, channel, number, lane):
+                channel.told = 0        # nobody was waited for, and yet nothing is told of it
+    now = monotonic_ns()
+    for number in range(sender.rhythm.goal_count):
+        if not is_under_way(sender, channel, number, lane):
+            continue
+        if not channel.told:
+            message_left(sender, number)        # for all that is known
+        elif now - sender.rhythm.goals[number].asked >= GIVES_UP_NS:
+            lost(sender, number, EHOSTUNREACH)
+        else:                   # pushed out of a queue, or gone with its interface
+            rhythm_failed(&sender.rhythm, number, now)
+
+
+cdef inline int is_under_way(Sender *sender, Channel *channel, uint32_t number, int lane) noexcept nogil:
+    cdef Peer *peer = &sender.peers[number]
+    return (sender.rhythm.goals[number].asked >= 0 and peer.lane == lane
+            and channel_of(sender, &peer.address) == channel)
+
+
+cdef void hear(Sender *sender) noexcept nogil:
+    """Take in what became of the messages that the kernel took."""
+    cdef Channel *channel
+    cdef Lane *lane
+    cdef int family, at
+    cdef uint32_t number
+    cdef int64_t now
+    for family in range(2):
+        for at in range(sender.channels[family].count):
+            settle(sender, &sender.channels[family], at, 0)
+    now = monotonic_ns()
+    for number in range(sender.rhythm.goal_count):
+        if goal_overdue(&sender.rhythm.goals[number], now):
+            lost(sender, number, EHOSTUNREACH)
+    for family in range(2):
+        channel = &sender.channels[family]
+        for at in range(channel.count):
+            lane = &channel.lanes[at]
+            if lane.trusting >= 0 and now - lane.trusting >= TRUST_NS:
+                lane.trusting = -1
+                if outlet_pending(lane.fd):
+                    rhythm_doubt(&sender.rhythm)
+
+
+cdef int held(Sender *sender) noexcept nogil:
+    """Bytes of messages that the kernel took and that have not left."""
+    cdef int family, at, total = 0
+    for family in range(2):
+        for at in range(sender.channels[family].count):
+            total += outlet_pending(sender.channels[family].lanes[at].fd)
+    return total
+
+
+cdef void hurry(Sender *sender) noexcept nogil:
+    """The network has changed: what is under way may have been dropped."""
+    cdef int waiting
+    hear(sender)
+    waiting = held(sender)
+    # Exactly as many as asked for; or else as far as there is room for more.
+    rhythm_hurry(&sender.rhythm, monotonic_ns(),
+                 waiting == 0 if sender.options.count else waiting < HELD_AT_MOST)
+
+
+cdef int pass_on(
+    Sender *sender, Channel *channel, const uint32_t *numbers, int count, int told
+) noexcept nogil:
+    """Hand messages to the kernel, through as many sockets as it takes; -1 without memory."""
+    cdef Outlet *outlet = &channel.outlet
+    cdef int waiting[MOST_LANES]
+    cdef int i, lane, turn = 0, at = 0, before = channel.count
+    cdef int64_t now
+    if outlet_reserve(outlet, count) < 0:
+        return -1
+    for i in range(count):
+        outlet_choose(outlet, i, sender.peers[numbers[i]].index, told)
+    for lane in range(before):
+        waiting[lane] = outlet_pending(channel.lanes[lane].fd) > 0
+    # What may have to wait joins what waits; what is known to leave keeps away from it.
+    while at < count and turn < 3 * MOST_LANES:
+        lane = turn % MOST_LANES
+        i = turn // MOST_LANES
+        turn += 1
+        if told:
+            if i == 2 or (lane < before and waiting[lane] != (i == 0)) or (lane >= before and i == 0):
+                continue
+        elif i == 1 or (lane >= before and i == 2) or (lane < before and waiting[lane] != (i == 2)):
+            continue
+        if lane > channel.count or (lane == channel.count and open_lane(channel) != 0):
+            continue
+        send_all(channel.lanes[lane].fd, outlet.chosen + at, count - at, outlet.outcomes + at,
+                 0 if told else PATIENCE_NS)
+        now = monotonic_ns()
+        while at < count and outlet.outcomes[at] != EAGAIN and outlet.outcomes[at] != EINTR:
+            if outlet.outcomes[at]:
+                cannot_send(sender, numbers[at], outlet.outcomes[at])
+            elif told:
+                rhythm_taken(&sender.rhythm, numbers[at], now)
+                sender.peers[numbers[at]].lane = <uint8_t>lane
             else:
-                rhythm_failed(&sender.rhythm, number, monotonic_ns())
-                cannot_send(sender, number, code or outlet.outcomes[at])
+                message_left(sender, numbers[at])
             at += 1
+        if told:
+            settle(sender, channel, lane, 1)
+        elif channel.lanes[lane].trusting < 0:
+            channel.lanes[lane].trusting = now
+    while at < count:
+        cannot_send(sender, numbers[at], EAGAIN)
+        at += 1
     return 0
+
+
+cdef int wait_for_news(Sender *sender, int64_t left) noexcept nogil:
+    """Whether there is some within so many nanoseconds."""
+    cdef pollfd fds[2 * MOST_LANES]
+    cdef timespec timeout
+    cdef int count
+    if left <= 0:
+        return 0
+    timeout.tv_sec = 0
+    timeout.tv_nsec = left
+    count = add_lanes(sender, fds)
+    return ppoll(fds, count, &timeout, NULL) > 0
+
+
+cdef int add_lanes(Sender *sender, pollfd *fds) noexcept nogil:
+    """POLLERR, which comes unasked, of all sockets; how many they are."""
+    cdef int family, at, count = 0
+    for family in range(2):
+        for at in range(sender.channels[family].count):
+            fds[count].fd = sender.channels[family].lanes[at].fd
+            fds[count].events = 0
+            fds[count].revents = 0
+            count += 1
+    return count
+
+
+cdef int send_due(Sender *sender) noexcept nogil:
+    """Send what is due; -1 without memory."""
+    cdef Channel *channel
+    cdef uint32_t i, ready, number, kept
+    cdef uint32_t due = rhythm_due(&sender.rhythm, monotonic_ns())
+    cdef uint32_t *numbers = NULL
+    cdef int family, code, result = 0
+    cdef int64_t ends
+    if due == 0:
+        return 0
+    numbers = <uint32_t *>malloc(due * sizeof(uint32_t))
+    if numbers == NULL:
+        return -1
+    for family in range(2):
+        channel = &sender.channels[family]
+        ready = kept = 0
+        # The trusted ones come first.
+        for i in range(due):
+            number = sender.rhythm.ready[i]
+            if channel_of(sender, &sender.peers[number].address) == channel:
+                numbers[ready] = number
+                ready += 1
+        if ready == 0:
+            continue
+        code = open_lane(channel) if channel.count == 0 else 0
+        if code:
+            for i in range(ready):
+                cannot_send(sender, numbers[i], code)
+            continue
+        i = 0
+        while i < ready and goal_trusted(&sender.rhythm, &sender.rhythm.goals[numbers[i]]):
+            i += 1
+        if i and pass_on(sender, channel, numbers, <int>i, 0) < 0:
+            result = -1
+            break
+        while i < ready:
+            number = numbers[i]
+            code = why_useless(sender, number)
+            if code:
+                cannot_send(sender, number, code)
+            else:
+                numbers[kept] = number
+                kept += 1
+            i += 1
+        i = 0
+        while i < kept and result == 0:
+            ends = monotonic_ns() + ANSWERS_NS
+            result = pass_on(sender, channel, numbers + i, min(<int>(kept - i), <int>AT_A_TIME), channel.told)
+            i += AT_A_TIME
+            # So that neighbours that answer, or a gateway, have done so before the next ones.
+            while i < kept and sender.rhythm.under_way and wait_for_news(sender, ends - monotonic_ns()):
+                hear(sender)
+    free(numbers)
+    return result
 
 
 cdef int is_own(int family, const uint8_t *packed) noexcept nogil:
@@ -1712,42 +1990,10 @@ cdef int is_own(int family, const uint8_t *packed) noexcept nogil:
     return own
 
 
-cdef void take_back(Sender *sender) noexcept nogil:
-    """Messages that the kernel had taken but that never left this machine did not leave."""
-    cdef Outlet *outlet
-    cdef Failure failure
-    cdef Address address
-    cdef uint64_t high, low
-    cdef int64_t slot
-    cdef int family, error
-    cdef uint32_t number
-    cdef socklen_t length
-    for family in range(2):
-        outlet = &sender.outlets[family]
-        if outlet.fd < 0:
-            continue
-        while outlet_failure(outlet, &failure):
-            if failure.error != EHOSTUNREACH and failure.error != ENETUNREACH:
-                continue
-            # From another machine it means that the message did leave this one.
-            if failure.by_length and not is_own(outlet.family, failure.by):
-                continue
-            set_address(&address, 4 if family == 0 else 16, failure.packed, failure.scope)
-            split_address(address.packed, address.length, &high, &low)
-            slot = table_slot(&sender.table, high, low, address.scope)
-            if slot < 0:
-                continue
-            number = sender.table.entries[sender.table.slots[slot].index - 1].node
-            if rhythm_lost(&sender.rhythm, number, monotonic_ns()):
-                cannot_send(sender, number, failure.error)
-        length = sizeof(error)
-        getsockopt(outlet.fd, SOL_SOCKET, SO_ERROR, &error, &length)
-
-
 cdef void wait_for(Sender *sender, int64_t until) noexcept nogil:
     """Until something happens; `until`: CLOCK_MONOTONIC, or -1."""
-    cdef pollfd fds[4]
-    cdef int count = 0, family
+    cdef pollfd fds[2 + 2 * MOST_LANES]
+    cdef int count = 0
     cdef int64_t left = 100000000 if names_waiting(sender) else SLICE
     cdef timespec timeout
     memset(fds, 0, sizeof(fds))
@@ -1759,10 +2005,7 @@ cdef void wait_for(Sender *sender, int64_t until) noexcept nogil:
         fds[count].fd = sender.network
         fds[count].events = <short>POLLIN
         count += 1
-    for family in range(2):
-        if sender.outlets[family].fd >= 0:
-            fds[count].fd = sender.outlets[family].fd   # POLLERR comes unasked
-            count += 1
+    count += add_lanes(sender, fds + count)
     if until >= 0:
         left = min(left, max(0, until - monotonic_ns()))
     timeout.tv_sec = left // 1000000000
@@ -1774,28 +2017,27 @@ cdef void wait_for(Sender *sender, int64_t until) noexcept nogil:
 cdef int run(Sender *sender) noexcept nogil:
     """Send until it is enough, or a signal came; the exit status, or -1."""
     cdef int64_t now, until, names, linger_ends = -1
-    cdef int changed, held
+    cdef int changed
     name_files_changed(sender)
     while ended_by == 0:
         changed = names_waiting(sender) and name_files_changed(sender)
         if network_changed(sender):
             changed = 1
-            rhythm_hurry(&sender.rhythm, monotonic_ns())
+            hurry(sender)
+        if sender.network < 0:  # nobody would tell of changes
+            rhythm_doubt(&sender.rhythm)
         if changed:
             hurry_names(sender, monotonic_ns())
         if step_names(sender) < 0 or send_due(sender) < 0:
             return no_memory()
-        take_back(sender)
+        hear(sender)
         now = monotonic_ns()
         if rhythm_finished(&sender.rhythm, now):
             # Done if all that the kernel took is on its way and none of it came back.
             if linger_ends < 0:
                 linger_ends = now + 5 * <int64_t>1000000000
-            held = 0
-            for changed in range(2):
-                held |= sender.outlets[changed].fd >= 0 and outlet_pending(&sender.outlets[changed]) > 0
-            if now >= linger_ends or not held:
-                take_back(sender)
+            if now >= linger_ends or held(sender) == 0:
+                hear(sender)
                 if rhythm_finished(&sender.rhythm, monotonic_ns()):
                     return result(sender)
             else:
@@ -1925,11 +2167,10 @@ cdef int prepare(Sender *sender) noexcept nogil:
         return -1
     sender.table.seed = <uint64_t>monotonic_ns() * <uint64_t>0x9E3779B97F4A7C15 + <uint64_t>getpid()
     for i in range(2):
-        sender.outlets[i].fd = -1
-        sender.outlets[i].family = AF_INET if i == 0 else AF_INET6
+        sender.channels[i].outlet.family = AF_INET if i == 0 else AF_INET6
         # The host's own byte order, as the stock programs send it.
-        sender.outlets[i].payload.iov_base = <void *>(LITTLE if htons(1) != 1 else BIG)
-        sender.outlets[i].payload.iov_len = MESSAGE_BYTES
+        sender.channels[i].outlet.payload.iov_base = <void *>(LITTLE if htons(1) != 1 else BIG)
+        sender.channels[i].outlet.payload.iov_len = MESSAGE_BYTES
     sender.network = sender.read_end = sender.write_end = -1
     pthread_mutex_init(&sender.lock, NULL)
     for i in range(options.node_count):

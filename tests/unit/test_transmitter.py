@@ -109,13 +109,13 @@ def test_what_came_back_is_told_with_destination_and_reporter(
     port = closed.getsockname()[1]
     closed.close()
     transmitter.add(pack("127.0.0.9"), port)
-    assert transmitter.failures() == []
+    assert transmitter.news() == []
     assert transmitter.send() == [0]
     time.sleep(0.05)
-    assert transmitter.failures() == [
+    assert transmitter.news() == [
         (pack("127.0.0.9"), 0, errno.ECONNREFUSED, pack("127.0.0.9"))
     ]
-    assert transmitter.failures() == []
+    assert transmitter.news() == []
 
 
 def test_what_came_back_over_ipv6_is_told_as_well(
@@ -132,7 +132,7 @@ def test_what_came_back_over_ipv6_is_told_as_well(
     transmitter.add(pack("::1"), port)
     assert transmitter.send() == [0]
     time.sleep(0.05)
-    assert transmitter.failures() == [(pack("::1"), 0, errno.ECONNREFUSED, pack("::1"))]
+    assert transmitter.news() == [(pack("::1"), 0, errno.ECONNREFUSED, pack("::1"))]
 
 
 def test_no_more_failures_are_told_than_asked_for(core: ModuleType, sender: socket.socket) -> None:
@@ -144,7 +144,7 @@ def test_no_more_failures_are_told_than_asked_for(core: ModuleType, sender: sock
     for _ in range(3):
         transmitter.send()
     time.sleep(0.05)
-    assert [len(transmitter.failures(most=2)), len(transmitter.failures())] == [2, 1]
+    assert [len(transmitter.news(most=2)), len(transmitter.failures())] == [2, 1]
 
 
 def test_a_full_send_buffer_is_waited_for_but_not_for_ever(core: ModuleType) -> None:
