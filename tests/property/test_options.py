@@ -211,7 +211,7 @@ def test_what_getopt_understands_the_sender_understands_alike(argv: list[str]) -
         return
     if options.action in ("help", "version") or options.complaints:
         return
-    given = {name: value for name, value in pairs}
+    given = dict(pairs)
     assert options.nodes == tuple(
         dict.fromkeys(part for word in operands for part in re.split("[ \t\n\v\f\r]", word) if part)
     )

@@ -342,7 +342,7 @@ def test_what_is_under_way_for_too_long_is_overdue(core: ModuleType) -> None:
 
 def test_those_that_answered_come_first_and_those_that_did_not_last(core: ModuleType) -> None:
     schedule = make(core, keys="abc")
-    a, b, c = schedule.due(0.0)
+    a, _, c = schedule.due(0.0)
     schedule.taken(a, 0.0)
     schedule.lost("a", 0.0)
     schedule.left(c, 0.0)
