@@ -27,6 +27,7 @@ cdef extern from *:
     #include <fcntl.h>
     #include <sys/sysmacros.h>
     #define KMSG makedev(1, 11)
+    #define PTMX makedev(5, 2)
     #ifdef KDUMPFENCE_NUMERIC
     #define NAME_SERVICE 0
     #define LIMIT_ARENAS() ((void) 0)
@@ -86,9 +87,9 @@ cdef extern from *:
     int NAME_SERVICE
     int AF_UNIX, AF_UNSPEC, SOCK_DGRAM, SOCK_NONBLOCK, IPPROTO_UDP, IPV6_V6ONLY, SO_ERROR
     int EAI_SYSTEM, EHOSTUNREACH, EADDRNOTAVAIL, EIO, ENOBUFS
-    int O_NONBLOCK, O_CLOEXEC, F_OK, S_IFMT, S_IFCHR
-    unsigned long KMSG
-    int SIGTERM, SIGINT, SIGHUP, SIG_BLOCK, PTHREAD_CREATE_DETACHED
+    int O_NONBLOCK, O_CLOEXEC, O_WRONLY, O_NOCTTY, F_OK, S_IFMT, S_IFCHR, S_IFIFO, ENOTSOCK
+    unsigned long KMSG, PTMX
+    int SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGTTOU, SIGXFSZ, SIG_BLOCK, PTHREAD_CREATE_DETACHED
     void (*SIG_IGN)(int) noexcept nogil
     void LIMIT_ARENAS() nogil
     int ask_name_service(const char *name, const addrinfo *hints, addrinfo **found) nogil
@@ -108,6 +109,8 @@ cdef extern from *:
     int sigprocmask(int how, const sigset_t *signals, sigset_t *old) nogil
     int stat_path "stat"(const char *path, stat_t *about) nogil
     int fstat(int fd, stat_t *about) nogil
+    int isatty(int fd) nogil
+    int open_path "open"(const char *path, int flags) nogil
     int access(const char *path, int mode) nogil
     int pipe2(int *fds, int flags) nogil
     ssize_t read(int fd, void *data, size_t length) nogil
@@ -205,23 +208,48 @@ cdef int is_kmsg(int fd) noexcept nogil:
     return fstat(fd, &about) == 0 and about.st_mode & S_IFMT == S_IFCHR and about.st_rdev == KMSG
 
 
+cdef int reopen(int fd) noexcept nogil:
+    """The same pipe or terminal once more, to be written to without waiting; -1 if there is none.
+
+    poll(2) alone is no help: a terminal with room for a byte lets a line wait, and whoever writes
+    to the same pipe may be quicker. The descriptor itself is shared with others, and has to
+    stay as it is. Not the master's side of a terminal: that would be a new one.
+    """
+    cdef stat_t about
+    cdef char path[16]
+    if fstat(fd, &about) < 0:
+        return -1
+    if about.st_mode & S_IFMT != S_IFIFO and (not isatty(fd) or about.st_rdev == PTMX):
+        return -1
+    memcpy(path, b"/proc/self/fd/1", 16)
+    path[14] = <char>(c'0' + fd)
+    return open_path(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+
+
 cdef void write_some(int fd, const char *data, size_t length) noexcept nogil:
-    """Write to a descriptor that may be closed or full; then it is lost."""
+    """Write to descriptor 1 or 2, which may be closed or full; then it is lost. Never waits."""
     cdef pollfd waiter
     cdef timespec none
     cdef size_t part
+    cdef int own
+    if send(fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0 or errno != ENOTSOCK:
+        return
+    own = reopen(fd)
     none.tv_sec = 0
     none.tv_nsec = 0
     waiter.fd = fd
     waiter.events = <short>POLLOUT
     while length:
         part = min(length, <size_t>MOST_WRITE)
-        if (ppoll(&waiter, 1, &none, NULL) <= 0 and not is_kmsg(fd)) or waiter.revents & POLLNVAL:
-            return
-        if write(fd, data, part) < 0:
-            return
+        if own < 0 and ((ppoll(&waiter, 1, &none, NULL) <= 0 and not is_kmsg(fd))
+                        or waiter.revents & POLLNVAL):
+            break
+        if write(fd if own < 0 else own, data, part) < 0:
+            break
         data += part
         length -= part
+    if own >= 0:
+        close(own)
 
 
 cdef void say(int fd, const char *kind, int priority, Text *text) noexcept nogil:
@@ -2135,7 +2163,11 @@ cdef int check_way(Sender *sender, uint32_t number) noexcept nogil:
 # -------------------------------------------------------------------- the program
 
 cdef void catch_signals(Sender *sender) noexcept nogil:
-    """SIGTERM, SIGINT and SIGHUP come only while the loop waits; ignored ones stay so."""
+    """SIGTERM, SIGINT and SIGHUP come only while the loop waits; ignored ones stay so.
+
+    No output ends or stops the program: not one whose reader is gone, or a full file, or a
+    terminal that is not to be written to from the background.
+    """
     cdef sigaction_t action
     cdef sigset_t caught
     cdef int i, number
@@ -2147,6 +2179,10 @@ cdef void catch_signals(Sender *sender) noexcept nogil:
             action.sa_handler = on_signal
             sigaction(number, &action, NULL)
             sigaddset(&caught, number)
+    memset(&action, 0, sizeof(action))
+    action.sa_handler = SIG_IGN
+    for i in range(3):
+        sigaction(SIGPIPE if i == 0 else SIGTTOU if i == 1 else SIGXFSZ, &action, NULL)
     sigprocmask(SIG_BLOCK, &caught, &sender.signals)
 
 
