@@ -39,6 +39,7 @@ cdef extern from *:
     #include <arpa/inet.h>
     #include <linux/errqueue.h>
     #include <linux/filter.h>
+    #include <linux/net_tstamp.h>
     #include <linux/netlink.h>
     #include <linux/rtnetlink.h>
     #include <net/if.h>
@@ -112,8 +113,10 @@ cdef extern from *:
         uint32_t sin6_scope_id
     struct in_pktinfo:
         in_addr ipi_spec_dst
+        in_addr ipi_addr
     struct in6_pktinfo:
         in6_addr ipi6_addr
+        uint32_t ipi6_ifindex
     struct sock_extended_err:
         uint32_t ee_errno
         uint8_t ee_origin
@@ -169,7 +172,9 @@ cdef extern from *:
     int MSG_DONTWAIT, MSG_TRUNC, MSG_ERRQUEUE, MSG_NOSIGNAL
     int POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL
     int CLOCK_MONOTONIC, CLOCK_REALTIME, TIOCOUTQ, SIOCGIFFLAGS, IFF_RUNNING
-    int SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
+    int SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_TIMESTAMPING
+    int SO_TIMESTAMPING, SOF_TIMESTAMPING_SOFTWARE, SOF_TIMESTAMPING_OPT_CMSG
+    int SOF_TIMESTAMPING_TX_SCHED, IPV6_RECVPKTINFO
     int EAGAIN, EWOULDBLOCK, EINTR, EBADF
     int errno
     int recvmmsg(int fd, mmsghdr *vec, unsigned int vlen, int flags, timespec *timeout) nogil
@@ -1106,14 +1111,16 @@ ctypedef struct Outlet:
     uint8_t *sources    # control data that names the source address; NULL until one has one
     mmsghdr *chosen
     int *outcomes       # of the last send_all
+    uint8_t tell[SOURCE_BYTES]  # control data that asks to be told when the message leaves
     int count
     int room
     int chosen_room
 
-ctypedef struct Failure:
+ctypedef struct News:
+    # What became of one datagram.
     uint8_t packed[16]
     uint32_t scope
-    int error
+    int error           # 0: it left this machine
     int by_length       # 0: no host said so
     uint8_t by[16]
 
@@ -1217,16 +1224,46 @@ cdef int outlet_reserve(Outlet *outlet, int count) noexcept nogil:
     return 0
 
 
-cdef int outlet_failure(Outlet *outlet, Failure *failure) noexcept nogil:
+cdef int outlet_watch(int fd, int family) noexcept nogil:
+    """Let the kernel tell what becomes of messages; whether it can tell which ones left."""
+    cdef int one = 1, flags = SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_CMSG
+    return (
+        setsockopt(fd, IPPROTO_IP if family == AF_INET else IPPROTO_IPV6,
+                   IP_PKTINFO if family == AF_INET else IPV6_RECVPKTINFO, &one, sizeof(one)) == 0
+        and setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof(flags)) == 0
+    )
+
+
+cdef void outlet_choose(Outlet *outlet, int at, int index, int told) noexcept nogil:
+    """Destination `index` is number `at` of those that send_all gets."""
+    cdef msghdr *header = &outlet.chosen[at].msg_hdr
+    cdef cmsghdr *cmsg
+    cdef uint32_t flags = SOF_TIMESTAMPING_TX_SCHED
+    outlet.chosen[at] = outlet.headers[index]
+    if told and header.msg_control == NULL:
+        header.msg_control = outlet.tell
+        header.msg_controllen = CMSG_SPACE(sizeof(flags))
+        cmsg = CMSG_FIRSTHDR(header)
+        cmsg.cmsg_len = CMSG_LEN(sizeof(flags))
+        cmsg.cmsg_level = SOL_SOCKET
+        cmsg.cmsg_type = SO_TIMESTAMPING
+        memcpy(CMSG_DATA(cmsg), &flags, sizeof(flags))
+
+
+cdef int outlet_news(int fd, int family, News *news) noexcept nogil:
     """What became known of one datagram that had been taken; 0 if there is nothing more."""
     cdef msghdr header
     cdef sockaddr_in6 name
     cdef uint8_t control[512]
     cdef uint8_t data[64]
+    cdef uint8_t destination[16]
     cdef iovec vector
     cdef cmsghdr *cmsg
     cdef sock_extended_err error
     cdef sockaddr *offender
+    cdef in_pktinfo info
+    cdef in6_pktinfo info6
+    cdef int told, addressed
     while True:
         vector.iov_base = data
         vector.iov_len = sizeof(data)
@@ -1238,24 +1275,42 @@ cdef int outlet_failure(Outlet *outlet, Failure *failure) noexcept nogil:
         header.msg_iovlen = 1
         header.msg_control = control
         header.msg_controllen = sizeof(control)
-        if recvmsg(outlet.fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0:
+        if recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0:
             if errno == EINTR:
                 continue
             return 0
+        told = addressed = 0
+        news.by_length = 0
         cmsg = CMSG_FIRSTHDR(&header)
         while cmsg != NULL:
-            if ((cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_RECVERR)
+            if cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_PKTINFO:
+                memcpy(&info, CMSG_DATA(cmsg), sizeof(info))
+                memcpy(destination, &info.ipi_addr, 4)
+                addressed = 1
+            elif cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_PKTINFO:
+                memcpy(&info6, CMSG_DATA(cmsg), sizeof(info6))
+                memcpy(destination, &info6.ipi6_addr, 16)
+                addressed = 1
+            elif ((cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_RECVERR)
                     or (cmsg.cmsg_level == IPPROTO_IPV6 and cmsg.cmsg_type == IPV6_RECVERR)):
                 memcpy(&error, CMSG_DATA(cmsg), sizeof(error))
-                failure.error = <int>error.ee_errno
-                failure.scope = name.sin6_scope_id if outlet.family == AF_INET6 else 0
-                failure.by_length = 0
+                told = 1
                 if error.ee_origin == SO_EE_ORIGIN_ICMP or error.ee_origin == SO_EE_ORIGIN_ICMP6:
                     offender = SO_EE_OFFENDER(<sock_extended_err *>CMSG_DATA(cmsg))
-                    failure.by_length = copy_address(offender, failure.by)
-                if copy_address(<sockaddr *>&name, failure.packed):
-                    return 1
+                    news.by_length = copy_address(offender, news.by)
             cmsg = CMSG_NXTHDR(&header, cmsg)
+        if not told:
+            continue
+        if error.ee_origin != SO_EE_ORIGIN_TIMESTAMPING:
+            news.error = <int>error.ee_errno
+            news.scope = name.sin6_scope_id if family == AF_INET6 else 0
+            if copy_address(<sockaddr *>&name, news.packed):
+                return 1
+        elif addressed:
+            news.error = 0
+            news.scope = info6.ipi6_ifindex if family == AF_INET6 else 0
+            memcpy(news.packed, destination, 4 if family == AF_INET else 16)
+            return 1
 
 
 cdef int copy_address(sockaddr *name, uint8_t *packed) noexcept nogil:
@@ -1269,10 +1324,10 @@ cdef int copy_address(sockaddr *name, uint8_t *packed) noexcept nogil:
     return 0
 
 
-cdef int outlet_pending(Outlet *outlet) noexcept nogil:
+cdef int outlet_pending(int fd) noexcept nogil:
     """Bytes of memory of datagrams that were taken but have not left the machine."""
     cdef int queued = 0
-    if ioctl(outlet.fd, TIOCOUTQ, &queued) < 0:
+    if ioctl(fd, TIOCOUTQ, &queued) < 0:
         return 0
     return queued
 
@@ -1289,6 +1344,8 @@ cdef void outlet_free(Outlet *outlet) noexcept nogil:
 
 cdef enum:
     EARLY_COUNT = 10
+    ASKED_AT_ONCE = 960
+    ASKED_AGAIN = 256
 
 cdef enum:              # nanoseconds
     EARLY_NS = 1000000000
@@ -1302,12 +1359,19 @@ cdef inline int64_t retry_patience() noexcept nogil:
 cdef inline int64_t late_network() noexcept nogil:
     return 60 * <int64_t>1000000000
 
+cdef inline int64_t asking() noexcept nogil:
+    return 3200 * <int64_t>1000000
+
 ctypedef struct Goal:
     # One address that is sent messages.
     int64_t due
     int64_t failing     # since when no message could leave; -1: the last one did
     int64_t last        # when the last one left
     int64_t left        # messages that left
+    int64_t asked       # since when one waits for its neighbour; -1: none does
+    uint8_t answers     # the last one left
+    uint8_t silent      # the last one did not, for no neighbour answered
+    uint8_t trusted
 
 ctypedef struct Tie:
     # This goal is an address of that node.
@@ -1319,8 +1383,11 @@ ctypedef struct Rhythm:
     int64_t interval
     int64_t started
     Goal *goals
+    uint32_t *ready     # of the last rhythm_due
     uint32_t goal_count
     uint32_t goal_room
+    uint32_t under_way
+    uint32_t turn       # which of those that did not answer comes first
     Tie *ties
     uint32_t tie_count
     uint32_t tie_room
@@ -1343,6 +1410,7 @@ cdef int rhythm_init(Rhythm *rhythm, uint32_t nodes, int64_t count, int64_t inte
 
 cdef void rhythm_free(Rhythm *rhythm) noexcept nogil:
     free(rhythm.goals)
+    free(rhythm.ready)
     free(rhythm.ties)
     free(rhythm.hopeless)
     free(rhythm.reached)
@@ -1379,12 +1447,17 @@ cdef int rhythm_add(Rhythm *rhythm, uint32_t node, int64_t now) noexcept nogil:
     cdef uint32_t room
     cdef Goal *goals
     cdef Goal *goal
+    cdef uint32_t *ready
     if rhythm.goal_count == rhythm.goal_room:
         room = max(<uint32_t>16, rhythm.goal_room * 2)
         goals = <Goal *>realloc(rhythm.goals, room * sizeof(Goal))
         if goals == NULL:
             return -1
         rhythm.goals = goals
+        ready = <uint32_t *>realloc(rhythm.ready, room * sizeof(uint32_t))
+        if ready == NULL:
+            return -1
+        rhythm.ready = ready
         rhythm.goal_room = room
     if rhythm_tie(rhythm, rhythm.goal_count, node) < 0:
         return -1
@@ -1393,6 +1466,8 @@ cdef int rhythm_add(Rhythm *rhythm, uint32_t node, int64_t now) noexcept nogil:
     goal.failing = -1
     goal.last = now
     goal.left = 0
+    goal.asked = -1
+    goal.answers = goal.silent = goal.trusted = 0
     rhythm.goal_count += 1
     return <int>rhythm.goal_count - 1
 
@@ -1401,16 +1476,73 @@ cdef inline int goal_done(Rhythm *rhythm, Goal *goal) noexcept nogil:
     return rhythm.count > 0 and goal.left >= rhythm.count
 
 
-cdef inline int goal_is_due(Rhythm *rhythm, uint32_t goal, int64_t now) noexcept nogil:
-    return rhythm.goals[goal].due <= now and not goal_done(rhythm, &rhythm.goals[goal])
+cdef inline int goal_trusted(Rhythm *rhythm, Goal *goal) noexcept nogil:
+    return goal.trusted and rhythm.count == 0
+
+
+cdef uint32_t rhythm_due(Rhythm *rhythm, int64_t now) noexcept nogil:
+    """Who is to be sent a message now: so many, in rhythm.ready, in this order.
+
+    Those that are trusted, those that answered, those that were never asked in vain, and those
+    that were; but only so many may wait for their neighbours at a time.
+    """
+    cdef uint32_t i, at, turn, count = 0, waiting = rhythm.under_way
+    cdef int kind
+    cdef Goal *goal
+    for kind in range(4):
+        turn = rhythm.turn if kind == 3 and rhythm.turn < rhythm.goal_count else 0
+        for at in range(rhythm.goal_count):
+            if kind and waiting >= <uint32_t>(ASKED_AGAIN if kind == 3 else ASKED_AT_ONCE):
+                break
+            i = at + turn
+            if i >= rhythm.goal_count:
+                i -= rhythm.goal_count
+            goal = &rhythm.goals[i]
+            if goal.due > now or goal.asked >= 0 or goal_done(rhythm, goal):
+                continue
+            if kind == (0 if goal_trusted(rhythm, goal) else 3 if goal.silent else 2 - goal.answers):
+                rhythm.ready[count] = i
+                count += 1
+                waiting += kind > 0
+    return count
+
+
+cdef void rhythm_doubt(Rhythm *rhythm) noexcept nogil:
+    """Something that was trusted did not leave: trust nobody until the next message did."""
+    cdef uint32_t i
+    for i in range(rhythm.goal_count):
+        rhythm.goals[i].trusted = 0
+
+
+cdef inline int goal_overdue(Goal *goal, int64_t now) noexcept nogil:
+    return goal.asked >= 0 and now - goal.asked >= asking()
+
+
+cdef inline void goal_ends(Rhythm *rhythm, Goal *goal) noexcept nogil:
+    """Nothing is under way to there any more."""
+    rhythm.under_way -= goal.asked >= 0
+    goal.asked = -1
+
+
+cdef void rhythm_taken(Rhythm *rhythm, uint32_t index, int64_t now) noexcept nogil:
+    """The kernel has a message for there, and may have to ask for the neighbour first."""
+    cdef Goal *goal = &rhythm.goals[index]
+    goal_ends(rhythm, goal)
+    goal.asked = now
+    rhythm.under_way += 1
+    if goal.silent:
+        rhythm.turn = index + 1
 
 
 cdef void rhythm_left(Rhythm *rhythm, uint32_t index, int64_t now) noexcept nogil:
     cdef Goal *goal = &rhythm.goals[index]
     cdef int64_t gap = rhythm.interval
+    goal_ends(rhythm, goal)
     goal.left += 1
     goal.last = now
     goal.failing = -1
+    goal.answers = goal.trusted = 1
+    goal.silent = 0
     if rhythm.count == 0 and goal.left <= EARLY_COUNT:
         gap = min(gap, <int64_t>EARLY_NS)
     # Counted from when it was due, so that the rhythm does not drift; but what
@@ -1421,6 +1553,8 @@ cdef void rhythm_left(Rhythm *rhythm, uint32_t index, int64_t now) noexcept nogi
 cdef void rhythm_failed(Rhythm *rhythm, uint32_t index, int64_t now) noexcept nogil:
     cdef Goal *goal = &rhythm.goals[index]
     cdef int64_t gap = RETRY_FIRST_NS
+    goal_ends(rhythm, goal)
+    goal.trusted = 0
     if goal.failing < 0:
         goal.failing = now
     if now - goal.failing >= retry_patience():
@@ -1431,18 +1565,26 @@ cdef void rhythm_failed(Rhythm *rhythm, uint32_t index, int64_t now) noexcept no
 cdef int rhythm_lost(Rhythm *rhythm, uint32_t index, int64_t now) noexcept nogil:
     """Whether there was one that could have been lost."""
     cdef Goal *goal = &rhythm.goals[index]
-    if goal.left == 0:
+    cdef int64_t later = now + min(<int64_t>RETRY_LAST_NS, rhythm.interval)
+    if goal.asked >= 0:
+        goal_ends(rhythm, goal)
+        goal.due = later
+    elif goal.left:
+        goal.left -= 1
+        goal.due = min(goal.due, later)
+    else:
         return 0
-    goal.left -= 1
+    goal.answers = goal.trusted = 0
+    goal.silent = 1
     if goal.failing < 0:
         goal.failing = now
-    goal.due = min(goal.due, now + min(<int64_t>RETRY_LAST_NS, rhythm.interval))
     return 1
 
 
-cdef void rhythm_hurry(Rhythm *rhythm, int64_t now) noexcept nogil:
+cdef void rhythm_hurry(Rhythm *rhythm, int64_t now, int again) noexcept nogil:
     """The network is not what it was: what failed may work in a moment, and what left may
-    have left from an address that nobody knows, or to where nobody hears.
+    have left from an address that nobody knows, or to where nobody hears. What is under way is
+    sent once more only if `again`.
 
     Not at once: an interface that comes up loses in silence what is sent before all of it is
     up, and a question for a neighbour's address is then repeated only after a second.
@@ -1452,7 +1594,13 @@ cdef void rhythm_hurry(Rhythm *rhythm, int64_t now) noexcept nogil:
     cdef Goal *goal
     for i in range(rhythm.goal_count):
         goal = &rhythm.goals[i]
+        goal.trusted = goal.silent = 0
         soonest = now + SETTLE_NS
+        if goal.asked >= 0:
+            if again:
+                goal_ends(rhythm, goal)
+                goal.due = soonest
+            continue
         if goal.failing < 0:
             if rhythm.count:
                 continue        # as many as asked for, an interval apart
@@ -1485,12 +1633,22 @@ cdef int64_t patience_ends(Rhythm *rhythm) noexcept nogil:
 
 cdef int64_t rhythm_next(Rhythm *rhythm, int64_t now) noexcept nogil:
     """When something is to be done next; -1: only when an address is added."""
-    cdef int64_t soonest = -1, end
-    cdef uint32_t i
-    for i in range(rhythm.goal_count):
-        if not goal_done(rhythm, &rhythm.goals[i]):
-            if soonest < 0 or rhythm.goals[i].due < soonest:
-                soonest = rhythm.goals[i].due
+    cdef int64_t soonest = -1, end, at
+    cdef uint32_t i, ready = rhythm_due(rhythm, now)
+    cdef Goal *goal
+    for i in range(ready or rhythm.goal_count):
+        goal = &rhythm.goals[rhythm.ready[i] if ready else i]
+        if goal.asked >= 0:
+            at = goal.asked + asking()
+        # Who is due and not ready has no room, until something that is under way ends.
+        elif goal_done(rhythm, goal) or (goal.due <= now and not ready):
+            continue
+        else:
+            at = goal.due
+        if soonest < 0 or at < soonest:
+            soonest = at
+    if ready:
+        return soonest
     if rhythm.count:
         end = patience_ends(rhythm)
         if end > now and (soonest < 0 or end < soonest):
@@ -2238,7 +2396,10 @@ cdef class Transmitter:
     def __len__(self):
         return self.outlet.count
 
-    def send(self, which=None, patience_ns=20_000_000):
+    def watch(self):
+        return outlet_watch(self.outlet.fd, self.outlet.family) != 0
+
+    def send(self, which=None, patience_ns=20_000_000, bint told=False):
         cdef Outlet *outlet = &self.outlet
         cdef int i, index, count
         cdef int64_t patience = patience_ns
@@ -2246,6 +2407,8 @@ cdef class Transmitter:
         if which is not None:
             which = list(which)     # whatever an iterator does, it does it before the look
         self.check_idle()
+        if told and which is None:
+            which = list(range(outlet.count))
         count = outlet.count if which is None else <int>len(which)
         if outlet_reserve(outlet, count) < 0:
             raise MemoryError
@@ -2255,7 +2418,7 @@ cdef class Transmitter:
                 index = which[i]
                 if not 0 <= index < outlet.count:
                     raise IndexError(f"destination {index}: 0 to {outlet.count - 1} are allowed")
-                outlet.chosen[i] = outlet.headers[index]
+                outlet_choose(outlet, i, index, told)
             headers = outlet.chosen
         self.busy = 1
         with nogil:
@@ -2266,22 +2429,22 @@ cdef class Transmitter:
             PyErr_CheckSignals()
         return result
 
-    def failures(self, int most=1024):
-        cdef Failure failure
+    def news(self, int most=1024):
+        cdef News news
         cdef int length = 4 if self.outlet.family == AF_INET else 16
         cdef list result = []
         cdef bytes by
-        while len(result) < most and outlet_failure(&self.outlet, &failure):
+        while len(result) < most and outlet_news(self.outlet.fd, self.outlet.family, &news):
             by = None
-            if failure.by_length:
-                by = PyBytes_FromStringAndSize(<const char *>failure.by, failure.by_length)
-            result.append((PyBytes_FromStringAndSize(<const char *>failure.packed, length),
-                           failure.scope, failure.error, by))
+            if news.by_length:
+                by = PyBytes_FromStringAndSize(<const char *>news.by, news.by_length)
+            result.append((PyBytes_FromStringAndSize(<const char *>news.packed, length),
+                           news.scope, news.error, by))
         return result
 
     @property
     def pending(self):
-        return outlet_pending(&self.outlet)
+        return outlet_pending(self.outlet.fd)
 
 
 EARLY_MESSAGES = EARLY_COUNT
@@ -2291,6 +2454,9 @@ RETRY_PATIENCE_NS = retry_patience()
 RETRY_LATER_NS = RETRY_LAST_NS
 SETTLING_NS = SETTLE_NS
 LATE_NETWORK_NS = late_network()
+ASKING_NS = asking()
+MOST_ASKED = ASKED_AT_ONCE
+MOST_ASKED_AGAIN = ASKED_AGAIN
 
 
 cdef class Schedule:
@@ -2347,7 +2513,28 @@ cdef class Schedule:
 
     def due(self, int64_t now_ns):
         cdef uint32_t i
-        return [i for i in range(self.rhythm.goal_count) if goal_is_due(&self.rhythm, i, now_ns)]
+        cdef uint32_t count = rhythm_due(&self.rhythm, now_ns)
+        return [self.rhythm.ready[i] for i in range(count)]
+
+    def trusted(self, int64_t destination):
+        self.check_goal(destination)
+        return goal_trusted(&self.rhythm, &self.rhythm.goals[destination]) != 0
+
+    def doubt(self):
+        rhythm_doubt(&self.rhythm)
+
+    def asked(self, int64_t destination):
+        self.check_goal(destination)
+        return None if self.rhythm.goals[destination].asked < 0 else self.rhythm.goals[destination].asked
+
+    def overdue(self, int64_t now_ns):
+        cdef uint32_t i
+        return [i for i in range(self.rhythm.goal_count)
+                if goal_overdue(&self.rhythm.goals[i], now_ns)]
+
+    def taken(self, int64_t destination, int64_t now_ns):
+        self.check_goal(destination)
+        rhythm_taken(&self.rhythm, <uint32_t>destination, now_ns)
 
     def when(self, int64_t destination):
         self.check_goal(destination)
@@ -2375,8 +2562,8 @@ cdef class Schedule:
         self.check_goal(destination)
         return rhythm_lost(&self.rhythm, <uint32_t>destination, now_ns) != 0
 
-    def hurry(self, int64_t now_ns):
-        rhythm_hurry(&self.rhythm, now_ns)
+    def hurry(self, int64_t now_ns, bint again=True):
+        rhythm_hurry(&self.rhythm, now_ns, again)
 
     @property
     def reached(self):

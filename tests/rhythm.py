@@ -58,6 +58,23 @@ class Schedule:
         destinations = list(self.destinations.values())
         return [destinations[number] for number in self.real.due(ns(now))]
 
+    def trusted(self, key: Hashable) -> bool:
+        return bool(self.real.trusted(self.destinations[key].number))
+
+    def doubt(self) -> None:
+        self.real.doubt()
+
+    def asked(self, key: Hashable) -> float | None:
+        asked = self.real.asked(self.destinations[key].number)
+        return None if asked is None else asked / 1e9
+
+    def overdue(self, now: float) -> list[Destination]:
+        destinations = list(self.destinations.values())
+        return [destinations[number] for number in self.real.overdue(ns(now))]
+
+    def taken(self, destination: Destination, now: float) -> None:
+        self.real.taken(destination.number, ns(now))
+
     def left(self, destination: Destination, now: float) -> None:
         self.real.left(destination.number, ns(now))
 
@@ -70,8 +87,8 @@ class Schedule:
             return None
         return destination
 
-    def hurry(self, now: float) -> None:
-        self.real.hurry(ns(now))
+    def hurry(self, now: float, again: bool = True) -> None:
+        self.real.hurry(ns(now), again)
 
     @property
     def reached(self) -> set[str]:

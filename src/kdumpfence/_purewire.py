@@ -54,7 +54,12 @@ _IPV6_PKTINFO = 50
 _SO_TIMESTAMPING = 37  # and the type of what it brings
 _STAMPED = 1 << 3  # SOF_TIMESTAMPING_RX_SOFTWARE
 _CONTROL_BYTES = 128
+_IPV6_RECVPKTINFO = 49
 _ORIGINS_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
+_ORIGIN_TIMESTAMPING = 4
+# linux/net_tstamp.h: SOFTWARE and OPT_CMSG for the socket, TX_SCHED with a message.
+_TELL_WITH_ADDRESSES = 1 << 4 | 1 << 10
+_TELL = [(_socket.SOL_SOCKET, _SO_TIMESTAMPING, struct.pack("=I", 1 << 8))]
 
 #: Nanoseconds. A process that is stopped (SIGSTOP, a debugger, a paused guest) sleeps on
 #: after SIGCONT for what was left of its poll, however late that makes it; and a signal
@@ -941,6 +946,23 @@ class Transmitter:
         self._payloads: dict[int, bytes] = {}
         self._busy = False
 
+    def watch(self) -> bool:
+        """Let the kernel tell what becomes of messages; whether it can tell which ones left.
+
+        For a socket with IP_RECVERR (IPV6_RECVERR); see `send` and `news`.
+        """
+        level, name = (
+            (_socket.IPPROTO_IP, _IP_PKTINFO)
+            if self._length == 4
+            else (_socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO)
+        )
+        try:
+            self._sock.setsockopt(level, name, 1)
+            self._sock.setsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPING, _TELL_WITH_ADDRESSES)
+        except OSError:
+            return False
+        return True
+
     def _check_idle(self) -> None:
         if self._busy:
             raise RuntimeError("this transmitter is in use in another thread")
@@ -987,12 +1009,16 @@ class Transmitter:
         return len(self._names)
 
     def send(
-        self, which: Iterable[int] | None = None, patience_ns: int = 20_000_000
+        self,
+        which: Iterable[int] | None = None,
+        patience_ns: int = 20_000_000,
+        told: bool = False,
     ) -> list[int]:
         """Send to those destinations (None: to all), in that order.
 
         Returns an errno for each, 0 = the kernel took it. A full send buffer is waited
-        for, `patience_ns` nanoseconds in all; what then is left has EAGAIN.
+        for, `patience_ns` nanoseconds in all; what then is left has EAGAIN. With `told`,
+        `news` has each message once it leaves this machine, unless it has a source of its own.
         """
         chosen = None if which is None else list(which)
         self._check_idle()
@@ -1003,11 +1029,11 @@ class Transmitter:
                 raise IndexError(f"destination {index}: 0 to {len(self._names) - 1} are allowed")
         self._busy = True
         try:
-            return self._send(chosen, patience_ns)
+            return self._send(chosen, patience_ns, told)
         finally:
             self._busy = False
 
-    def _send(self, chosen: list[int], patience_ns: int) -> list[int]:
+    def _send(self, chosen: list[int], patience_ns: int, told: bool) -> list[int]:
         outcomes: list[int] = []
         until: int | None = None
         flags = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
@@ -1016,7 +1042,7 @@ class Transmitter:
             try:
                 index = chosen[len(outcomes)]
                 payload = self._payloads.get(index, self._payload)
-                source = self._sources.get(index)
+                source = self._sources.get(index, _TELL if told else None)
                 if source is None:
                     self._sock.sendto(payload, flags, self._names[index])
                 else:
@@ -1045,11 +1071,13 @@ class Transmitter:
                 tries = 0
         return outcomes
 
-    def failures(self, most: int = 1024) -> list[tuple[bytes, int, int, bytes | None]]:
+    def news(self, most: int = 1024) -> list[tuple[bytes, int, int, bytes | None]]:
         """What became known since of datagrams that the kernel had taken.
 
         The socket needs IP_RECVERR (IPV6_RECVERR). Returns at most `most` tuples
-        (destination, its scope, errno, address of the host that said so by ICMP or None).
+        (destination, its scope, errno, address of the host that said so by ICMP or None). An
+        errno of 0 says that it left: its neighbour's hardware address is known, and the device
+        has it (see `watch`).
         """
         result: list[tuple[bytes, int, int, bytes | None]] = []
         while len(result) < most:
@@ -1061,20 +1089,25 @@ class Transmitter:
                 continue
             except OSError:
                 break
-            for level, kind, value in control:
-                if (level, kind) not in (
-                    (_socket.IPPROTO_IP, _IP_RECVERR),
-                    (_socket.IPPROTO_IPV6, _IPV6_RECVERR),
-                ):
-                    continue
-                code, origin = struct.unpack_from("=IB", value)
-                by = None
-                if origin in _ORIGINS_ICMP:
-                    by = _unpack_sockaddr(value[16:])
-                if isinstance(address, tuple):
-                    packed = _socket.inet_pton(self._sock.family, address[0])
-                    scope = address[3] if len(address) == 4 else 0
-                    result.append((packed, scope, code, by))
+            found = {(level, kind): value for level, kind, value in control}
+            if self._length == 4:
+                error = found.get((_socket.IPPROTO_IP, _IP_RECVERR))
+                info = found.get((_socket.IPPROTO_IP, _IP_PKTINFO), b"")[8:], 0
+            else:
+                error = found.get((_socket.IPPROTO_IPV6, _IPV6_RECVERR))
+                raw = found.get((_socket.IPPROTO_IPV6, _IPV6_PKTINFO), bytes(20))
+                info = raw[:16], struct.unpack("=I", raw[16:])[0]
+            if error is None:
+                continue
+            code, origin = struct.unpack_from("=IB", error)
+            if origin == _ORIGIN_TIMESTAMPING:
+                if len(info[0]) == self._length:
+                    result.append((*info, 0, None))
+            elif isinstance(address, tuple):
+                packed = _socket.inet_pton(self._sock.family, address[0])
+                scope = address[3] if len(address) == 4 else 0
+                by = _unpack_sockaddr(error[16:]) if origin in _ORIGINS_ICMP else None
+                result.append((packed, scope, code, by))
         return result
 
     @property
@@ -1118,13 +1151,23 @@ RETRY_LATER_NS = 1_000_000_000
 #: neighbour's address is then repeated only after a second.
 SETTLING_NS = 40_000_000
 
+#: A neighbour that does not answer is given up by the kernel three seconds after it was first
+#: asked for. A message that waits for one is given up a little later.
+ASKING_NS = 3_200_000_000
+
+#: Messages that may wait for neighbours at a time. The kernel's table has room for 1,024, and
+#: the dump's own connection needs one, too. Those that failed to answer before may only have
+#: some of that room: whoever may be there comes first, and a question is a broadcast to all.
+MOST_ASKED = 960
+MOST_ASKED_AGAIN = 256
+
 #: With a count, as long as nobody at all was reached the network is held to be late, and
 #: it is waited for at least so long: an agent's default wait.
 LATE_NETWORK_NS = 60_000_000_000
 
 
 class _Goal:
-    __slots__ = ("due", "failing", "last", "left", "nodes")
+    __slots__ = ("answers", "asked", "due", "failing", "last", "left", "nodes", "silent", "trusted")
 
     def __init__(self, node: int, now_ns: int) -> None:
         self.nodes = [node]
@@ -1132,6 +1175,11 @@ class _Goal:
         self.failing: int | None = None
         self.last = now_ns
         self.left = 0
+        #: Since when a message waits for its neighbour.
+        self.asked: int | None = None
+        self.answers = False  # the last message left
+        self.silent = False  # the last one did not, for no neighbour answered
+        self.trusted = False
 
 
 class Schedule:
@@ -1142,8 +1190,11 @@ class Schedule:
     `nodes` - 1; destinations, the addresses of nodes, are numbered as they are added.
     `count` messages go to each (0: without end), `interval_ns` apart.
 
-    A message counts when it left this machine. One that the kernel took and then could not
-    deliver to the link (no answer to ARP, say) did not leave: `lost` takes it back.
+    A message counts when it left this machine, and not yet when the kernel took it (`taken`):
+    it may wait there for its neighbour's hardware address. Where nobody answers it is `lost`.
+    Whoever is dead must take nothing from the living. So there is never more than one message
+    under way to a destination, those that answered come first and those that did not last, and
+    only so many wait at a time.
 
     Numbers that were never given out raise IndexError.
     """
@@ -1159,6 +1210,9 @@ class Schedule:
         self._started = now_ns
         self._goals: list[_Goal] = []
         self._open = set(range(nodes))
+        self._under_way = 0
+        #: Which of those that did not answer comes first.
+        self._turn = 0
 
     def _goal(self, destination: int) -> _Goal:
         if not 0 <= destination < len(self._goals):
@@ -1196,8 +1250,48 @@ class Schedule:
         return bool(self._count) and goal.left >= self._count
 
     def due(self, now_ns: int) -> list[int]:
-        """Who is to be sent a message now."""
-        return [i for i, g in enumerate(self._goals) if g.due <= now_ns and not self._done(g)]
+        """Who is to be sent a message now, in this order."""
+        ready = [
+            (i, goal)
+            for i, goal in enumerate(self._goals)
+            if goal.due <= now_ns and goal.asked is None and not self._done(goal)
+        ]
+        chosen = [i for i, goal in ready if self._trusts(goal)]
+        room = self._under_way
+        for answers in (True, False):
+            some = [
+                i for i, goal in ready
+                if goal.answers is answers and not goal.silent and not self._trusts(goal)
+            ]  # fmt: skip
+            some = some[: max(0, MOST_ASKED - room)]
+            chosen += some
+            room += len(some)
+        again = [i for i, goal in ready if goal.silent]
+        again = [i for i in again if i >= self._turn] + [i for i in again if i < self._turn]
+        return chosen + again[: max(0, MOST_ASKED_AGAIN - room)]
+
+    def _trusts(self, goal: _Goal) -> bool:
+        return goal.trusted and not self._count
+
+    def trusted(self, destination: int) -> bool:
+        """Whether a message to there will leave, as the last one did and nothing has changed."""
+        return self._trusts(self._goal(destination))
+
+    def doubt(self) -> None:
+        """Something that was trusted did not leave: trust nobody until the next message did."""
+        for goal in self._goals:
+            goal.trusted = False
+
+    def asked(self, destination: int) -> int | None:
+        """Since when a message for there is under way; None if there is none."""
+        return self._goal(destination).asked
+
+    def overdue(self, now_ns: int) -> list[int]:
+        """Whose message has been under way for so long that it must be `lost`."""
+        return [
+            i for i, goal in enumerate(self._goals)
+            if goal.asked is not None and now_ns - goal.asked >= ASKING_NS
+        ]  # fmt: skip
 
     def when(self, destination: int) -> int:
         """When it is due, if it is not done."""
@@ -1211,12 +1305,28 @@ class Schedule:
         """The nodes that have this address."""
         return list(self._goal(destination).nodes)
 
+    def taken(self, destination: int, now_ns: int) -> None:
+        """The kernel has a message for there, and may have to ask for the neighbour first."""
+        goal = self._goal(destination)
+        self._ends(goal)
+        goal.asked = now_ns
+        self._under_way += 1
+        if goal.silent:
+            self._turn = destination + 1
+
+    def _ends(self, goal: _Goal) -> None:
+        self._under_way -= goal.asked is not None
+        goal.asked = None
+
     def left(self, destination: int, now_ns: int) -> None:
         """A message left for there."""
         goal = self._goal(destination)
+        self._ends(goal)
         goal.left += 1
         goal.last = now_ns
         goal.failing = None
+        goal.answers = goal.trusted = True
+        goal.silent = False
         gap = self._interval
         if not self._count and goal.left <= EARLY_MESSAGES:
             gap = min(gap, EARLY_GAP_NS)
@@ -1227,6 +1337,8 @@ class Schedule:
     def failed(self, destination: int, now_ns: int) -> None:
         """No message could leave for there."""
         goal = self._goal(destination)
+        self._ends(goal)
+        goal.trusted = False
         if goal.failing is None:
             goal.failing = now_ns
         gap = RETRY_NS
@@ -1235,30 +1347,48 @@ class Schedule:
         goal.due = now_ns + gap
 
     def lost(self, destination: int, now_ns: int) -> bool:
-        """A message that seemed to have left did not; False if none had seemed so."""
+        """A message that was under way, or seemed to have left, did not leave; False if there
+        was none.
+        """
         goal = self._goal(destination)
-        if goal.left == 0:
+        later = now_ns + min(RETRY_LATER_NS, self._interval)
+        if goal.asked is not None:
+            self._ends(goal)
+            goal.due = later
+        elif goal.left:
+            goal.left -= 1
+            goal.due = min(goal.due, later)
+        else:
             return False
-        goal.left -= 1
+        goal.answers = goal.trusted = False
+        goal.silent = True
         if goal.failing is None:
             goal.failing = now_ns
-        goal.due = min(goal.due, now_ns + min(RETRY_LATER_NS, self._interval))
         return True
 
-    def hurry(self, now_ns: int) -> None:
+    def hurry(self, now_ns: int, again: bool = True) -> None:
         """The network is not what it was: what failed may work in a moment, and what left
         may have left from an address that nobody knows, or to where nobody hears.
 
         With a count only what failed is sent again: as many as asked for, an interval apart.
+        What is under way is sent once more only if `again`.
         """
         for goal in self._goals:
+            goal.trusted = goal.silent = False
             soonest = now_ns + SETTLING_NS
-            if goal.failing is None:
+            if goal.asked is not None:
+                if not again:
+                    continue
+                self._ends(goal)
+            elif goal.failing is None:
                 if self._count:
                     continue
                 if goal.left > EARLY_MESSAGES:
                     soonest = max(soonest, goal.last + EARLY_GAP_NS)
-            goal.due = min(goal.due, soonest)
+                soonest = min(goal.due, soonest)
+            else:
+                soonest = min(goal.due, soonest)
+            goal.due = soonest
 
     @property
     def reached(self) -> set[int]:
@@ -1273,7 +1403,16 @@ class Schedule:
 
     def next_due(self, now_ns: int) -> int | None:
         """When something is to be done next; None: only when an address is added."""
-        times = [goal.due for goal in self._goals if not self._done(goal)]
+        ready = self.due(now_ns)
+        if ready:
+            return min(self._goals[i].due for i in ready)
+        # Who is due and not ready has no room, until something that is under way ends.
+        times = [goal.asked + ASKING_NS for goal in self._goals if goal.asked is not None]
+        times += [
+            goal.due
+            for goal in self._goals
+            if goal.asked is None and goal.due > now_ns and not self._done(goal)
+        ]
         if self._count and self._patience_ends > now_ns:
             times.append(self._patience_ends)
         return min(times, default=None)

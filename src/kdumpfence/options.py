@@ -37,7 +37,14 @@ class OptionError(Exception):
 
 
 class UsageError(OptionError):
-    """An option that does not exist, or one without its value: the usage helps."""
+    """An option that does not exist, or one without its value: the usage helps.
+
+    `complaints`: what else was wrong.
+    """
+
+    def __init__(self, text: str, complaints: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.complaints = complaints
 
 
 def getopt_long(
@@ -346,35 +353,350 @@ class SenderOptions:
         self.verbose = 0
         #: "send", "check", "help" or "version".
         self.action = "send"
-        #: What was wrong with the input but need not stop the sender.
+        #: What was wrong with the input and what is used instead, a line each.
         self.complaints: list[str] = []
 
 
+#: Further names of options: what the agents of other devices call it.
+_ALIASES = {"port": "ipport"}
+
+#: Blanks between the words of an argument.
+_BLANKS = " \t\n\v\f\r"
+
+#: What may be left around a word; kdump-utils did so before November 2025.
+_QUOTES = "\"'`"
+
+#: Milliseconds of the units in which Pacemaker takes an interval.
+_UNITS = {
+    "": 1000,
+    "ms": 1,
+    "msec": 1,
+    "s": 1000,
+    "sec": 1000,
+    "secs": 1000,
+    "second": 1000,
+    "seconds": 1000,
+    "m": 60_000,
+    "min": 60_000,
+    "mins": 60_000,
+    "minute": 60_000,
+    "minutes": 60_000,
+    "h": 3_600_000,
+    "hr": 3_600_000,
+    "hour": 3_600_000,
+    "hours": 3_600_000,
+}
+
+#: What people call the families, beside their names here.
+_FAMILIES = {
+    "auto": ("auto", "any", "all", "both", "unspec"),
+    "ipv4": ("ipv4", "ip4", "inet", "inet4", "v4", "4"),
+    "ipv6": ("ipv6", "ip6", "inet6", "v6", "6"),
+}
+
+
+def _is_digit(letter: str) -> bool:
+    return letter.isascii() and letter.isdigit()
+
+
+def _is_letter(letter: str) -> bool:
+    return letter.isascii() and letter.isalpha()
+
+
+def _is_plain(letter: str) -> bool:
+    return _is_digit(letter) or _is_letter(letter)
+
+
+def _split(text: str) -> list[str]:
+    for blank in _BLANKS[1:]:
+        text = text.replace(blank, " ")
+    return [word for word in text.split(" ") if word]
+
+
+def _first(text: str) -> str:
+    return "".join(_split(text)[:1])
+
+
+def _core(text: str) -> str:
+    """Without the quotes, commas and other signs around it; a minus and a point say something."""
+    start, end = 0, len(text)
+    while start < end and not _is_plain(text[start]) and text[start] not in "-.":
+        start += 1
+    while start < end and not _is_plain(text[end - 1]):
+        end -= 1
+    return text[start:end]
+
+
+def _amount(text: str) -> tuple[int, int, str] | None:
+    """(whole number, thousandths, what follows) of a text that begins with one number."""
+    at = 0
+    while at < len(text) and _is_digit(text[at]):
+        at += 1
+    whole, rest = text[:at].lstrip("0"), text[at:]
+    fraction = ""
+    if rest[:1] == ".":
+        end = 1
+        while end < len(rest) and _is_digit(rest[end]):
+            end += 1
+        fraction, rest = rest[1:end], rest[end:]
+    if at == 0 or len(whole) > 10 or any(map(_is_digit, rest)):
+        return None
+    number = int(whole or "0")
+    return None if number > MOST_SECONDS else (number, int((fraction + "000")[:3]), rest)
+
+
+class _SenderWords:
+    """The command line of a program that has to send, whatever it was given.
+
+    In a crash kernel nobody reads an error. So what can be understood is used, and what cannot
+    is complained of and left out. A line without a fault means what getopt_long makes of it.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.options = SenderOptions()
+        self.operands: list[str] = []
+        self._arguments = list(argv)
+        #: What is left of an argument that turned out to be several words.
+        self._words: list[str] = []
+        self._shorts = {short: (name, takes) for short, name, takes, _ in SENDER_OPTIONS if short}
+        self._longs = {name: takes for _, name, takes, _ in SENDER_OPTIONS}
+
+    def read(self) -> None:
+        only_operands = False
+        while self._words or self._arguments:
+            word = (self._words or self._arguments).pop(0)
+            bare = word.strip(_BLANKS + _QUOTES)
+            if bare != word.strip(_BLANKS):
+                given = shown(word.strip(_BLANKS))
+                self._complain(f"argument {given}: quotes do not belong to it; ignored")
+            if only_operands or not bare.startswith("-") or bare == "-":
+                self._operand(bare)
+            elif bare == "--":
+                only_operands = True
+            elif bare.startswith("--") or self._has_one_dash(bare):
+                self._long(bare)
+            else:
+                self._short(bare)
+
+    def _complain(self, text: str) -> None:
+        self.options.complaints.append(text)
+
+    def _operand(self, word: str) -> None:
+        parts = _split(word)
+        if len(parts) > 1:
+            self._words = parts
+        elif word and all(_is_digit(letter) or letter in ",;" for letter in word):
+            self._complain(f"operand {shown(word)}: a number is not a node; ignored")
+        elif word:
+            self.operands.append(word)
+
+    def _has_one_dash(self, word: str) -> bool:
+        """Whether this is a long option that lacks its second dash."""
+        name = _first(word[1:].partition("=")[0]).lower()
+        return self._longs.get(_ALIASES.get(name, name), NO) != NO
+
+    def _long(self, word: str) -> None:
+        given, equals, value = word[2 if word.startswith("--") else 1 :].partition("=")
+        if any(blank in given for blank in _BLANKS):
+            self._words = _split(word)
+            return
+        wanted = given.lower()
+        names = [*self._longs, *_ALIASES]
+        matches = [name for name in names if name == wanted] or [
+            name for name in names if name.startswith(wanted)
+        ]
+        if len(matches) != 1:
+            kind = "ambiguous" if matches else "unknown"
+            self._complain(f"option {shown('--' + given)}: {kind}; ignored")
+            return
+        name = _ALIASES.get(matches[0], matches[0])
+        takes = self._longs[name]
+        if takes == NO:
+            if equals:
+                self._complain(f"option '--{name}': takes no value")
+            if name == "check" or not equals:
+                self._act(name)
+        elif takes == REQUIRED:
+            self._take(name, "--" + matches[0], value if equals else None)
+        else:
+            self._verbosity(value if equals else None)
+
+    def _short(self, word: str) -> None:
+        asked = []
+        at = 1
+        while at < len(word):
+            letter, rest = word[at], word[at + 1 :]
+            at += 1
+            if letter in _BLANKS:
+                self._words = _split(rest)
+                break
+            name, takes = self._shorts.get(letter, ("", NO))
+            if not name:
+                # Where no letter follows, it is the value of an option that does not exist.
+                end = at
+                if not _is_letter(rest[:1]) or not letter.isascii():
+                    while end < len(word) and word[end] not in _BLANKS:
+                        end += 1
+                self._complain(f"option {shown('-' + word[at - 1 : end])}: unknown; ignored")
+                asked.append("")
+                at = end
+            elif takes == NO:
+                asked.append(name)
+            elif takes == REQUIRED:
+                self._take(name, "-" + letter, rest or None)
+                break
+            elif not rest or (rest[0] in _BLANKS + "pfci" and _read_level(rest, 0) < 0):
+                self._verbosity(None)
+            else:
+                self._verbosity(rest)
+                break
+        if "" not in asked:
+            for name in asked:
+                self._act(name)
+
+    def _act(self, name: str) -> None:
+        """Of help and version the one that comes first counts, and more than a check."""
+        if self.options.action not in ("help", "version"):
+            self.options.action = name
+
+    def _verbosity(self, value: str | None) -> None:
+        options = self.options
+        if value is None:
+            options.verbose += 1
+            return
+        level = _read_level(value, options.verbose)
+        parts = _split(value)
+        if level < 0 and len(parts) > 1:
+            self._words = parts[1:]
+            value = parts[0]
+            level = _read_level(value, options.verbose)
+        options.verbose = level if level >= 0 else max(options.verbose, 1)
+        if level < 0:
+            why = "not a number or a boolean"
+            self._complain(f"verbose {shown(value)}: {why}; using {options.verbose}")
+
+    def _take(self, name: str, option: str, value: str | None) -> None:
+        """Read the value of an option that needs one: this, or else the word that follows."""
+        while True:
+            if value is None:
+                words = self._words or self._arguments
+                if not words or not _may_be_value(name, words[0]):
+                    using = getattr(self.options, name)
+                    self._complain(f"option '{option}': needs a value; using {using}")
+                    return
+                value = words.pop(0)
+            read = _read_value(name, value)
+            parts = _split(value)
+            if read is None and len(parts) > 1:
+                self._words = parts[1:]
+                value = parts[0]
+                read = _read_value(name, value)
+            words = self._words or self._arguments
+            if _core(value) or not words or not _core(_first(words[0])):
+                break
+            if not _may_be_value(name, words[0]):
+                break
+            value = None  # only a sign, as in "-i = 10"
+        guess = read if read is not None else _guess_value(name, value)
+        if guess is not None:
+            setattr(self.options, name, guess)
+        if read is None:
+            what = _VALUES[name]
+            using = getattr(self.options, name)
+            self._complain(f"{name} {shown(value)}: not {what}; using {using}")
+
+
+#: What the values are to be.
+_VALUES = {
+    "ipport": "a port number (1 to 65535)",
+    "family": "one of auto, ipv4, ipv6",
+    "count": f"a number of messages (0 to {MOST_MESSAGES})",
+    "interval": f"a whole number of seconds (1 to {MOST_SECONDS})",
+}
+_RANGES = {"ipport": (1, 65535), "count": (0, MOST_MESSAGES), "interval": (1, MOST_SECONDS)}
+
+
+def _may_be_value(name: str, word: str) -> bool:
+    """Whether the word behind an option is its value, if a wrong one: no node, no option."""
+    first = _first(word).strip(_QUOTES)
+    core = _core(first)
+    if first.startswith("-"):
+        return _is_digit(first[1:2])
+    if not core:
+        return True
+    if name == "family":
+        plain = core.lower()
+        for prefix in ("ipv", "ip", "inet"):
+            if plain.startswith(prefix):
+                plain = plain[len(prefix) :]
+                break
+        return _guess_value(name, core) is not None or all(map(_is_digit, plain))
+    # Not an address or a host name that begins with a digit.
+    return (
+        _is_digit(core.lstrip(".")[:1])
+        and core.count(".") < 3
+        and core.count(":") < 2
+        and "-" not in core
+        and not any(a == "." and _is_letter(b) for a, b in zip(core, core[1:]))
+    )
+
+
+def _read_value(name: str, text: str) -> int | str | None:
+    """A value as it should be written; None if it is not."""
+    text = text.strip(_BLANKS)
+    if name == "family":
+        return text.lower() if text.lower() in FAMILIES else None
+    amount = _amount(text)
+    if amount is None or "." in text:
+        return None
+    unit = amount[2].strip(_BLANKS).lower()
+    factor = _UNITS.get(unit, 0) if name == "interval" else 1000 * (amount[2] == "")
+    value, left = divmod(amount[0] * factor, 1000)
+    least, most = _RANGES[name]
+    return value if factor and not left and least <= value <= most else None
+
+
+def _guess_value(name: str, text: str) -> int | str | None:
+    """What was meant by a value with something around it; None if nobody can say."""
+    core = _core(text)
+    if name == "family":
+        core = core.lower()
+        core = core[3:] if core.startswith("af_") else core
+        return next((name for name, words in _FAMILIES.items() if core in words), None)
+    amount = _amount(core)
+    if amount is None or (amount[1] and name != "interval"):
+        return None
+    factor = _UNITS.get(_core(amount[2]).lower(), 1000) if name == "interval" else 1000
+    thousandths = 1000 * amount[0] + amount[1]
+    value = thousandths * factor // 1_000_000
+    least, most = _RANGES[name]
+    if thousandths and name == "interval":
+        value = max(value, least)
+    return value if least <= value <= most else None
+
+
+def _read_level(text: str, before: int) -> int:
+    """The verbosity that this value means, or -1."""
+    text = text.strip(_BLANKS)
+    if not all(" " <= letter <= "~" for letter in text):
+        return -1
+    complaints: list[str] = []
+    level = _level(text, before, complaints)
+    return -1 if complaints else level
+
+
 def sender_from_argv(argv: Sequence[str]) -> SenderOptions:
-    """Options of fence_kdump_send. Raises OptionError."""
-    pairs, operands = getopt_long(argv, SENDER_OPTIONS)
-    options = SenderOptions()
-    for name, _ in pairs:
-        if name in ("help", "version"):
-            options.action = name
-            return options
-    for name, value in pairs:
-        text = value or ""
-        if name == "ipport":
-            options.ipport = _number(name, text, 1, 65535, "a port number")
-        elif name == "family":
-            options.family = _choice(name, text, FAMILIES)
-        elif name == "count":
-            options.count = _number(name, text, 0, MOST_MESSAGES, "a number of messages")
-        elif name == "interval":
-            options.interval = _seconds(name, text)
-        elif name == "verbose":
-            options.verbose = _level(value, options.verbose, options.complaints)
-        elif name == "check":
-            options.action = "check"
-    del options.complaints[:-1]  # of several verbosities the last counts, whatever they are
-    # Whatever they are: one that can be no name must not keep the others from being told.
-    options.nodes = tuple(dict.fromkeys(node for operand in operands for node in split(operand)))
+    """Options of fence_kdump_send. Raises UsageError, with `complaints`, if there is no node.
+
+    Nothing else about the options is an error: see `SenderOptions.complaints`.
+    """
+    words = _SenderWords(argv)
+    words.read()
+    options = words.options
+    if options.action in ("help", "version"):
+        options.complaints.clear()
+        return options
+    options.nodes = tuple(dict.fromkeys(node for operand in words.operands for node in split(operand)))
     if not options.nodes:
-        raise UsageError("no node given")
+        raise UsageError("no node given", options.complaints)
     return options

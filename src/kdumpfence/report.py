@@ -30,23 +30,57 @@ def one_line(text: str) -> str:
                    for c in text)  # fmt: skip
 
 
-def _is_kmsg(fd: int) -> bool:
+def _is_kmsg(about: posix.stat_result) -> bool:
     """Whether it is /dev/kmsg, which takes all that is written but never says so to poll."""
-    about = posix.fstat(fd)
     return about.st_rdev == posix.makedev(1, 11) and about.st_mode & 0o170000 == 0o020000
 
 
-def write(fd: int, data: bytes) -> None:
-    """Write to a descriptor that may be closed or full; then it is lost."""
-    poller = select.poll()
+def _reopened(fd: int, about: posix.stat_result) -> int:
+    """The same pipe or terminal once more, to be written to without waiting; -1 if there is none.
+
+    poll(2) alone is no help: a terminal with room for a byte lets a line wait, and whoever writes
+    to the same pipe may be quicker. The descriptor itself is shared with others, and has to
+    stay as it is. Not the master's side of a terminal: that would be a new one.
+    """
+    if about.st_mode & 0o170000 != 0o010000 and (
+        not posix.isatty(fd) or about.st_rdev == posix.makedev(5, 2)
+    ):
+        return -1
+    flags = posix.O_WRONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
     try:
+        return posix.open(f"/proc/self/fd/{fd}", flags)
+    except OSError:  # no /proc, or not the right to
+        return -1
+
+
+def write(fd: int, data: bytes) -> None:
+    """Write to a descriptor that may be closed or full; then it is lost. Never waits."""
+    own = -1
+    try:
+        about = posix.fstat(fd)
+        if about.st_mode & 0o170000 == 0o140000:
+            _send(fd, data)
+            return
+        own = _reopened(fd, about)
+        poller = select.poll()
         poller.register(fd, select.POLLOUT)
         for start in range(0, len(data), _MOST):
-            if not poller.poll(0) and not _is_kmsg(fd):
+            if own < 0 and not poller.poll(0) and not _is_kmsg(about):
                 return
-            posix.write(fd, data[start : start + _MOST])
+            posix.write(fd if own < 0 else own, data[start : start + _MOST])
     except (OSError, ValueError):
         pass
+    finally:
+        if own >= 0:
+            posix.close(own)
+
+
+def _send(fd: int, data: bytes) -> None:
+    sock = _socket.socket(fileno=posix.dup(fd))
+    try:
+        sock.send(data, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+    finally:
+        sock.close()
 
 
 class Report:

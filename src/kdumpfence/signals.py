@@ -38,8 +38,10 @@ def _raise(number: int, frame: FrameType | None) -> None:
 def install() -> None:
     """From now on SIGTERM, SIGINT and SIGHUP raise `Ended` in the main thread.
 
-    One that the parent process had ignored (nohup) stays ignored.
+    One that the parent process had ignored (nohup) stays ignored. A terminal that is not to be
+    written to from the background does not stop the program.
     """
+    _signal.signal(_signal.SIGTTOU, _signal.SIG_IGN)
     for number in _ENDING:
         if _signal.getsignal(number) is not _signal.SIG_IGN:
             _signal.signal(number, _raise)

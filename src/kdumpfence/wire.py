@@ -41,6 +41,7 @@ else:
 #: "compiled" or "pure"
 IMPLEMENTATION: str = core.IMPLEMENTATION
 REASONS = core.REASONS
+LATE_NETWORK_NS = core.LATE_NETWORK_NS
 
 Arrival = core.Arrival
 Message = core.Message

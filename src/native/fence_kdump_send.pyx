@@ -27,6 +27,7 @@ cdef extern from *:
     #include <fcntl.h>
     #include <sys/sysmacros.h>
     #define KMSG makedev(1, 11)
+    #define PTMX makedev(5, 2)
     #ifdef KDUMPFENCE_NUMERIC
     #define NAME_SERVICE 0
     #define LIMIT_ARENAS() ((void) 0)
@@ -85,10 +86,10 @@ cdef extern from *:
     const char *KDUMPFENCE_VERSION
     int NAME_SERVICE
     int AF_UNIX, AF_UNSPEC, SOCK_DGRAM, SOCK_NONBLOCK, IPPROTO_UDP, IPV6_V6ONLY, SO_ERROR
-    int EAI_SYSTEM, EHOSTUNREACH, EIO, ENOBUFS
-    int O_NONBLOCK, O_CLOEXEC, F_OK, S_IFMT, S_IFCHR
-    unsigned long KMSG
-    int SIGTERM, SIGINT, SIGHUP, SIG_BLOCK, PTHREAD_CREATE_DETACHED
+    int EAI_SYSTEM, EHOSTUNREACH, EADDRNOTAVAIL, EIO, ENOBUFS
+    int O_NONBLOCK, O_CLOEXEC, O_WRONLY, O_NOCTTY, F_OK, S_IFMT, S_IFCHR, S_IFIFO, ENOTSOCK
+    unsigned long KMSG, PTMX
+    int SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGTTOU, SIGXFSZ, SIG_BLOCK, PTHREAD_CREATE_DETACHED
     void (*SIG_IGN)(int) noexcept nogil
     void LIMIT_ARENAS() nogil
     int ask_name_service(const char *name, const addrinfo *hints, addrinfo **found) nogil
@@ -108,6 +109,8 @@ cdef extern from *:
     int sigprocmask(int how, const sigset_t *signals, sigset_t *old) nogil
     int stat_path "stat"(const char *path, stat_t *about) nogil
     int fstat(int fd, stat_t *about) nogil
+    int isatty(int fd) nogil
+    int open_path "open"(const char *path, int flags) nogil
     int access(const char *path, int mode) nogil
     int pipe2(int *fds, int flags) nogil
     ssize_t read(int fd, void *data, size_t length) nogil
@@ -115,6 +118,7 @@ cdef extern from *:
     int getpid() nogil
     int bind(int fd, const sockaddr *name, socklen_t length) nogil
     int connect(int fd, const sockaddr *name, socklen_t length) nogil
+    int getsockname(int fd, sockaddr *name, socklen_t *length) nogil
     int inet_pton(int family, const char *text, void *address) nogil
     const char *inet_ntop(int family, const void *address, char *text, socklen_t length) nogil
     unsigned int if_nametoindex(const char *name) nogil
@@ -203,23 +207,48 @@ cdef int is_kmsg(int fd) noexcept nogil:
     return fstat(fd, &about) == 0 and about.st_mode & S_IFMT == S_IFCHR and about.st_rdev == KMSG
 
 
+cdef int reopen(int fd) noexcept nogil:
+    """The same pipe or terminal once more, to be written to without waiting; -1 if there is none.
+
+    poll(2) alone is no help: a terminal with room for a byte lets a line wait, and whoever writes
+    to the same pipe may be quicker. The descriptor itself is shared with others, and has to
+    stay as it is. Not the master's side of a terminal: that would be a new one.
+    """
+    cdef stat_t about
+    cdef char path[16]
+    if fstat(fd, &about) < 0:
+        return -1
+    if about.st_mode & S_IFMT != S_IFIFO and (not isatty(fd) or about.st_rdev == PTMX):
+        return -1
+    memcpy(path, b"/proc/self/fd/1", 16)
+    path[14] = <char>(c'0' + fd)
+    return open_path(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+
+
 cdef void write_some(int fd, const char *data, size_t length) noexcept nogil:
-    """Write to a descriptor that may be closed or full; then it is lost."""
+    """Write to descriptor 1 or 2, which may be closed or full; then it is lost. Never waits."""
     cdef pollfd waiter
     cdef timespec none
     cdef size_t part
+    cdef int own
+    if send(fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0 or errno != ENOTSOCK:
+        return
+    own = reopen(fd)
     none.tv_sec = 0
     none.tv_nsec = 0
     waiter.fd = fd
     waiter.events = <short>POLLOUT
     while length:
         part = min(length, <size_t>MOST_WRITE)
-        if (ppoll(&waiter, 1, &none, NULL) <= 0 and not is_kmsg(fd)) or waiter.revents & POLLNVAL:
-            return
-        if write(fd, data, part) < 0:
-            return
+        if own < 0 and ((ppoll(&waiter, 1, &none, NULL) <= 0 and not is_kmsg(fd))
+                        or waiter.revents & POLLNVAL):
+            break
+        if write(fd if own < 0 else own, data, part) < 0:
+            break
         data += part
         length -= part
+    if own >= 0:
+        close(own)
 
 
 cdef void say(int fd, const char *kind, int priority, Text *text) noexcept nogil:
@@ -290,6 +319,16 @@ cdef int no_memory() noexcept nogil:
 # ------------------------------------------------------------------- the options
 
 cdef enum:
+    OPTION_PORT = 0
+    OPTION_FAMILY = 1
+    OPTION_COUNT = 2
+    OPTION_INTERVAL = 3
+    OPTION_VERBOSE = 4
+    OPTION_VERSION = 5
+    OPTION_HELP = 6
+    OPTION_CHECK = 7
+
+cdef enum:
     TAKES_NOTHING = 0
     TAKES_VALUE = 1
     MAY_TAKE_VALUE = 2
@@ -318,36 +357,42 @@ ctypedef struct Options:
     int check
     int version
     int help
-    Text complaint      # what was wrong with a verbosity; "" if nothing
-    Text error          # why it cannot go on
-    int usage           # the usage would help
+    char *complaints    # what was wrong and what is used instead: lines, each with a NUL behind it
+    size_t complained   # bytes of them
+
+ctypedef struct Words:
+    # The command line, word by word: the rest of an argument that is several, then the arguments.
+    int argc
+    int at
+    char **argv
+    char *rest          # blank-separated; NULL if there is nothing left
 
 
 cdef int get_option(int index, Option *option) noexcept nogil:
     """Option number `index`; 0 if there are no more."""
     option.takes = TAKES_VALUE
-    if index == 0:
+    if index == OPTION_PORT:
         option.letter, option.name = c'p', b"ipport"
         option.help = b"UDP port to send to (default: 7410)"
-    elif index == 1:
+    elif index == OPTION_FAMILY:
         option.letter, option.name = c'f', b"family"
         option.help = b"addresses to use: auto, ipv4, ipv6 (default: auto)"
-    elif index == 2:
+    elif index == OPTION_COUNT:
         option.letter, option.name = c'c', b"count"
         option.help = b"messages for each node, 0 = until killed (default: 0)"
-    elif index == 3:
+    elif index == OPTION_INTERVAL:
         option.letter, option.name = c'i', b"interval"
         option.help = b"seconds between messages (default: 10)"
-    elif index == 4:
+    elif index == OPTION_VERBOSE:
         option.letter, option.name, option.takes = c'v', b"verbose", MAY_TAKE_VALUE
         option.help = b"say more; again or with a level: even more"
-    elif index == 5:
+    elif index == OPTION_VERSION:
         option.letter, option.name, option.takes = c'V', b"version", TAKES_NOTHING
         option.help = b"print the version"
-    elif index == 6:
+    elif index == OPTION_HELP:
         option.letter, option.name, option.takes = c'h', b"help", TAKES_NOTHING
         option.help = b"print this help"
-    elif index == 7:
+    elif index == OPTION_CHECK:
         option.letter, option.name, option.takes = 0, b"check", TAKES_NOTHING
         option.help = b"send nothing, but say which way the messages would go"
     else:
@@ -430,113 +475,433 @@ cdef int64_t read_number(const char *text, size_t length, int64_t least, int64_t
     return value if least <= value <= most else -1
 
 
-cdef int refuse(Options *options, const char *name, const char *given, const char *allowed) noexcept nogil:
-    begin(&options.error, name)
-    put(&options.error, b" ")
-    put_shown(&options.error, b"", given)
-    put(&options.error, b": ")
-    put(&options.error, allowed)
-    return 0
+cdef inline int is_digit(char letter) noexcept nogil:
+    return c'0' <= letter <= c'9'
 
 
-cdef int refuse_option(Options *options, const char *prefix, const char *given, const char *why) noexcept nogil:
-    begin(&options.error, b"option ")
-    put_shown(&options.error, prefix, given)
-    put(&options.error, b": ")
-    put(&options.error, why)
-    options.usage = 1
-    return 0
+cdef inline int is_letter(char letter) noexcept nogil:
+    return c'a' <= lower(letter) <= c'z'
 
 
-cdef void set_verbose(Options *options, const char *given) noexcept nogil:
-    """-v, -vv, -v3, --verbose=2, and words for yes and no."""
-    cdef const char *text = given
-    cdef size_t length, i
-    cdef int only_v = 1, only_digits = 1
-    if given == NULL:
-        options.verbose += 1
+cdef inline int is_plain(char letter) noexcept nogil:
+    return is_digit(letter) or is_letter(letter)
+
+
+cdef inline int is_quote(char letter) noexcept nogil:
+    return letter == c'"' or letter == c"'" or letter == c'`'
+
+
+cdef void complain(Options *options, Text *text) noexcept nogil:
+    """Keep a line to be said; without memory it is lost."""
+    cdef char *memory = <char *>realloc(options.complaints, options.complained + text.length + 1)
+    if memory == NULL:
         return
-    length = trim(&text)
-    for i in range(length):
-        only_v &= lower(text[i]) == c'v'
-        only_digits &= c'0' <= text[i] <= c'9'
-    if length and only_v:
-        options.verbose += 1 + <int>min(length, <size_t>100)    # -vvv is -v with the value "vv"
-    elif (same_word(text, length, b"yes") or same_word(text, length, b"true")
-            or same_word(text, length, b"on") or same_word(text, length, b"y")
-            or same_word(text, length, b"t")):
-        options.verbose = max(options.verbose, 1)
-    elif (length == 0 or same_word(text, length, b"no") or same_word(text, length, b"false")
-            or same_word(text, length, b"off") or same_word(text, length, b"n")
-            or same_word(text, length, b"f")):
-        options.verbose = 0
-    elif only_digits:
-        options.verbose = <int>min(<int64_t>9, read_number(text, min(length, <size_t>9), 0, MOST_NUMBER))
-    else:
-        begin(&options.complaint, b"verbose ")
-        put_shown(&options.complaint, b"", given)
-        put(&options.complaint, b": not a number or a boolean")
-        options.verbose = max(options.verbose, 1)
+    options.complaints = memory
+    memcpy(memory + options.complained, text.data, text.length)
+    memory[options.complained + text.length] = 0
+    options.complained += text.length + 1
 
 
-cdef int set_option(Options *options, int index, const char *given) noexcept nogil:
-    """Take one option with its value; 0 if that is refused."""
-    cdef const char *text = given
-    cdef size_t length = 0 if given == NULL else trim(&text)
-    cdef int64_t number
-    if index == 0:
-        number = read_number(text, length, 1, 65535)
-        if number < 0:
-            return refuse(options, b"ipport", given, b"not a port number (1 to 65535)")
-        options.port = <int>number
-    elif index == 1:
-        if same_word(text, length, b"auto"):
-            options.family = AF_UNSPEC
-        elif same_word(text, length, b"ipv4"):
-            options.family = AF_INET
-        elif same_word(text, length, b"ipv6"):
-            options.family = AF_INET6
-        else:
-            return refuse(options, b"family", given, b"not one of auto, ipv4, ipv6")
-    elif index == 2:
-        options.count = read_number(text, length, 0, MOST_NUMBER)
-        if options.count < 0:
-            return refuse(options, b"count", given, b"not a number of messages (0 to 2147483647)")
-    elif index == 3:
-        # "60s" is how the rest of a cluster's configuration writes a minute.
-        if length and lower(text[length - 1]) == c's':
-            length -= 1
-            while length and is_space(text[length - 1]):
-                length -= 1
-        options.interval = read_number(text, length, 1, MOST_NUMBER)
-        if options.interval < 0:
-            return refuse(options, b"interval", given,
-                          b"not a whole number of seconds (1 to 2147483647)")
-    elif index == 4:
-        set_verbose(options, given)
-    elif index == 5:
-        options.version = 1
-    elif index == 6:
-        options.help = 1
-    else:
-        options.check = 1
+cdef void complain_of(
+    Options *options, const char *what, const char *prefix, const char *given, const char *why
+) noexcept nogil:
+    cdef Text text
+    begin(&text, what)
+    put(&text, b" ")
+    put_shown(&text, prefix, given)
+    put(&text, b": ")
+    put(&text, why)
+    complain(options, &text)
+
+
+cdef char *next_word(Words *words) noexcept nogil:
+    """The next one, which then belongs to the caller; NULL if there is none."""
+    cdef char *word = words.rest
+    cdef size_t length
+    if word != NULL:
+        length = blank_at(word)
+        words.rest = NULL
+        if word[length]:
+            word[length] = 0
+            put_back(words, word + length + 1)
+        return word
+    if words.at == words.argc:
+        return NULL
+    words.at += 1
+    return words.argv[words.at - 1]
+
+
+cdef void put_back(Words *words, char *text) noexcept nogil:
+    """What is left of an argument comes next, split at its blanks."""
+    while is_space(text[0]):
+        text += 1
+    if text[0]:
+        words.rest = text
+
+
+cdef const char *next_first(Words *words, size_t *length) noexcept nogil:
+    """The part before the first blank of the word that comes next; NULL if there is none."""
+    cdef const char *text = words.rest
+    if text == NULL:
+        if words.at == words.argc:
+            return NULL
+        text = words.argv[words.at]
+    while is_space(text[0]):
+        text += 1
+    length[0] = blank_at(text)
+    return text
+
+
+cdef size_t blank_at(const char *text) noexcept nogil:
+    """Where its first blank is, or its end."""
+    cdef size_t length = 0
+    while text[length] and not is_space(text[length]):
+        length += 1
+    return length
+
+
+cdef const char *core_of(const char *text, size_t *length) noexcept nogil:
+    """Without the quotes, commas and other signs around it; a minus and a point say something."""
+    while length[0] and not is_plain(text[0]) and text[0] != c'-' and text[0] != c'.':
+        text += 1
+        length[0] -= 1
+    while length[0] and not is_plain(text[length[0] - 1]):
+        length[0] -= 1
+    return text
+
+
+cdef int read_amount(
+    const char *text, size_t length, int64_t *whole, int64_t *thousandths, size_t *rest
+) noexcept nogil:
+    """Whether the text begins with a number, and has no other; where that ends."""
+    cdef size_t at = 0, i
+    cdef int64_t worth = 100
+    whole[0] = thousandths[0] = 0
+    while at < length and is_digit(text[at]):
+        if whole[0] <= MOST_NUMBER:
+            whole[0] = 10 * whole[0] + (text[at] - c'0')
+        at += 1
+    if at == 0 or whole[0] > MOST_NUMBER:
+        return 0
+    if at < length and text[at] == c'.':
+        at += 1
+        while at < length and is_digit(text[at]):
+            thousandths[0] += worth * (text[at] - c'0')
+            worth //= 10
+            at += 1
+    rest[0] = at
+    for i in range(at, length):
+        if is_digit(text[i]):
+            return 0
     return 1
 
 
-cdef int find_long(const char *given, size_t length, int *matches) noexcept nogil:
+cdef int64_t unit_of(const char *text, size_t length) noexcept nogil:
+    """Milliseconds of a unit in which Pacemaker takes an interval; 0 if there is none such."""
+    if (length == 0 or same_word(text, length, b"s") or same_word(text, length, b"sec")
+            or same_word(text, length, b"secs") or same_word(text, length, b"second")
+            or same_word(text, length, b"seconds")):
+        return 1000
+    if same_word(text, length, b"ms") or same_word(text, length, b"msec"):
+        return 1
+    if (same_word(text, length, b"m") or same_word(text, length, b"min")
+            or same_word(text, length, b"mins") or same_word(text, length, b"minute")
+            or same_word(text, length, b"minutes")):
+        return 60000
+    if (same_word(text, length, b"h") or same_word(text, length, b"hr")
+            or same_word(text, length, b"hour") or same_word(text, length, b"hours")):
+        return 3600000
+    return 0
+
+
+cdef int family_called(const char *text, size_t length) noexcept nogil:
+    """A family by what people call it; -1 if it is none."""
+    if length > 3 and same_word(text, 3, b"af_"):
+        text += 3
+        length -= 3
+    if (same_word(text, length, b"auto") or same_word(text, length, b"any")
+            or same_word(text, length, b"all") or same_word(text, length, b"both")
+            or same_word(text, length, b"unspec")):
+        return AF_UNSPEC
+    if (same_word(text, length, b"ipv4") or same_word(text, length, b"ip4")
+            or same_word(text, length, b"inet") or same_word(text, length, b"inet4")
+            or same_word(text, length, b"v4") or same_word(text, length, b"4")):
+        return AF_INET
+    if (same_word(text, length, b"ipv6") or same_word(text, length, b"ip6")
+            or same_word(text, length, b"inet6") or same_word(text, length, b"v6")
+            or same_word(text, length, b"6")):
+        return AF_INET6
+    return -1
+
+
+cdef int may_be_value(int index, const char *first, size_t length) noexcept nogil:
+    """Whether the word behind an option is its value, if a wrong one: no node, no option."""
+    cdef size_t i, points = 0, colons = 0
+    while length and is_quote(first[0]):
+        first += 1
+        length -= 1
+    while length and is_quote(first[length - 1]):
+        length -= 1
+    if length and first[0] == c'-':
+        return length > 1 and is_digit(first[1])
+    first = core_of(first, &length)
+    if length == 0:
+        return 1
+    if index == OPTION_FAMILY:
+        if family_called(first, length) >= 0:
+            return 1
+        if length >= 3 and same_word(first, 3, b"ipv"):
+            i = 3
+        elif length >= 2 and same_word(first, 2, b"ip"):
+            i = 2
+        else:
+            i = 4 if length >= 4 and same_word(first, 4, b"inet") else 0
+        while i < length and is_digit(first[i]):
+            i += 1
+        return i == length
+    for i in range(length):
+        points += first[i] == c'.'
+        colons += first[i] == c':'
+        # Not an address or a host name that begins with a digit.
+        if first[i] == c'-' or (first[i] == c'.' and i + 1 < length and is_letter(first[i + 1])):
+            return 0
+    i = 0
+    while i < length and first[i] == c'.':
+        i += 1
+    return i < length and is_digit(first[i]) and points < 3 and colons < 2
+
+
+cdef int64_t within(int index, int64_t value) noexcept nogil:
+    """The value, or -1 if this option cannot have it."""
+    if index == OPTION_PORT:
+        return value if 1 <= value <= 65535 else -1
+    return value if (index == OPTION_INTERVAL) <= value <= MOST_NUMBER else -1
+
+
+cdef int64_t read_value(int index, const char *text) noexcept nogil:
+    """A value as it should be written; -1 if it is not."""
+    cdef size_t length = trim(&text), rest, i
+    cdef const char *unit
+    cdef int64_t whole, thousandths, factor
+    if index == OPTION_FAMILY:
+        if same_word(text, length, b"auto"):
+            return AF_UNSPEC
+        if same_word(text, length, b"ipv4"):
+            return AF_INET
+        return AF_INET6 if same_word(text, length, b"ipv6") else -1
+    if not read_amount(text, length, &whole, &thousandths, &rest):
+        return -1
+    for i in range(length):
+        if text[i] == c'.':
+            return -1
+    if index != OPTION_INTERVAL:
+        return within(index, whole) if rest == length else -1
+    unit = text + rest
+    while is_space(unit[0]):        # none behind it, it is trimmed
+        unit += 1
+    factor = unit_of(unit, text + length - unit)
+    if factor == 0 or whole * factor % 1000:
+        return -1
+    return within(index, whole * factor // 1000)
+
+
+cdef int64_t guess_value(int index, const char *text) noexcept nogil:
+    """What was meant by a value with something around it; -1 if nobody can say."""
+    cdef size_t length = strlen(text), rest, unit_length
+    cdef const char *core = core_of(text, &length)
+    cdef const char *unit
+    cdef int64_t whole, thousandths, factor = 1000, value
+    if index == OPTION_FAMILY:
+        return family_called(core, length)
+    if not read_amount(core, length, &whole, &thousandths, &rest):
+        return -1
+    if thousandths and index != OPTION_INTERVAL:
+        return -1
+    if index == OPTION_INTERVAL:
+        unit_length = length - rest
+        unit = core_of(core + rest, &unit_length)
+        factor = unit_of(unit, unit_length) or 1000
+    thousandths += 1000 * whole
+    value = thousandths * factor // 1000000
+    if thousandths and index == OPTION_INTERVAL:
+        value = max(value, <int64_t>1)
+    return within(index, value)
+
+
+cdef void put_setting(Options *options, Text *text, int index) noexcept nogil:
+    """What is used for an option."""
+    put(text, b"; using ")
+    if index == OPTION_FAMILY:
+        put(text, b"ipv4" if options.family == AF_INET else b"ipv6" if options.family == AF_INET6
+            else b"auto")
+    else:
+        put_number(text, options.port if index == OPTION_PORT else options.count
+                   if index == OPTION_COUNT else options.interval)
+
+
+cdef void take_value(
+    Options *options, Words *words, int index, const char *prefix, const char *name, char *value
+) noexcept nogil:
+    """Read the value of an option that needs one: this, or else the word that follows."""
+    cdef Option option
+    cdef Text text
+    cdef const char *first
+    cdef const char *core
+    cdef size_t length
+    cdef int64_t number, read
+    get_option(index, &option)
+    while True:
+        if value == NULL:
+            first = next_first(words, &length)
+            if first == NULL or not may_be_value(index, first, length):
+                begin(&text, b"option '")
+                put(&text, prefix)
+                put(&text, name)
+                put(&text, b"': needs a value")
+                put_setting(options, &text, index)
+                complain(options, &text)
+                return
+            value = next_word(words)
+        read = read_value(index, value)
+        if read < 0:
+            first = value
+            while is_space(first[0]):
+                first += 1
+            length = blank_at(first)
+            core = first + length
+            while is_space(core[0]):
+                core += 1
+            if core[0]:             # several words
+                value = <char *>first
+                value[length] = 0
+                put_back(words, <char *>core)
+                read = read_value(index, value)
+        length = strlen(value)
+        core_of(value, &length)
+        if length:
+            break
+        first = next_first(words, &length)
+        if first == NULL or not may_be_value(index, first, length):
+            break
+        core_of(first, &length)
+        if length == 0:
+            break
+        value = NULL                # only a sign, as in "-i = 10"
+    number = read if read >= 0 else guess_value(index, value)
+    if number >= 0:
+        if index == OPTION_PORT:
+            options.port = <int>number
+        elif index == OPTION_FAMILY:
+            options.family = <int>number
+        elif index == OPTION_COUNT:
+            options.count = number
+        else:
+            options.interval = number
+    if read < 0:
+        begin(&text, option.name)
+        put(&text, b" ")
+        put_shown(&text, b"", value)
+        put(&text, b": not ")
+        put(&text, b"a port number (1 to 65535)" if index == OPTION_PORT
+            else b"one of auto, ipv4, ipv6" if index == OPTION_FAMILY
+            else b"a number of messages (0 to 2147483647)" if index == OPTION_COUNT
+            else b"a whole number of seconds (1 to 2147483647)")
+        put_setting(options, &text, index)
+        complain(options, &text)
+
+
+cdef int read_level(const char *text, size_t length, int before) noexcept nogil:
+    """The verbosity that this value means, -v with it: -vv, -v3, and words for yes and no; or -1."""
+    cdef size_t i
+    cdef int only_v = 1, only_digits = 1
+    while length and is_space(text[0]):
+        text += 1
+        length -= 1
+    while length and is_space(text[length - 1]):
+        length -= 1
+    for i in range(length):
+        only_v &= lower(text[i]) == c'v'
+        only_digits &= is_digit(text[i])
+    if length and only_v:
+        return before + 1 + <int>min(length, <size_t>10000)    # -vvv is -v with the value "vv"
+    if (same_word(text, length, b"yes") or same_word(text, length, b"true")
+            or same_word(text, length, b"on") or same_word(text, length, b"y")
+            or same_word(text, length, b"t")):
+        return max(before, 1)
+    if (length == 0 or same_word(text, length, b"no") or same_word(text, length, b"false")
+            or same_word(text, length, b"off") or same_word(text, length, b"n")
+            or same_word(text, length, b"f")):
+        return 0
+    if only_digits:
+        return <int>min(<int64_t>9, read_number(text, min(length, <size_t>9), 0, MOST_NUMBER))
+    return -1
+
+
+cdef void set_verbose(Options *options, Words *words, char *value) noexcept nogil:
+    cdef Text text
+    cdef size_t length
+    cdef int level
+    cdef char *rest
+    if value == NULL:
+        options.verbose += 1
+        return
+    level = read_level(value, strlen(value), options.verbose)
+    if level < 0:
+        rest = value
+        while is_space(rest[0]):
+            rest += 1
+        length = blank_at(rest)
+        if rest[length + blanks(rest + length)]:    # several words
+            value = rest
+            put_back(words, rest + length)
+            value[length] = 0
+            level = read_level(value, length, options.verbose)
+    options.verbose = level if level >= 0 else max(options.verbose, 1)
+    if level < 0:
+        begin(&text, b"verbose ")
+        put_shown(&text, b"", value)
+        put(&text, b": not a number or a boolean; using ")
+        put_number(&text, options.verbose)
+        complain(options, &text)
+
+
+cdef size_t blanks(const char *text) noexcept nogil:
+    """How many it begins with."""
+    cdef size_t count = 0
+    while is_space(text[count]):
+        count += 1
+    return count
+
+
+cdef int find_long(const char *given, size_t length, int *matches, const char **name) noexcept nogil:
     """The option that is so named, or abbreviated; how many it could be."""
     cdef Option option
-    cdef int index = 0, found = -1
+    cdef int index = 0, found = -1, alias
     matches[0] = 0
-    while get_option(index, &option):
-        if strncmp(option.name, given, length) == 0:
+    while True:
+        alias = not get_option(index, &option)
+        if alias:
+            option.name = b"port"
+        if length <= strlen(option.name) and same_begin(given, length, option.name):
+            matches[0] += 1
+            found = OPTION_PORT if alias else index
+            name[0] = option.name
             if strlen(option.name) == length:
                 matches[0] = 1
-                return index
-            matches[0] += 1
-            found = index
+                break
+        if alias:
+            break
         index += 1
     return found
+
+
+cdef int same_begin(const char *text, size_t length, const char *word) noexcept nogil:
+    """Whether the word begins so, in upper or lower case."""
+    cdef size_t i
+    for i in range(length):
+        if lower(text[i]) != word[i]:
+            return 0
+    return 1
 
 
 cdef int find_letter(char letter) noexcept nogil:
@@ -549,77 +914,160 @@ cdef int find_letter(char letter) noexcept nogil:
     return -1
 
 
-cdef int read_words(Options *options, int argc, char **argv, int take) noexcept nogil:
-    """GNU's getopt_long. Once to see whether the words make sense, and whether help or the
-    version is asked for; the second time (`take`) for their values. 0: refused."""
-    cdef int at = 1, index, matches
-    cdef char *word
-    cdef char *value
-    cdef char single[2]
-    cdef size_t length
+cdef void act(Options *options, int index) noexcept nogil:
+    """Of help and version the one that comes first counts, and more than a check."""
+    if index == OPTION_CHECK:
+        options.check = 1
+    elif not options.help and not options.version:
+        options.help = index == OPTION_HELP
+        options.version = index == OPTION_VERSION
+
+
+cdef int has_one_dash(const char *word) noexcept nogil:
+    """Whether this is a long option that lacks its second dash."""
+    cdef const char *name
+    cdef size_t length = 0
+    cdef int matches, index
     cdef Option option
-    while at < argc:
-        word = argv[at]
+    word += 1
+    while is_space(word[0]):
+        word += 1
+    while word[length] and word[length] != c'=' and not is_space(word[length]):
+        length += 1
+    index = find_long(word, length, &matches, &name)
+    if matches != 1 or strlen(name) != length:
+        return 0
+    get_option(index, &option)
+    return option.takes != TAKES_NOTHING
+
+
+cdef void read_long(Options *options, Words *words, char *word) noexcept nogil:
+    cdef char *given = word + (2 if word[1] == c'-' else 1)
+    cdef char *value = strchr(given, c'=')
+    cdef size_t length = strlen(given) if value == NULL else <size_t>(value - given)
+    cdef const char *name
+    cdef int matches, index
+    cdef Option option
+    if blank_at(given) < length:
+        put_back(words, word)
+        return
+    if value != NULL:
+        value[0] = 0
+        value += 1
+    index = find_long(given, length, &matches, &name)
+    if matches != 1:
+        complain_of(options, b"option", b"--", given,
+                    b"ambiguous; ignored" if matches else b"unknown; ignored")
+        return
+    get_option(index, &option)
+    if option.takes == TAKES_VALUE:
+        take_value(options, words, index, b"--", name, value)
+    elif option.takes == MAY_TAKE_VALUE:
+        set_verbose(options, words, value)
+    else:
+        if value != NULL:
+            complain_of(options, b"option", b"--", option.name, b"takes no value")
+        if index == OPTION_CHECK or value == NULL:
+            act(options, index)
+
+
+cdef void read_short(Options *options, Words *words, char *word) noexcept nogil:
+    cdef char letter[2]
+    cdef char held
+    cdef int index, unknown = 0, action = -1
+    cdef Option option
+    cdef size_t at = 1, end
+    cdef char *rest
+    letter[1] = 0
+    while word[at]:
+        letter[0] = word[at]
         at += 1
-        if strcmp(word, b"--") == 0:
-            while at < argc:
-                add_node(options, argv[at])
-                at += 1
-        elif word[0] == c'-' and word[1] == c'-':
-            word += 2
-            value = strchr(word, c'=')
-            length = strlen(word) if value == NULL else <size_t>(value - word)
-            if value != NULL:
-                value += 1
-            index = find_long(word, length, &matches)
-            if matches != 1:
-                word[length] = 0
-                return refuse_option(options, b"--", word, b"ambiguous" if matches else b"unknown")
-            get_option(index, &option)
-            if option.takes == TAKES_NOTHING and value != NULL:
-                return refuse_option(options, b"--", option.name, b"takes no value")
-            if option.takes == TAKES_VALUE and value == NULL:
-                if at == argc:
-                    return refuse_option(options, b"--", option.name, b"needs a value")
-                value = argv[at]
-                at += 1
-            if not take_option(options, index, value, take):
-                return 0
-        elif word[0] == c'-' and word[1]:
-            word += 1
-            while word[0]:
-                single[0] = word[0]
-                single[1] = 0
-                word += 1
-                index = find_letter(single[0])
-                if index < 0:
-                    return refuse_option(options, b"-", single, b"unknown")
-                get_option(index, &option)
-                value = NULL
-                if option.takes != TAKES_NOTHING and word[0]:
-                    value = word
-                    word += strlen(word)
-                elif option.takes == TAKES_VALUE:
-                    if at == argc:
-                        return refuse_option(options, b"-", single, b"needs a value")
-                    value = argv[at]
-                    at += 1
-                if not take_option(options, index, value, take):
-                    return 0
+        rest = word + at
+        if is_space(letter[0]):
+            put_back(words, rest)
+            break
+        index = find_letter(letter[0])
+        if index < 0:
+            # Where no letter follows, it is the value of an option that does not exist.
+            end = at
+            if not is_letter(rest[0]) or <uint8_t>letter[0] >= 128:
+                end += blank_at(rest)
+            held = word[end]
+            word[end] = 0
+            complain_of(options, b"option", b"-", word + at - 1, b"unknown; ignored")
+            word[end] = held
+            unknown = 1
+            at = end
+            continue
+        get_option(index, &option)
+        if option.takes == TAKES_NOTHING:
+            if action < 0:
+                action = index
+        elif option.takes == TAKES_VALUE:
+            take_value(options, words, index, b"-", letter, rest if rest[0] else NULL)
+            break
+        elif not rest[0] or (
+            (is_space(rest[0]) or rest[0] == c'p' or rest[0] == c'f' or rest[0] == c'c' or rest[0] == c'i')
+            and read_level(rest, strlen(rest), 0) < 0
+        ):
+            set_verbose(options, words, NULL)
         else:
+            set_verbose(options, words, rest)
+            break
+    if action >= 0 and not unknown:
+        act(options, action)
+
+
+cdef void read_operand(Options *options, Words *words, char *word) noexcept nogil:
+    cdef size_t i, length = strlen(word)
+    if blank_at(word) < length:
+        put_back(words, word)
+        return
+    for i in range(length):
+        if not is_digit(word[i]) and word[i] != c',' and word[i] != c';':
             add_node(options, word)
-    return 1
+            return
+    complain_of(options, b"operand", b"", word, b"a number is not a node; ignored")
 
 
-cdef int take_option(Options *options, int index, const char *value, int take) noexcept nogil:
-    if take:
-        return set_option(options, index, value)
-    # Whichever of the two comes first counts, and nothing else then.
-    if index == 5 and not options.help:
-        options.version = 1
-    if index == 6 and not options.version:
-        options.help = 1
-    return 1
+cdef void read_words(Options *options, int argc, char **argv) noexcept nogil:
+    """The command line of a program that has to send, whatever it was given.
+
+    In a crash kernel nobody reads an error. So what can be understood is used, and what cannot
+    is complained of and left out. A line without a fault means what getopt_long makes of it.
+    """
+    cdef Words words
+    cdef char *word
+    cdef size_t length
+    cdef int only_operands = 0
+    words.argc, words.at, words.argv, words.rest = argc, 1, argv, NULL
+    while True:
+        word = next_word(&words)
+        if word == NULL:
+            break
+        while is_space(word[0]):
+            word += 1
+        length = strlen(word)
+        while length and is_space(word[length - 1]):
+            length -= 1
+        word[length] = 0
+        if is_quote(word[0]) or (length and is_quote(word[length - 1])):
+            complain_of(options, b"argument", b"", word, b"quotes do not belong to it; ignored")
+        while length and (is_quote(word[length - 1]) or is_space(word[length - 1])):
+            length -= 1
+        word[length] = 0
+        while is_quote(word[0]) or is_space(word[0]):
+            word += 1
+        if not word[0]:
+            continue
+        if only_operands or word[0] != c'-' or not word[1]:
+            read_operand(options, &words, word)
+        elif strcmp(word, b"--") == 0:
+            only_operands = 1
+        elif word[1] == c'-' or has_one_dash(word):
+            read_long(options, &words, word)
+        else:
+            read_short(options, &words, word)
 
 
 cdef void add_node(Options *options, const char *operand) noexcept nogil:
@@ -707,25 +1155,24 @@ cdef int make_room(Options *options, int argc, char **argv) noexcept nogil:
 
 
 cdef int read_options(Options *options, int argc, char **argv) noexcept nogil:
-    """0 if they are refused."""
+    """0 without memory."""
     memset(options, 0, sizeof(Options))
     options.port = 7410
     options.interval = 10
     options.family = AF_UNSPEC
     if not make_room(options, argc, argv):
-        begin(&options.error, b"out of memory")
         return 0
-    if not read_words(options, argc, argv, 0):
-        return 0
-    if options.help or options.version:
-        return 1
-    if not read_words(options, argc, argv, 1):
-        return 0
-    if options.node_count == 0:
-        begin(&options.error, b"no node given")
-        options.usage = 1
-        return 0
+    read_words(options, argc, argv)
     return 1
+
+
+cdef void say_complaints(Options *options) noexcept nogil:
+    cdef Text text
+    cdef size_t at = 0
+    while at < options.complained:
+        begin(&text, options.complaints + at)
+        at += text.length + 1
+        say_warning(&text)
 
 
 # ----------------------------------------------------------------- names, addresses
@@ -734,6 +1181,15 @@ cdef enum:
     ADDRESSES_OF_A_NAME = 64
     LOOK_UPS_AT_ONCE = 64
     LOOK_UPS_OF_A_NAME = 3
+    MOST_LANES = 8
+    AT_A_TIME = 64              # messages to neighbours of whom nobody knows whether they answer
+    HELD_AT_MOST = 53248        # bytes of messages that wait, for them to be sent again
+
+cdef enum:                      # nanoseconds; see sender.py
+    PATIENCE_NS = 5000000
+    ANSWERS_NS = 5000000
+    TRUST_NS = 50000000
+    GIVES_UP_NS = 400000000
     LOOK_UP_STACK = 262144      # bytes; only what is touched takes memory
 
 ctypedef struct Address:
@@ -749,7 +1205,21 @@ ctypedef struct Peer:
     # One destination: number i of the rhythm.
     Address address
     int index                   # in the outlet of its family
+    uint8_t lane                # that has the message which is under way
     uint8_t told[20]            # bits: errors that were complained of
+
+ctypedef struct Lane:
+    # One socket of a family.
+    int fd
+    int64_t trusting            # when messages left through it on trust; -1: it was looked at since
+
+ctypedef struct Channel:
+    # The sockets of a family: one, as long as no neighbour keeps the kernel waiting. What waits
+    # for one fills the send buffer, and must not be in the way of what is for the others.
+    Outlet outlet
+    Lane lanes[MOST_LANES]
+    int count
+    int told                    # whether the kernel tells which messages left
 
 ctypedef struct Node:
     char *name
@@ -776,7 +1246,7 @@ ctypedef struct Sender:
     uint32_t peer_room
     Table table                 # address -> number
     Rhythm rhythm
-    Outlet outlets[2]           # IPv4, IPv6; without a socket: fd -1
+    Channel channels[2]         # IPv4, IPv6
     int network                 # netlink, or -1
     stat_t files[3]
     int read_end                # of the pipe that wakes the loop
@@ -1265,7 +1735,7 @@ cdef int resolved(Sender *sender, uint32_t node, Answers *found) noexcept nogil:
             peer = &sender.peers[number]
             memset(peer, 0, sizeof(Peer))
             peer.address = address[0]
-            peer.index = outlet_add(outlet_of(sender, address), address.packed,
+            peer.index = outlet_add(&channel_of(sender, address).outlet, address.packed,
                                     sender.options.port, address.scope)
             if peer.index < 0:
                 return -1
@@ -1278,34 +1748,41 @@ cdef int resolved(Sender *sender, uint32_t node, Answers *found) noexcept nogil:
     return 0
 
 
-cdef inline Outlet *outlet_of(Sender *sender, Address *address) noexcept nogil:
-    return &sender.outlets[0 if address.length == 4 else 1]
+cdef inline Channel *channel_of(Sender *sender, Address *address) noexcept nogil:
+    return &sender.channels[0 if address.length == 4 else 1]
 
 
 # ---------------------------------------------------------------- sockets, the loop
 
-cdef int open_outlet(Outlet *outlet) noexcept nogil:
-    """0, or an errno."""
-    cdef int one = 1
+cdef int open_lane(Channel *channel) noexcept nogil:
+    """One more socket, the last of channel.lanes then; 0, or an errno."""
+    cdef int one = 1, fd
+    cdef int family = channel.outlet.family
     cdef sock_fprog program
     cdef uint64_t nothing       # the filter `ret #0`, which lets nothing in
     cdef uint16_t code = 6
-    if outlet.fd >= 0:
-        return 0
-    outlet.fd = socket(outlet.family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP)
-    if outlet.fd < 0:
+    if channel.count == MOST_LANES:
+        return EAGAIN
+    fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP)
+    if fd < 0:
         return errno
     # With this the kernel also tells what it could not deliver after all.
-    if outlet.family == AF_INET:
-        setsockopt(outlet.fd, IPPROTO_IP, IP_RECVERR, &one, sizeof(one))
+    if family == AF_INET:
+        setsockopt(fd, IPPROTO_IP, IP_RECVERR, &one, sizeof(one))
     else:
-        setsockopt(outlet.fd, IPPROTO_IPV6, IPV6_RECVERR, &one, sizeof(one))
-        setsockopt(outlet.fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))
+        setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &one, sizeof(one))
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))
     nothing = 0
     memcpy(&nothing, &code, sizeof(code))
     program.len = 1
     program.filter = <void *>&nothing
-    setsockopt(outlet.fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program))
+    setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program))
+    one = outlet_watch(fd, family)
+    if channel.count == 0:
+        channel.told = one
+    channel.lanes[channel.count].fd = fd
+    channel.lanes[channel.count].trusting = -1
+    channel.count += 1
     return 0
 
 
@@ -1372,7 +1849,7 @@ cdef void put_where(Sender *sender, Text *text, uint32_t number) noexcept nogil:
     put(text, b")")
 
 
-cdef void cannot_send(Sender *sender, uint32_t number, int code) noexcept nogil:
+cdef void say_why(Sender *sender, uint32_t number, int code) noexcept nogil:
     cdef Peer *peer = &sender.peers[number]
     cdef Text text
     cdef int bit = code & 127
@@ -1387,47 +1864,294 @@ cdef void cannot_send(Sender *sender, uint32_t number, int code) noexcept nogil:
     say_error(&text)
 
 
-cdef int send_due(Sender *sender) noexcept nogil:
-    """Send what is due, one call for each family; -1 without memory."""
-    cdef Outlet *outlet
-    cdef uint32_t i, number
-    cdef int family, chosen, code, at
-    cdef int64_t now
+cdef void cannot_send(Sender *sender, uint32_t number, int code) noexcept nogil:
+    rhythm_failed(&sender.rhythm, number, monotonic_ns())
+    say_why(sender, number, code)
+
+
+cdef void lost(Sender *sender, uint32_t number, int code) noexcept nogil:
+    if rhythm_lost(&sender.rhythm, number, monotonic_ns()):
+        say_why(sender, number, code)
+
+
+cdef void message_left(Sender *sender, uint32_t number) noexcept nogil:
     cdef Text text
-    for family in range(2):
-        outlet = &sender.outlets[family]
-        now = monotonic_ns()
-        chosen = 0
-        if outlet_reserve(outlet, outlet.count) < 0:
-            return -1
-        for i in range(sender.rhythm.goal_count):
-            if outlet_of(sender, &sender.peers[i].address) == outlet and goal_is_due(&sender.rhythm, i, now):
-                outlet.chosen[chosen] = outlet.headers[sender.peers[i].index]
-                chosen += 1
-        if chosen == 0:
-            continue
-        code = open_outlet(outlet)
-        if code == 0:
-            send_all(outlet.fd, outlet.chosen, chosen, outlet.outcomes, 20000000)
-        at = 0
-        for number in range(sender.rhythm.goal_count):
-            # The same look at the same moment as above: the same destinations.
-            if not (outlet_of(sender, &sender.peers[number].address) == outlet
-                    and goal_is_due(&sender.rhythm, number, now)):
+    rhythm_left(&sender.rhythm, number, monotonic_ns())
+    if sender.options.verbose:
+        begin(&text, b"message sent to ")
+        put_where(sender, &text, number)
+        put(&text, b", number ")
+        put_number(&text, sender.rhythm.goals[number].left)
+        say_debug(&text)
+
+
+cdef int is_loopback(Address *address) noexcept nogil:
+    if address.length == 4:
+        return address.packed[0] == 127
+    return memcmp(address.packed, b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01", 16) == 0
+
+
+cdef int why_useless(Sender *sender, uint32_t number) noexcept nogil:
+    """An errno if a message to there would leave from an address that nobody believes.
+
+    Found out before it is sent: the kernel would take it, and ask for a neighbour by it.
+    """
+    cdef Address *address = &sender.peers[number].address
+    cdef Outlet *outlet = &channel_of(sender, address).outlet
+    cdef msghdr *header = &outlet.headers[sender.peers[number].index].msg_hdr
+    cdef sockaddr_in6 name
+    cdef socklen_t length = sizeof(name)
+    cdef Address source
+    cdef uint8_t packed[16]
+    cdef int fd, error = 0, i, useless = 1
+    fd = socket(outlet.family, SOCK_DGRAM | SOCK_CLOEXEC, 0)
+    if fd < 0:
+        return 0                # nobody knows
+    if connect(fd, <sockaddr *>header.msg_name, header.msg_namelen) < 0:
+        error = errno
+        close(fd)
+        return error if error == ENETUNREACH or error == EHOSTUNREACH or error == EADDRNOTAVAIL else 0
+    i = getsockname(fd, <sockaddr *>&name, &length)
+    close(fd)
+    if i < 0:
+        return 0
+    copy_address(<sockaddr *>&name, packed)
+    set_address(&source, address.length, packed, 1)
+    for i in range(source.length):
+        useless &= source.packed[i] == 0
+    if is_loopback(&source) and not is_loopback(address):
+        useless = 1
+    # A link-local one is for the link. Elsewhere the node's own may just be on its way.
+    if is_link_local(&source) and not is_link_local(address) and sender.options.count:
+        useless = monotonic_ns() - sender.rhythm.started < late_network()
+    return EADDRNOTAVAIL if useless else 0
+
+
+cdef void settle(Sender *sender, Channel *channel, int lane, int just_sent) noexcept nogil:
+    """Take in the news of one lane. Where nothing waits, what did not leave never will."""
+    cdef News news
+    cdef Address address
+    cdef uint64_t high, low
+    cdef int64_t slot, now
+    cdef int fd = channel.lanes[lane].fd, error
+    cdef int empty = outlet_pending(fd) == 0
+    cdef uint32_t number
+    cdef socklen_t length
+    while outlet_news(fd, channel.outlet.family, &news):
+        if news.error:
+            if news.error != EHOSTUNREACH and news.error != ENETUNREACH:
                 continue
-            if code == 0 and outlet.outcomes[at] == 0:
-                rhythm_left(&sender.rhythm, number, monotonic_ns())
-                if sender.options.verbose:
-                    begin(&text, b"message sent to ")
-                    put_where(sender, &text, number)
-                    put(&text, b", number ")
-                    put_number(&text, sender.rhythm.goals[number].left)
-                    say_debug(&text)
+            # From another machine it means that the message did leave this one.
+            if news.by_length and not is_own(channel.outlet.family, news.by):
+                continue
+        set_address(&address, 4 if channel.outlet.family == AF_INET else 16, news.packed, news.scope)
+        split_address(address.packed, address.length, &high, &low)
+        slot = table_slot(&sender.table, high, low, address.scope)
+        if slot < 0:
+            # It has got another destination on its way (a tunnel, a translated address).
+            channel.told &= news.error != 0
+            continue
+        number = sender.table.entries[sender.table.slots[slot].index - 1].node
+        if news.error:
+            lost(sender, number, news.error)
+        elif sender.rhythm.goals[number].asked >= 0:
+            message_left(sender, number)
+    length = sizeof(error)
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length)
+    if not empty and channel.told:
+        return
+    if just_sent:
+        for number in range(sender.rhythm.goal_count):
+            if is_under_way(sender, channel, number, lane):
+                channel.told = 0        # nobody was waited for, and yet nothing is told of it
+    now = monotonic_ns()
+    for number in range(sender.rhythm.goal_count):
+        if not is_under_way(sender, channel, number, lane):
+            continue
+        if not channel.told:
+            message_left(sender, number)        # for all that is known
+        elif now - sender.rhythm.goals[number].asked >= GIVES_UP_NS:
+            lost(sender, number, EHOSTUNREACH)
+        else:                   # pushed out of a queue, or gone with its interface
+            rhythm_failed(&sender.rhythm, number, now)
+
+
+cdef inline int is_under_way(Sender *sender, Channel *channel, uint32_t number, int lane) noexcept nogil:
+    cdef Peer *peer = &sender.peers[number]
+    return (sender.rhythm.goals[number].asked >= 0 and peer.lane == lane
+            and channel_of(sender, &peer.address) == channel)
+
+
+cdef void hear(Sender *sender) noexcept nogil:
+    """Take in what became of the messages that the kernel took."""
+    cdef Channel *channel
+    cdef Lane *lane
+    cdef int family, at
+    cdef uint32_t number
+    cdef int64_t now
+    for family in range(2):
+        for at in range(sender.channels[family].count):
+            settle(sender, &sender.channels[family], at, 0)
+    now = monotonic_ns()
+    for number in range(sender.rhythm.goal_count):
+        if goal_overdue(&sender.rhythm.goals[number], now):
+            lost(sender, number, EHOSTUNREACH)
+    for family in range(2):
+        channel = &sender.channels[family]
+        for at in range(channel.count):
+            lane = &channel.lanes[at]
+            if lane.trusting >= 0 and now - lane.trusting >= TRUST_NS:
+                lane.trusting = -1
+                if outlet_pending(lane.fd):
+                    rhythm_doubt(&sender.rhythm)
+
+
+cdef int held(Sender *sender) noexcept nogil:
+    """Bytes of messages that the kernel took and that have not left."""
+    cdef int family, at, total = 0
+    for family in range(2):
+        for at in range(sender.channels[family].count):
+            total += outlet_pending(sender.channels[family].lanes[at].fd)
+    return total
+
+
+cdef void hurry(Sender *sender) noexcept nogil:
+    """The network has changed: what is under way may have been dropped."""
+    cdef int waiting
+    hear(sender)
+    waiting = held(sender)
+    # Exactly as many as asked for; or else as far as there is room for more.
+    rhythm_hurry(&sender.rhythm, monotonic_ns(),
+                 waiting == 0 if sender.options.count else waiting < HELD_AT_MOST)
+
+
+cdef int pass_on(
+    Sender *sender, Channel *channel, const uint32_t *numbers, int count, int told
+) noexcept nogil:
+    """Hand messages to the kernel, through as many sockets as it takes; -1 without memory."""
+    cdef Outlet *outlet = &channel.outlet
+    cdef int waiting[MOST_LANES]
+    cdef int i, lane, turn = 0, at = 0, before = channel.count
+    cdef int64_t now
+    if outlet_reserve(outlet, count) < 0:
+        return -1
+    for i in range(count):
+        outlet_choose(outlet, i, sender.peers[numbers[i]].index, told)
+    for lane in range(before):
+        waiting[lane] = outlet_pending(channel.lanes[lane].fd) > 0
+    # What may have to wait joins what waits; what is known to leave keeps away from it.
+    while at < count and turn < 3 * MOST_LANES:
+        lane = turn % MOST_LANES
+        i = turn // MOST_LANES
+        turn += 1
+        if told:
+            if i == 2 or (lane < before and waiting[lane] != (i == 0)) or (lane >= before and i == 0):
+                continue
+        elif i == 1 or (lane >= before and i == 2) or (lane < before and waiting[lane] != (i == 2)):
+            continue
+        if lane > channel.count or (lane == channel.count and open_lane(channel) != 0):
+            continue
+        send_all(channel.lanes[lane].fd, outlet.chosen + at, count - at, outlet.outcomes + at,
+                 0 if told else PATIENCE_NS)
+        now = monotonic_ns()
+        while at < count and outlet.outcomes[at] != EAGAIN and outlet.outcomes[at] != EINTR:
+            if outlet.outcomes[at]:
+                cannot_send(sender, numbers[at], outlet.outcomes[at])
+            elif told:
+                rhythm_taken(&sender.rhythm, numbers[at], now)
+                sender.peers[numbers[at]].lane = <uint8_t>lane
             else:
-                rhythm_failed(&sender.rhythm, number, monotonic_ns())
-                cannot_send(sender, number, code or outlet.outcomes[at])
+                message_left(sender, numbers[at])
             at += 1
+        if told:
+            settle(sender, channel, lane, 1)
+        elif channel.lanes[lane].trusting < 0:
+            channel.lanes[lane].trusting = now
+    while at < count:
+        cannot_send(sender, numbers[at], EAGAIN)
+        at += 1
     return 0
+
+
+cdef int wait_for_news(Sender *sender, int64_t left) noexcept nogil:
+    """Whether there is some within so many nanoseconds."""
+    cdef pollfd fds[2 * MOST_LANES]
+    cdef timespec timeout
+    cdef int count
+    if left <= 0:
+        return 0
+    timeout.tv_sec = 0
+    timeout.tv_nsec = left
+    count = add_lanes(sender, fds)
+    return ppoll(fds, count, &timeout, NULL) > 0
+
+
+cdef int add_lanes(Sender *sender, pollfd *fds) noexcept nogil:
+    """POLLERR, which comes unasked, of all sockets; how many they are."""
+    cdef int family, at, count = 0
+    for family in range(2):
+        for at in range(sender.channels[family].count):
+            fds[count].fd = sender.channels[family].lanes[at].fd
+            fds[count].events = 0
+            fds[count].revents = 0
+            count += 1
+    return count
+
+
+cdef int send_due(Sender *sender) noexcept nogil:
+    """Send what is due; -1 without memory."""
+    cdef Channel *channel
+    cdef uint32_t i, ready, number, kept
+    cdef uint32_t due = rhythm_due(&sender.rhythm, monotonic_ns())
+    cdef uint32_t *numbers = NULL
+    cdef int family, code, result = 0
+    cdef int64_t ends
+    if due == 0:
+        return 0
+    numbers = <uint32_t *>malloc(due * sizeof(uint32_t))
+    if numbers == NULL:
+        return -1
+    for family in range(2):
+        channel = &sender.channels[family]
+        ready = kept = 0
+        # The trusted ones come first.
+        for i in range(due):
+            number = sender.rhythm.ready[i]
+            if channel_of(sender, &sender.peers[number].address) == channel:
+                numbers[ready] = number
+                ready += 1
+        if ready == 0:
+            continue
+        code = open_lane(channel) if channel.count == 0 else 0
+        if code:
+            for i in range(ready):
+                cannot_send(sender, numbers[i], code)
+            continue
+        i = 0
+        while i < ready and goal_trusted(&sender.rhythm, &sender.rhythm.goals[numbers[i]]):
+            i += 1
+        if i and pass_on(sender, channel, numbers, <int>i, 0) < 0:
+            result = -1
+            break
+        while i < ready:
+            number = numbers[i]
+            code = why_useless(sender, number)
+            if code:
+                cannot_send(sender, number, code)
+            else:
+                numbers[kept] = number
+                kept += 1
+            i += 1
+        i = 0
+        while i < kept and result == 0:
+            ends = monotonic_ns() + ANSWERS_NS
+            result = pass_on(sender, channel, numbers + i, min(<int>(kept - i), <int>AT_A_TIME), channel.told)
+            i += AT_A_TIME
+            # So that neighbours that answer, or a gateway, have done so before the next ones.
+            while i < kept and sender.rhythm.under_way and wait_for_news(sender, ends - monotonic_ns()):
+                hear(sender)
+    free(numbers)
+    return result
 
 
 cdef int is_own(int family, const uint8_t *packed) noexcept nogil:
@@ -1437,42 +2161,10 @@ cdef int is_own(int family, const uint8_t *packed) noexcept nogil:
     return find_way(family, packed, 0, &route) == 0 and route.local
 
 
-cdef void take_back(Sender *sender) noexcept nogil:
-    """Messages that the kernel had taken but that never left this machine did not leave."""
-    cdef Outlet *outlet
-    cdef Failure failure
-    cdef Address address
-    cdef uint64_t high, low
-    cdef int64_t slot
-    cdef int family, error
-    cdef uint32_t number
-    cdef socklen_t length
-    for family in range(2):
-        outlet = &sender.outlets[family]
-        if outlet.fd < 0:
-            continue
-        while outlet_failure(outlet, &failure):
-            if failure.error != EHOSTUNREACH and failure.error != ENETUNREACH:
-                continue
-            # From another machine it means that the message did leave this one.
-            if failure.by_length and not is_own(outlet.family, failure.by):
-                continue
-            set_address(&address, 4 if family == 0 else 16, failure.packed, failure.scope)
-            split_address(address.packed, address.length, &high, &low)
-            slot = table_slot(&sender.table, high, low, address.scope)
-            if slot < 0:
-                continue
-            number = sender.table.entries[sender.table.slots[slot].index - 1].node
-            if rhythm_lost(&sender.rhythm, number, monotonic_ns()):
-                cannot_send(sender, number, failure.error)
-        length = sizeof(error)
-        getsockopt(outlet.fd, SOL_SOCKET, SO_ERROR, &error, &length)
-
-
 cdef void wait_for(Sender *sender, int64_t until) noexcept nogil:
     """Until something happens; `until`: CLOCK_MONOTONIC, or -1."""
-    cdef pollfd fds[4]
-    cdef int count = 0, family
+    cdef pollfd fds[2 + 2 * MOST_LANES]
+    cdef int count = 0
     cdef int64_t left = 100000000 if names_waiting(sender) else SLICE
     cdef timespec timeout
     memset(fds, 0, sizeof(fds))
@@ -1484,10 +2176,7 @@ cdef void wait_for(Sender *sender, int64_t until) noexcept nogil:
         fds[count].fd = sender.network
         fds[count].events = <short>POLLIN
         count += 1
-    for family in range(2):
-        if sender.outlets[family].fd >= 0:
-            fds[count].fd = sender.outlets[family].fd   # POLLERR comes unasked
-            count += 1
+    count += add_lanes(sender, fds + count)
     if until >= 0:
         left = min(left, max(0, until - monotonic_ns()))
     timeout.tv_sec = left // 1000000000
@@ -1499,28 +2188,27 @@ cdef void wait_for(Sender *sender, int64_t until) noexcept nogil:
 cdef int run(Sender *sender) noexcept nogil:
     """Send until it is enough, or a signal came; the exit status, or -1."""
     cdef int64_t now, until, names, linger_ends = -1
-    cdef int changed, held
+    cdef int changed
     name_files_changed(sender)
     while ended_by == 0:
         changed = names_waiting(sender) and name_files_changed(sender)
         if network_changed(sender):
             changed = 1
-            rhythm_hurry(&sender.rhythm, monotonic_ns())
+            hurry(sender)
+        if sender.network < 0:  # nobody would tell of changes
+            rhythm_doubt(&sender.rhythm)
         if changed:
             hurry_names(sender, monotonic_ns())
         if step_names(sender) < 0 or send_due(sender) < 0:
             return no_memory()
-        take_back(sender)
+        hear(sender)
         now = monotonic_ns()
         if rhythm_finished(&sender.rhythm, now):
             # Done if all that the kernel took is on its way and none of it came back.
             if linger_ends < 0:
                 linger_ends = now + 5 * <int64_t>1000000000
-            held = 0
-            for changed in range(2):
-                held |= sender.outlets[changed].fd >= 0 and outlet_pending(&sender.outlets[changed]) > 0
-            if now >= linger_ends or not held:
-                take_back(sender)
+            if now >= linger_ends or held(sender) == 0:
+                hear(sender)
                 if rhythm_finished(&sender.rhythm, monotonic_ns()):
                     return result(sender)
             else:
@@ -1550,7 +2238,8 @@ cdef int result(Sender *sender) noexcept nogil:
 # ----------------------------------------------------------------------- the check
 
 cdef int check(Sender *sender) noexcept nogil:
-    """Say which way messages would go; 0 if there is one to every node, 1 if not, or -1."""
+    """Say which way messages would go; 0 if there is one to every node and the options are
+    right, 1 if not, or -1."""
     cdef int64_t ends = monotonic_ns() + 10 * <int64_t>1000000000
     cdef uint32_t i, asked, reachable = 0
     while ended_by == 0:
@@ -1575,7 +2264,7 @@ cdef int check(Sender *sender) noexcept nogil:
                     sender.rhythm.reached[sender.rhythm.ties[asked].node] = 1
     for i in range(sender.options.node_count):
         reachable += sender.rhythm.reached[i]
-    return 0 if reachable == sender.options.node_count else 1
+    return 0 if reachable == sender.options.node_count and sender.options.complained == 0 else 1
 
 
 cdef int check_way(Sender *sender, uint32_t number) noexcept nogil:
@@ -1617,7 +2306,11 @@ cdef int check_way(Sender *sender, uint32_t number) noexcept nogil:
 # -------------------------------------------------------------------- the program
 
 cdef void catch_signals(Sender *sender) noexcept nogil:
-    """SIGTERM, SIGINT and SIGHUP come only while the loop waits; ignored ones stay so."""
+    """SIGTERM, SIGINT and SIGHUP come only while the loop waits; ignored ones stay so.
+
+    No output ends or stops the program: not one whose reader is gone, or a full file, or a
+    terminal that is not to be written to from the background.
+    """
     cdef sigaction_t action
     cdef sigset_t caught
     cdef int i, number
@@ -1629,6 +2322,10 @@ cdef void catch_signals(Sender *sender) noexcept nogil:
             action.sa_handler = on_signal
             sigaction(number, &action, NULL)
             sigaddset(&caught, number)
+    memset(&action, 0, sizeof(action))
+    action.sa_handler = SIG_IGN
+    for i in range(3):
+        sigaction(SIGPIPE if i == 0 else SIGTTOU if i == 1 else SIGXFSZ, &action, NULL)
     sigprocmask(SIG_BLOCK, &caught, &sender.signals)
 
 
@@ -1648,11 +2345,10 @@ cdef int prepare(Sender *sender) noexcept nogil:
         return -1
     sender.table.seed = <uint64_t>monotonic_ns() * <uint64_t>0x9E3779B97F4A7C15 + <uint64_t>getpid()
     for i in range(2):
-        sender.outlets[i].fd = -1
-        sender.outlets[i].family = AF_INET if i == 0 else AF_INET6
+        sender.channels[i].outlet.family = AF_INET if i == 0 else AF_INET6
         # The host's own byte order, as the stock programs send it.
-        sender.outlets[i].payload.iov_base = <void *>(LITTLE if htons(1) != 1 else BIG)
-        sender.outlets[i].payload.iov_len = MESSAGE_BYTES
+        sender.channels[i].outlet.payload.iov_base = <void *>(LITTLE if htons(1) != 1 else BIG)
+        sender.channels[i].outlet.payload.iov_len = MESSAGE_BYTES
     sender.network = sender.read_end = sender.write_end = -1
     pthread_mutex_init(&sender.lock, NULL)
     for i in range(options.node_count):
@@ -1690,12 +2386,7 @@ cdef public int kdumpfence_send(int argc, char **argv) noexcept nogil:
     options = &sender.options
     catch_signals(sender)
     if not read_options(options, argc, argv):
-        say_error(&options.error)
-        if options.usage:
-            print_usage(2)
-        return 1
-    if options.complaint.length:
-        say_error(&options.complaint)
+        return no_memory()
     if options.help:
         print_usage(1)
         return 0
@@ -1705,6 +2396,12 @@ cdef public int kdumpfence_send(int argc, char **argv) noexcept nogil:
         put(&text, b" (kdumpfence, native)\n")
         write_some(1, text.data, text.length)
         return 0
+    say_complaints(options)
+    if options.node_count == 0:
+        begin(&text, b"no node given")
+        say_error(&text)
+        print_usage(2)
+        return 1
     if prepare(sender) < 0:
         return no_memory()
     if options.check:

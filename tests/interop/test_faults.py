@@ -232,22 +232,6 @@ def test_an_agent_given_a_number_with_rubbish_behind_it(
     assert options[1] in agent.errors or programs.is_stock, "the error must name what was given"
 
 
-@pytest.mark.parametrize(
-    "options", [("-p", "17416junk"), ("-c", "1x"), ("-i", "1x"), ("-c", "one")], ids=" ".join
-)
-def test_a_sender_given_a_number_with_rubbish_behind_it(
-    lab: Lab, senders: Programs, options: tuple[str, str]
-) -> None:
-    argv = ["-c", "1", "-i", "1", *options, NODE]
-    sender = lab.start(senders, senders.sender, argv)
-    refused = (
-        until(lambda: not sender.is_running, 0.5 if senders.is_stock else 5)
-        and sender.status() == 1
-    )
-    fault(senders, "take a number with rubbish behind it", not refused, sender)
-    assert options[1] in sender.errors or senders.is_stock, "the error must name what was given"
-
-
 # Actions.
 
 

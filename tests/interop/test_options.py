@@ -274,23 +274,8 @@ def test_the_nodes_of_the_senders_command_line_get_a_message(
     assert [receiver.hears_for(0.05) for receiver in receivers] == [[MESSAGE], [MESSAGE]]
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        "",
-        "-c 1",
-        "-x N2",
-        "-p",
-        "-p 0 N2",
-        "-p 65536 N2",
-        "-c -1 N2",
-        "-i 0 N2",
-        "-i -1 N2",
-        "-i junk N2",
-        "-f ipv5 N2",
-    ],
-)
-def test_a_senders_command_line_that_makes_no_sense_is_refused_at_once(
+@pytest.mark.parametrize("given", ["", "-c 1", "-p"])
+def test_a_sender_without_a_node_is_refused_at_once(
     lab: Lab, senders: Programs, given: str
 ) -> None:
     sender = lab.start(senders, senders.sender, words(lab, given))

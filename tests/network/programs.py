@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -93,10 +94,10 @@ class Programs:
         argv = [*self.rights, SCRIPTS / "fence_kdump", "-v", *arguments]
         return Running(host, argv, self.core)
 
-    def sender(self, host: Host, *arguments: str) -> Running:
-        """Start `fence_kdump_send`."""
+    def sender(self, host: Host, *arguments: str, before: Sequence[str] = ()) -> Running:
+        """Start `fence_kdump_send`, through the command `before` if there is one."""
         program = native.find() if self.form == "native" else SCRIPTS / "fence_kdump_send"
-        return Running(host, [program, "-v", *arguments], self.core)
+        return Running(host, [*before, program, "-v", *arguments], self.core)
 
 
 def installed_cores() -> set[str]:

@@ -130,6 +130,92 @@ def test_an_ipv6_address_that_is_no_longer_tentative(programs: Programs, lab: La
     assert measure(lab, start, come, socket.AF_INET6) < PROMISED
 
 
+def with_all_tentative(node: Host, link: Link) -> None:
+    """Let the link come up as on a machine with IPv6 alone: not even its own address is usable."""
+    name = link.interface(node)
+    link.down(node)
+    node.set_sysctl(f"net/ipv6/conf/{name}/accept_dad", "1")
+    node.set_sysctl(f"net/ipv6/conf/{name}/dad_transmits", "2")
+    node.tool("ip", "link", "set", "dev", name, "up")
+    node.tool("ip", "address", "add", "fd00::1/64", "dev", name)
+
+
+def test_while_all_addresses_are_tentative_nothing_is_taken_for_sent(
+    programs: Programs, lab: Lab
+) -> None:
+    """Meanwhile the kernel sends from ::1, which is to be had as lo is up, and nothing leaves."""
+    took = []
+    for number in range(3):
+        node, survivor = lab.host(f"node{number}"), lab.host(f"survivor{number}")
+        link = lab.link(node, survivor)
+        link.add_address(survivor, "fd00::2/64")
+        messages = receiver(survivor, socket.AF_INET6)
+        messages.settimeout(10)
+        with_all_tentative(node, link)
+        sender = programs.sender(node, "-c", "1", "fd00::2")
+        time.sleep(0.5)
+        assert "fd00::1" in node.tool("ip", "-6", "address", "show", "tentative").stdout
+        assert sender.process.poll() is None
+        # A try would have left a neighbour that is asked for once a second.
+        assert node.tool("ip", "-6", "neigh", "show", "fd00::2").stdout == ""
+        # The link's own address may be usable first; nobody knows the node by that.
+        while "fd00::1" in node.tool("ip", "-6", "address", "show", "tentative").stdout:
+            time.sleep(0.005)
+        began = time.monotonic()
+        assert messages.recvfrom(100)[1][0] == "fd00::1"
+        took.append(time.monotonic() - began)
+        assert sender.status(within=5) == 0
+    print(took)
+    assert statistics.median(took) < PROMISED
+
+
+def test_a_source_that_only_loopback_has_is_none(
+    programs: Programs, lab: Lab, node: Host, survivor: Host
+) -> None:
+    link = lab.link(node, survivor, ["10.0.0.1/32"], ["10.0.0.2/24"])
+    messages = receiver(survivor)
+    way = ["10.0.0.0/24", "dev", link.interface(node), "src"]
+    node.tool("ip", "route", "add", *way, "127.0.0.1")
+    sender = programs.sender(node, "-c", "1", "10.0.0.2")
+    time.sleep(1)
+    assert sender.process.poll() is None
+    assert "10.0.0.2" not in node.tool("ip", "-4", "neigh", "show").stdout
+    node.tool("ip", "route", "replace", *way, "10.0.0.1")
+    assert sender.status(within=5) == 0
+    assert messages.recvfrom(100)[1][0] == "10.0.0.1"
+
+
+def test_without_any_address_a_message_does_not_leave_from_none(
+    programs: Programs, lab: Lab, node: Host, survivor: Host
+) -> None:
+    link = lab.link(node, survivor, [], ["10.0.0.2/24"])
+    messages = receiver(survivor)
+    node.tool("ip", "address", "flush", "dev", "lo")
+    node.tool("ip", "route", "add", "10.0.0.0/24", "dev", link.interface(node))
+    sender = programs.sender(node, "-c", "1", "10.0.0.2")
+    time.sleep(1)
+    assert sender.process.poll() is None
+    link.add_address(node, "10.0.0.1/24")
+    assert sender.status(within=5) == 0
+    assert messages.recvfrom(100)[1][0] == "10.0.0.1"
+
+
+def test_a_rule_that_gives_another_source_is_obeyed(
+    programs: Programs, lab: Lab, node: Host, survivor: Host
+) -> None:
+    """What the main table says is useless, and a rule is in force: its table counts."""
+    link = lab.link(node, survivor, ["10.0.9.1/32"], ["10.0.0.2/16"])
+    messages = receiver(survivor)
+    way = ["10.0.0.0/24", "dev", link.interface(node), "src"]
+    node.tool("ip", "route", "add", *way, "127.0.0.1")
+    node.tool("ip", "route", "add", *way, "10.0.9.1", "table", "7")
+    node.tool("ip", "rule", "add", "to", "10.0.0.0/24", "ipproto", "udp", "dport", "7410",
+              "lookup", "7")  # fmt: skip
+    sender = programs.sender(node, "-c", "1", "10.0.0.2")
+    assert sender.status(within=5) == 0
+    assert messages.recvfrom(100)[1][0] == "10.0.9.1"
+
+
 @pytest.mark.parametrize("programs", ["native", "pure"], indirect=True)
 def test_a_route_that_is_added(programs: Programs, lab: Lab) -> None:
     def start(node: Host, survivor: Host, link: Link) -> Running:

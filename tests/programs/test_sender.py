@@ -181,13 +181,51 @@ def test_a_signal_ends_it_cleanly(form: str, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["-c", "3"], ["--bogus", "a"], ["-i", "0", "a"], ["-p", "1junk", "a"]]
+    ("argv", "complaints"), [([], 0), (["-c", "3"], 0), (["--bogus"], 1), (["-i", "10x"], 1)]
 )
-def test_bad_input_is_status_1_and_says_what_is_wrong(form: str, argv: list[str]) -> None:
+def test_without_a_node_it_is_status_1_and_the_usage(
+    form: str, argv: list[str], complaints: int
+) -> None:
     done = run(form, *argv)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("[error]: ")
+    assert "[error]: no node given\nUsage: fence_kdump_send" in done.stderr
+    assert done.stderr.count("[warning]: ") == complaints
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        '-p|PORT|-c|1|-i|10"',
+        '"-p|PORT|-c|1"',
+        "-p|PORT,|-c|1;",
+        "-p|PORT|-c|1|-i|ten",
+        "-p|PORT|-c|1|-f|ipv5",
+        "-p PORT -c 1 -i 1min",
+        "--port|PORT|--bogus|7|-c1",
+        "-xp|PORT|-c|1|-i||-f|",
+    ],
+)
+def test_options_that_cannot_be_read_do_not_cost_the_message(form: str, given: str) -> None:
+    sock = node()
+    argv = given.replace("PORT", str(sock.getsockname()[1])).split("|")
+    running = start([sender(form), *argv, "127.0.0.1"], form)
+    assert sock.recv(100) == OWN_MESSAGE
+    running.terminate()
+    _, errors = running.communicate(timeout=20)
+    if "1min" not in given:
+        assert "[warning]: " in unwarned(errors)
+    assert "[error]: " not in errors or "ten" in given
+    sock.close()
+
+
+def test_a_check_shows_the_way_whatever_the_options_and_tells_of_them(form: str) -> None:
+    done = run(form, "--check", "-i", "10x", "127.0.0.1")
+    assert done.stdout == "node '127.0.0.1' (127.0.0.1): is this machine itself\n"
+    assert done.stderr == (
+        "[warning]: interval '10x': not a whole number of seconds (1 to 2147483647); using 10\n"
+    )
+    assert done.returncode == 1
 
 
 def test_version_and_help(form: str) -> None:

@@ -14,7 +14,7 @@ from kdumpfence._purewire import EARLY_MESSAGES
 from tests.conftest import CORES, load_core
 from tests.rhythm import Destination, Schedule
 
-EARLY_GAP, RETRY_FIRST, RETRY_PATIENCE, RETRY_LAST, SETTLING, LATE_NETWORK = (
+EARLY_GAP, RETRY_FIRST, RETRY_PATIENCE, RETRY_LAST, SETTLING, LATE_NETWORK, ASKING = (
     value / 1e9
     for value in (
         _purewire.EARLY_GAP_NS,
@@ -23,6 +23,7 @@ EARLY_GAP, RETRY_FIRST, RETRY_PATIENCE, RETRY_LAST, SETTLING, LATE_NETWORK = (
         _purewire.RETRY_LATER_NS,
         _purewire.SETTLING_NS,
         _purewire.LATE_NETWORK_NS,
+        _purewire.ASKING_NS,
     )
 )
 
@@ -55,6 +56,7 @@ class Sending(RuleBasedStateMachine):
         self.earliest: dict[Hashable, float] = {}
         self.failing: dict[Hashable, float] = {}
         self.undisturbed: set[Hashable] = set()
+        self.asked: dict[Hashable, float] = {}
 
     @rule(key=st.sampled_from(KEYS), other=st.sampled_from([None, None, None, *NODES]))
     def add(self, key: str, other: str | None) -> None:
@@ -89,17 +91,48 @@ class Sending(RuleBasedStateMachine):
         if due is not None:
             self.now = max(self.now, due)
 
-    @rule(works=st.lists(st.booleans(), min_size=len(KEYS), max_size=len(KEYS)))
-    def send(self, works: list[bool]) -> None:
+    @rule(
+        works=st.lists(st.sampled_from([True, False, None]), min_size=len(KEYS), max_size=len(KEYS))
+    )
+    def send(self, works: list[bool | None]) -> None:
         for destination, up in zip(self.schedule.due(self.now), works):
             if up:
                 self.leaves(destination)
+            elif up is None:
+                self.schedule.taken(destination, self.now)
+                self.asked[destination.key] = self.now
             else:
                 self.fails(destination)
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def a_neighbour_answers(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(map(str, self.asked))))
+        self.undisturbed.discard(key)
+        self.leaves(self.schedule.destinations[key])
+
+    @rule()
+    def neighbours_do_not_answer(self) -> None:
+        late = {key for key, since in self.asked.items() if self.now - since >= ASKING - TINY}
+        assert {str(destination.key) for destination in self.schedule.overdue(self.now)} == late
+        for key in late:
+            before = self.gone[key]
+            assert self.schedule.lost(key, self.now) is not None
+            assert self.gone[key] == before  # it had not counted
+            del self.asked[key]
+            self.failing.setdefault(key, self.now)
+            self.undisturbed.discard(key)
+
+    @rule()
+    def nobody_is_trusted_any_more(self) -> None:
+        self.schedule.doubt()
+        assert not any(map(self.schedule.trusted, self.schedule.destinations))
 
     def leaves(self, destination: Destination) -> None:
         key = destination.key
         self.schedule.left(destination, self.now)
+        self.asked.pop(key, None)
+        assert self.schedule.trusted(key) is (self.count == 0)
         self.gone[key] += 1
         self.failing.pop(key, None)
         gap = shortest_gap(self.count, self.interval, self.gone[key])
@@ -117,11 +150,18 @@ class Sending(RuleBasedStateMachine):
         gap = min(RETRY_LAST, self.interval) if patient else RETRY_FIRST
         assert self.now < destination.due <= self.now + gap + TINY
 
-    @rule()
-    def network_changes(self) -> None:
+    @rule(again=st.booleans())
+    def network_changes(self, again: bool) -> None:
         before = {key: d.due for key, d in self.schedule.destinations.items()}
-        self.schedule.hurry(self.now)
+        self.schedule.hurry(self.now, again)
         for key, destination in self.schedule.destinations.items():
+            assert not self.schedule.trusted(key)
+            if key in self.asked:
+                if again:
+                    del self.asked[key]
+                    self.undisturbed.discard(key)
+                    assert self.now < destination.due <= self.now + SETTLING + TINY
+                continue
             if key in self.failing:
                 assert destination.due <= self.now + SETTLING + TINY
             elif self.count:
@@ -135,6 +175,9 @@ class Sending(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS))
     def comes_back(self, key: str) -> None:
         destination = self.schedule.lost(key, self.now)
+        if key in self.asked:
+            del self.asked[key]
+            self.gone[key] += 1  # what is under way had not counted
         if self.gone.get(key, 0) == 0:
             assert destination is None
             return
@@ -160,7 +203,11 @@ class Sending(RuleBasedStateMachine):
     def nobody_is_forgotten(self) -> None:
         owed = [d for k, d in self.schedule.destinations.items() if self.is_owed(k)]
         due = self.schedule.due(self.now)
-        assert due == [d for d in owed if d.due <= self.now]
+        expected = [d for d in owed if d.due <= self.now and d.key not in self.asked]
+        assert sorted(str(d.key) for d in due) == sorted(str(d.key) for d in expected)
+        for key in self.schedule.destinations:
+            asked = self.schedule.asked(key)
+            assert (asked is None) is (key not in self.asked)
         for destination in owed:
             assert destination.due <= self.now + max(self.interval, RETRY_LAST) + TINY
 
@@ -173,9 +220,11 @@ class Sending(RuleBasedStateMachine):
         for key, destination in self.schedule.destinations.items():
             if self.is_owed(key):
                 assert next_due is not None
-                assert next_due <= destination.due
+                since = self.asked.get(key)
+                until = destination.due if since is None else since + ASKING
+                assert next_due <= until + TINY or self.schedule.due(self.now)
         if next_due is not None and next_due <= self.now:
-            assert self.schedule.due(self.now)
+            assert self.schedule.due(self.now) or self.schedule.overdue(self.now)
         if next_due is None:
             # Nothing to wait for but a new address: so it is over, or has no end.
             assert not self.count or self.schedule.finished(self.now)

@@ -18,12 +18,16 @@ def play(
     sent: dict[object, list[float]] = {}
     now = 0.0
     while now <= until and not schedule.finished(now):
-        for destination in schedule.due(now):
-            if up(destination.key, now):
-                schedule.left(destination, now)
-                sent.setdefault(destination.key, []).append(round(now, 3))
-            else:
-                schedule.failed(destination, now)
+        while True:
+            ready = schedule.due(now)  # not always all of them at once
+            if not ready:
+                break
+            for destination in ready:
+                if up(destination.key, now):
+                    schedule.left(destination, now)
+                    sent.setdefault(destination.key, []).append(round(now, 3))
+                else:
+                    schedule.failed(destination, now)
         due = schedule.next_due(now)
         assert due is None or due > now, "a loop over this would spin"
         now = until + 1 if due is None else due
@@ -257,11 +261,11 @@ def test_a_message_that_came_back_is_sent_again_when_the_network_changes(
 
 def test_numbers_that_were_never_given_out_are_refused(core: ModuleType) -> None:
     schedule = make(core).real
-    for call in (schedule.when, schedule.sent, schedule.nodes):
+    for call in (schedule.when, schedule.sent, schedule.nodes, schedule.trusted, schedule.asked):
         for number in (-1, 1):
             with pytest.raises(IndexError, match=f"destination {number}: 0 to 0 are allowed"):
                 call(number)
-    for call in (schedule.left, schedule.failed, schedule.lost):
+    for call in (schedule.left, schedule.failed, schedule.lost, schedule.taken):
         with pytest.raises(IndexError):
             call(1, 0)
     with pytest.raises(IndexError, match="node 1: 0 to 0 are allowed"):
@@ -298,3 +302,149 @@ def test_a_thousand_addresses(core: ModuleType) -> None:
     assert len(sent) == 999
     assert all(times == [0, 1] for times in sent.values())
     assert schedule.reached == set(names)
+
+
+# ------------------------------------------------------------- neighbours that are asked for
+
+
+def crowd(core: ModuleType, number: int, count: int = 0) -> Schedule:
+    schedule = Schedule(core, tuple(f"n{n}" for n in range(number)), count, 10, 0.0)
+    for n in range(number):
+        schedule.add(n, f"n{n}", 0.0)
+    return schedule
+
+
+def keys(destinations: list[Destination]) -> list[object]:
+    return [destination.key for destination in destinations]
+
+
+def test_a_message_that_waits_for_its_neighbour_has_not_left(core: ModuleType) -> None:
+    schedule = make(core, count=1)
+    (destination,) = schedule.due(0.0)
+    schedule.taken(destination, 0.0)
+    assert (destination.left, schedule.reached, schedule.due(5.0)) == (0, set(), [])
+    assert schedule.next_due(0.0) == 3.2
+    schedule.left(destination, 1.0)
+    assert (destination.left, schedule.reached) == (1, {"a"})
+    assert schedule.finished(1.0)
+
+
+def test_what_is_under_way_for_too_long_is_overdue(core: ModuleType) -> None:
+    schedule = make(core)
+    (destination,) = schedule.due(0.0)
+    schedule.taken(destination, 0.0)
+    assert schedule.overdue(3.1) == []
+    assert keys(schedule.overdue(3.2)) == ["a"]
+    assert schedule.lost("a", 3.2) is destination
+    assert schedule.overdue(3.2) == []
+    assert destination.due == 4.2
+
+
+def test_those_that_answered_come_first_and_those_that_did_not_last(core: ModuleType) -> None:
+    schedule = make(core, keys="abc")
+    a, _, c = schedule.due(0.0)
+    schedule.taken(a, 0.0)
+    schedule.lost("a", 0.0)
+    schedule.left(c, 0.0)
+    assert keys(schedule.due(20.0)) == ["c", "b", "a"]
+    schedule.doubt()
+    assert keys(schedule.due(20.0)) == ["c", "b", "a"]
+    schedule.hurry(20.0)
+    assert keys(schedule.due(21.0)) == ["c", "a", "b"]
+
+
+def test_only_so_many_neighbours_are_asked_for_at_a_time(core: ModuleType) -> None:
+    schedule = crowd(core, 2000)
+    ready = schedule.due(0.0)
+    assert keys(ready) == list(range(core.MOST_ASKED))
+    for destination in ready:
+        schedule.taken(destination, 0.0)
+    assert schedule.due(0.1) == []
+    assert schedule.next_due(0.1) == 3.2  # and no sooner: there is no room
+    schedule.left(ready[0], 0.2)
+    assert keys(schedule.due(0.2)) == [core.MOST_ASKED]
+
+
+def test_those_that_did_not_answer_take_turns_in_the_smaller_part_of_the_room(
+    core: ModuleType,
+) -> None:
+    schedule = crowd(core, 600)
+    for destination in schedule.due(0.0):
+        schedule.taken(destination, 0.0)
+    for number in range(600):
+        assert schedule.lost(number, 3.0) is not None
+    most = core.MOST_ASKED_AGAIN
+    seen = []
+    for turn in range(5):
+        now = 10.0 * (turn + 1)
+        ready = schedule.due(now)
+        assert len(ready) == most
+        seen += keys(ready)
+        for destination in ready:
+            schedule.taken(destination, now)
+        assert schedule.due(now) == []
+        for destination in ready:
+            schedule.lost(destination.key, now + 3)
+    assert seen[: 600 * 2] == [*range(600), *range(600)]
+
+
+def test_who_answers_has_room_beside_those_that_did_not(core: ModuleType) -> None:
+    schedule = crowd(core, 600)
+    for destination in schedule.due(0.0):
+        schedule.taken(destination, 0.0)
+    for number in range(599):
+        schedule.lost(number, 3.0)
+    schedule.left(schedule.destinations[599], 3.0)
+    for destination in schedule.due(20.0)[1:]:
+        schedule.taken(destination, 20.0)
+    assert keys(schedule.due(20.0)) == [599]
+    schedule.doubt()
+    assert keys(schedule.due(20.0)) == [599]
+
+
+def test_any_number_of_those_that_are_trusted_are_sent_at_once(core: ModuleType) -> None:
+    schedule = crowd(core, 2000)
+    for _ in range(3):
+        for destination in schedule.due(0.0):
+            schedule.left(destination, 0.0)
+    assert all(schedule.trusted(n) for n in schedule.destinations)
+    assert len(schedule.due(20.0)) == 2000
+    schedule.doubt()
+    assert not any(schedule.trusted(n) for n in schedule.destinations)
+    assert len(schedule.due(20.0)) == core.MOST_ASKED
+
+
+def test_trust_ends_with_a_failure_and_with_a_change_of_the_network(core: ModuleType) -> None:
+    schedule = make(core)
+    (destination,) = schedule.due(0.0)
+    assert not schedule.trusted("a")
+    schedule.left(destination, 0.0)
+    assert schedule.trusted("a")
+    schedule.failed(destination, 1.0)
+    assert not schedule.trusted("a")
+    schedule.left(destination, 2.0)
+    schedule.hurry(2.0)
+    assert not schedule.trusted("a")
+    schedule.left(destination, 3.0)
+    schedule.lost("a", 3.0)
+    assert not schedule.trusted("a")
+
+
+def test_with_a_count_nobody_is_trusted(core: ModuleType) -> None:
+    schedule = make(core, count=2)
+    (destination,) = schedule.due(0.0)
+    schedule.left(destination, 0.0)
+    assert not schedule.trusted("a")
+
+
+def test_what_is_under_way_is_sent_again_after_a_change_if_there_is_room(
+    core: ModuleType,
+) -> None:
+    schedule = make(core)
+    (destination,) = schedule.due(0.0)
+    schedule.taken(destination, 0.0)
+    schedule.hurry(1.0, again=False)
+    assert schedule.due(3.0) == []
+    schedule.hurry(1.0)
+    assert schedule.next_due(1.0) == 1.04
+    assert keys(schedule.due(1.04)) == ["a"]

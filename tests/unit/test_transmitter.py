@@ -109,13 +109,13 @@ def test_what_came_back_is_told_with_destination_and_reporter(
     port = closed.getsockname()[1]
     closed.close()
     transmitter.add(pack("127.0.0.9"), port)
-    assert transmitter.failures() == []
+    assert transmitter.news() == []
     assert transmitter.send() == [0]
     time.sleep(0.05)
-    assert transmitter.failures() == [
+    assert transmitter.news() == [
         (pack("127.0.0.9"), 0, errno.ECONNREFUSED, pack("127.0.0.9"))
     ]
-    assert transmitter.failures() == []
+    assert transmitter.news() == []
 
 
 def test_what_came_back_over_ipv6_is_told_as_well(
@@ -132,10 +132,10 @@ def test_what_came_back_over_ipv6_is_told_as_well(
     transmitter.add(pack("::1"), port)
     assert transmitter.send() == [0]
     time.sleep(0.05)
-    assert transmitter.failures() == [(pack("::1"), 0, errno.ECONNREFUSED, pack("::1"))]
+    assert transmitter.news() == [(pack("::1"), 0, errno.ECONNREFUSED, pack("::1"))]
 
 
-def test_no_more_failures_are_told_than_asked_for(core: ModuleType, sender: socket.socket) -> None:
+def test_no_more_news_are_told_than_asked_for(core: ModuleType, sender: socket.socket) -> None:
     transmitter = core.Transmitter(sender, PAYLOAD)
     closed = udp()
     port = closed.getsockname()[1]
@@ -144,7 +144,45 @@ def test_no_more_failures_are_told_than_asked_for(core: ModuleType, sender: sock
     for _ in range(3):
         transmitter.send()
     time.sleep(0.05)
-    assert [len(transmitter.failures(most=2)), len(transmitter.failures())] == [2, 1]
+    assert [len(transmitter.news(most=2)), len(transmitter.news())] == [2, 1]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_what_left_is_told_with_its_destination(
+    core: ModuleType, sockets: list[socket.socket], host: str
+) -> None:
+    node, sock = udp(host), udp(host)
+    sock.setblocking(False)
+    sockets += [node, sock]
+    transmitter = core.Transmitter(sock, PAYLOAD)
+    assert transmitter.watch()
+    transmitter.add(pack(host), node.getsockname()[1])
+    assert transmitter.send() == [0]
+    assert transmitter.news() == []  # it was not asked for
+    for which in ([0, 0], None):
+        outcomes = transmitter.send(which, told=True)
+        found = transmitter.news()
+        assert [(packed, code, by) for packed, _, code, by in found] == [
+            (pack(host), 0, None) for _ in outcomes
+        ]
+        assert found[0][1] == (socket.if_nametoindex("lo") if ":" in host else 0)
+    assert received(node) == [PAYLOAD] * 4
+
+
+def test_a_socket_that_cannot_tell_says_so(core: ModuleType) -> None:
+    class Deaf:
+        family, type = socket.AF_INET, socket.SOCK_DGRAM
+
+        def fileno(self) -> int:
+            return pipe[0]
+
+        def setsockopt(self, *_: object) -> None:
+            raise OSError(errno.ENOTSOCK, "")
+
+    pipe = os.pipe()
+    assert core.Transmitter(Deaf(), PAYLOAD).watch() is False
+    os.close(pipe[0])
+    os.close(pipe[1])
 
 
 def test_a_full_send_buffer_is_waited_for_but_not_for_ever(core: ModuleType) -> None:
