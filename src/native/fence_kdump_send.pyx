@@ -1885,10 +1885,10 @@ cdef void message_left(Sender *sender, uint32_t number) noexcept nogil:
         say_debug(&text)
 
 
-cdef int is_loopback(Address *address) noexcept nogil:
-    if address.length == 4:
-        return address.packed[0] == 127
-    return memcmp(address.packed, b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01", 16) == 0
+cdef int is_local_only(Address *address) noexcept nogil:
+    cdef uint64_t high, low
+    split_address(address.packed, address.length, &high, &low)
+    return is_loopback(high, low)
 
 
 cdef int why_useless(Sender *sender, uint32_t number) noexcept nogil:
@@ -1919,7 +1919,7 @@ cdef int why_useless(Sender *sender, uint32_t number) noexcept nogil:
     set_address(&source, address.length, packed, 1)
     for i in range(source.length):
         useless &= source.packed[i] == 0
-    if is_loopback(&source) and not is_loopback(address):
+    if is_local_only(&source) and not is_local_only(address):
         useless = 1
     # A link-local one is for the link. Elsewhere the node's own may just be on its way.
     if is_link_local(&source) and not is_link_local(address) and sender.options.count:
