@@ -1321,10 +1321,6 @@ cdef const char *why_unusable(Address *address) noexcept nogil:
     return NULL
 
 
-cdef inline int is_digit(char letter) noexcept nogil:
-    return c'0' <= letter <= c'9'
-
-
 cdef inline int is_word(char letter) noexcept nogil:
     cdef char small = lower(letter)
     return is_digit(letter) or c'a' <= small <= c'z' or letter == c'-' or letter == c'_'
