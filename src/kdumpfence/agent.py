@@ -308,7 +308,9 @@ class _Wait:
             return False
         if address not in self.complained:
             self.complained.add(address)
-            self.report.error(f"a message came from {why_own([address])} by now: no proof")
+            self.report.error(
+                f"a message came from {address}, an address of this machine by now: no proof"
+            )
         return True
 
     def _names(self) -> None:

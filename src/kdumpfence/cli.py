@@ -15,7 +15,6 @@ from typing import NoReturn
 
 from . import agentfiles, install, layouts, native, storm, systempython
 from ._version import __version__
-from .addresses import cleaned
 from .dpkg import DpkgError
 from .layouts import LAYOUTS, Layout
 from .report import one_line
@@ -173,7 +172,7 @@ def _window(given: argparse.Namespace) -> int:
         else:
             window.history(
                 given.file or past.PATH,
-                given.node and cleaned(given.node),
+                given.node,
                 given.since,
                 given.most or window.SHOWN,
                 given.interval or timeouts.PAUSE,

@@ -37,6 +37,21 @@ def test_nodes_have_addresses_or_names_or_their_own_name() -> None:
     }
 
 
+def test_a_list_may_be_written_as_elsewhere() -> None:
+    found = parse(
+        '[nodes]\nn1 = "192.0.2.1, 240.0.0.1"\nn2 = ["[2001:db8::2],n2.example", "192.0.2.2"]\n'
+        "n3 = '2001\\:db8\\:\\:3,'\n'[2001:db8::4]' = []\n[metrics]\nport=9\naddress='[::1]'"
+    )
+    assert found.nodes == {
+        "n1": ("192.0.2.1", "240.0.0.1"),
+        "n2": ("2001:db8::2", "n2.example", "192.0.2.2"),
+        "n3": ("2001:db8::3",),
+        "[2001:db8::4]": (),
+    }
+    assert found.metrics_address == "::1"
+    assert "nodes: 4, with 6 addresses and 1 name to be looked up" in found.meaning()
+
+
 EVERY = """
 networks = ["192.0.2.0/24"]
 port = 7411
@@ -105,6 +120,14 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() -> None:
         ('networks = ["fe80::%lo"]', '"fe80::%lo" in it: networks have no interface'),
         ("networks = [7]", "7 in it is no network"),
         ('networks = ["::ffff:10.0.0.0/104"]', "in it is IPv4: write 10.0.0.0/8"),
+        ('networks = ["224.0.0.0/4"]', "no node can have an address in it"),
+        ('networks = ["239.1.0.0/16"]', "no node can have an address in it"),
+        ('networks = ["0.0.0.0/8"]', "no node can have an address in it"),
+        ('networks = ["255.255.255.255"]', "no node can have an address in it"),
+        ('networks = ["ff02::/16"]', "no node can have an address in it"),
+        ('networks = ["::/128"]', "no node can have an address in it"),
+        ('[metrics]\naddress = "127.1"', "not an IP address of this machine"),
+        ('[metrics]\naddress = "127.0.0.01"', "not an IP address of this machine"),
         ('[history]\npath = "h"', '[history] path = "h": not an absolute path'),
         ('[control]\nmode = "0777"', '[control] mode = "0777": not a mode for a socket'),
         (f'[control]\npath = "/{"x" * 200}"', "too long for a socket"),
@@ -140,6 +163,14 @@ def test_a_value_that_is_not_allowed(text: str, said: str) -> None:
         ('a = ["192.0.2.0/24"]', "neither a host name nor an IP address"),
         ('a = ["b c"]', "neither a host name nor an IP address"),
         ('a = ["::g"]', "neither a host name nor an IP address"),
+        ('a = ["192.0.2.010"]', "without leading zeros"),
+        ('a = ["127.1"]', "without leading zeros"),
+        ('a = ["192.0.2.1:7410"]', "neither a host name nor an IP address"),
+        ('a = ["192.0.2.1,192.0.2.2/32"]', '"192.0.2.2/32": neither a host name nor an IP'),
+        ('a = ["192.0.2.1;"]', "neither a host name nor an IP address"),
+        ('a = [""]', "neither a host name nor an IP address"),
+        ('"a,b" = []', "neither a host name nor an IP address"),
+        ('"[2001:db8::1]" = ["2001:db8::2"]', "is named like an address that is not its own"),
         ('"b c" = []', "neither a host name nor an IP address"),
         ('"" = ["192.0.2.9"]', "is no name of a node"),
         ('"a\\u001b" = ["192.0.2.9"]', "is no name of a node"),

@@ -803,7 +803,12 @@ for _ in range(10):
         ({"networks": ["::/0"], "family": "ipv4"}, "network '::/0': not an ipv4 network"),
         ({"networks": ["::ffff:192.0.2.0/120"], "family": "ipv6"}, "not an ipv6 network"),
         ({"networks": ["fe80::%lo/64"]}, "network 'fe80::%lo/64': .*without %"),
+        ({"networks": ["224.0.0.0/4"]}, "network '224.0.0.0/4': no node can have an address in it"),
         ({"nodes": ["::1"], "family": "ipv4"}, "node '::1': not an ipv4 address"),
+        ({"nodes": ["192.0.2.010"]}, "node '192.0.2.010': neither .* without leading zeros"),
+        ({"nodes": ["a,b"]}, "node 'a,b': neither a host name nor an IP address"),
+        ({"nodes": {"a": ["192.0.2.1,;"]}}, "node 'a': address ';': neither a host name nor an IP"),
+        ({"nodes": {"[::1]": ["::2"]}}, "named like an address that is not its own"),
     ],
 )
 def test_what_cannot_be_is_refused(

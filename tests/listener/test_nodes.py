@@ -101,6 +101,16 @@ def test_two_names_of_one_machine_are_one_node_if_they_are_told_as_one(table: Ta
     assert table.nodes.shared == []
 
 
+def test_addresses_may_be_written_as_elsewhere(table: Table) -> None:
+    written = ["192.0.2.1, [2001:db8::1]", r"2001\:db8\:\:2", "240.0.0.1,ring1"]
+    table.nodes.add("node1", written, 0.0)
+    for address in ("192.0.2.1", "2001:db8::1", "2001:db8::2", "240.0.0.1"):
+        assert table.who(address) == "node1"
+    assert table.nodes.ask(0.0, 9) == ["ring1"]
+    table.nodes.add("[2001:db8::9]", [], 0.0)
+    assert table.who("2001:db8::9") == "[2001:db8::9]"
+
+
 @pytest.mark.parametrize(
     ("name", "given", "why"),
     [

@@ -254,6 +254,17 @@ def test_what_a_router_could_not_deliver_has_left_this_machine(
     assert sender.status(within=10) == 0
 
 
+@pytest.mark.parametrize("target", ["10.0.0.99", "fd00::99", "fe80::99%eth0"])
+def test_what_this_machine_could_not_deliver_has_not_left_it(
+    programs: Programs, lab: Lab, node: Host, survivor: Host, target: str
+) -> None:
+    addresses = ["10.0.0.1/24", "fe80::1/64", *(["fd00::1/64"] * (target == "fd00::99"))]
+    link = lab.link(node, survivor, addresses, ["fe80::2/64"])
+    link.resolve_impatiently()
+    sender = programs.sender(node, "-i", "1", target)
+    sender.says(f"[error]: node '{target}' ({target}): No route to host; will try again")
+
+
 # ---------------------------------------------------------------------------- validate-all
 
 #: What Pacemaker hands over, in its order, for `pcs stonith create` and `update`: the name of a

@@ -120,6 +120,10 @@ def test_other_machines_are_refused_unless_the_danger_is_accepted(address: str) 
     assert not plan(address, "--from", network, "--not-loopback").destination.is_loopback
 
 
+def test_the_destination_may_be_in_brackets() -> None:
+    assert str(plan("[::1]").destination) == "::1"
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "224.0.0.1", "ff02::1"])
 def test_what_is_no_single_host_is_refused_even_then(address: str) -> None:
     with pytest.raises(StormError, match="not an address that a node can have"):
@@ -130,6 +134,9 @@ def test_what_is_no_single_host_is_refused_even_then(address: str) -> None:
     ("argv", "complaint"),
     [
         (["localhost"], "'localhost': not an IPv4 or IPv6 address"),
+        (["127.1"], "'127.1': not an IPv4 or IPv6 address"),
+        (["127.0.0.010"], "'127.0.0.010': not an IPv4 or IPv6 address"),
+        (["fe80::1"], "'fe80::1': a link-local address needs its interface"),
         (["fe80::1%nosuch0"], "no such interface"),
         (["--port", "0"], "'0': not a port (1 to 65535)"),
         (["--port", "7410x"], "'7410x': not a port"),
