@@ -72,7 +72,12 @@ def say(host: Host, source: str, target: str, times: int = 1) -> None:
             sock.sendto(MESSAGE, (target, 7410))
 
 
-def waits(programs: Programs, net: Net, name: str = ",".join(NODE), seconds: int = 120) -> Running:  # noqa: F811
+def waits(
+    programs: Programs,  # noqa: F811
+    net: Net,
+    name: str = ",".join(NODE),
+    seconds: int = 120,
+) -> Running:
     agent = programs.agent(net.survivor, "-n", name, "-t", str(seconds))
     agent.waits()
     return agent
@@ -142,7 +147,7 @@ def test_a_name_that_resolves_later_makes_no_difference(programs: Programs, net:
     hears_the_node(agent, net)
 
 
-@raw
+@pytest.mark.parametrize("programs", ["compiled"], indirect=True)  # it is the kernel's filter
 @pytest.mark.parametrize("early", [False, True])
 def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early: bool) -> None:  # noqa: F811
     if early:
@@ -164,9 +169,17 @@ def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early:
 # ------------------------------------------------- VRFs that UDP sockets hear as well
 
 
-@every_way
-@pytest.mark.parametrize("raw_hears", [0, 1])
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("programs", "raw_hears", "late"),
+    [
+        ("compiled", 0, False),
+        ("pure", 0, True),
+        ("pure", 1, False),
+        ("compiled", 1, True),
+        ("compiled-no_raw", 0, True),
+    ],
+    indirect=["programs"],
+)
 def test_where_udp_sockets_hear_vrfs_the_agent_does(
     programs: Programs,  # noqa: F811
     net: Net,
