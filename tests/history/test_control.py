@@ -525,6 +525,13 @@ def test_nobody_is_believed_who_only_came_first(common: Path, root: None) -> Non
         Client(str(common / "theirs" / "control")).close()  # whoever asks there means them
 
 
+def test_who_only_came_first_keeps_no_daemon_from_its_place(common: Path, root: None) -> None:
+    place = common / "control"
+    with impostor(place), Server(str(place)) as server, Client(str(place)) as client:
+        server.publish(status())
+        assert client.status().dumping == 5
+
+
 def test_the_user_whose_directory_it_is_is_believed(common: Path, root: None) -> None:
     # As with DynamicUser=: /run/kdumpfenced belongs to the daemon's user.
     folder = common / "run"

@@ -338,6 +338,18 @@ def test_a_machine_that_was_off_for_a_year_goes_on_counting_where_it_was(path: s
         assert opened.trim(400 * DAY, 1000) == 1
 
 
+def test_a_daemon_that_is_always_killed_gets_older_as_well(path: str) -> None:
+    for _ in range(5):
+        clock = Clock()
+        opened = History(path, clock=clock)
+        if not opened.past():
+            opened.record(a_whole_dump("node1", START, 5))
+        clock.now += 100 * DAY
+        removed = opened.trim(400 * DAY, 1000)
+        opened._close()  # as the kernel does it
+    assert removed == 1
+
+
 def test_what_a_dump_took_is_not_what_the_clock_made_of_it(path: str) -> None:
     told = event("silent", "node1", START, 5.0)._replace(last=START + 3600 * 24, took=42.5)
     back = event("silent", "node2", START, 5.0)._replace(last=START - 3600, took=17.0)

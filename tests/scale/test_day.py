@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -75,7 +76,7 @@ def test_a_round_ends_though_something_happens_all_the_time(
     monkeypatch.setattr(daemon, "Listener", lambda *_, **__: played)
     monkeypatch.setattr(privileges, "drop", lambda: None)
     monkeypatch.setattr(daemon, "BATCH", 10**9)
-    settings = day.settings(folder, 1)
+    settings = dataclasses.replace(day.settings(folder, 1), history_most=10**7)
     quiet = os.open(os.devnull, os.O_WRONLY)
     works = daemon.Daemon(settings, notify.Notify({}), Journal(fd=quiet))
     end = time.monotonic() + 20
