@@ -860,7 +860,8 @@ cdef void set_verbose(Options *options, Words *words, char *value) noexcept nogi
     if level < 0:
         begin(&text, b"verbose ")
         put_shown(&text, b"", value)
-        put(&text, b": not a number or a boolean; using ")
+        put(&text, b": not a number or a boolean")
+        put(&text, b"; using ")
         put_number(&text, options.verbose)
         complain(options, &text)
 

@@ -105,6 +105,9 @@ def test_the_rhythm_of_the_sender_is_the_real_one() -> None:
     assert "every 0.1 seconds; after a minute without success every second" in text
     assert f"within the first {_purewire.LATE_NETWORK_NS // 10**9} seconds" in text
     assert f"it is tried {_purewire.SETTLING_NS / 1e9} seconds later" in text
+    assert f"{_purewire.MOST_ASKED_AGAIN} are asked for at a time" in text
+    limits = manpage.read("fence_kdump_send")["KNOWN LIMITS"].text
+    assert f"More than {_purewire.MOST_ASKED} neighbours that do not answer" in limits
 
 
 def is_said(piece: str, real: set[str]) -> bool:

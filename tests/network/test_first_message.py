@@ -175,6 +175,7 @@ def test_a_source_that_only_loopback_has_is_none(
     link = lab.link(node, survivor, ["10.0.0.1/32"], ["10.0.0.2/24"])
     messages = receiver(survivor)
     way = ["10.0.0.0/24", "dev", link.interface(node), "src"]
+    node.set_sysctl("net/ipv4/conf/all/route_localnet", "1")  # else the kernel refuses to send
     node.tool("ip", "route", "add", *way, "127.0.0.1")
     sender = programs.sender(node, "-c", "1", "10.0.0.2")
     time.sleep(1)

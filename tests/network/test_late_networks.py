@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
+from tests import mute
 from tests.netlab import Host, Lab
 
 from .datagrams import arrivals, arrives, receiver
@@ -126,6 +128,22 @@ def test_a_count_is_not_of_messages_that_waited_for_a_neighbour_in_vain(
     link.resolve_impatiently()
     messages = receiver(survivor)
     sender = programs.sender(node, "-c", "3", "-i", "1", "10.0.0.2")
+    time.sleep(1.8)
+    link.up()
+    assert sender.status(within=10) == 0
+    assert len(arrivals(messages, 4, within=0.5)) == 3
+
+
+@pytest.mark.parametrize("programs", ["compiled", "pure", "native"], indirect=True)
+def test_where_the_kernel_cannot_tell_what_left_its_errors_are_heard(
+    programs: Programs, lab: Lab, node: Host, survivor: Host, tmp_path: Path
+) -> None:
+    link = lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24"], up=False)
+    link.up(node)
+    link.resolve_impatiently()
+    messages = receiver(survivor)
+    before = ["env", f"LD_PRELOAD={mute.library(tmp_path, refuse=True)}"]
+    sender = programs.sender(node, "-c", "3", "-i", "1", "10.0.0.2", before=before)
     time.sleep(1.8)
     link.up()
     assert sender.status(within=10) == 0

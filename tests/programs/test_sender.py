@@ -10,11 +10,13 @@ import socket
 import struct
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 import kdumpfence
 from kdumpfence.wire import OWN_MESSAGE
+from tests import mute
 from tests.conftest import CORES, load_core, udp
 from tests.programs.helpers import FORMS, environment, sender, start, unwarned, wait_for_line
 
@@ -157,6 +159,22 @@ def test_an_address_of_the_other_family_is_named(form: str) -> None:
     done = run(form, "-f", "ipv6", "127.0.0.1")  # it need not wait for anything
     assert done.returncode == 1
     assert "node '127.0.0.1': not an ipv6 address" in done.stderr
+
+
+@pytest.mark.parametrize("refuse", [True, False], ids=["refuses", "is mute"])
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "static"])
+def test_where_the_kernel_cannot_tell_what_left_it_is_believed(
+    form: str, refuse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_PRELOAD", mute.library(tmp_path, refuse))
+    sock = node()
+    six = node("::1", sock.getsockname()[1])
+    port = str(sock.getsockname()[1])
+    done = run(form, "-p", port, "-c", "2", "-i", "1", "127.0.0.1", "::1")
+    assert (done.returncode, unwarned(done.stderr)) == (0, "")
+    assert received(sock) == received(six) == [OWN_MESSAGE] * 2
+    sock.close()
+    six.close()
 
 
 def test_port_unreachable_means_that_it_left(form: str) -> None:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel that cannot tell which messages left, for programs of the C library's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.conftest import cannot_run
+
+_SOURCE = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
+{
+    if (level == SOL_SOCKET && name == SO_TIMESTAMPING) {
+        if (REFUSE) {
+            errno = EINVAL;
+            return -1;
+        }
+        return 0;
+    }
+    return (int)syscall(SYS_setsockopt, fd, level, name, value, length);
+}
+"""
+
+
+def library(folder: Path, refuse: bool) -> str:
+    """Make what LD_PRELOAD is to name: the option is refused, or taken and does nothing."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        cannot_run("no C compiler")
+    source, made = folder / "mute.c", folder / "mute.so"
+    source.write_text(_SOURCE)
+    subprocess.run(
+        [str(compiler), "-shared", "-fPIC", f"-DREFUSE={int(refuse)}", "-o", str(made),
+         str(source)],
+        check=True,
+    )  # fmt: skip
+    return str(made)
