@@ -25,7 +25,7 @@ TEMPLATE = "common/fence_kdump"
 
 MODULES = (
     *("__init__", "_purewire", "_version", "addresses", "agent", "crashkernel", "filters"),
-    *("listening", "metadata", "options", "report", "signals", "watch", "wire"),
+    *("links", "listening", "metadata", "options", "report", "signals", "watch", "wire"),
 )
 CORE = "_kdumpwire"
 
