@@ -229,7 +229,7 @@ def _all_resolve(names: list[str], family: int, report: Report) -> bool:
                 report.error(f"node '{name}': {why_own(own)}")
                 good = False
             elif own:
-                report.warning(f"node '{name}': {why_own(own)}, and left out")
+                report.warning(f"node '{name}': left out, being this machine's own: {joined(own)}")
         left = ends - time.monotonic()
         if not waiting or left <= 0:
             break

@@ -182,7 +182,7 @@ class Process:
         """
         if not self.programs.is_stock:
             return re.search(r"^\[debug\]: waiting for ", self.output, re.MULTILINE) is not None
-        return bool(_sockets_of(self.pid) & _bound_to(port))
+        return bool(_sockets_of(self.pid) & _bound_to(self.pid, port))
 
     def listens(self, port: int) -> bool:
         """Wait until this agent listens; return False if it ends instead.
@@ -206,11 +206,15 @@ def _sockets_of(pid: int) -> set[str]:
     return inodes
 
 
-def _bound_to(port: int) -> set[str]:
-    """Return the inodes of the UDP sockets that are bound to a port."""
+def _bound_to(pid: int, port: int) -> set[str]:
+    """Return the inodes of the UDP sockets that are bound to a port where this process is."""
     inodes = set()
-    for table in ("/proc/net/udp", "/proc/net/udp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
+    for table in ("udp", "udp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        except OSError:  # it ended
+            lines = []
+        for line in lines:
             columns = line.split()
             if int(columns[1].rpartition(":")[2], 16) == port:
                 inodes.add(columns[9])

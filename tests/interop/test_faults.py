@@ -11,9 +11,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
+from .apart import NODE as REMOTE
+from .apart import NODE_6 as REMOTE_6
+from .apart import OTHER as REMOTE_OTHER
+from .apart import OTHER_6 as REMOTE_OTHER_6
+from .apart import apart
 from .lab import Lab, Need, needs_root
 from .nodes import FOREIGN_MESSAGE, MESSAGE, Node, Receiver
 from .programs import Process, Programs, until, with_files
@@ -41,11 +47,20 @@ def agent_ends(agent: Process, node: Node, port: int) -> bool:
     return not agent.is_running
 
 
-def hears(lab: Lab, programs: Programs, nodes: str, speaker: str) -> bool:
+def hears(
+    lab: Lab,
+    programs: Programs,
+    nodes: str,
+    speaker: str,
+    says: Callable[[str, int], None] | None = None,
+) -> bool:
     """Whether an agent for these nodes takes a message from this address for a yes."""
     agent = lab.start_agent(programs, nodes)
     if agent.listens(lab.port):
-        lab.node(speaker).says(MESSAGE, lab.port)
+        if says is None:
+            lab.node(speaker).says(MESSAGE, lab.port)
+        else:
+            says(speaker, lab.port)
         until(lambda: not agent.is_running, NO_YES_WITHIN if programs.is_stock else 30)
     heard = not agent.is_running and agent.heard() == speaker
     agent.stop()
@@ -76,15 +91,16 @@ def test_two_nodes_that_crash_together(lab: Lab, listener: Programs) -> None:
 
 @pytest.mark.parametrize(
     "addresses",
-    [(NODE, OTHER), (NODE, "::1"), ("::1", "fd00::2")],
+    [(REMOTE, REMOTE_OTHER), (REMOTE, REMOTE_6), (REMOTE_6, REMOTE_OTHER_6)],
     ids=["IPv4", "IPv4 and IPv6", "IPv6"],
 )
 @needs_root
 def test_a_name_with_several_addresses(
-    lab: Lab, listener: Programs, addresses: tuple[str, ...]
+    lab: Lab, listener: Programs, need: Need, addresses: tuple[str, ...]
 ) -> None:
-    named = lab.with_names(listener, "".join(f"{address} both\n" for address in addresses))
-    heard = [address for address in addresses if hears(lab, named, "both", address)]
+    with apart(listener, need) as hosts:
+        hosts.know_names("".join(f"{address} both\n" for address in addresses))
+        heard = [one for one in addresses if hears(lab, hosts.programs, "both", one, hosts.says)]
     assert heard, "not even one of the addresses was heard"
     fault(listener, "hear a node at one address of its name only", len(heard) == 1, heard)
 
@@ -110,23 +126,32 @@ def test_the_sender_and_a_name_with_two_addresses(lab: Lab, senders: Programs) -
 
 
 @needs_root
-def test_a_name_that_the_agent_can_look_up_only_later(lab: Lab, listener: Programs) -> None:
-    named = lab.with_names(listener, "")
-    agent = lab.start_agent(named, "late", timeout=15)
-    gave_up = until(lambda: not agent.is_running, 10 if listener.is_stock else 0.5)
-    what = "give up at once when a name cannot be looked up"
-    fault(listener, what, gave_up and agent.status() == 1, agent)
-    if not gave_up:
-        node = lab.node(NODE)
-        lab.know_names(f"{NODE} late\n")
-        assert until(lambda: agent_ends(agent, node, lab.port), 10), str(agent)
-        assert agent.heard() == NODE
+def test_a_name_that_the_agent_can_look_up_only_later(
+    lab: Lab, listener: Programs, need: Need
+) -> None:
+    with apart(listener, need) as hosts:
+        agent = lab.start_agent(hosts.programs, "late", timeout=15)
+        gave_up = until(lambda: not agent.is_running, 10 if listener.is_stock else 0.5)
+        what = "give up at once when a name cannot be looked up"
+        fault(listener, what, gave_up and agent.status() == 1, agent)
+        if not gave_up:
+            hosts.know_names(f"{REMOTE} late\n")
+
+            def ends() -> bool:
+                hosts.says(REMOTE, lab.port)
+                return not agent.is_running
+
+            assert until(ends, 10), str(agent)
+            assert agent.heard() == REMOTE
 
 
 @needs_root
-def test_a_node_one_of_whose_names_cannot_be_looked_up(lab: Lab, listener: Programs) -> None:
-    named = lab.with_names(listener, f"{NODE} ring0\n")
-    deaf = not hears(lab, named, "ring0,ring1", NODE)
+def test_a_node_one_of_whose_names_cannot_be_looked_up(
+    lab: Lab, listener: Programs, need: Need
+) -> None:
+    with apart(listener, need) as hosts:
+        hosts.know_names(f"{REMOTE} ring0\n")
+        deaf = not hears(lab, hosts.programs, "ring0,ring1", REMOTE, hosts.says)
     fault(listener, "give up on a node when one of its names cannot be looked up", deaf)
 
 
@@ -254,7 +279,7 @@ def test_validate_all_given_what_cannot_work(lab: Lab, programs: Programs, argv:
     assert agent.errors or programs.is_stock, "a refusal must say what is wrong"
 
 
-@pytest.mark.parametrize("argv", [[], ["-n", NODE], ["-n", f"{NODE},localhost", "-t", "5"]])
+@pytest.mark.parametrize("argv", [[], ["-n", NODE], ["-n", f"{NODE},::1", "-t", "5"]])
 def test_validate_all_given_what_works(lab: Lab, programs: Programs, argv: list[str]) -> None:
     agent = lab.start(programs, programs.agent, ["-o", "validate-all", *argv])
     assert agent.status() == 0, str(agent)

@@ -347,7 +347,7 @@ def test_by_hand_names_are_looked_up_within_five_seconds(
     assert {line for line in err if not line.startswith(own)} == {
         "[error]: node 'nobody1': the look-up has not answered within 5 seconds",
         "[error]: node 'nobody2': the look-up has not answered within 5 seconds",
-        "[warning]: node 'partly': 127.0.1.1 is an address of this machine, and left out",
+        "[warning]: node 'partly': left out, being this machine's own: 127.0.1.1",
     }
     assert len(err) == 4
     assert 5 <= took < 9
