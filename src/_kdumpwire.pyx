@@ -1227,6 +1227,9 @@ cdef int outlet_reserve(Outlet *outlet, int count) noexcept nogil:
 cdef int outlet_watch(int fd, int family) noexcept nogil:
     """Let the kernel tell what becomes of messages; whether it can tell which ones left."""
     cdef int one = 1, flags = SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_CMSG
+    # OPT_PKTINFO does nothing here, but is refused by kernels (before 4.13) some of which would
+    # refuse the messages that ask to be told of.
+    flags |= 1 << 13
     return (
         setsockopt(fd, IPPROTO_IP if family == AF_INET else IPPROTO_IPV6,
                    IP_PKTINFO if family == AF_INET else IPV6_RECVPKTINFO, &one, sizeof(one)) == 0

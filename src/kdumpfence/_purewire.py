@@ -57,8 +57,10 @@ _CONTROL_BYTES = 128
 _IPV6_RECVPKTINFO = 49
 _ORIGINS_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
 _ORIGIN_TIMESTAMPING = 4
-# linux/net_tstamp.h: SOFTWARE and OPT_CMSG for the socket, TX_SCHED with a message.
-_TELL_WITH_ADDRESSES = 1 << 4 | 1 << 10
+# linux/net_tstamp.h: SOFTWARE and OPT_CMSG for the socket, TX_SCHED with a message. OPT_PKTINFO
+# does nothing here, but is refused by kernels (before 4.13) some of which would refuse the
+# messages that ask to be told of.
+_TELL_WITH_ADDRESSES = 1 << 4 | 1 << 10 | 1 << 13
 _TELL = [(_socket.SOL_SOCKET, _SO_TIMESTAMPING, struct.pack("=I", 1 << 8))]
 
 #: Nanoseconds. A process that is stopped (SIGSTOP, a debugger, a paused guest) sleeps on

@@ -124,8 +124,8 @@ def check_sender(options: SenderOptions) -> None:
     assert 0 <= options.count <= MOST_MESSAGES
     assert 1 <= options.interval <= MOST_SECONDS
     assert options.verbose >= 0
-    assert options.action in ("send", "help", "version")
-    assert options.nodes or options.action != "send"
+    assert options.action in ("send", "check", "help", "version")
+    assert options.nodes or options.action in ("help", "version")
 
 
 def check_complaints(complaints: list[str]) -> None:
