@@ -813,7 +813,7 @@ cdef int judge(Loop *loop, Endpoint *endpoint, int i, int64_t latest, Found *fou
     cdef sockaddr_in6 *name = &loop.names[i]
 
     found.interface = 0
-    stamp[0] = stamp[1] = 0     # none: it came before the kernel began to stamp, a moment after the option was set
+    stamp[0] = stamp[1] = 0     # none: it came before the kernel began to stamp, just after the option was set
     cmsg = NULL if header.msg_controllen == 0 else CMSG_FIRSTHDR(header)
     while cmsg != NULL:
         told = <const uint8_t *>CMSG_DATA(cmsg)

@@ -385,7 +385,7 @@ class Sources:
         is_ipv4 = number >> 32 == 0xFFFF
         is_loopback = _is_loopback(number)
         for network, mask, node, ipv6, loopback in self._networks:
-            if ipv6 and is_ipv4 or is_loopback and not loopback:
+            if (ipv6 and is_ipv4) or (is_loopback and not loopback):
                 continue
             if number & mask == network:
                 if self._admitted >= self._room:
@@ -603,7 +603,7 @@ class Receiver:
                 elif level == _socket.SOL_SOCKET and kind == _SO_TIMESTAMPING:
                     seconds, nanoseconds = struct.unpack_from("@ll", value)
                     stamp = seconds * 1_000_000_000 + nanoseconds
-        # Without a stamp it came before the kernel began to stamp, a moment after the option was set.
+        # Without a stamp it came before the kernel began to stamp, just after the option was set.
         latest = None if found is None else self._latest_stamp()
         if latest is not None and (not stamped or stamp > latest):
             return

@@ -331,9 +331,10 @@ class _Wait:
         # What came before is judged by what was so before.
         self._heard(listening.proof.take(batches=256))
         self._heard(listening.census.take(batches=256))
-        for before, after in listening.moved():
-            self.report.debug(f"the interface of {after} is another one now", level=1)
-            self.watch.moved(before, after, listening.heard)
+        moved = listening.moved()
+        for address in moved.values():
+            self.report.debug(f"the interface of {address} was made anew", level=1)
+        self.watch.moved(moved, listening.heard)
         return True
 
     def _heard(self, arrivals: list[wire.Arrival]) -> None:

@@ -12,10 +12,12 @@ Two kinds of sockets, each read by a `wire.Receiver` of its own:
 With the right to (CAP_NET_RAW; a fence agent runs as root) both are raw sockets: each
 gets its own copy of every datagram, whoever has bound the port, and nobody is disturbed
 by it. They hear what a UDP socket would hear that is bound to the port, and no more: whether
-that takes in VRFs is udp_l3mdev_accept's to say. Without, they are UDP sockets that share the port (SO_REUSEADDR): one for each
-address of the node, connected to (address, port 0), which the kernel prefers for what
-comes from there; and one that is not connected, because a connected socket hears only
-what is sent to the local address that the route chose.
+that takes in VRFs is udp_l3mdev_accept's to say.
+
+Without, they are UDP sockets that share the port (SO_REUSEADDR): one for each address of the
+node, connected to (address, port 0), which the kernel prefers for what comes from there; and
+one that is not connected, because a connected socket hears only what is sent to the local
+address that the route chose.
 
 No socket is read that has not had the guard of `filters` from before it heard anything: without
 it any user of this machine could be the node.
@@ -372,8 +374,8 @@ class Listening:
         except OSError:
             return False
 
-    def moved(self) -> list[tuple[Address, Address]]:
-        """Follow the interfaces; which addresses are others now: (before, after).
+    def moved(self) -> dict[Address, Address]:
+        """Follow the interfaces; which addresses are others now, before and after.
 
         An interface that is deleted and made anew, as a bond may be, has another index: a
         link-local address keeps to the interface's name. What is in the queues is to be read
@@ -382,13 +384,13 @@ class Listening:
         assert self._links is not None
         if self.raw:
             self._meet_vrfs(self._links)
-        moved = []
+        moved: dict[Address, Address] = {}
         for before, name in list(self._interfaces.items()):
             index = _interface_of(name)
             if index in (0, before.scope):
                 continue
             after = Address(before.packed, index)
-            moved.append((before, after))
+            moved[before] = after
             if index <= self._newest:
                 # It was there before under another name, and what came through it was not
                 # the node's then.
@@ -398,12 +400,13 @@ class Listening:
             del self._interfaces[before]
         if self._newest:
             self._newest = _newest_interface()
-        for before, after in moved:
+        for before in moved:
             if before in self._connected:
                 self._disconnect(before)
             elif before in self._unopened:
                 self._unopened.remove(before)
-        self.add([after for _, after in moved])
+        if moved:
+            self.add(list(moved.values()))
         # What a connected socket hears is sent to the address of this machine that it had then.
         for address, sock in list(self._connected.items()):
             if _local_host(address) not in (None, sock.getsockname()[0]):

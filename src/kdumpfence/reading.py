@@ -133,7 +133,7 @@ def _open_socket(family: int, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        filters.attach(sock, _guard(sock))  # before it hears anything
+        _attach(sock, _guard(sock))  # before it hears anything
         # Never shared (SO_REUSEADDR): of two sockets the kernel gives all to one, and the other's
         # program never knows. Agents hear beside it, by raw sockets.
         sock.bind(("", port))
@@ -209,12 +209,21 @@ def guard(sock: socket.socket) -> None:
     """
     own = [filters.packed(program) for program in (_guard(sock), _fence(sock))]
     if sock.family == socket.AF_INET6 and _filter_of(sock) not in own:
-        filters.attach(sock, filters.NOTHING)
+        _attach(sock, filters.NOTHING)
         with contextlib.suppress(BlockingIOError):
             while True:
                 with contextlib.suppress(ConnectionError):  # that an ICMP message told of
                     sock.recv(1, socket.MSG_DONTWAIT)
-    filters.attach(sock, _guard(sock))
+    _attach(sock, _guard(sock))
+
+
+def _attach(sock: socket.socket, program: list[filters.Instruction]) -> None:
+    """Put a filter on a socket that must not be read without."""
+    try:
+        filters.attach(sock, program)
+    except OSError as error:
+        why = f"cannot attach a socket filter: {error.strerror}"
+        raise OSError(error.errno, why) from None
 
 
 def _filter_of(sock: socket.socket) -> bytes:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 EVERY = 5.0
 
 _SO_BINDTODEVICE = 25
-_SO_DETACH_FILTER = 27
+_SO_LOCK_FILTER = 44
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -62,16 +62,13 @@ class Holder(NamedTuple):
 
 
 def claim(sock: socket.socket) -> None:
-    """From now on nobody else can bind what this socket is bound to, and no filter is on it.
+    """From now on nobody else can bind what this socket is bound to.
 
-    OSError if that cannot be had.
+    OSError if that cannot be had, or if its filter cannot be replaced by the Listener's.
     """
     _stop_sharing(sock)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-    except OSError as error:
-        if error.errno != errno.ENOENT:  # there is none
-            raise OSError(error.errno, "has a filter that cannot be taken off") from None
+    if sock.getsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER):
+        raise OSError(errno.EPERM, "has a filter that cannot be taken off")
 
 
 def _stop_sharing(sock: socket.socket) -> None:

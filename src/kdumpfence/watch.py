@@ -14,7 +14,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from kdumpfence.addresses import Address
     from kdumpfence.wire import Message
@@ -66,15 +66,15 @@ class Watch:
 
     def moved(
         self,
-        before: Address,
-        after: Address,
+        addresses: Mapping[Address, Address],
         heard_before: Callable[[Address], bool] = lambda _: False,
     ) -> None:
-        """The node's address is another one now: its interface got another index."""
-        for name, addresses in self.names.items():
-            self.names[name] = tuple(after if one == before else one for one in addresses)
-        if self.proof is None and self.name_of(after) is not None and heard_before(after):
-            self.proof = after
+        """These addresses are others now: their interfaces got another index."""
+        for name, its in self.names.items():
+            self.names[name] = tuple(addresses.get(one, one) for one in its)
+        for after in addresses.values():
+            if self.proof is None and self.name_of(after) is not None and heard_before(after):
+                self.proof = after
 
     def unresolvable(self, name: str) -> None:
         """The node's name will never have an address."""

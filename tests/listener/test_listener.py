@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 import kdumpfence
+from kdumpfence import filters, reading
 from kdumpfence import listener as module
-from kdumpfence import reading
 from kdumpfence.addresses import Address, LookUpError, Resolver
 from kdumpfence.dumps import Dump, Event
 from kdumpfence.listener import Listener
@@ -893,3 +893,77 @@ def test_the_package_has_it_and_the_agent_does_not_pay_for_it() -> None:
     assert done.stdout.split() == []
     with pytest.raises(AttributeError, match="no attribute 'Listner'"):
         _ = kdumpfence.Listner  # type: ignore[attr-defined]
+
+
+# --------------------------------------------------------- what the machine sends itself
+
+IPV6_FREEBIND = 78
+
+
+def forge(port: int) -> None:
+    """What any user can do: a message to this machine, from an address that it does not have."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        sock.bind(("2001:db8::1", 0))
+        sock.sendto(OWN_MESSAGE, ("::1", port))
+
+
+def given_ipv6() -> socket.socket:
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sock.bind(("::1", 0))
+    return sock
+
+
+def test_a_socket_that_heard_before_it_was_guarded_is_emptied(listen: MakeListener) -> None:
+    given = given_ipv6()
+    port = given.getsockname()[1]
+    forge(port)
+    listening = listen({"node1": ["2001:db8::1"], "node2": ["::1"]}, sockets=[given])
+    forge(port)
+    say("::1", port)
+    assert [event.node for event in until(listening, bool)] == ["node2"]
+    assert listening.snapshot().counts["accepted"] == 1
+    assert listening.snapshot().counts["short"] == 1
+    assert listening.snapshot().counts["unread"] == 0
+
+
+def test_what_came_between_two_listeners_with_one_socket_is_heard(listen: MakeListener) -> None:
+    given = given_ipv6()
+    kept = given.dup()
+    listen(["::1"], sockets=[given]).close()
+    say("::1", kept.getsockname()[1])
+    forge(kept.getsockname()[1])
+    (event,) = until(listen(["::1", "2001:db8::1"], sockets=[kept]), bool)
+    assert event.node == "::1"
+
+
+def test_the_guard_stays_when_rubbish_was_kept_out_and_is_again_let_in(
+    listen: MakeListener,
+) -> None:
+    given = given_ipv6()
+    port = given.getsockname()[1]
+    listening = listen({"node1": ["2001:db8::1"], "node2": ["::1"]}, sockets=[given])
+    reading_thread = listening._in_use
+    for up in (True, False):
+        reading_thread._fence(up)
+        reading_thread._fenced_until = time.monotonic() + 60 if up else 0.0
+        forge(port)
+    say("::1", port)
+    began = until(listening, lambda events: "began" in kinds(events))
+    assert [event.node for event in began if event.kind == "began"] == ["node2"]
+    assert listening.snapshot().counts["accepted"] == 1
+
+
+def test_a_socket_whose_filter_cannot_be_had_is_refused(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = free_socket()
+    given.setsockopt(socket.SOL_SOCKET, 44, 1)  # SO_LOCK_FILTER
+    with pytest.raises(OSError, match="cannot attach a socket filter: Operation not permitted"):
+        listen([A], sockets=[given])
+    given.close()
+    monkeypatch.setattr(
+        filters, "attach", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOMEM, "no memory"))
+    )
+    with pytest.raises(OSError, match="port 0/udp: cannot attach a socket filter: no memory"):
+        listen([A])

@@ -238,6 +238,21 @@ def test_a_name_that_was_asked_for_before_the_change_is_asked_for_again_soon(tab
     assert table.nodes.next_ask == pytest.approx(2.0 + REFRESH)
 
 
+def test_a_name_that_leads_to_this_machine_is_no_nodes(table: Table) -> None:
+    table.nodes.add("node1", ["127.0.0.5", "::1"], 0.0)  # given as such: good for trials
+    table.nodes.add("node2", [], 0.0)
+    assert table.nodes.ask(0.0, 5) == ["node2"]
+    table.nodes.answered("node2", addresses("127.0.1.1"), 0.0)
+    assert table.who("127.0.1.1") is None
+    assert table.nodes.unresolved == ["node2"]
+    assert table.nodes.next_ask == RETRY_FIRST
+    assert table.nodes.ask(RETRY_FIRST, 5) == ["node2"]
+    table.nodes.answered("node2", addresses("127.0.1.1", "::1", "192.0.2.2"), 1.0)
+    assert table.who("192.0.2.2") == "node2"
+    assert table.who("127.0.1.1") is None
+    assert table.who("::1") == table.who("127.0.0.5") == "node1"
+
+
 def test_no_more_names_are_asked_for_than_there_is_room(table: Table) -> None:
     for number in range(10):
         table.nodes.add(f"node{number}", [], 0.0)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.netlab import Host, Lab, Link
 
-from .programs import Programs
+from .programs import Programs, Running
 
 FORGER = Path(__file__).with_name("forger.py")
 
@@ -47,12 +47,12 @@ def link(lab: Lab, node: Host, survivor: Host) -> Link:
 
 def forge(host: Host, source: str, target: str, device: str = "") -> bool:
     """Whether a user of that host can send so."""
-    argv = [sys.executable, "-I", "-S", FORGER, source, target, device]
+    argv = [sys.executable, "-I", "-S", str(FORGER), source, target, device]
     return host.run(argv).returncode == 0
 
 
-def listens(programs: Programs, host: Host, *nodes: str, seconds: int = 30):  # type: ignore[no-untyped-def]
-    agent = programs.agent(host, "-n", ",".join(nodes), "-t", str(seconds))
+def listens(programs: Programs, host: Host, *nodes: str) -> Running:
+    agent = programs.agent(host, "-n", ",".join(nodes), "-t", "30")
     agent.waits()
     return agent
 
@@ -168,7 +168,10 @@ def test_a_listener_does_not_hear_its_own_machine(
 ) -> None:
     survivor.add_name("trap", "127.0.1.1", "::1")
     listening = Listening(
-        survivor, core_name, '{"node1": ["fd00::1", "fe80::1%eth0"], "trap": []}', '["::/0", "0.0.0.0/0"]'
+        survivor,
+        core_name,
+        '{"node1": ["fd00::1", "fe80::1%eth0"], "trap": []}',
+        '["::/0", "0.0.0.0/0"]',
     )
     for source, target in FORGERIES:
         assert forge(survivor, source, target), f"{source} to {target}"

@@ -1,4 +1,4 @@
-"""A kernel that has no memory for a long filter (net.core.optmem_max) still lets every address in."""
+"""A kernel that takes no long filter (net.core.optmem_max) still lets every address in."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.netlab import Host, Lab
+from tests.netlab import Host
 
 from .datagrams import MESSAGE
 from .programs import Programs, Running

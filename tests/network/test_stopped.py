@@ -1,4 +1,4 @@
-"""An agent that is stopped across its deadline (SIGSTOP, a paused guest) judges as if it had not been."""
+"""An agent that is stopped across its deadline (SIGSTOP, a paused guest) judges as ever."""
 
 from __future__ import annotations
 

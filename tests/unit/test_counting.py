@@ -202,6 +202,25 @@ def test_no_ipv6_network_admits_an_ipv4_address(scene: Scene) -> None:
     assert scene.heard() == [(4, 1)]
 
 
+def test_a_network_beyond_loopback_admits_no_loopback_address(scene: Scene) -> None:
+    for network in ("0.0.0.0/0", "126.0.0.0/7", "::/0", "::/127", "::ffff:0.0.0.0/96"):
+        host, _, prefix = network.partition("/")
+        scene.sources.admit(pack(host), int(prefix), node=6)
+    listener = udp("::1")
+    scene.receiver.add_socket(listener)
+    with udp("::1") as sender:
+        for _ in range(2):
+            scene.send(1)
+            sender.sendto(LITTLE, listener.getsockname())
+            scene.receiver.count(0)
+            scene.sources.admit(pack("::1"), 128, node=7)
+            scene.sources.admit(pack("127.0.0.0"), 8, node=8)
+    assert scene.rejected() == {"accepted": 2, "stranger": 2}
+    assert sorted(scene.heard()) == [(7, 1), (8, 1)]
+    scene.receiver.discard_socket(listener)
+    listener.close()
+
+
 def test_a_source_is_released_if_it_was_admitted_and_nothing_of_it_waits(scene: Scene) -> None:
     scene.sources.admit(pack("127.1.0.0"), 24, node=9)
     scene.sources.add(node(300), node=7)

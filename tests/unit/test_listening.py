@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from kdumpfence import filters
 from kdumpfence import listening as module
 from kdumpfence.addresses import Address
 from kdumpfence.listening import Listening, PortError
@@ -235,3 +237,85 @@ def test_no_descriptor_leaks() -> None:
             listener.add([address(NODE), address("::1")])
             listener.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --------------------------------------------------------------- filters that are refused
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, longest: int) -> list[int]:
+    """Let the kernel take no filter with more instructions; the lengths of those attached."""
+    attached: list[int] = []
+    real = filters.attach
+
+    def attach(sock: socket.socket, instructions: list[filters.Instruction]) -> None:
+        if len(instructions) > longest:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        attached.append(len(instructions))
+        real(sock, instructions)
+
+    monkeypatch.setattr(filters, "attach", attach)
+    return attached
+
+
+def test_a_filter_that_is_too_long_gives_way_to_one_without_addresses(
+    root: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = len(filters.program("raw4", 1, messages_only=True))
+    refuse(monkeypatch, small + 4)
+    listener = Listening(unused_port(), (socket.AF_INET,))
+    listener.add([address(NODE)])
+    listener.add([address(OTHER)])
+    for sock in listener._sockets:  # so only the proof queue can have it
+        if sock.fileno() in listener.census_fds:
+            filters.attach(sock, filters.NOTHING)
+    for _ in range(100):
+        send(listener.port, b"rubbish!", host=OTHER)
+    send(listener.port, host=OTHER)
+    assert [one.packed for one in listener.proof.take(20)] == [address(OTHER).packed]
+    listener.close()
+
+
+@pytest.mark.parametrize("use_raw", [True, False])
+def test_without_a_guard_there_is_no_listening(
+    root: None, monkeypatch: pytest.MonkeyPatch, use_raw: bool
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for longest in (0, 1):
+        refuse(monkeypatch, longest)
+        with pytest.raises(PortError, match="cannot attach a socket filter: Cannot allocate"):
+            Listening(unused_port(), BOTH, use_raw=use_raw)
+        monkeypatch.undo()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_filter_that_is_refused_later_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = Listening(unused_port(), (socket.AF_INET,), use_raw=False)
+    refuse(monkeypatch, 0)
+    listener.add([address(NODE)])
+    assert listener.obstacle == "cannot attach a socket filter: Cannot allocate memory"
+    monkeypatch.undo()
+    time.sleep(module.RETRY)
+    listener.retry()
+    assert listener.obstacle == ""
+    send(listener.port)
+    assert hears(listener, NODE)
+    listener.close()
+
+
+def test_without_netlink_udp_sockets_have_to_do(
+    root: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hear what they may; raw sockets cannot do without, for VRFs have to be known."""
+
+    def refused() -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(module, "Links", refused)
+    listener = Listening(unused_port(), (socket.AF_INET,))
+    assert not listener.raw
+    assert listener.fds == []
+    assert not listener.changed()
+    listener.add([address(NODE)])
+    send(listener.port)
+    assert hears(listener, NODE)
+    listener.close()

@@ -505,3 +505,120 @@ def test_ip_options_do_not_shift_the_message(
     sender.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x01" * 7 + b"\x00")
     sender.sendto(LITTLE, (raw.here, raw.port))
     assert raw.heard() == (1, {"accepted": 1})
+
+
+# ----------------------------------------------------------- when it came, and through what
+
+SO_TIMESTAMPING = 37
+STAMPS = 1 << 3 | 1 << 4
+IP_PKTINFO, IPV6_RECVPKTINFO = 8, 49
+
+
+def stamped(scene: Scene) -> Scene:
+    """With one more socket in place of the first: the kernel stamps what it hears."""
+    sock = scene.keep(udp())
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, STAMPS)
+    scene.receiver.discard_socket(scene.listener)
+    scene.receiver.add_socket(sock)
+    scene.port = sock.getsockname()[1]
+    until_stamped(scene)
+    return scene
+
+
+def until_stamped(scene: Scene) -> None:
+    """The kernel begins to stamp a moment after it was asked to."""
+    probe = scene.keep(udp())
+    probe.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, STAMPS)
+    while True:
+        probe.sendto(b"", probe.getsockname())
+        if probe.recvmsg(1, 200)[1]:
+            return
+
+
+def test_what_came_before_the_end_arrives_whenever_it_is_read(scene: Scene) -> None:
+    stamped(scene)
+    scene.send(LITTLE)
+    scene.receiver.end(soon(0.2))
+    time.sleep(0.4)
+    assert len(scene.receiver.receive(0)) == 1
+    scene.receiver.end(None)
+    scene.send(LITTLE)
+    assert len(scene.receiver.take()) == 1
+
+
+def test_what_came_after_the_end_is_as_if_it_had_not_come(scene: Scene) -> None:
+    stamped(scene)
+    scene.receiver.end(time.monotonic_ns())
+    scene.send(LITTLE)
+    scene.send(LITTLE, OTHER)
+    scene.send(b"rubbish!")
+    assert scene.receiver.receive(soon(0.1)) == []
+    assert scene.receiver.take() == []
+    assert scene.rejected() == {}
+    assert list(scene.strangers) == []
+
+
+def test_without_stamps_what_is_read_after_the_end_is_late(scene: Scene) -> None:
+    scene.receiver.end(soon(0.2))
+    scene.send(LITTLE)
+    assert len(scene.receiver.receive(soon(0.1))) == 1
+    scene.send(LITTLE)
+    time.sleep(0.3)
+    assert scene.receiver.receive(0) == []
+
+
+def test_the_end_is_none_of_what_only_counts(scene: Scene) -> None:
+    scene.receiver.end(time.monotonic_ns())
+    scene.send(LITTLE)
+    assert scene.receiver.count(0) == 1
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_clock_that_was_set_makes_no_late_datagram_early(
+    sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Of the compiled core in a guest, see tests/vrf: here nobody may set the clock."""
+    scene = stamped(Scene(_purewire, sockets))
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() - step * 10**9)
+    scene.receiver.end(time.monotonic_ns())
+    monkeypatch.setattr(time, "time_ns", real)  # which is set by so much now
+    scene.send(LITTLE)
+    assert scene.receiver.receive(soon(0.1)) == []
+
+
+def test_the_interface_is_told_if_the_socket_tells(core: ModuleType, scene: Scene) -> None:
+    scene.listener.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, STAMPS)
+    scene.listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    scene.receiver.discard_socket(scene.listener)
+    scene.receiver.add_socket(scene.listener)
+    scene.send(LITTLE)
+    scene.send(LITTLE, OTHER)
+    (arrival,) = scene.receiver.receive(soon())
+    assert arrival.interface == socket.if_nametoindex("lo")
+    assert f"interface={arrival.interface}, " in repr(arrival)
+    assert list(scene.strangers) == [(pack(OTHER), arrival.interface)]
+
+
+def test_it_is_not_told_if_the_socket_does_not(scene: Scene) -> None:
+    scene.send(LITTLE)
+    (arrival,) = scene.receiver.receive(soon())
+    assert arrival.interface == 0
+
+
+def test_a_socket_that_is_discarded_is_read_no_more(scene: Scene) -> None:
+    other = scene.keep(udp())
+    scene.receiver.add_socket(other)
+    scene.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    scene.send(LITTLE, times=50)
+    dropped = scene.receiver.dropped
+    assert dropped > 0
+    scene.receiver.discard_socket(scene.listener)
+    scene.listener.close()
+    assert scene.receiver.take() == []
+    assert scene.receiver.dropped == dropped
+    sender = scene.keep(udp(NODE))
+    sender.sendto(LITTLE, other.getsockname())
+    assert len(scene.receiver.receive(soon())) == 1
+    with pytest.raises(ValueError, match="not a socket of this receiver"):
+        scene.receiver.discard_socket(scene.listener)

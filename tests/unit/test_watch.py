@@ -54,6 +54,39 @@ def test_a_message_that_came_before_the_name_resolved_counts() -> None:
     assert watch.proof == SECOND
 
 
+def test_a_node_whose_interface_was_made_anew_has_another_address() -> None:
+    before, after = address("fe80::1", 2), address("fe80::1", 5)
+    watch = Watch(["node1"])
+    watch.resolved("node1", [FIRST, before])
+    watch.moved({before: after})
+    assert watch.proof is None
+    assert not watch.heard(before, MESSAGE)
+    assert watch.heard(after, MESSAGE)
+
+
+def test_what_came_over_it_before_that_was_noticed_counts() -> None:
+    before, after = address("fe80::1", 2), address("fe80::1", 5)
+    watch = Watch(["node1"])
+    watch.resolved("node1", [before])
+    watch.moved({before: after}, lambda a: a == after)
+    assert watch.proof == after
+
+
+def test_a_stranger_may_move_as_it_likes() -> None:
+    watch = Watch(["node1"])
+    watch.resolved("node1", [FIRST])
+    watch.moved({address("fe80::9", 2): address("fe80::9", 5)}, lambda _: True)
+    assert watch.proof is None
+
+
+def test_interfaces_may_change_places() -> None:
+    two, five = address("fe80::1", 2), address("fe80::1", 5)
+    watch = Watch(["node1"])
+    watch.resolved("node1", [two, five])
+    watch.moved({two: five, five: two})
+    assert watch.name_of(two) == watch.name_of(five) == "node1"
+
+
 def test_only_news_are_told() -> None:
     watch = Watch(["a", "b"])
     assert watch.resolved("a", [FIRST, SECOND]) == [FIRST, SECOND]
