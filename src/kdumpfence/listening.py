@@ -152,6 +152,9 @@ def _open_udp(family: int, port: int, share: bool, messages_only: bool = False) 
 
 def _connect_udp(address: Address, port: int) -> _socket.socket:
     """A UDP socket that shares the port and hears only this address."""
+    # Without a way to there it would be bound, not connected, and closed: until then it is the
+    # newest on the port, and takes away what comes for others.
+    _local_host(address)
     sock = _open_udp(address.family, port, share=True, messages_only=True)
     try:
         sock.connect(_peer(address, 0))
@@ -166,17 +169,12 @@ def _peer(address: Address, port: int) -> tuple[str, int] | tuple[str, int, int,
     return (host, port) if len(address.packed) == 4 else (host, port, 0, address.scope)
 
 
-def _local_host(address: Address) -> str | None:
-    """The address of this machine that it would send from to there; None if there is no way."""
-    try:
-        sock = _socket.socket(address.family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    except OSError:
-        return None
+def _local_host(address: Address) -> str:
+    """The address of this machine that it would send from to there. OSError if there is no way."""
+    sock = _socket.socket(address.family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         sock.connect(_peer(address, 9))
         return str(sock.getsockname()[0])
-    except OSError:
-        return None
     finally:
         sock.close()
 
@@ -409,7 +407,11 @@ class Listening:
             self.add(list(moved.values()))
         # What a connected socket hears is sent to the address of this machine that it had then.
         for address, sock in list(self._connected.items()):
-            if _local_host(address) not in (None, sock.getsockname()[0]):
+            try:
+                local = _local_host(address)
+            except OSError:  # no way to there at the moment
+                continue
+            if local != sock.getsockname()[0]:
                 self._disconnect(address)
                 self._unopened.append(address)
                 self._next_try = 0.0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -201,6 +202,29 @@ def test_without_raw_sockets_those_who_share_the_port_keep_what_is_theirs() -> N
     assert hears(listener, NODE)
     sharer.close()
     listener.close()
+
+
+def test_without_raw_sockets_a_way_that_does_not_exist_costs_no_message() -> None:
+    listening = Listening(unused_port(), (socket.AF_INET,), use_raw=False)
+    listening.add([address("127.255.255.255")])  # connecting to a broadcast address fails
+    assert listening.next_try is not None
+    sender = udp(OTHER)
+    sending = threading.Thread(target=send_slowly, args=(sender, listening.port))
+    sending.start()
+    while sending.is_alive():
+        listening._next_try = 0.0
+        listening.retry()
+        listening.census.take(20)
+    listening.census.take(256)
+    assert listening.counts["stranger"] == 2000
+    sender.close()
+    listening.close()
+
+
+def send_slowly(sender: socket.socket, port: int) -> None:
+    for _ in range(2000):
+        sender.sendto(OWN_MESSAGE, ("127.0.0.1", port))
+        time.sleep(0.0001)
 
 
 def test_a_port_that_may_not_be_had_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
