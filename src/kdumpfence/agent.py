@@ -22,6 +22,7 @@ from kdumpfence.addresses import (
     Resolver,
     is_own,
     joined,
+    literal,
     look_up,
     look_up_node,
     node_literal,
@@ -176,13 +177,15 @@ def _validate(options: AgentOptions, report: Report) -> int:
     """What can be known without a crash; the options as such were checked before.
 
     Of a fence daemon's request only what the device says is judged, and no name is looked up:
-    Pacemaker names "node1" here, whatever its nodes are called, and waits.
+    Pacemaker names "node1" here, whatever its nodes are called, and waits. It may also ask on
+    the very node that the device is for.
     """
     good = not options.complaints
     names = []
+    judge = node_literal if options.by_hand else literal
     for name in options.names:
         try:
-            found = node_literal(name, FAMILIES[options.family])
+            found = judge(name, FAMILIES[options.family])
         except LookUpError as error:
             report.error(f"node '{name}': {error}")
             good = False
@@ -191,6 +194,8 @@ def _validate(options: AgentOptions, report: Report) -> int:
             names.append(name)
         elif found[0].loopback:
             report.debug(f"node '{name}': a loopback address, good for trials only")
+        elif not options.by_hand and is_own(found[0]):
+            report.debug(f"node '{name}': {why_own(found)}, where it is never heard")
     if options.by_hand and not _all_resolve(names, FAMILIES[options.family], report):
         good = False
     try:

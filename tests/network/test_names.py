@@ -149,8 +149,11 @@ def test_an_address_of_this_machine_is_a_no_at_once(
             1, [f"[error]: node '{address}': {address} is an address of this machine"]
         )  # fmt: skip
         assert took < 10
-        valid = asks(programs, survivor, f"action=validate-all nodename={address}")
-        assert (valid[0], valid[2]) == (1, err)
+        by_hand = survivor.run(
+            [SCRIPTS / "fence_kdump", "-o", "validate-all", "-n", address],
+            env={"KDUMPFENCE_PURE": "1" if programs.core == "pure" else "0"},
+        )
+        assert (by_hand.returncode, by_hand.stderr.splitlines()) == (1, err)
     others = f"10.0.0.1,fd00::1,fe80::1%{link.interface(survivor)}"
     assert asks(programs, survivor, f"action=validate-all nodename={others}")[0] == 0
     agent = programs.agent(survivor, "-n", f"{own[0]},{others}", "-t", "30")
@@ -315,6 +318,20 @@ def test_a_cluster_that_validates_asks_no_name_service(
             assert len(err) == 1
             assert err[0].startswith(f"[error]: {complaint}")
             assert took < 4
+
+
+@CORES
+def test_a_device_may_be_created_on_the_node_that_it_is_for(
+    programs: Programs, lab: Lab, node: Host, survivor: Host
+) -> None:
+    lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24", "fd00::2/64"])
+    words = "action=validate-all nodename=10.0.0.2,fd00::2 plug=node1"
+    status, out, err, _ = asks(programs, survivor, words)
+    assert (status, err) == (0, [])
+    assert (
+        "[debug]: node '10.0.0.2': 10.0.0.2 is an address of this machine, where it is never heard"
+        in out
+    )
 
 
 @CORES

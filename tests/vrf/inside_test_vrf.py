@@ -228,7 +228,7 @@ def test_an_agent_that_is_started_in_a_vrf_hears_that_alone(
     inside: tuple[str, ...],
     name: str,
 ) -> None:
-    programs._rights = (*inside, *programs._rights)
+    programs.rights = (*inside, *programs.rights)
     agent = waits(programs, net, name)
     for source, target in BOTH:
         say(net.node, source, target)
