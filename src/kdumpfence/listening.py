@@ -12,10 +12,12 @@ Two kinds of sockets, each read by a `wire.Receiver` of its own:
 With the right to (CAP_NET_RAW; a fence agent runs as root) both are raw sockets: each
 gets its own copy of every datagram, whoever has bound the port, and nobody is disturbed
 by it. They hear what a UDP socket would hear that is bound to the port, and no more: whether
-that takes in VRFs is udp_l3mdev_accept's to say. Without, they are UDP sockets that share the port (SO_REUSEADDR): one for each
-address of the node, connected to (address, port 0), which the kernel prefers for what
-comes from there; and one that is not connected, because a connected socket hears only
-what is sent to the local address that the route chose.
+that takes in VRFs is udp_l3mdev_accept's to say.
+
+Without, they are UDP sockets that share the port (SO_REUSEADDR): one for each address of the
+node, connected to (address, port 0), which the kernel prefers for what comes from there; and
+one that is not connected, because a connected socket hears only what is sent to the local
+address that the route chose.
 
 No socket is read that has not had the guard of `filters` from before it heard anything: without
 it any user of this machine could be the node.
@@ -396,7 +398,7 @@ class Listening:
             del self._interfaces[before]
         if self._newest:
             self._newest = _newest_interface()
-        for before, after in moved:
+        for before, _ in moved:
             if before in self._connected:
                 self._disconnect(before)
             elif before in self._unopened:
