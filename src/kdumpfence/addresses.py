@@ -176,6 +176,18 @@ def why_refused(text: str) -> str:
     return "" if is_address(text) else _why_no_name(text)
 
 
+def is_meant_as_address(text: str) -> bool:
+    """Whether an address is written there, or a mistyped one.
+
+    The latter is what can be no name either and has "::" or more than one number in it.
+    """
+    if not _why_no_name(text):
+        return False
+    plain = text.replace("\\", "")
+    parts = "".join(letter if letter.isalnum() else "." for letter in plain).split(".")
+    return is_address(text) or "::" in plain or sum(part.isdigit() for part in parts) > 1
+
+
 def cleaned(text: str) -> str:
     """What was written, in the form in which it is used; unchanged if it can be neither.
 

@@ -65,13 +65,16 @@ def _swap(value: int) -> int:
 
 
 def _guard(vrfs: Sequence[int], inside: bool, refused: int) -> list[Instruction]:
-    """Refuse what this machine sent itself, and what came through a VRF.
+    """Refuse what this machine sent itself, what came through a VRF, and IPv4 that is IPv6.
 
     Over lo comes what local programs send to this machine's own addresses: there only loopback
     addresses may be the source, and nowhere else. Copies of multicasts and broadcasts of
     its own come over the interface that they left by, marked as such. Inside a VRF neither
     is so: there its own unicasts have the VRF's Ethernet address on both ends, and
     its own multicasts say that they were sent to this host alone.
+
+    An IPv6 header may name an IPv4-mapped source: no sender does so, the kernel lets it through,
+    and it would count as the IPv4 node, past what keeps forged IPv4 out.
     """
     lines: list[tuple[int, str | int, str | int, int] | str] = [(_LD_W_ABS, 0, 0, _INTERFACE)]
     for index in vrfs[:MOST_VRFS]:
@@ -85,9 +88,11 @@ def _guard(vrfs: Sequence[int], inside: bool, refused: int) -> list[Instruction]
         (_LD_W_ABS, 0, 0, _NETWORK_HEADER + 12),
         (_JEQ, 0, "far", 0),
         (_LD_W_ABS, 0, 0, _NETWORK_HEADER + 16),
-        (_JEQ, 0, "far", 0),
+        (_JEQ, 0, "mapped", 0),
         (_LD_W_ABS, 0, 0, _NETWORK_HEADER + 20),
         (_JEQ, "loopback", "far", 1),
+        "mapped",
+        (_JEQ, "refused", "far", 0xFFFF),
         "IPv4",
         (_LD_B_ABS, 0, 0, _NETWORK_HEADER + 12),
         (_JEQ, 0, "far", 127),

@@ -9,7 +9,7 @@ interpreter takes to start. The tests compare it with the getopt(1) of util-linu
 
 from __future__ import annotations
 
-from kdumpfence.addresses import is_address, split, why_refused
+from kdumpfence.addresses import is_meant_as_address, split, why_refused
 from kdumpfence.wire import PORT
 
 TYPE_CHECKING = False
@@ -177,8 +177,8 @@ def _level(text: str | None, before: int, complaints: list[str]) -> int:
     return max(before, 1)
 
 
-def _names(parameter: str, text: str, complaints: list[str]) -> list[str]:
-    """NODE[,NODE...].
+def _names(parameter: str, text: str, complaints: list[str]) -> tuple[list[str], bool]:
+    """NODE[,NODE...], and whether it is meant to give addresses.
 
     A part that can be neither a name nor an address is complained of: a cluster may put anything
     into `port`, and that must not keep the agent from hearing the others.
@@ -193,22 +193,22 @@ def _names(parameter: str, text: str, complaints: list[str]) -> list[str]:
             complaints.append(f"{parameter} {shown(part)}: {why}")
         else:
             found.append(part)
-    return found
+    return found, any(map(is_meant_as_address, parts))
 
 
-def _union(nodes: dict[str, list[str]], passed_over: list[str]) -> tuple[str, ...]:
+def _union(nodes: dict[str, tuple[list[str], bool]], passed_over: list[str]) -> tuple[str, ...]:
     """The names and addresses of the node, each once.
 
     Where one parameter gives addresses, the bare names in the others add nothing: Pacemaker puts
     the cluster's name for the node there by itself, and what a name service says of that must
-    not decide where an administrator wrote down the addresses.
+    not decide where an administrator wrote down the addresses, be they mistyped.
     """
-    given = [name for name in NODE_PARAMETERS if any(map(is_address, nodes.get(name, ())))]
+    given = [name for name in nodes if nodes[name][1]]
     union: dict[str, None] = {}
-    for parameter in given or NODE_PARAMETERS:
-        union.update(dict.fromkeys(nodes.get(parameter, ())))
-    for parameter in NODE_PARAMETERS:
-        for name in nodes.get(parameter, ()):
+    for parameter in given or nodes:
+        union.update(dict.fromkeys(nodes[parameter][0]))
+    for parameter, (names, _) in nodes.items():
+        for name in names:
             if name not in union:
                 passed_over.append(
                     f"{parameter} '{name}': not looked up, for {given[0]} gives addresses"
@@ -297,7 +297,7 @@ def agent_from_stdin(data: bytes) -> AgentOptions:
 
 def _agent(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
     options = AgentOptions()
-    nodes: dict[str, list[str]] = {}
+    nodes: dict[str, tuple[list[str], bool]] = {}
     for name, value in pairs:
         text = value or ""
         if name in NODE_PARAMETERS:

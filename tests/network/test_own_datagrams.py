@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ import pytest
 
 from tests.netlab import Host, Lab, Link
 
+from .datagrams import MESSAGE
 from .programs import Programs, Running
 
 FORGER = Path(__file__).with_name("forger.py")
@@ -51,8 +54,8 @@ def forge(host: Host, source: str, target: str, device: str = "") -> bool:
     return host.run(argv).returncode == 0
 
 
-def listens(programs: Programs, host: Host, *nodes: str) -> Running:
-    agent = programs.agent(host, "-n", ",".join(nodes), "-t", "30")
+def listens(programs: Programs, host: Host, *nodes: str, seconds: int = 30) -> Running:
+    agent = programs.agent(host, "-n", ",".join(nodes), "-t", str(seconds))
     agent.waits()
     return agent
 
@@ -80,6 +83,52 @@ def test_the_node_itself_is_heard_at_every_address(
         agent = listens(programs, survivor, source)
         assert forge(node, source, target)
         assert agent.status(within=10) == 0
+
+
+def say_as_mapped(host: Host, source: str) -> None:
+    """A message whose IPv6 header has an IPv4-mapped source, which takes root."""
+    ends = socket.inet_pton(socket.AF_INET6, f"::ffff:{source}") + socket.inet_pton(
+        socket.AF_INET6, OWN
+    )
+    datagram = struct.pack(">4H", 7410, 7410, 16, 0) + MESSAGE
+    words = struct.unpack(">26H", ends + datagram + struct.pack(">HH", 16, 17))
+    total = sum(words)
+    checksum = 0xFFFF - (total % 0xFFFF)
+    datagram = datagram[:6] + struct.pack(">H", checksum) + datagram[8:]
+    with host.open_socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        header = struct.pack(">IHBB", 6 << 28, len(datagram), socket.IPPROTO_UDP, 64)
+        sock.sendto(header + ends + datagram, (OWN, 0))
+
+
+@every_way
+def test_an_ipv4_address_in_an_ipv6_header_is_not_the_nodes(
+    programs: Programs, node: Host, survivor: Host, link: Link
+) -> None:
+    agent = listens(programs, survivor, "10.0.0.1")
+    with survivor.open_socket(socket.AF_INET6) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((OWN, 7410))
+        sock.settimeout(10)
+        say_as_mapped(node, "10.0.0.1")
+        assert sock.recvfrom(99)[1][0] == "::ffff:10.0.0.1", "the kernel lets it through"
+    say_as_mapped(node, "10.0.0.1")
+    time.sleep(1)
+    assert agent.process.poll() is None
+    programs.sender(node, "-c", "1", "10.0.0.2")
+    assert agent.status(within=10) == 0
+
+
+@pytest.mark.parametrize("core_name", ["compiled", "pure"])
+def test_a_listener_does_not_take_it_for_the_node_either(
+    core_name: str, cores: set[str], node: Host, survivor: Host, link: Link
+) -> None:
+    listening = Listening(survivor, core_name, '{"node1": ["10.0.0.1"]}', '["0.0.0.0/0", "::/0"]')
+    say_as_mapped(node, "10.0.0.1")
+    say_as_mapped(node, "10.0.0.7")
+    assert forge(node, NODE, OWN)
+    assert listening.line().startswith(f"began {NODE} ")
+    assert forge(node, "10.0.0.1", "10.0.0.2")
+    assert listening.line().startswith("began node1 ")
 
 
 @every_way
@@ -167,12 +216,8 @@ def test_a_listener_does_not_hear_its_own_machine(
     core_name: str, cores: set[str], node: Host, survivor: Host, link: Link
 ) -> None:
     survivor.add_name("trap", "127.0.1.1", "::1")
-    listening = Listening(
-        survivor,
-        core_name,
-        '{"node1": ["fd00::1", "fe80::1%eth0"], "trap": []}',
-        '["::/0", "0.0.0.0/0"]',
-    )
+    nodes = '{"node1": ["fd00::1", "fe80::1%eth0"], "trap": []}'
+    listening = Listening(survivor, core_name, nodes, '["::/0", "0.0.0.0/0"]')
     for source, target in FORGERIES:
         assert forge(survivor, source, target), f"{source} to {target}"
     for source, target in (("127.0.1.1", "127.0.0.1"), ("::1", "::1"), ("10.0.0.2", "10.0.0.2")):

@@ -49,9 +49,7 @@ def heard(listening: Listening, seconds: float) -> list[str]:
     """From where messages of known addresses came, by either receiver."""
     deadline = time.monotonic_ns() + round(seconds * 1e9)
     arrivals = listening.proof.receive(deadline, listening.census_fds)
-    return [
-        str(Address(one.packed, one.scope)) for one in [*arrivals, *listening.census.take(20)]
-    ]
+    return [str(Address(one.packed, one.scope)) for one in [*arrivals, *listening.census.take(20)]]
 
 
 def hears(listening: Listening, host: str) -> bool:

@@ -167,6 +167,37 @@ def test_what_can_be_no_name_does_not_hide_the_names() -> None:
     assert options.complaints == ["port 'bay 7': neither a host name nor an IP address"]
 
 
+MISTYPED = [
+    "192.0.2.010", "192.0.2.1;", '"192.0.2.1"', "192.0.2.1/24", "192.0.2.1:7410", "127.1",
+    "192.0.2.1 192.0.2.2", "node1:192.0.2.1", "256.0.2.1", "192.0.2.1.", "192.0.2.\u0661",
+    "fd00::1/64", "[fd00::1", "[fd00::1]:7410", "fd00\\\\:\\\\:1", "fe80::1%", "fd00::1::",
+    "[192.0.2.1]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mistyped", MISTYPED)
+@pytest.mark.parametrize(
+    "order", [("nodename", "plug"), ("plug", "nodename"), ("nodename", "port")]
+)
+def test_a_mistyped_address_does_not_hand_over_to_the_name_that_pacemaker_adds(
+    mistyped: str, order: tuple[str, str]
+) -> None:
+    given, added = order
+    with pytest.raises(OptionError, match=f"^{given} .*: neither"):
+        stdin(f"{given}={mistyped}\n{added}=node1\n")
+    options = stdin(f"{given}={mistyped},ring1\n{added}=node1\n")
+    assert options.names == ("ring1",)
+    assert options.passed_over == [f"{added} 'node1': not looked up, for {given} gives addresses"]
+    assert stdin(f"{given}={mistyped}\n{added}=192.0.2.9\n").names == ("192.0.2.9",)
+
+
+@pytest.mark.parametrize("other", ["1", "bay 7", "node1;", "node1:off", "-", "%eth0", "a/1", ","])
+def test_what_is_no_address_leaves_the_name_beside_it(other: str) -> None:
+    options = stdin(f"nodename=node1\nplug={other}\n")
+    assert options.names == ("node1",)
+    assert len(options.complaints) == 1
+
+
 def test_a_verbosity_that_means_nothing_does_not_prevent_a_fencing() -> None:
     options = stdin("nodename=a\nverbose=loud")
     assert (options.names, options.verbose) == (("a",), 1)
