@@ -18,7 +18,7 @@ from .lab import Lab, Need, needs_root
 from .nodes import FOREIGN_MESSAGE, MESSAGE, Node, Receiver, send_raw
 from .programs import Process, Programs, until, with_files
 
-NODE, OTHER, STRANGER = "127.0.0.2", "127.0.0.3", "127.0.0.9"
+NODE, OTHER, STRANGER = "10.7.0.2", "10.7.0.3", "10.7.0.9"
 
 NO_YES_WITHIN = 0.25  # seconds; on loopback a yes takes some 5 ms
 
@@ -139,7 +139,7 @@ def test_a_port_that_another_program_holds(lab: Lab, programs: Programs) -> None
 
 @pytest.mark.parametrize(
     "addresses",
-    [(NODE, OTHER), (NODE, "::1"), ("::1", "fd00::2")],
+    [(NODE, OTHER), (NODE, "fd00::3"), ("fd00::2", "fd00::3")],
     ids=["IPv4", "IPv4 and IPv6", "IPv6"],
 )
 @needs_root
