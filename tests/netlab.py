@@ -249,7 +249,7 @@ class Host:
         """
         # The pid namespace is joined here, for the child to be, and not by nsenter: that would
         # fork, and Popen's pid would be nsenter's.
-        with _joined(self.pid, "pid"):
+        with joined(self.pid, "pid"):
             program: subprocess.Popen[str] = subprocess.Popen(
                 ["nsenter", "--target", str(self.pid), "--net", "--mount", "--uts", "--", *argv],
                 env={**os.environ, **(env or {})},
@@ -285,14 +285,14 @@ class Host:
         self, family: int = socket.AF_INET, kind: int = socket.SOCK_DGRAM, protocol: int = 0
     ) -> socket.socket:
         """Open a socket on this host's network, in the calling process."""
-        with _joined(self.pid, "net"):
+        with joined(self.pid, "net"):
             made = socket.socket(family, kind, protocol)
         self._sockets.append(made)
         return made
 
     def tool(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `ip` or `tc` on this host's network, but as a process of the machine."""
-        with _joined(self.pid, "net"):
+        with joined(self.pid, "net"):
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
             raise RuntimeError(f"{self.name}: {' '.join(argv)}: {done.stderr.strip()}")
@@ -463,7 +463,7 @@ class Link:
 
 
 @contextlib.contextmanager
-def _joined(pid: int, kind: str) -> Iterator[None]:
+def joined(pid: int, kind: str) -> Iterator[None]:
     """Put the calling thread into a namespace of process `pid` while the block lasts.
 
     "net" counts for sockets, files below /proc/sys/net and children, "pid" for children alone.
@@ -501,7 +501,7 @@ def _await(condition: Callable[[], bool], what: str, seconds: float = 10) -> Non
 
 def _open_tap(host: Host, name: str) -> int:
     """Make a TAP device on a host; it lives as long as the descriptor returned."""
-    with _joined(host.pid, "net"):
+    with joined(host.pid, "net"):
         tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP_NO_PI))
     return tap

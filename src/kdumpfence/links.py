@@ -65,6 +65,12 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[(length + 3) & ~3 :]
 
 
+def _read(sock: _socket.socket) -> bytes:
+    """What the kernel says; b"" if it was somebody else."""
+    data, sender = sock.recvfrom(_SIZE)
+    return data if sender[0] == 0 else b""
+
+
 def _kinds(attributes: bytes) -> tuple[bytes, bytes]:
     """What kind of interface it is, and what kind the one above it is; b"" for a plain one."""
     found = {_INFO_KIND: b"", _INFO_SLAVE_KIND: b""}
@@ -133,7 +139,7 @@ class Links:
     def _take_news(self) -> None:
         while True:
             try:
-                data = self._events.recv(_SIZE)
+                data = _read(self._events)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -199,7 +205,7 @@ class Links:
             sock.settimeout(_PATIENCE)
             sock.sendto(head + body, (0, 0))
             while True:
-                for message, answer in _messages(sock.recv(_SIZE)):
+                for message, answer in _messages(_read(sock)):
                     if message in (_ERROR, _DONE):
                         return
                     yield message, answer

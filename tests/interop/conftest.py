@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from kdumpfence import native
+from tests import netlab
 
 from . import stock as stock_files
 from .lab import Lab, Need
+from .nodes import network
 from .programs import Programs, ours_on, without_raw_sockets
 
 OURS = ("ours-compiled", "ours-pure")
@@ -145,6 +147,26 @@ def ours_anyhow(request: pytest.FixtureRequest) -> Programs:
 def programs_of() -> Callable[[str], Programs]:
     """Look programs up by name, for a test with two parts to be played."""
     return _programs
+
+
+@pytest.fixture(scope="session")
+def _hosts() -> Iterator[netlab.Host | None]:
+    _stock_or_reason()  # which may need the machine's own network
+    if netlab.why_not():
+        yield None
+        return
+    with network() as here:
+        yield here
+
+
+@pytest.fixture(autouse=True)
+def _on_a_host(_hosts: netlab.Host | None) -> Iterator[None]:
+    """Run each test, and all that it starts, on a host that another one can reach."""
+    if _hosts is None:
+        yield
+        return
+    with netlab.joined(_hosts.pid, "net"):
+        yield
 
 
 @pytest.fixture

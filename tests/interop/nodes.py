@@ -1,27 +1,64 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The other side of the wire: plain sockets that play cluster nodes, and packets made by hand.
 
-Every address of 127.0.0.0/8 is ours to send from, so each node is a socket bound to one of
-them; on IPv6 loopback has ::1 only, and IPV6_FREEBIND lets a socket send from any other address.
+Every address of 127.0.0.0/8 is ours to send from, so most nodes are sockets bound to one of
+them. But what comes over loopback is only believed from such an address, and if it was given as
+one. So nodes with an address of 10.7.0.0/24 or fd00::/64 are on another host, see `network`.
 Nothing here knows the product: the bytes are written out once more, on purpose.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import select
 import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
+
+from tests import netlab
 
 MAGIC, VERSION = 0x1B302A40, 1
 MESSAGE = struct.pack("=II", MAGIC, VERSION)  # as a node of this machine's byte order sends it
 FOREIGN_MESSAGE = struct.pack(">II" if sys.byteorder == "little" else "<II", MAGIC, VERSION)
 
-AGENT_4, AGENT_6 = "127.0.0.1", "::1"  # where the agents of these tests are to be reached
+AGENT_4, AGENT_6 = "127.0.0.1", "::1"  # where the agents of these tests are to be reached...
+DISTANT_AGENT_4, DISTANT_AGENT_6 = "10.7.0.1", "fd00::1"  # ...from the other host
+_DISTANT = (ipaddress.ip_network("10.7.0.0/24"), ipaddress.ip_network("fd00::/64"))
 
-_IPV6_FREEBIND = 78  # linux/in6.h; the socket module does not have it
+_elsewhere: netlab.Host | None = None
+
+
+@contextlib.contextmanager
+def network() -> Iterator[netlab.Host]:
+    """Two hosts; gives the one on which tests and agents are to run, nodes are on the other."""
+    global _elsewhere  # noqa: PLW0603
+    with netlab.Lab() as lab:
+        here, _elsewhere = lab.host("survivor"), lab.host("nodes")
+        lab.link(
+            _elsewhere,
+            here,
+            [f"{start}{number}{prefix}" for number in (2, 3, 9)
+             for start, prefix in (("10.7.0.", "/24"), ("fd00::", "/64"))],
+            [f"{DISTANT_AGENT_4}/24", f"{DISTANT_AGENT_6}/64"],
+        )  # fmt: skip
+        yield here
+    _elsewhere = None
+
+
+def _is_distant(address: str) -> bool:
+    return any(ipaddress.ip_address(address) in network for network in _DISTANT)
+
+
+def _open(address: str, kind: int, protocol: int = 0) -> socket.socket:
+    """A socket where that address is."""
+    family = socket.AF_INET6 if is_ipv6(address) else socket.AF_INET
+    if not _is_distant(address):
+        return socket.socket(family, kind, protocol)
+    assert _elsewhere is not None, "network namespaces need root"
+    return _elsewhere.open_socket(family, kind, protocol)
 
 
 def is_ipv6(address: str) -> bool:
@@ -31,6 +68,8 @@ def is_ipv6(address: str) -> bool:
 
 def agent_address(node: str) -> str:
     """Return the address at which a node with this address reaches the agents."""
+    if _is_distant(node):
+        return DISTANT_AGENT_6 if is_ipv6(node) else DISTANT_AGENT_4
     return AGENT_6 if is_ipv6(node) else AGENT_4
 
 
@@ -40,10 +79,9 @@ class UdpSocket:
     def __init__(self, address: str, port: int) -> None:
         ipv6 = is_ipv6(address)
         self.address = address
-        self.socket = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket = _open(address, socket.SOCK_DGRAM)
         if ipv6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            self.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
         try:
             self.socket.bind((address, port))
         except OSError:
@@ -117,8 +155,6 @@ def send_raw(
         covered = (ports_and_length + b"\0\0" + payload)[:length]
         pseudo = addresses + struct.pack("!HH", socket.IPPROTO_UDP, length)
         checksum = (_checksum(pseudo + covered) or 0xFFFF) ^ checksum_xor
-    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
-        if family == socket.AF_INET6:
-            raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+    with _open(node, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
         raw.bind((node, 0))
         raw.sendto(ports_and_length + struct.pack("!H", checksum) + payload, (agent, 0))

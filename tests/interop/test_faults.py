@@ -24,7 +24,7 @@ from .lab import Lab, Need, needs_root
 from .nodes import FOREIGN_MESSAGE, MESSAGE, Node, Receiver
 from .programs import Process, Programs, until, with_files
 
-NODE, OTHER = "127.0.0.2", "127.0.0.3"
+NODE, OTHER = "10.7.0.2", "10.7.0.3"
 
 NO_YES_WITHIN = 0.25  # seconds; on loopback a yes takes some 5 ms
 
