@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import _socket
 import _thread
+import array
 import errno
+import fcntl
 import os
 import select
 import struct
@@ -383,7 +385,7 @@ class Sources:
         is_ipv4 = number >> 32 == 0xFFFF
         is_loopback = _is_loopback(number)
         for network, mask, node, ipv6, loopback in self._networks:
-            if ipv6 and is_ipv4 or is_loopback and not loopback:
+            if (ipv6 and is_ipv4) or (is_loopback and not loopback):
                 continue
             if number & mask == network:
                 if self._admitted >= self._room:
@@ -601,7 +603,8 @@ class Receiver:
                 elif level == _socket.SOL_SOCKET and kind == _SO_TIMESTAMPING:
                     seconds, nanoseconds = struct.unpack_from("@ll", value)
                     stamp = seconds * 1_000_000_000 + nanoseconds
-        # Without a stamp it came before the kernel began to stamp, a moment after the option was set.
+        # Without a stamp it came before the kernel began to stamp, a moment after the option
+        # was set.
         latest = None if found is None else self._latest_stamp()
         if latest is not None and (not stamped or stamp > latest):
             return
@@ -914,8 +917,6 @@ def attach_filter(sock: _socket.socket, code: bytes) -> None:
     `code` is an array of struct sock_filter (linux/filter.h), 8 bytes each, in the byte
     order of this machine. Raises OSError if the kernel does not take it.
     """
-    import array
-
     if len(code) % 8:
         raise ValueError(f"filter of {len(code)} bytes: not a multiple of 8")
     instructions = array.array("B", code)
@@ -1116,8 +1117,6 @@ class Transmitter:
 
         Those wait for a neighbour's hardware address, or in a device's queue.
         """
-        import fcntl
-
         try:
             queued = fcntl.ioctl(self._sock.fileno(), _TIOCOUTQ, b"\0" * 4)
         except OSError:
@@ -1472,8 +1471,6 @@ def find_route(packed: bytes, scope: int = 0) -> tuple[int, bytes, bytes, bool, 
 
 def _runs(sock: _socket.socket, interface: int) -> bool:
     """Whether an interface has a carrier; a route does not tell, and /sys need not be there."""
-    import fcntl
-
     try:
         name = _socket.if_indextoname(interface).encode()
         answer = fcntl.ioctl(sock.fileno(), _SIOCGIFFLAGS, struct.pack("=16s24x", name))
