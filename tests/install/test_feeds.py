@@ -165,6 +165,8 @@ def test_a_sound_kdump_conf_is_taken_in_silence(command: Command, rhel: Path) ->
         ("fence_kdump_args --check", "fence_kdump_args: --check sends nothing"),
         ("fence_kdump_args -v &", "fence_kdump_args: operand '&'"),
         ("fence_kdump_args -i", "fence_kdump_args: "),
+        ("fence_kdump_args=-v", "fence_kdump_args=-v: no option of kdump.conf"),
+        ("Fence_Kdump_Args -v", "Fence_Kdump_Args: no option of kdump.conf"),
         ("fence_kdump_nodes node3 &", "fence_kdump_nodes: operand '&'"),
         ("fence_kdump_nodes node3; node4", "fence_kdump_nodes: operand 'node3;'"),
         ("fence_kdump_nodes node3 >/dev/null", "fence_kdump_nodes: operand '>/dev/null'"),
@@ -229,7 +231,10 @@ def test_without_a_list_the_image_may_lack_the_sender_and_how_to_see_it(
             'FENCE_KDUMP_ARGS="-i 10"\n',
             ["line 1: FENCE_KDUMP_ARGS: kdump-utils reads FENCE_KDUMP_OPTS alone"],
         ),
-        ('FENCE_KDUMP_OPTS="-i 10x\n', []),  # bash takes nothing of it
+        ('FENCE_KDUMP_OPTS="-i 10x\n', ["line 1: FENCE_KDUMP_OPTS: cannot be read: write"]),
+        ("FENCE_KDUMP_OPTS = -v\n", ["line 1: FENCE_KDUMP_OPTS: cannot be read: write"]),
+        ("FENCE_KDUMP_OPTS+=-v\n", ["line 1: FENCE_KDUMP_OPTS: cannot be read: write"]),
+        ('FENCE_KDUMP_OPTS="-v \\\n -p \\\n 7411"\n', []),
         ("FENCE_KDUMP_OPTS= -i 10x\n", []),  # nor of this
         ('FENCE_KDUMP_OPTS="-p 7410 -f auto -c 0 -i 10"\n', []),
         ("FENCE_KDUMP_OPTS='-v' # $(x)\n", []),
@@ -374,6 +379,7 @@ def of_suse(command: Command, suse: Path, text: str, taken: str = TAKEN) -> list
         "",
         'KDUMP_PRESCRIPT=""\nKDUMP_POSTSCRIPT="/root/mail.sh"\n',
         f'KDUMP_PRESCRIPT="{PRESCRIPT} 192.0.2.2 2001:db8::3 node4"\n',
+        f'KDUMP_PRESCRIPT="{PRESCRIPT} \\\n node2 \\\n node3"\n',
         f"KDUMP_PRESCRIPT='/usr/bin/{PRESCRIPT} -v -i 5 192.0.2.2'  # told at once\n",
         'KDUMP_PRESCRIPT="setsid --fork /usr/lib/fence_kdump_send 192.0.2.2"\n',
         f'KDUMP_PRESCRIPT="{PRESCRIPT} node2"\n'

@@ -158,13 +158,16 @@ def test_another_libc_refuses_the_same(program: str) -> None:
         static = native.find(static=True)
     except native.NotBuilt as error:
         cannot_run(str(error))
-    words = [text for text in REFUSED if "\0" not in text and "\ud800" not in text]
+    words = [
+        text for text in REFUSED
+        if "\0" not in text and "\ud800" not in text and not is_looked_up(text)
+    ]  # fmt: skip
     line = ["--check", "--", "127.0.0.1", *words]
     status, said, wrong = run([static, *line])
     assert status == 1
     assert said.startswith("node '127.0.0.1' (127.0.0.1): is this machine itself\n")
-    for word in words:
-        assert not word.strip() or any(shown(word.strip()) in one for one in wrong)
+    for word in (part for text in words for part in text.split()):
+        assert any(shown(word) in one for one in wrong)
     assert (status, said, wrong) == run([program, *line])
 
 
