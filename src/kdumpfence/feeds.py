@@ -269,8 +269,8 @@ def _unread(root: Tree, path: str, names: Sequence[str], found: Findings) -> Non
         name = re.match(r"[ \t]*(?:export\s+)?([A-Za-z0-9_]+)\s*\+?=", line)
         if name and name[1] in names and number not in read:
             found.warnings.append(
-                f"{root.outside(path)}: line {number}: {name[1]}: cannot be read: "
-                f'write {name[1]}="..."'
+                f"{root.outside(path)}: line {number}: {name[1]}: is no assignment that every "
+                f"shell takes: write {name[1]}=VALUE"
             )
 
 
@@ -299,9 +299,10 @@ def _suse(root: Tree, machine: Machine, found: Findings) -> None:
     for one in scripts:
         where = f"{root.outside(SUSE)}: line {one.line}: {one.name}"
         found.warnings += [f"{where}: {text}" for text in _suse_script(one, machine)]
-        if not any("fence_kdump_send" in word for word in programs):
+        sender = re.search(r"[^\s\"']*fence_kdump_send", one.value)
+        if sender and sender[0] not in programs:
             found.warnings.append(
-                f"{where}: the image has no sender unless KDUMP_REQUIRED_PROGRAMS names it"
+                f"{where}: the image has no {sender[0]} unless KDUMP_REQUIRED_PROGRAMS names it"
             )
         if not network:
             found.warnings.append(

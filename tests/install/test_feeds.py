@@ -231,9 +231,9 @@ def test_without_a_list_the_image_may_lack_the_sender_and_how_to_see_it(
             'FENCE_KDUMP_ARGS="-i 10"\n',
             ["line 1: FENCE_KDUMP_ARGS: kdump-utils reads FENCE_KDUMP_OPTS alone"],
         ),
-        ('FENCE_KDUMP_OPTS="-i 10x\n', ["line 1: FENCE_KDUMP_OPTS: cannot be read: write"]),
-        ("FENCE_KDUMP_OPTS = -v\n", ["line 1: FENCE_KDUMP_OPTS: cannot be read: write"]),
-        ("FENCE_KDUMP_OPTS+=-v\n", ["line 1: FENCE_KDUMP_OPTS: cannot be read: write"]),
+        ('FENCE_KDUMP_OPTS="-i 10x\n', ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
+        ("FENCE_KDUMP_OPTS = -v\n", ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
+        ("FENCE_KDUMP_OPTS+=-v\n", ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
         ('FENCE_KDUMP_OPTS="-v \\\n -p \\\n 7411"\n', []),
         ("FENCE_KDUMP_OPTS= -i 10x\n", []),  # nor of this
         ('FENCE_KDUMP_OPTS="-p 7410 -f auto -c 0 -i 10"\n', []),
@@ -452,14 +452,14 @@ def test_a_sender_after_the_dump_is_warned_of(command: Command, suse: Path) -> N
 @pytest.mark.parametrize(
     ("others", "said"),
     [
-        ("", ["no sender unless", "no network unless"]),
+        ("", ["no /usr/lib/fence_kdump_send unless", "no network unless"]),
         (
             "KDUMP_REQUIRED_PROGRAMS='/usr/bin/vi /usr/lib/fence_kdump_send'\n",
             ["no network unless"],
         ),
-        ("KDUMP_NETCONFIG='eth0:dhcp:force'\n", ["no sender unless"]),
-        ("KDUMP_SAVEDIR='nfs://198.51.100.9/dumps'\n", ["no sender unless"]),
-        ("KDUMP_SAVEDIR='file:///var/crash'\nKDUMP_NETCONFIG=auto\n", ["no sender", "no network"]),
+        ("KDUMP_NETCONFIG='eth0:dhcp:force'\n", ["no /usr/lib/fence_kdump_send unless"]),
+        ("KDUMP_SAVEDIR='nfs://198.51.100.9/dumps'\n", ["no /usr/lib/fence_kdump_send unless"]),
+        ("KDUMP_SAVEDIR='file:///var/crash'\nKDUMP_NETCONFIG=auto\n", ["no /usr/lib/", "no network"]),
         ("KDUMP_POSTSCRIPT='timeout 9 /usr/lib/fence_kdump_send -c 1 node2'\n", []),
         (TAKEN, []),
     ],
@@ -472,6 +472,14 @@ def test_an_image_that_would_lack_the_sender_or_the_network_is_told(
     for one, wanted in zip(told, said):
         assert one.startswith("line 1: KDUMP_PRESCRIPT: the image has ")
         assert wanted in one
+
+
+@pytest.mark.parametrize("program", ["/usr/libexec/fence_kdump_send", "fence_kdump_send"])
+def test_it_is_the_very_program_of_the_script_that_has_to_be_in_the_image(
+    command: Command, suse: Path, program: str
+) -> None:
+    (said,) = of_suse(command, suse, f"KDUMP_PRESCRIPT='setsid -f {program} node2'\n")
+    assert f"the image has no {program} unless" in said
 
 
 def test_scripts_that_do_not_run_are_told(command: Command, suse: Path) -> None:
