@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import _socket
 import _thread
+import array
 import errno
+import fcntl
 import os
 import select
 import struct
@@ -916,8 +918,6 @@ def attach_filter(sock: _socket.socket, code: bytes) -> None:
     `code` is an array of struct sock_filter (linux/filter.h), 8 bytes each, in the byte
     order of this machine. Raises OSError if the kernel does not take it.
     """
-    import array
-
     if len(code) % 8:
         raise ValueError(f"filter of {len(code)} bytes: not a multiple of 8")
     instructions = array.array("B", code)
@@ -1118,8 +1118,6 @@ class Transmitter:
 
         Those wait for a neighbour's hardware address, or in a device's queue.
         """
-        import fcntl
-
         try:
             queued = fcntl.ioctl(self._sock.fileno(), _TIOCOUTQ, b"\0" * 4)
         except OSError:
@@ -1474,8 +1472,6 @@ def find_route(packed: bytes, scope: int = 0) -> tuple[int, bytes, bytes, bool, 
 
 def _runs(sock: _socket.socket, interface: int) -> bool:
     """Whether an interface has a carrier; a route does not tell, and /sys need not be there."""
-    import fcntl
-
     try:
         name = _socket.if_indextoname(interface).encode()
         answer = fcntl.ioctl(sock.fileno(), _SIOCGIFFLAGS, struct.pack("=16s24x", name))

@@ -145,6 +145,12 @@ def _kdump_utils(root: Tree, wanted: bool, machine: Machine, found: Findings) ->
             f"{name}: no fence_kdump_nodes, so the image silently lacks the sender, {unless}; see "
             "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send"
         )
+    for option in conf:
+        if option.lower().startswith("fence_kdump") and conf[option] not in (nodes, args):
+            found.warnings.append(
+                f"{conf[option][0].where}: no option of kdump.conf, so kdumpctl loads no crash "
+                "kernel"
+            )
     for line in (*nodes, *args):
         if line.again:
             found.warnings.append(f"{line.where}: given twice, so kdumpctl loads no crash kernel")
@@ -161,6 +167,7 @@ def _kdump_utils(root: Tree, wanted: bool, machine: Machine, found: Findings) ->
             why = _kdumpctl_refuses(node, machine)
             if why:
                 found.errors.append(f"{line.where}: {why}, so kdumpctl loads no crash kernel")
+    _unread(root, FENCE_KDUMP, ("FENCE_KDUMP_OPTS",), found)
     for one in _assignments(_text(root, FENCE_KDUMP) or ""):
         where = f"{root.outside(FENCE_KDUMP)}: line {one.line}: {one.name}"
         if one.name != "FENCE_KDUMP_OPTS":
@@ -240,12 +247,31 @@ def _assignments(text: str) -> Iterator[_Assignment]:
             end = word.end()
             if text[end : end + 1] not in ("'", '"', "\\"):  # else a quotation without an end
                 bare = _QUOTED.sub(lambda part: re.sub(r"\\.", "", part[1] or ""), word[0])
-                value = "".join(shlex.split(word[0]))
+                joined = _QUOTED.sub(_join_lines, word[0])
+                value = "".join(shlex.split(joined))
                 yield _Assignment(number, start[1], value, not re.search(r"[$`]", bare))
         line_end = text.find("\n", end)
         line_end = len(text) if line_end < 0 else line_end
         number += text.count("\n", at, line_end + 1)
         at = line_end + 1
+
+
+def _join_lines(part: re.Match[str]) -> str:
+    """A quotation without the ends of lines that are escaped in it."""
+    return part[0] if part[0][0] == "'" else re.sub(r"(\\[^\n])|\\\n", r"\1", part[0])
+
+
+def _unread(root: Tree, path: str, names: Sequence[str], found: Findings) -> None:
+    """Warn of what is meant to set one of these variables, and is not understood here."""
+    text = _text(root, path) or ""
+    read = {one.line for one in _assignments(text)}
+    for number, line in enumerate(text.split("\n"), 1):
+        name = re.match(r"[ \t]*(?:export\s+)?([A-Za-z0-9_]+)\s*\+?=", line)
+        if name and name[1] in names and number not in read:
+            found.warnings.append(
+                f"{root.outside(path)}: line {number}: {name[1]}: is no assignment that every "
+                f"shell takes: write {name[1]}=VALUE"
+            )
 
 
 #: What starts the sender so that nobody waits for it, or not for long.
@@ -254,6 +280,7 @@ _FOR_A_WHILE = re.compile(r"(?:^|\s)(?:\S*/)?timeout\s+(?:-\S+\s+)*[1-9]\S*\s+\S
 
 
 def _suse(root: Tree, machine: Machine, found: Findings) -> None:
+    _unread(root, SUSE, tuple(SUSE_SCRIPTS), found)
     last = {one.name: one for one in _assignments(_text(root, SUSE) or "")}
     scripts = [
         last[name]
@@ -272,9 +299,10 @@ def _suse(root: Tree, machine: Machine, found: Findings) -> None:
     for one in scripts:
         where = f"{root.outside(SUSE)}: line {one.line}: {one.name}"
         found.warnings += [f"{where}: {text}" for text in _suse_script(one, machine)]
-        if not any("fence_kdump_send" in word for word in programs):
+        sender = re.search(r"[^\s\"']*fence_kdump_send", one.value)
+        if sender and sender[0] not in programs:
             found.warnings.append(
-                f"{where}: the image has no sender unless KDUMP_REQUIRED_PROGRAMS names it"
+                f"{where}: the image has no {sender[0]} unless KDUMP_REQUIRED_PROGRAMS names it"
             )
         if not network:
             found.warnings.append(

@@ -366,6 +366,9 @@ _BLANKS = " \t\n\v\f\r"
 #: What may be left around a word; kdump-utils did so before November 2025.
 _QUOTES = "\"'`"
 
+#: Quotes within, and what a shell would have read; all of it separates nodes, as a comma does.
+_NO_NODE_HAS = str.maketrans(dict.fromkeys(_QUOTES + ";&|<>(){}", ","))
+
 #: Milliseconds of the units in which Pacemaker takes an interval.
 _UNITS = {
     "": 1000,
@@ -485,10 +488,15 @@ class _SenderWords:
         parts = _split(word)
         if len(parts) > 1:
             self._words = parts
-        elif word and all(_is_digit(letter) or letter in ",;" for letter in word):
-            self._complain(f"operand {shown(word)}: a number is not a node; ignored")
-        elif word:
-            self.operands.append(word)
+            return
+        nodes = word.translate(_NO_NODE_HAS)
+        if nodes != word:
+            self._complain(f"operand {shown(word)}: has signs that no node has; left out")
+        if any(letter != "," for letter in nodes):
+            if all(_is_digit(letter) or letter == "," for letter in nodes):
+                self._complain(f"operand {shown(nodes)}: a number is not a node; ignored")
+            else:
+                self.operands.append(nodes)
 
     def _has_one_dash(self, word: str) -> bool:
         """Whether this is a long option that lacks its second dash."""
@@ -696,8 +704,7 @@ def sender_from_argv(argv: Sequence[str]) -> SenderOptions:
     if options.action in ("help", "version"):
         options.complaints.clear()
         return options
-    nodes = [node for operand in words.operands for node in split(operand)]
-    options.nodes = tuple(dict.fromkeys(nodes))
+    options.nodes = tuple(dict.fromkeys(split(",".join(words.operands))))
     if not options.nodes:
         raise UsageError("no node given", options.complaints)
     return options

@@ -681,7 +681,6 @@ cdef int64_t within(int index, int64_t value) noexcept nogil:
 cdef int64_t read_value(int index, const char *text) noexcept nogil:
     """A value as it should be written; -1 if it is not."""
     cdef size_t length = trim(&text), rest, i
-    cdef const char *unit
     cdef int64_t whole, thousandths, factor
     if index == OPTION_FAMILY:
         if same_word(text, length, b"auto"):
@@ -696,10 +695,9 @@ cdef int64_t read_value(int index, const char *text) noexcept nogil:
             return -1
     if index != OPTION_INTERVAL:
         return within(index, whole) if rest == length else -1
-    unit = text + rest
-    while is_space(unit[0]):        # none behind it, it is trimmed
-        unit += 1
-    factor = unit_of(unit, text + length - unit)
+    while rest < length and is_space(text[rest]):
+        rest += 1
+    factor = unit_of(text + rest, length - rest)
     if factor == 0 or whole * factor % 1000:
         return -1
     return within(index, whole * factor // 1000)
@@ -1019,16 +1017,32 @@ cdef void read_short(Options *options, Words *words, char *word) noexcept nogil:
         act(options, action)
 
 
+cdef inline int separates(char letter) noexcept nogil:
+    """Whether it is a comma, or quotes or what a shell would have read, which no node has."""
+    return strchr(b",\"'`;&|<>(){}", letter) != NULL
+
+
 cdef void read_operand(Options *options, Words *words, char *word) noexcept nogil:
     cdef size_t i, length = strlen(word)
+    cdef int number = 0, other = 0
     if blank_at(word) < length:
         put_back(words, word)
         return
     for i in range(length):
-        if not is_digit(word[i]) and word[i] != c',' and word[i] != c';':
-            add_node(options, word)
-            return
-    complain_of(options, b"operand", b"", word, b"a number is not a node; ignored")
+        if separates(word[i]) and word[i] != c',':
+            complain_of(options, b"operand", b"", word, b"has signs that no node has; left out")
+            break
+    for i in range(length):
+        if separates(word[i]):
+            word[i] = c','
+        elif is_digit(word[i]):
+            number = 1
+        else:
+            other = 1
+    if other:
+        add_node(options, word)
+    elif number:
+        complain_of(options, b"operand", b"", word, b"a number is not a node; ignored")
 
 
 cdef void read_words(Options *options, int argc, char **argv) noexcept nogil:
@@ -1141,7 +1155,7 @@ cdef int make_room(Options *options, int argc, char **argv) noexcept nogil:
     for i in range(argc):
         letter = argv[i]
         while letter[0]:
-            if letter[0] == c',' or is_space(letter[0]):
+            if separates(letter[0]) or is_space(letter[0]):
                 most += 1
             letter += 1
         most += 1

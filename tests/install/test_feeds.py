@@ -163,12 +163,14 @@ def test_a_sound_kdump_conf_is_taken_in_silence(command: Command, rhel: Path) ->
         ("fence_kdump_args -p 7410,", "fence_kdump_args: ipport '7410,'"),
         ("  fence_kdump_args   -c 0; # x", "fence_kdump_args: count '0;'"),
         ("fence_kdump_args --check", "fence_kdump_args: --check sends nothing"),
-        ("fence_kdump_args -v &", "fence_kdump_args: node '&'"),
+        ("fence_kdump_args -v &", "fence_kdump_args: operand '&'"),
         ("fence_kdump_args -i", "fence_kdump_args: "),
-        ("fence_kdump_nodes node3 &", "fence_kdump_nodes: node '&'"),
-        ("fence_kdump_nodes node3; node4", "fence_kdump_nodes: node 'node3;'"),
-        ("fence_kdump_nodes node3 >/dev/null", "fence_kdump_nodes: node '>/dev/null'"),
-        ("fence_kdump_nodes node3 | logger", "fence_kdump_nodes: node '|'"),
+        ("fence_kdump_args=-v", "fence_kdump_args=-v: no option of kdump.conf"),
+        ("Fence_Kdump_Args -v", "Fence_Kdump_Args: no option of kdump.conf"),
+        ("fence_kdump_nodes node3 &", "fence_kdump_nodes: operand '&'"),
+        ("fence_kdump_nodes node3; node4", "fence_kdump_nodes: operand 'node3;'"),
+        ("fence_kdump_nodes node3 >/dev/null", "fence_kdump_nodes: operand '>/dev/null'"),
+        ("fence_kdump_nodes node3 | logger", "fence_kdump_nodes: operand '|'"),
         ("fence_kdump_nodes 'node3'", "fence_kdump_nodes: "),
         ('fence_kdump_nodes "node3 node4"', "fence_kdump_nodes: kdump-utils before November 2025"),
         ("fence_kdump_nodes -v node3", "fence_kdump_nodes: "),
@@ -229,7 +231,10 @@ def test_without_a_list_the_image_may_lack_the_sender_and_how_to_see_it(
             'FENCE_KDUMP_ARGS="-i 10"\n',
             ["line 1: FENCE_KDUMP_ARGS: kdump-utils reads FENCE_KDUMP_OPTS alone"],
         ),
-        ('FENCE_KDUMP_OPTS="-i 10x\n', []),  # bash takes nothing of it
+        ('FENCE_KDUMP_OPTS="-i 10x\n', ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
+        ("FENCE_KDUMP_OPTS = -v\n", ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
+        ("FENCE_KDUMP_OPTS+=-v\n", ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
+        ('FENCE_KDUMP_OPTS="-v \\\n -p \\\n 7411"\n', []),
         ("FENCE_KDUMP_OPTS= -i 10x\n", []),  # nor of this
         ('FENCE_KDUMP_OPTS="-p 7410 -f auto -c 0 -i 10"\n', []),
         ("FENCE_KDUMP_OPTS='-v' # $(x)\n", []),
@@ -374,6 +379,7 @@ def of_suse(command: Command, suse: Path, text: str, taken: str = TAKEN) -> list
         "",
         'KDUMP_PRESCRIPT=""\nKDUMP_POSTSCRIPT="/root/mail.sh"\n',
         f'KDUMP_PRESCRIPT="{PRESCRIPT} 192.0.2.2 2001:db8::3 node4"\n',
+        f'KDUMP_PRESCRIPT="{PRESCRIPT} \\\n node2 \\\n node3"\n',
         f"KDUMP_PRESCRIPT='/usr/bin/{PRESCRIPT} -v -i 5 192.0.2.2'  # told at once\n",
         'KDUMP_PRESCRIPT="setsid --fork /usr/lib/fence_kdump_send 192.0.2.2"\n',
         f'KDUMP_PRESCRIPT="{PRESCRIPT} node2"\n'
@@ -446,14 +452,17 @@ def test_a_sender_after_the_dump_is_warned_of(command: Command, suse: Path) -> N
 @pytest.mark.parametrize(
     ("others", "said"),
     [
-        ("", ["no sender unless", "no network unless"]),
+        ("", ["no /usr/lib/fence_kdump_send unless", "no network unless"]),
         (
             "KDUMP_REQUIRED_PROGRAMS='/usr/bin/vi /usr/lib/fence_kdump_send'\n",
             ["no network unless"],
         ),
-        ("KDUMP_NETCONFIG='eth0:dhcp:force'\n", ["no sender unless"]),
-        ("KDUMP_SAVEDIR='nfs://198.51.100.9/dumps'\n", ["no sender unless"]),
-        ("KDUMP_SAVEDIR='file:///var/crash'\nKDUMP_NETCONFIG=auto\n", ["no sender", "no network"]),
+        ("KDUMP_NETCONFIG='eth0:dhcp:force'\n", ["no /usr/lib/fence_kdump_send unless"]),
+        ("KDUMP_SAVEDIR='nfs://198.51.100.9/dumps'\n", ["no /usr/lib/fence_kdump_send unless"]),
+        (
+            "KDUMP_SAVEDIR='file:///var/crash'\nKDUMP_NETCONFIG=auto\n",
+            ["no /usr/lib", "no network"],
+        ),
         ("KDUMP_POSTSCRIPT='timeout 9 /usr/lib/fence_kdump_send -c 1 node2'\n", []),
         (TAKEN, []),
     ],
@@ -466,6 +475,14 @@ def test_an_image_that_would_lack_the_sender_or_the_network_is_told(
     for one, wanted in zip(told, said):
         assert one.startswith("line 1: KDUMP_PRESCRIPT: the image has ")
         assert wanted in one
+
+
+@pytest.mark.parametrize("program", ["/usr/libexec/fence_kdump_send", "fence_kdump_send"])
+def test_it_is_the_very_program_of_the_script_that_has_to_be_in_the_image(
+    command: Command, suse: Path, program: str
+) -> None:
+    (said,) = of_suse(command, suse, f"KDUMP_PRESCRIPT='setsid -f {program} node2'\n")
+    assert f"the image has no {program} unless" in said
 
 
 def test_scripts_that_do_not_run_are_told(command: Command, suse: Path) -> None:

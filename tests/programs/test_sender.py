@@ -237,6 +237,18 @@ def test_options_that_cannot_be_read_do_not_cost_the_message(form: str, given: s
     sock.close()
 
 
+def test_a_few_descriptors_are_enough(form: str) -> None:
+    sock = node()
+    command = [sender(form), "-p", str(sock.getsockname()[1]), "-c", "1", "127.0.0.1", "::1", "a.b"]
+    process = subprocess.Popen(
+        ["sh", "-c", 'ulimit -n 8; exec "$@"', "sh", *command], env=environment(form)
+    )
+    assert sock.recv(100) == OWN_MESSAGE
+    process.kill()
+    process.wait()
+    sock.close()
+
+
 def test_a_check_shows_the_way_whatever_the_options_and_tells_of_them(form: str) -> None:
     done = run(form, "--check", "-i", "10x", "127.0.0.1")
     assert done.stdout == "node '127.0.0.1' (127.0.0.1): is this machine itself\n"

@@ -246,6 +246,7 @@ MESSAGES = "not a number of messages (0 to 2147483647)"
 A_PORT = "not a port number (1 to 65535)"
 A_FAMILY = "not one of auto, ipv4, ipv6"
 QUOTES = "quotes do not belong to it; ignored"
+SIGNS = "has signs that no node has; left out"
 
 
 @pytest.mark.parametrize(
@@ -308,6 +309,24 @@ QUOTES = "quotes do not belong to it; ignored"
         ("--interval 12 --port=7411", {"interval": 12, "ipport": 7411}, []),
         ("--interval=12 node2", {"interval": 12, "nodes": ("node2", "node1")}, []),
         ("node2 -i 12", {"interval": 12, "nodes": ("node2", "node1")}, []),
+        # What no node has.
+        ("node2;", {"nodes": ("node2", "node1")}, [f"operand 'node2;': {SIGNS}"]),
+        (
+            '"node2","node3"',
+            {"nodes": ("node2", "node3", "node1")},
+            [f"argument '\"node2\",\"node3\"': {QUOTES}", f"operand 'node2\",\"node3': {SIGNS}"],
+        ),
+        (
+            "{node2;node3}|&",
+            {"nodes": ("node2", "node3", "node1")},
+            [f"operand '{{node2;node3}}': {SIGNS}", f"operand '&': {SIGNS}"],
+        ),
+        (
+            "2>&1",
+            {},
+            [f"operand '2>&1': {SIGNS}", "operand '2,,1': a number is not a node; ignored"],
+        ),
+        (",", {}, []),
         # Options by other names, and by none.
         ("--port|7411", {"ipport": 7411}, []),
         ("--po=7411", {"ipport": 7411}, []),
