@@ -86,6 +86,13 @@ def test_what_does_not_resolve_is_said_and_kept(node1: Host) -> None:
     ]
 
 
+@pytest.mark.parametrize("node", ["192.0.2.010", "127.1", "10.1", "0x0a.0x0a000002", "167772162"])
+def test_what_is_nearly_an_address_does_not_become_another_one(node1: Host, node: str) -> None:
+    found, remarks = resolve(node1, f"{node} node3")
+    assert (found["NODES"], found["ADDRESSES"]) == (f"{node} node3", "10.0.0.3")
+    assert len(remarks) == 1
+
+
 def test_a_list_without_another_node_is_said(node1: Host) -> None:
     found, remarks = resolve(node1, "node1")
     assert (found["NODES"], found["ADDRESSES"]) == ("", "")
