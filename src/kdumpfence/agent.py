@@ -319,9 +319,7 @@ class _Wait:
             if isinstance(answer, LookUpError):
                 self._failed(name, answer)
             else:
-                # A name that leads to this machine itself, as 127.0.1.1 does on Debian, names
-                # no other: such an address has to be given as one.
-                self._resolved(name, [address for address in answer if not address.loopback])
+                self._resolved(name, answer)
 
     def _follow(self) -> bool:
         """Follow the interfaces; whether there was something to follow."""
