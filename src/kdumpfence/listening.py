@@ -398,7 +398,7 @@ class Listening:
             del self._interfaces[before]
         if self._newest:
             self._newest = _newest_interface()
-        for before, after in moved:
+        for before, _ in moved:
             if before in self._connected:
                 self._disconnect(before)
             elif before in self._unopened:

@@ -696,7 +696,9 @@ def sender_from_argv(argv: Sequence[str]) -> SenderOptions:
     if options.action in ("help", "version"):
         options.complaints.clear()
         return options
-    options.nodes = tuple(dict.fromkeys(node for operand in words.operands for node in split(operand)))
+    options.nodes = tuple(
+        dict.fromkeys(node for operand in words.operands for node in split(operand))
+    )
     if not options.nodes:
         raise UsageError("no node given", options.complaints)
     return options
