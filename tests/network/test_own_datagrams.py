@@ -13,7 +13,6 @@ import pytest
 
 from tests.netlab import Host, Lab, Link
 
-from .datagrams import MESSAGE
 from .programs import Programs, Running
 
 FORGER = Path(__file__).with_name("forger.py")
@@ -54,8 +53,8 @@ def forge(host: Host, source: str, target: str, device: str = "") -> bool:
     return host.run(argv).returncode == 0
 
 
-def listens(programs: Programs, host: Host, *nodes: str, seconds: int = 30) -> Running:
-    agent = programs.agent(host, "-n", ",".join(nodes), "-t", str(seconds))
+def listens(programs: Programs, host: Host, *nodes: str) -> Running:
+    agent = programs.agent(host, "-n", ",".join(nodes), "-t", "30")
     agent.waits()
     return agent
 
@@ -90,7 +89,7 @@ def say_as_mapped(host: Host, source: str) -> None:
     ends = socket.inet_pton(socket.AF_INET6, f"::ffff:{source}") + socket.inet_pton(
         socket.AF_INET6, OWN
     )
-    datagram = struct.pack(">4H", 7410, 7410, 16, 0) + MESSAGE
+    datagram = struct.pack(">4H", 7410, 7410, 16, 0) + bytes.fromhex("402a301b01000000")
     words = struct.unpack(">26H", ends + datagram + struct.pack(">HH", 16, 17))
     total = sum(words)
     checksum = 0xFFFF - (total % 0xFFFF)
@@ -216,8 +215,12 @@ def test_a_listener_does_not_hear_its_own_machine(
     core_name: str, cores: set[str], node: Host, survivor: Host, link: Link
 ) -> None:
     survivor.add_name("trap", "127.0.1.1", "::1")
-    nodes = '{"node1": ["fd00::1", "fe80::1%eth0"], "trap": []}'
-    listening = Listening(survivor, core_name, nodes, '["::/0", "0.0.0.0/0"]')
+    listening = Listening(
+        survivor,
+        core_name,
+        '{"node1": ["fd00::1", "fe80::1%eth0"], "trap": []}',
+        '["::/0", "0.0.0.0/0"]',
+    )
     for source, target in FORGERIES:
         assert forge(survivor, source, target), f"{source} to {target}"
     for source, target in (("127.0.1.1", "127.0.0.1"), ("::1", "::1"), ("10.0.0.2", "10.0.0.2")):
