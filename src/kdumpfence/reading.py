@@ -184,8 +184,7 @@ def _open_on_one_port(families: Iterable[int], port: int) -> list[socket.socket]
     except OSError as error:
         for sock in opened:
             sock.close()
-        why = os.strerror(error.errno or 0)
-        raise OSError(error.errno, f"port {port}/udp: {why}") from None
+        raise OSError(error.errno, f"port {port}/udp: {error.strerror}") from None
     return opened
 
 

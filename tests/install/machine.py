@@ -14,6 +14,9 @@ from kdumpfence import layouts
 from tests.conftest import cannot_run
 from tests.netlab import Host
 
+#: This project, which may lie in /tmp.
+ROOT = str(Path(__file__).resolve().parents[2])
+
 
 class Machine:
     """A root file system of its own, laid over the machine's, on a host of the lab."""
@@ -31,12 +34,14 @@ class Machine:
         mkdir run/machine-etc
         mount --bind /run/machine-etc run/machine-etc
         mount -t tmpfs tmpfs tmp
+        mkdir -p ".$0"
+        mount --bind "$0" ".$0"
         rm -rf usr/lib/kdumpfence
     """
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        done = host.run(["sh", "-c", self._LAY])
+        done = host.run(["sh", "-c", self._LAY, ROOT])
         if done.returncode:
             cannot_run(f"no overlay: {done.stderr}")
         self.root = host.root / "run/over/root"

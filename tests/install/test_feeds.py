@@ -459,10 +459,7 @@ def test_a_sender_after_the_dump_is_warned_of(command: Command, suse: Path) -> N
         ),
         ("KDUMP_NETCONFIG='eth0:dhcp:force'\n", ["no /usr/lib/fence_kdump_send unless"]),
         ("KDUMP_SAVEDIR='nfs://198.51.100.9/dumps'\n", ["no /usr/lib/fence_kdump_send unless"]),
-        (
-            "KDUMP_SAVEDIR='file:///var/crash'\nKDUMP_NETCONFIG=auto\n",
-            ["no /usr/lib", "no network"],
-        ),
+        ("KDUMP_SAVEDIR='file:///var/crash'\nKDUMP_NETCONFIG=auto\n", ["no /usr/", "no network"]),
         ("KDUMP_POSTSCRIPT='timeout 9 /usr/lib/fence_kdump_send -c 1 node2'\n", []),
         (TAKEN, []),
     ],

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdumpfence.addresses import why_refused
+from kdumpfence.addresses import cleaned, why_refused
 from kdumpfence.options import (
     ACTIONS,
     AGENT_OPTIONS,
@@ -216,9 +216,8 @@ def test_what_getopt_understands_the_sender_understands_alike(argv: list[str]) -
     if options.action in ("help", "version") or options.complaints:
         return
     given = dict(pairs)
-    assert options.nodes == tuple(
-        dict.fromkeys(part for word in operands for part in re.split("[ \t\n\v\f\r]", word) if part)
-    )
+    parts = [part for word in operands for part in re.split("[ \t\n\v\f\r,]", word) if part]
+    assert options.nodes == tuple(dict.fromkeys(map(cleaned, parts)))
     for name in ("ipport", "count"):
         if name in given:
             assert getattr(options, name) == int(given[name] or "")
