@@ -18,7 +18,7 @@
 
 set -eu
 # shellcheck source=/dev/null
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 2' HUP INT TERM
