@@ -28,6 +28,18 @@ HOSTILE = "n[red]\x1b[2Jx\n\u202e"
 ESCAPED = r"n[red]\x1b[2Jx\n\u202e"
 
 
+def run_program(program: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run this text as a Python program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *argv],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def run(
     *arguments: str, command: list[str] = COMMAND, **environment: str
 ) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,8 @@ from kdumpfence.dumps import Dump, Event
 from kdumpfence.history import APPLICATION, SCHEMA, History, HistoryError, Past
 from tests.conftest import cannot_run
 
+from .commands import run_program
+
 ROOT = Path(__file__).resolve().parents[2]
 START = 1_795_000_000.25
 
@@ -518,14 +520,7 @@ def test_a_disk_that_fails_is_told_of(path: str) -> None:
         "h.record(events)\n"
         "print(len(h.past()))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, path],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_program(program, path)
     assert done.stderr == ""
     complaint, number = done.stdout.splitlines()
     assert complaint.startswith(f"{path}: ")

@@ -17,6 +17,7 @@ import pytest
 from kdumpfence.dumps import Event
 from kdumpfence.history import SCHEMA, History, HistoryError, HistoryInUse
 
+from .commands import run_program
 from .test_history import START, Clock, a_whole_dump, event
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,14 +36,7 @@ def nodes_in(path: str) -> list[str]:
         "with History(sys.argv[1], writable=False) as h:\n"
         "    print(*(dump.node for dump in h.past(most=10**6)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, path],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_program(program, path)
     assert done.stderr == ""
     return sorted(done.stdout.split())
 
@@ -226,14 +220,7 @@ def test_a_second_daemon_is_refused_by_whatever_name_it_comes(tmp_path: Path, ho
         elif how == "directory":
             (tmp_path / "other").symlink_to(tmp_path / "state")
         for _ in range(2):  # what the first try leaves behind changes nothing
-            done = subprocess.run(
-                [sys.executable, "-c", SECOND, other],
-                env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
+            done = run_program(SECOND, str(other))
             assert done.stdout == (
                 f"HistoryInUse {other}: another kdumpfenced writes this history: "
                 "give each a [history] path of its own\n"
