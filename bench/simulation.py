@@ -197,9 +197,9 @@ def listen(options: argparse.Namespace) -> Outcome:
         os.write(woken, b"!")
         thread.join()
     moments = memoryview(shared).cast("q")
-    reads = sorted(
-        (read[n] - moments[2 + n]) / 1e9 for n in range(options.nodes) if known[n]
-    ) or [float("nan")]
+    reads = sorted((read[n] - moments[2 + n]) / 1e9 for n in range(options.nodes) if known[n]) or [
+        float("nan")
+    ]
     knowns = sorted(
         (known[n] - moments[2 + n]) / 1e9 for n in range(options.nodes) if known[n]
     ) or [float("nan")]
@@ -273,14 +273,13 @@ def table(outcomes: list[Outcome]) -> str:
         "messages sent": lambda o: f"{o.sent:,}",
         "lost": lambda o: f"{o.sent - o.counted:,}",
         "nodes not heard": lambda o: f"{o.unheard_nodes:,}",
-        "read after (median, 99 %, worst)": lambda o: " / ".join(
-            f"{1e3 * s:.1f}" for s in (o.read_median, o.read_99, o.read_worst)
-        )
-        + " ms",
-        "known after (median, 99 %, worst)": lambda o: " / ".join(
-            f"{1e3 * s:.0f}" for s in (o.known_median, o.known_99, o.known_worst)
-        )
-        + " ms",
+        "read after (median, 99 %, worst)": lambda o: (
+            " / ".join(f"{1e3 * s:.1f}" for s in (o.read_median, o.read_99, o.read_worst)) + " ms"
+        ),
+        "known after (median, 99 %, worst)": lambda o: (
+            " / ".join(f"{1e3 * s:.0f}" for s in (o.known_median, o.known_99, o.known_worst))
+            + " ms"
+        ),
         "processor, busiest second": lambda o: f"{100 * o.processor_busiest:.0f} %",
         "memory": lambda o: f"{o.memory:.0f} MiB",
     }

@@ -50,9 +50,7 @@ def needed_by(package: str, prefix: str) -> list[str]:
     with _locked(FOLDER):
         said = _ask("depends", "--recurse", "--important", package)
     # A line that begins with a letter is a package; ":" is before another architecture.
-    return sorted(
-        line for line in said.splitlines() if line.startswith(prefix) and ":" not in line
-    )
+    return sorted(line for line in said.splitlines() if line.startswith(prefix) and ":" not in line)
 
 
 def newest(package: str, prefix: str) -> str:

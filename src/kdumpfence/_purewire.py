@@ -141,7 +141,7 @@ def encode(byteorder: str) -> bytes:
 
 
 def _check(data: bytes | memoryview) -> str:
-    """"accepted", or why these bytes do not begin with a message."""
+    """Return why these bytes do not begin with a message, or "accepted"."""
     head = bytes(data[:_MESSAGE_BYTES])
     if len(head) < _MESSAGE_BYTES:
         return "short"
@@ -562,7 +562,11 @@ class Receiver:
         return max(0, self._end + min(ahead, self._ahead))
 
     def _judge_raw(
-        self, sock: _socket.socket, data: memoryview, address: tuple[object, ...], truncated: bool,
+        self,
+        sock: _socket.socket,
+        data: memoryview,
+        address: tuple[object, ...],
+        truncated: bool,
         destination: bytes,
     ) -> tuple[str, memoryview, int, bytes]:
         """Strip the headers: (verdict so far, payload, source port, UDP datagram)."""
@@ -1216,9 +1220,7 @@ class Schedule:
 
     def _goal(self, destination: int) -> _Goal:
         if not 0 <= destination < len(self._goals):
-            raise IndexError(
-                f"destination {destination}: 0 to {len(self._goals) - 1} are allowed"
-            )
+            raise IndexError(f"destination {destination}: 0 to {len(self._goals) - 1} are allowed")
         return self._goals[destination]
 
     def _check_node(self, node: int) -> None:

@@ -461,9 +461,7 @@ class Listener:
                     continue
                 node = address
                 self._admitted[node] = (packed, scope)
-            event = decide(
-                node, address, last_ns * 1e-9 + base, messages, first_ns * 1e-9 + base
-            )
+            event = decide(node, address, last_ns * 1e-9 + base, messages, first_ns * 1e-9 + base)
             if event is not None:
                 self._tell(event)
 

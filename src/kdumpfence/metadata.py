@@ -107,4 +107,3 @@ a fencing topology and a device that cuts the power the second.
 </actions>
 </resource-agent>
 """
-

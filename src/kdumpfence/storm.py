@@ -470,9 +470,7 @@ class _Storm:
                 # Nodes in a random order at sorted moments: the same as each at a random one.
                 order = array("I", order)
                 rng.shuffle(order)
-                moments = sorted(
-                    int(rng.random() * plan.within) for _ in range(plan.nodes.number)
-                )
+                moments = sorted(int(rng.random() * plan.within) for _ in range(plan.nodes.number))
                 pace = Panics(plan.mix, array("q", moments), plan.interval)
         said = messages(plan.byteorder)
         for kind in plan.mix.shares:
@@ -654,7 +652,7 @@ def _name(code: int) -> str:
 
 
 def _errors(errors: Counter[int]) -> str:
-    """": 12 EINVAL (Invalid argument), ...", or nothing."""
+    """What failed, as in ": 12 EINVAL (Invalid argument), ...", or nothing."""
     told = [f"{number} {_name(code)} ({os.strerror(code)})" for code, number in errors.items()]
     return f"; failed: {', '.join(told)}" if told else ""
 

@@ -236,9 +236,7 @@ class Cluster:
         """Run a command that may fail."""
         return (node or self.survivor()).run(command, timeout)
 
-    def until(
-        self, ready: Callable[[], T], what: str, seconds: float, pause: float = 0.5
-    ) -> T:
+    def until(self, ready: Callable[[], T], what: str, seconds: float, pause: float = 0.5) -> T:
         """Wait for something, asking every `pause` seconds; returns what it gives. Raises Failed.
 
         To ask costs a processor something, and there are other clusters.
@@ -278,9 +276,7 @@ class Cluster:
                 found.append(Fencing(action, name, status, delegate, moment))
         return found
 
-    def wait_fenced(
-        self, *targets: Machine, since: float, seconds: float = 60
-    ) -> dict[str, float]:
+    def wait_fenced(self, *targets: Machine, since: float, seconds: float = 60) -> dict[str, float]:
         """Wait until Pacemaker says that these were fenced after time.time() `since`.
 
         Returns the seconds from then until it said so.

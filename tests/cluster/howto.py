@@ -52,8 +52,7 @@ BETTER_CRMSH = (
     'pcmk_host_map="{map}" '
     "timeout=50 pcmk_off_timeout=60s pcmk_off_retries=1 pcmk_action_limit=-1 "
     "op monitor interval=4s",
-    "crm configure primitive power stonith:fence_power params "
-    'pcmk_host_list="node1 node2 node3"',
+    'crm configure primitive power stonith:fence_power params pcmk_host_list="node1 node2 node3"',
     "crm configure fencing_topology kdump power",
     "crm configure property concurrent-fencing=true",
 )

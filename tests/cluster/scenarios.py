@@ -71,9 +71,7 @@ class Failure(Exception):
 
 def address_map(cluster: Cluster, nodes: Sequence[Machine] | None = None) -> str:
     """Every node's addresses, as pcmk_host_map wants them."""
-    return ";".join(
-        f"{node.name}:{','.join(node.addresses)}" for node in nodes or cluster.nodes
-    )
+    return ";".join(f"{node.name}:{','.join(node.addresses)}" for node in nodes or cluster.nodes)
 
 
 def kdump_options(
@@ -133,9 +131,7 @@ def settled(cluster: Cluster) -> None:
 
     def ready() -> bool:
         status = cluster.status()
-        home = all(
-            cluster.where(f"service-{node.name}") == node.name for node in cluster.nodes
-        )
+        home = all(cluster.where(f"service-{node.name}") == node.name for node in cluster.nodes)
         devices = status.findall("resources//resource[@resource_agent='stonith:fence_kdump']")
         return home and all(device.get("role") == "Started" for device in devices)
 

@@ -78,9 +78,7 @@ def test_both_of_two_that_panic_together_keep_their_dump(result: Result, devices
 
 @pytest.mark.course("five", agents=("ours", "stock"))
 @pytest.mark.parametrize("devices", ["two, one device", "two, a device each"])
-def test_with_the_stock_agent_one_of_the_two_is_lost_or_waits(
-    result: Result, devices: str
-) -> None:
+def test_with_the_stock_agent_one_of_the_two_is_lost_or_waits(result: Result, devices: str) -> None:
     # Else these scenarios would not show what ours is better at.
     outcome = result(devices, "stock")
     first, second = sorted(outcome.seconds.values())

@@ -47,9 +47,7 @@ def begun(
 
 
 @pytest.fixture
-def panics(
-    request: pytest.FixtureRequest, begun: dict[str, Future[Outcome]]
-) -> list[Outcome]:
+def panics(request: pytest.FixtureRequest, begun: dict[str, Future[Outcome]]) -> list[Outcome]:
     """Wait for the panics that this test is about."""
     try:
         return [begun[name].result() for name in request.param]

@@ -37,9 +37,7 @@ def add_busybox(files: Initramfs, *applets: str) -> None:
         files.link(f"/usr/bin/{name}", "busybox")
 
 
-def save(
-    file: Path, *, kernel: Path, initramfs: Path, arguments: str, panics: bool
-) -> None:
+def save(file: Path, *, kernel: Path, initramfs: Path, arguments: str, panics: bool) -> None:
     """Write that initramfs, with what kexec is to load. Raises NotAvailable."""
     files = Initramfs()
     for name in ("/dev", "/proc", "/sys"):

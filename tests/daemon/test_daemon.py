@@ -419,9 +419,7 @@ def test_a_port_that_another_program_holds(daemon: Kdumpfenced) -> None:
 
 
 def test_a_metrics_port_that_is_taken_keeps_nobody_from_listening(daemon: Kdumpfenced) -> None:
-    script = (
-        "from kdumpfence import daemon\ndaemon.METRICS_RETRY = 0.2\ndaemon.script()\n"
-    )
+    script = "from kdumpfence import daemon\ndaemon.METRICS_RETRY = 0.2\ndaemon.script()\n"
     with socket.socket() as other:
         other.bind(("127.0.0.1", daemon.metrics_port))
         other.listen(1)

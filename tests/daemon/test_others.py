@@ -293,12 +293,15 @@ def test_a_flood_of_forged_senders_pushes_out_nothing_of_a_named_node(daemon: Kd
     storm = ("storm", f"--port={daemon.port}", "--from=127.16.0.0/12", "--nodes=3000")
     counts = []
     reader = sqlite3.connect(f"file:{daemon.history}?mode=ro", uri=True)
-    with subprocess.Popen(
-        [sys.executable, "-m", "kdumpfence.cli", *storm, "--rate=3000", "--rounds=3"],
-        env=daemon.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    ) as forging, contextlib.closing(reader):
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "kdumpfence.cli", *storm, "--rate=3000", "--rounds=3"],
+            env=daemon.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as forging,
+        contextlib.closing(reader),
+    ):
         while forging.poll() is None:
             daemon.hear("127.3.0.8")
             counts += reader.execute("SELECT count(*) FROM dump").fetchone()

@@ -887,9 +887,7 @@ def test_the_package_has_it_and_the_agent_does_not_pay_for_it() -> None:
         "print(*(name for name in ('typing', 'threading', 'kdumpfence.dumps', "
         "'kdumpfence.listener') if name in sys.modules)); kdumpfence.Listener"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
     with pytest.raises(AttributeError, match="no attribute 'Listner'"):
         _ = kdumpfence.Listner  # type: ignore[attr-defined]

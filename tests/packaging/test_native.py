@@ -37,9 +37,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_has_it_and_the_command_finds_it(
-    compiled_wheel: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_has_it_and_the_command_finds_it(compiled_wheel: Path, tmp_path: Path) -> None:
     with ZipFile(compiled_wheel) as archive:
         assert archive.getinfo(NAME).external_attr >> 16 & 0o111 == 0o111
         assert archive.getinfo(NAME).file_size <= MOST

@@ -36,9 +36,7 @@ def test_progress_and_errors_go_where_the_stock_agent_writes_them(
     assert (out, err) == ("[debug]: waiting\n", "[error]: broken\n")
     stamp = r"[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d:\d\d"
     pid = os.getpid()
-    assert re.fullmatch(
-        rf"<30>{stamp} fence_kdump\[{pid}\]: waiting\n", syslog.recv(999).decode()
-    )
+    assert re.fullmatch(rf"<30>{stamp} fence_kdump\[{pid}\]: waiting\n", syslog.recv(999).decode())
     assert re.fullmatch(rf"<27>{stamp} fence_kdump\[{pid}\]: broken\n", syslog.recv(999).decode())
     syslog.close()
 

@@ -277,9 +277,7 @@ def test_numbers_that_were_never_given_out_are_refused(core: ModuleType) -> None
 
 
 @pytest.mark.parametrize(("count", "interval"), [(-1, 1), (0, 0), (0, -1)])
-def test_numbers_without_a_meaning_are_refused(
-    core: ModuleType, count: int, interval: int
-) -> None:
+def test_numbers_without_a_meaning_are_refused(core: ModuleType, count: int, interval: int) -> None:
     with pytest.raises(ValueError, match="is allowed"):
         core.Schedule(1, count, interval, 0)
 

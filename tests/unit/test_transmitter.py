@@ -112,9 +112,7 @@ def test_what_came_back_is_told_with_destination_and_reporter(
     assert transmitter.news() == []
     assert transmitter.send() == [0]
     time.sleep(0.05)
-    assert transmitter.news() == [
-        (pack("127.0.0.9"), 0, errno.ECONNREFUSED, pack("127.0.0.9"))
-    ]
+    assert transmitter.news() == [(pack("127.0.0.9"), 0, errno.ECONNREFUSED, pack("127.0.0.9"))]
     assert transmitter.news() == []
 
 
