@@ -21,7 +21,7 @@ test: tools lint fuzz pythons ## everything, the unit tests on every Python ther
 	$(RUN) -m pytest --durations=10 -m alone
 
 check: lint build  ## what is quick: lint and unit tests, on one Python
-	$(RUN) -m pytest -q -m 'not slow' tests/unit tests/packaging
+	$(RUN) -m pytest -q -m 'not slow' tests/core tests/shared tests/agent tests/storm tests/building
 
 tools: venv
 	sh tools/prerequisites.sh tests $(RUN)

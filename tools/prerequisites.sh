@@ -19,10 +19,10 @@ look() {
     need python3-venv    build   'makes .venv'                 "$python" -c 'import ensurepip, venv'
     need debhelper       packages 'makes the Debian package'   command -v dh
     need python3-dev     packages 'headers for packages'       /usr/bin/python3 -c "$has_headers"
-    need iproute2        tests   'networks of tests/network'   command -v ip
-    need util-linux      tests   'namespaces of tests/network' command -v unshare
-    need mount           tests   'namespaces of tests/network' command -v mount
-    need qemu-system-x86 tests   'guests of tests/netem, crash' command -v qemu-system-x86_64
+    need iproute2        tests   'networks of tests/system/network'   command -v ip
+    need util-linux      tests   'namespaces of tests/system/network' command -v unshare
+    need mount           tests   'namespaces of tests/system/network' command -v mount
+    need qemu-system-x86 tests   'guests of tests/system/netem, crash' command -v qemu-system-x86_64
     need mandoc          tests   'checks the man pages'        command -v mandoc
     need groff-base      tests   'checks the man pages'        command -v groff
     need musl-tools      packages 'a static native sender'     command -v musl-gcc

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.history import History
+from kdumpfence.daemon.history import History
 from tests.conftest import cannot_run, load_core, unused_port
-
-from .running import PROGRAM, Kdumpfenced, Manager, manager, until
+from tests.daemon.running import PROGRAM, Kdumpfenced, Manager, manager, until
 
 NODE = "127.3.0.7"
 

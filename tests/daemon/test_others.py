@@ -18,13 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import daemon as module
-from kdumpfence.history import History
-from kdumpfence.settings import Settings
+from kdumpfence.daemon import main as module
+from kdumpfence.daemon.history import History
+from kdumpfence.daemon.settings import Settings
 from tests.conftest import cannot_run
-from tests.history.test_history import a_whole_dump
-
-from .running import Kdumpfenced, until
+from tests.daemon.running import Kdumpfenced, until
+from tests.daemon.test_history import a_whole_dump
 
 NODE = "127.3.0.7"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")

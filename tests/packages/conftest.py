@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import debian
 from tests.conftest import cannot_run
-
-from . import bare
+from tests.packages import bare
+from tests.support import debian
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from . import bare
-from .conftest import HOME, ROOT, install_agent
+from tests.packages import bare
+from tests.packages.conftest import HOME, ROOT, install_agent
 
 AGENT = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from kdumpfence import __version__
-
-from . import bare
-from .conftest import ROOT, rpmbuild, run
+from tests.packages import bare
+from tests.packages.conftest import ROOT, rpmbuild, run
 
 RPM = ("rpm", "--force-debian", "--root=ROOT", "--nosignature")
 AGENT = "usr/sbin/fence_kdump"
