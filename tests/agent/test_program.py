@@ -275,7 +275,7 @@ def test_a_whole_wait_needs_no_module_that_is_slow_to_import() -> None:
     load_core("compiled")
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "from kdumpfence.agent import main; main()\n"
+        "from kdumpfence.agent.main import main; main()\n"
         "slow = {'enum', 'os', 're', 'signal', 'socket', 'struct', 'threading', 'typing'}\n"
         "print('slow:', *slow & set(sys.modules))"
     )

@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-m", "kdumpfence.cli"]
 WITHOUT_RICH = [
     sys.executable,
     "-c",
-    "import sys; sys.modules['rich'] = None; from kdumpfence.cli import script; script()",
+    "import sys; sys.modules['rich'] = None; from kdumpfence.cli.main import script; script()",
 ]
 ENVIRONMENT = {"PYTHONPATH": str(SRC), "TZ": "UTC"}
 

@@ -507,8 +507,8 @@ def test_a_full_disk_is_told_of_and_loses_nothing_once_there_is_room(
 def test_a_disk_that_fails_is_told_of(path: str) -> None:
     program = (
         "import sys, resource\n"
-        "from kdumpfence.history import History, HistoryError\n"
-        "from kdumpfence.dumps import Event\n"
+        "from kdumpfence.daemon.history import History, HistoryError\n"
+        "from kdumpfence.listener.dumps import Event\n"
         "h = History(sys.argv[1])\n"
         "events = [Event('began', f'n{n}', 1.0, 1.0 + n, 1.0, 1, ()) for n in range(1000)]\n"
         "old = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
@@ -544,7 +544,7 @@ def test_the_log_does_not_grow_while_a_reader_has_the_file_open(
 
 READER = (
     "import os, sys\n"
-    "from kdumpfence.history import History, HistoryError\n"
+    "from kdumpfence.daemon.history import History, HistoryError\n"
     "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
     "try:\n    print(len(History(sys.argv[1], writable=False).past()))\n"
     "except HistoryError as error:\n    print(error)\n"

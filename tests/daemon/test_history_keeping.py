@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> str:
 def nodes_in(path: str) -> list[str]:
     """The nodes of all dumps, as another process finds them."""
     program = (
-        "import sys; from kdumpfence.history import History\n"
+        "import sys; from kdumpfence.daemon.history import History\n"
         "with History(sys.argv[1], writable=False) as h:\n"
         "    print(*(dump.node for dump in h.past(most=10**6)))\n"
     )
@@ -108,7 +108,7 @@ def test_what_was_recorded_is_there_whatever_is_taken_away(path: str, what: str,
 
 KILLED = """
 import os, signal, sys
-from kdumpfence.history import History
+from kdumpfence.daemon.history import History
 from tests.history.test_history import a_whole_dump
 path, tails = sys.argv[1], sys.argv[2].split(",")
 opened = History(path)
@@ -192,7 +192,7 @@ def test_a_reader_that_keeps_the_log_open_delays_that_it_is_put_back(path: str) 
 
 SECOND = """
 import sys
-from kdumpfence.history import History, HistoryError
+from kdumpfence.daemon.history import History, HistoryError
 try:
     History(sys.argv[1])
 except HistoryError as error:

@@ -157,7 +157,7 @@ AHEAD = """
 import os, sys, time
 real = time.time
 time.time = lambda: real() + {seconds}
-from kdumpfence import daemon
+from kdumpfence.daemon import main as daemon
 daemon.TRIM_EVERY = 0.2
 daemon.script()
 """
@@ -192,7 +192,7 @@ HURRYING = """
 import time
 began = time.monotonic()
 time.clock_gettime = lambda clock: (time.monotonic() - began) * 86400
-from kdumpfence import daemon
+from kdumpfence.daemon import main as daemon
 daemon.TRIM_EVERY = 0.2
 daemon.script()
 """
@@ -211,7 +211,7 @@ STEPS = """
 import os, sys, time
 real = time.time
 time.time = lambda: real() + ({seconds} if os.path.exists({flag!r}) else 0)
-from kdumpfence import daemon
+from kdumpfence.daemon import main as daemon
 daemon.script()
 """
 

@@ -421,14 +421,15 @@ def test_a_family_that_nobody_passed_is_told_of(
 def test_a_reading_thread_that_stands_still_is_noticed(daemon: Kdumpfenced) -> None:
     script = (
         "import threading, time\n"
-        "from kdumpfence import daemon, reading\n"
-        "reading.LATE = 1.0\n"
-        "turn = reading.Reading._turn\n"
+        "from kdumpfence.daemon import main as daemon\n"
+        "from kdumpfence.listener import reader\n"
+        "reader.LATE = 1.0\n"
+        "turn = reader.Reading._turn\n"
         "began = time.monotonic()\n"
         "def stand_still(self):\n"
         "    if time.monotonic() > began + 2: time.sleep(600)\n"
         "    turn(self)\n"
-        "reading.Reading._turn = stand_still\n"
+        "reader.Reading._turn = stand_still\n"
         "daemon.script()\n"
     )
     daemon.start(program=[sys.executable, "-c", script])
@@ -439,9 +440,10 @@ def test_a_reading_thread_that_stands_still_is_noticed(daemon: Kdumpfenced) -> N
 def test_a_kernel_that_does_not_tell_who_holds_the_port_is_told_of(daemon: Kdumpfenced) -> None:
     script = (
         "import errno, os\n"
-        "from kdumpfence import daemon, sharing\n"
+        "from kdumpfence.daemon import main as daemon\n"
+        "from kdumpfence.listener import port_owners\n"
         "def refuse(port): raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))\n"
-        "sharing.holders = refuse\n"
+        "port_owners.holders = refuse\n"
         "daemon.script()\n"
     )
     daemon.start(program=[sys.executable, "-c", script])

@@ -338,9 +338,8 @@ def cabled() -> Iterator[Host]:
 
 
 def test_the_addresses_of_this_machine_are_seen(cabled: Host) -> None:
-    done = cabled.run([
-        sys.executable, "-c", "from kdumpfence.feeds import Machine; print(*Machine.this())"
-    ])  # fmt: skip
+    script = "from kdumpfence.install.sender_arguments import Machine\nprint(*Machine.this())"
+    done = cabled.run([sys.executable, "-c", script])
     assert done.stdout == "('node1',) ('110.0.0.2', '2001:db8::1')\n", done.stderr
 
 

@@ -192,7 +192,7 @@ class Listener:
     choose it. For trials loopback addresses count, if they are given as such: as addresses
     (127.0.0.1, not "localhost"), or as networks within 127.0.0.0/8.
 
-    `silence`, `repeat`: see `kdumpfence.dumps.Dumps`. `family` is "auto" (both), "ipv4" or
+    `silence`, `repeat`: see `kdumpfence.listener.dumps.Dumps`. `family` is "auto" (both), "ipv4" or
     "ipv6". `port` 0 takes any that is free. `sockets` are bound UDP sockets to be used
     instead of opening some, as those of socket activation; they are closed with the Listener,
     and do not share their port any more (SO_REUSEADDR, SO_REUSEPORT). What lies in the queues of

@@ -2,7 +2,7 @@
 """kdumpfence storm: plays any number of nodes that dump, to try what listens to them.
 
 Options, payloads, sockets and figures; when a datagram is due and of which kind it is, is
-told by `kdumpfence.pacing`. Every source address is one that this machine has: the kernel
+told by `kdumpfence.storm.pacing`. Every source address is one that this machine has: the kernel
 refuses others, and no option here keeps it from that.
 """
 

@@ -23,7 +23,7 @@ OTHERS = [
 PROGRAM = """
 import socket, sys
 from kdumpfence.addresses import is_own, literal
-from kdumpfence.own import OwnAddresses
+from kdumpfence.listener.own_addresses import OwnAddresses
 known = OwnAddresses()
 known.renew(0.0)
 for text in sys.argv[1:]:
