@@ -7,8 +7,8 @@
     assert outcome.status == 0
 
 The crashed node is a guest in QEMU, which emulates (TCG). The survivor is a host of
-`tests.support.netlab`, a set of namespaces without uplink or default route; each network is a TAP device
-between the two. QEMU itself runs among the survivor's processes, so it dies with them.
+`tests.support.netlab`, a set of namespaces without uplink or default route; each network is a TAP
+device between the two. QEMU itself runs among the survivor's processes, so it dies with them.
 
 What happens, in this order:
 
