@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs the unit tests on every CPython from 3.9 up that this machine has.
 
-    .venv/bin/python tools/every_python.py [--list]
+    .venv/bin/python -m tools.every_python [--list]
 
 Looks along PATH, in /usr/bin and /usr/local/bin, and at pyenv's versions; free-threaded builds
 count as Pythons of their own. Each gets an environment below build/pythons, with the package as
@@ -27,6 +27,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tools.ownnetwork import own_network
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "pythons"
@@ -145,16 +147,6 @@ def make_sdist() -> Path:
         sys.exit(f"no sdist:\n{done.stdout}{done.stderr}")
     (sdist,) = folder.glob("*.tar.gz")
     return sdist
-
-
-def own_network() -> tuple[str, ...]:
-    """A command that runs another with a loopback interface and nothing else, if that works."""
-    command = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
-    try:
-        subprocess.run([*command, "true"], check=True, capture_output=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return command
 
 
 class Trial:
