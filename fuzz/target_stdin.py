@@ -3,29 +3,22 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
-from rules import atheris, check_agent, options, require
+from frame import plant, require, run
+from rules import check_agent, options
 
 
-@atheris.instrument_func  # type: ignore[untyped-decorator]
-def planted(data: bytes) -> Any:
-    """A fault for the test of the fuzzer: names that end with a z end the wait."""
-    agent = agent_from_stdin(data)
+@plant(options, "agent_from_stdin")
+def _(parse: Any, data: bytes) -> Any:
+    """Names that end with a z end the wait."""
+    agent = parse(data)
     if agent.names and agent.names[-1][-1:] == "z":
         agent.timeout = 0
     return agent
 
 
-agent_from_stdin = options.agent_from_stdin
-if os.environ.get("KDUMPFENCE_FUZZ_PLANT") == "1":
-    options.agent_from_stdin = planted
-
-
 def check(data: bytes) -> None:
-    """One input. Whatever it raises is a finding."""
     try:
         check_agent(options.agent_from_stdin(data))
     except options.OptionError as error:
@@ -33,5 +26,4 @@ def check(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
+    run(check)

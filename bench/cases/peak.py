@@ -2,9 +2,9 @@
 """The most memory that the agent ever has in use, beside the bare interpreter's.
 
 The agent is asked while it waits, and again after a flood in which more strangers sent valid
-messages than it remembers; the interpreter in the last moment of its life, which it does nothing with. Both run without
-site-packages. The figure is the kernel's own of one process (VmHWM of /proc/PID/status), so what
-both share with other programs, as libc, counts in both.
+messages than it remembers; the interpreter in the last moment of its life, which it does nothing
+with. Both run without site-packages. The figure is the kernel's own of one process (VmHWM of
+/proc/PID/status), so what both share with other programs, as libc, counts in both.
 """
 
 from __future__ import annotations

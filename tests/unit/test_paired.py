@@ -124,7 +124,7 @@ def test_the_peak_of_a_program_holds_what_it_gave_back() -> None:
     peak = programs.peak_of([sys.executable, "-ISc", "pass"])
     assert programs.peak_of([sys.executable, "-ISc", "bytearray(1 << 25)"]) > peak + (30 << 10)
     with pytest.raises(RuntimeError, match="status 3"):
-        programs.peak_of([sys.executable, "-ISc", "exit(3)"])
+        programs.peak_of([sys.executable, "-ISc", "raise SystemExit(3)"])
 
 
 def test_the_machine_is_described_with_the_programs_that_are_measured() -> None:
