@@ -95,20 +95,11 @@ def candidates() -> Iterator[Path]:
             yield from sorted(Path(pyenv).glob("versions/*/bin/python3*"))
 
 
-def is_program(path: Path) -> bool:
-    """Tell an interpreter from a script, such as pyenv's stand-ins in PATH."""
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"\x7fELF"
-    except OSError:
-        return False
-
-
 def pythons() -> list[Python]:
     """Every distinct version, the first found of each, oldest first."""
     found: dict[str, Python] = {}
     for path in candidates():
-        if not (re.fullmatch(r"python3(\.\d+)?t?", path.name) and is_program(path)):
+        if not re.fullmatch(r"python3(\.\d+)?t?", path.name):
             continue
         try:
             done = subprocess.run(
