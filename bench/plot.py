@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -30,11 +31,12 @@ def rates(figures: list[Figure], path: Path) -> None:
     counts = [count for count in COUNTS if f"receive-{count}" in found]
     if not counts:
         return
-    mpl.rcParams.update(
-        dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), PAPER)
-        | dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK)
-        | {"xtick.color": INK, "ytick.color": INK, "font.size": 11}
-    )
+    colours: dict[Any, Any] = {
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), PAPER),
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
+        **dict.fromkeys(("xtick.color", "ytick.color"), INK),
+    }
+    mpl.rcParams.update({**colours, "font.size": 11})
     figure, axes = pyplot.subplots(figsize=(9.5, 4.2), dpi=110)
     ticks, at, titled = [], 0.0, 0
     for count in counts:
