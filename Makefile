@@ -31,7 +31,7 @@ lint: venv         ## ruff and mypy
 	$(VENV)/bin/mypy
 
 pythons: build     ## the unit tests on every CPython from 3.9 up that this machine has
-	$(RUN) tools/every_python.py
+	$(RUN) -m tools.every_python
 
 fuzz: build        ## a short run of the fuzz targets; without atheris only CI insists
 	$(RUN) fuzz/run.py --seconds 20 || { [ $$? = 2 ] && [ "$$CI" != true ]; }
@@ -40,13 +40,13 @@ bench: $(VENV)/.bench build ## all figures, beside their peers (10 minutes), for
 	$(RUN) -m bench.run --write
 
 crashtable: build native ## measure the senders in crash kernels (11 minutes), for docs/crash-kernel.md
-	$(RUN) tools/crashtable.py
+	$(RUN) -m tools.crashtable
 
 clustertable: build ## crash both agents in real clusters (6 minutes), for docs/cluster-tests.md
-	$(RUN) tools/clustertable.py
+	$(RUN) -m tools.clustertable
 
 scale: build       ## a hundred thousand nodes, a flood, a day, a hundred kills (8 minutes), for docs/scale.md
-	$(RUN) tools/scale.py
+	$(RUN) -m tools.scale
 
 native:            ## the native sender alone, in build/native; needs Cython and a C compiler
 	@if $(PYTHON) -c 'import Cython; exit(Cython.__version__ < "3")' 2>/dev/null; \
