@@ -1265,7 +1265,7 @@ ctypedef struct Sender:
     Node *nodes
     Peer *peers
     uint32_t peer_room
-    CSources sources                 # address -> number
+    CSources sources            # address -> number
     CSchedule schedule
     Channel channels[2]         # IPv4, IPv6
     int network                 # netlink, or -1
