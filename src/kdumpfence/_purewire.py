@@ -466,6 +466,39 @@ class Arrival:
         )
 
 
+class _Socket:
+    """One that a receiver reads."""
+
+    __slots__ = ("dropped", "sock", "stamped", "timeout")
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+        self.dropped = 0
+        self.timeout: float | None = None  # that it has when nobody reads
+        try:
+            stamping = sock.getsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPING)
+        except OSError:
+            stamping = 0
+        self.stamped = bool(stamping & _STAMPED)
+
+    def look_for_drops(self) -> None:
+        """Bring `dropped` up to date, if the kernel tells."""
+        # SO_MEMINFO (Linux 4.12) costs nothing before it is asked for. SO_RXQ_OVFL would
+        # cost for each datagram, and tells only of drops before the last one that was read.
+        try:
+            info = self.sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 64)
+        except OSError:
+            return
+        if len(info) >= 4 * (_SK_MEMINFO_DROPS + 1):
+            told = struct.unpack_from("=I", info, 4 * _SK_MEMINFO_DROPS)[0]
+            # The kernel's count has 32 bits, which a flood uses up in an hour. What seems to
+            # go back by less than half of them was asked for before somebody else asked.
+            more = (told - self.dropped) & 0xFFFFFFFF
+            if more < 1 << 31 or not self.dropped:
+                self.dropped += more
+
+
+# Longer than a class should be, for it documents the interface of both cores.
 class Receiver:
     """Reads datagrams from UDP or raw sockets and believes messages of known sources.
 
@@ -501,9 +534,7 @@ class Receiver:
         self._batch = batch
         self._buffer = bytearray(size)
         self._view = memoryview(self._buffer)
-        self._sockets: list[_socket.socket] = []
-        self._stamped: list[bool] = []
-        self._dropped: list[int] = []
+        self._sockets: list[_Socket] = []
         self._forgotten = 0  # dropped, of sockets that were discarded
         self._end: int | None = None
         self._ahead = 0  # by how much CLOCK_REALTIME was ahead when it was looked at last before
@@ -512,7 +543,6 @@ class Receiver:
         self._tallied = 0  # by the `count` in hand
         self._news = False  # the batch in hand is the first that somebody is to be told of
         self._busy = False
-        self._timeouts: list[float | None] = []  # that the sockets have when nobody reads
 
     def _check_idle(self) -> None:
         if self._busy:
@@ -523,23 +553,18 @@ class Receiver:
         if sock.fileno() < 0:
             raise ValueError("the socket is closed")
         self._check_idle()
-        self._sockets.append(sock)
-        try:
-            stamping = sock.getsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPING)
-        except OSError:
-            stamping = 0
-        self._stamped.append(bool(stamping & _STAMPED))
-        self._dropped.append(0)
+        self._sockets.append(_Socket(sock))
 
     def discard_socket(self, sock: _socket.socket) -> None:
         """Read this socket no more. ValueError if it is not read."""
         self._check_idle()
-        if sock not in self._sockets:
-            raise ValueError("not a socket of this receiver")
-        self.dropped  # noqa: B018
-        number = self._sockets.index(sock)
-        self._forgotten += self._dropped[number]
-        del self._sockets[number], self._stamped[number], self._dropped[number]
+        for one in self._sockets:
+            if one.sock is sock:
+                one.look_for_drops()
+                self._forgotten += one.dropped
+                self._sockets.remove(one)
+                return
+        raise ValueError("not a socket of this receiver")
 
     def end(self, end_ns: int | None) -> None:
         """Pass over what arrives after this moment (CLOCK_MONOTONIC, nanoseconds; None: nothing).
@@ -592,11 +617,11 @@ class Receiver:
             return "malformed", data, source_port, b""
         return "accepted", data[8:length], source_port, bytes(data[:length])
 
-    def _read(self, number: int, found: list[Arrival] | None) -> None:
+    def _read(self, one: _Socket, found: list[Arrival] | None) -> None:
         """Read one datagram of that socket into `found`; without, count it. May raise OSError."""
-        sock = self._sockets[number]
+        sock = one.sock
         raw = sock.type == _socket.SOCK_RAW
-        stamped = self._stamped[number]
+        stamped = one.stamped
         interface = stamp = 0
         udp = destination = b""
         if not raw and not stamped:
@@ -677,24 +702,23 @@ class Receiver:
         self._errors += 1
         return got or -1
 
-    def _read_batch(self, number: int, found: list[Arrival] | None) -> int:
+    def _read_batch(self, one: _Socket, found: list[Arrival] | None) -> int:
         """Read at most a batch of one socket: how many, or -1 after an error."""
         heard = self._sources._heard
         with self._sources._lock:
             quiet = not heard
-            got = self._read_locked(number, found)
+            got = self._read_locked(one, found)
             # Looked at under the lock, or somebody could empty it between the two looks.
             self._news = quiet and bool(heard)
         return got
 
-    def _read_locked(self, number: int, found: list[Arrival] | None) -> int:
-        sock = self._sockets[number]
-        if found is None and sock.type == _socket.SOCK_DGRAM:
-            return self._count_udp(sock)
+    def _read_locked(self, one: _Socket, found: list[Arrival] | None) -> int:
+        if found is None and one.sock.type == _socket.SOCK_DGRAM:
+            return self._count_udp(one.sock)
         got = 0
         try:
             while got < self._batch:
-                self._read(number, found)
+                self._read(one, found)
                 got += 1
         except OSError as error:
             return self._ended(error, got)
@@ -749,19 +773,19 @@ class Receiver:
     def _enter(self) -> None:
         """Nobody else may use the buffer until `_leave`."""
         self._check_idle()
-        if any(sock.fileno() < 0 for sock in self._sockets):
+        if any(one.sock.fileno() < 0 for one in self._sockets):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self._busy = True
         # One with a time-out waits for it in each read, MSG_DONTWAIT or not.
-        self._timeouts = [sock.gettimeout() for sock in self._sockets]
-        for sock, timeout in zip(self._sockets, self._timeouts):
-            if timeout:
-                sock.settimeout(0)
+        for one in self._sockets:
+            one.timeout = one.sock.gettimeout()
+            if one.timeout:
+                one.sock.settimeout(0)
 
     def _leave(self) -> None:
-        for sock, timeout in zip(self._sockets, self._timeouts):
-            if timeout and sock.fileno() >= 0:
-                sock.settimeout(timeout)
+        for one in self._sockets:
+            if one.timeout and one.sock.fileno() >= 0:
+                one.sock.settimeout(one.timeout)
         self._busy = False
 
     def receive(self, deadline_ns: int | None, wake: Sequence[int] = ()) -> list[Arrival]:
@@ -828,10 +852,9 @@ class Receiver:
         rest_ns: int = 0,
     ) -> None:
         poller, resting = select.poll(), select.poll()
-        numbers = {}
-        for number, sock in enumerate(self._sockets):
-            poller.register(sock.fileno(), select.POLLIN)
-            numbers[sock.fileno()] = number
+        sockets = {one.sock.fileno(): one for one in self._sockets}
+        for fd in sockets:
+            poller.register(fd, select.POLLIN)
         for fd in wake:
             poller.register(fd, select.POLLIN)
             resting.register(fd, select.POLLIN)
@@ -848,13 +871,13 @@ class Receiver:
                 continue
             progress = woken = full = False
             for fd, events in ready:
-                ready_number = numbers.get(fd)
-                if ready_number is None:
+                one = sockets.get(fd)
+                if one is None:
                     woken = True
                     continue
                 if events & select.POLLNVAL:
                     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-                got = self._read_batch(ready_number, found)
+                got = self._read_batch(one, found)
                 progress |= got > 0
                 full |= got == self._batch
                 if found:
@@ -879,9 +902,9 @@ class Receiver:
         found: list[Arrival] = []
         self._enter()
         try:
-            for number in range(len(self._sockets)):
+            for one in self._sockets:
                 for _ in range(batches):
-                    if self._read_batch(number, found) < self._batch:
+                    if self._read_batch(one, found) < self._batch:
                         break
         finally:
             self._leave()
@@ -903,22 +926,9 @@ class Receiver:
 
         On a UDP socket that includes what a socket filter dropped.
         """
-        for number, sock in enumerate(self._sockets):
-            # SO_MEMINFO (Linux 4.12) costs nothing before it is asked for. SO_RXQ_OVFL would
-            # cost for each datagram, and tells only of drops before the last one that was read.
-            try:
-                info = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 64)
-            except OSError:
-                continue
-            if len(info) >= 4 * (_SK_MEMINFO_DROPS + 1):
-                told = struct.unpack_from("=I", info, 4 * _SK_MEMINFO_DROPS)[0]
-                # The kernel's count has 32 bits, which a flood uses up in an hour. What seems to
-                # go back by less than half of them was asked for before somebody else asked.
-                before = self._dropped[number]
-                more = (told - before) & 0xFFFFFFFF
-                if more < 1 << 31 or not before:
-                    self._dropped[number] = before + more
-        return self._forgotten + sum(self._dropped)
+        for one in self._sockets:
+            one.look_for_drops()
+        return self._forgotten + sum(one.dropped for one in self._sockets)
 
 
 # --------------------------------------------------------- the send loop: send.pxi

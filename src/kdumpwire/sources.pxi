@@ -54,7 +54,9 @@ cdef enum:
     LARGE_PAGE = 2 << 20    # bytes
 
 
-cdef inline void split_address(const uint8_t *address, int length, uint64_t *high, uint64_t *low) noexcept nogil:
+cdef inline void split_address(
+    const uint8_t *address, int length, uint64_t *high, uint64_t *low
+) noexcept nogil:
     """4 or 16 bytes in network order -> the two words that are compared."""
     cdef uint32_t half[2]
     if length == 4:
@@ -112,11 +114,15 @@ cdef inline int64_t sources_probe(
         at = (at + 1) & sources.mask
 
 
-cdef inline int64_t sources_slot(CSources *sources, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
+cdef inline int64_t sources_slot(
+    CSources *sources, uint64_t high, uint64_t low, uint32_t scope
+) noexcept nogil:
     return sources_probe(sources, hash_address(sources, high, low, scope), high, low, scope)
 
 
-cdef inline Source *sources_find(CSources *sources, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
+cdef inline Source *sources_find(
+    CSources *sources, uint64_t high, uint64_t low, uint32_t scope
+) noexcept nogil:
     """The source with this address, until something is added or removed; NULL for a stranger."""
     cdef int64_t slot = sources_slot(sources, high, low, scope)
     return NULL if slot < 0 else &sources.known[sources.slots[slot].index - 1]
@@ -218,7 +224,9 @@ cdef void sources_free(CSources *sources) noexcept nogil:
     free_lines(sources.slots, slot_bytes(<size_t>sources.mask + 1))
 
 
-cdef int sources_add(CSources *sources, uint64_t high, uint64_t low, uint32_t scope, int32_t node) noexcept nogil:
+cdef int sources_add(
+    CSources *sources, uint64_t high, uint64_t low, uint32_t scope, int32_t node
+) noexcept nogil:
     """0 = added or renumbered, -1 = no memory."""
     cdef uint32_t hash = hash_address(sources, high, low, scope)
     cdef int64_t found = sources_probe(sources, hash, high, low, scope)
@@ -281,7 +289,9 @@ cdef int sources_discard(CSources *sources, uint64_t high, uint64_t low, uint32_
     return 1
 
 
-cdef int sources_admit_stranger(CSources *sources, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
+cdef int sources_admit_stranger(
+    CSources *sources, uint64_t high, uint64_t low, uint32_t scope
+) noexcept nogil:
     """An unknown source sent a message: 0 if it is the last of the known now, else the verdict."""
     cdef uint32_t i, half
     cdef int loopback = is_loopback(high, low)
