@@ -11,25 +11,25 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-#: Where "kdumpwire/..." is to be found, by Cython and by the C compiler.
+#: Where Cython and the C compiler find "kdumpwire/...".
 SOURCES = Path(__file__).resolve().parents[1]
 
 COMPILE = [
     *("-ffunction-sections", "-fdata-sections"),
-    # What gcc 14 refuses, older ones shall not let pass. A function that is only guessed at
-    # links as an undefined symbol, and the core then fails to import on the user's machine.
+    # Errors since gcc 14; older compilers only warn. An undeclared function then links as an
+    # undefined symbol, and the core fails to import on the user's machine.
     "-Werror=implicit-function-declaration",
     "-Werror=incompatible-pointer-types",
     "-Werror=int-conversion",
 ]
 LINK = ["-Wl,--gc-sections", "-Wl,-z,relro,-z,now"]
 
-#: Of the core, unless CFLAGS say something else. It reads what strangers send, and runs as root.
+#: The core's, unless CFLAGS are given. It reads what strangers send, and runs as root.
 CORE_DEFAULT = [
     *("-O2", "-g0", "-fstack-protector-strong"),
     *("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
 ]
-#: Of the native sender, which has to be small.
+#: The native sender's, which has to be small.
 SENDER_COMPILE = [
     *("-Os", "-fvisibility=hidden", "-fstack-protector-strong"),
     *("-fno-asynchronous-unwind-tables", "-fno-unwind-tables"),
