@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
-CORE   := setup.py src/_kdumpwire.pyx src/native/fence_kdump_send.pyx src/native/main.c src/native/build_sender.py
+CORE   := setup.py $(wildcard src/*.pyx src/kdumpwire/*.* src/kdumpwire/*/*.* src/native/*.*)
 
 # A core that does not compile is an error here; KDUMPFENCE_COMPILE=no does without one.
 export KDUMPFENCE_COMPILE ?= require

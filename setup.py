@@ -9,7 +9,7 @@ KDUMPFENCE_STATIC says the same (auto, require, no) of the static variant of the
 which is left out without a static libc.
 KDUMPFENCE_LIMITED_API=1 builds against the limited C API, for measuring it (docs/building.md).
 
-CFLAGS in the environment take the place of the optimisation flags below, as packagers expect.
+CFLAGS in the environment take the place of the optimisation flags, as packagers expect.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src" / "native"))
+from build_flags import COMPILE, CORE_DEFAULT, LINK
+from build_sender import BuildError, build
 
 CHOICES = ("auto", "require", "no")
 CHOICE = os.environ.get("KDUMPFENCE_COMPILE") or "auto"
@@ -30,21 +35,6 @@ STATIC = os.environ.get("KDUMPFENCE_STATIC") or "auto"
 if STATIC not in CHOICES:
     sys.exit(f"KDUMPFENCE_STATIC={STATIC!r}: not one of {', '.join(CHOICES)}")
 LIMITED = os.environ.get("KDUMPFENCE_LIMITED_API", "0") not in ("", "0")
-
-COMPILE_ARGS = [
-    "-ffunction-sections",
-    "-fdata-sections",
-    # What gcc 14 refuses, older ones shall not let pass. A function that is only guessed at
-    # links as an undefined symbol, and the core then fails to import on the user's machine.
-    "-Werror=implicit-function-declaration",
-    "-Werror=incompatible-pointer-types",
-    "-Werror=int-conversion",
-]
-if "CFLAGS" not in os.environ:
-    # This code reads what strangers send, and runs as root.
-    COMPILE_ARGS += ["-O2", "-g0", "-fstack-protector-strong"]
-    COMPILE_ARGS += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
-LINK_ARGS = ["-Wl,--gc-sections", "-Wl,-z,relro,-z,now"]
 
 
 def say(text: str) -> None:
@@ -92,9 +82,6 @@ class BuildCore(build_ext):
 
 def build_native(folder: Path) -> None:
     """The native sender, a program beside the modules."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent / "src" / "native"))
-    from build_sender import BuildError, build
-
     try:
         for line in build(folder, STATIC):
             say(line)
@@ -113,11 +100,12 @@ def extensions() -> list[Extension]:
     core = Extension(
         "kdumpfence._kdumpwire",
         ["src/_kdumpwire.pyx"],
-        depends=["setup.py"],
+        depends=["setup.py", "src/native/build_flags.py", *glob("src/kdumpwire/*.h")],
+        include_dirs=["src"],
         define_macros=macros,
         py_limited_api=LIMITED,
-        extra_compile_args=COMPILE_ARGS,
-        extra_link_args=LINK_ARGS,
+        extra_compile_args=COMPILE if "CFLAGS" in os.environ else [*COMPILE, *CORE_DEFAULT],
+        extra_link_args=LINK,
     )
     try:
         from Cython.Build import cythonize

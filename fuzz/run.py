@@ -28,7 +28,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CORE = HERE.parent / "src" / "_kdumpwire.pyx"
+SOURCES = HERE.parent / "src"
 #: And how long their inputs get, in bytes: what happens, happens to short ones.
 TARGETS = {"codec": 64, "sources": 192, "stdin": 256, "argv": 128}
 #: Those that run the compiled core.
@@ -60,10 +60,11 @@ def build_cores(folder: Path) -> tuple[Environment, Environment]:
     """
     compiler = os.environ.get("CC") or "cc"
     source = folder / "core.c"
-    flags = ("-O1", "-g", "-fPIC", f"-I{sysconfig.get_paths()['include']}", *UNDEFINED)
+    includes = (f"-I{SOURCES}", f"-I{sysconfig.get_paths()['include']}")
+    flags = ("-O1", "-g", "-fPIC", *includes, *UNDEFINED)
     guiding, checked = folder / "guiding.so", folder / "checked.so"
-    run(sys.executable, "-m", "cython", CORE, "--module-name", "kdumpfence._kdumpwire",
-        "-o", source)  # fmt: skip
+    run(sys.executable, "-m", "cython", SOURCES / "_kdumpwire.pyx", "--module-name",
+        "kdumpfence._kdumpwire", "-o", source)  # fmt: skip
     run(compiler, *flags, *COVERAGE, "-c", source, "-o", folder / "core.o")
     run(compiler, "-O2", "-fPIC", "-c", HERE / "native.c", "-o", folder / "native.o")
     run(compiler, "-shared", "-Wl,--wrap=memcmp", folder / "core.o", folder / "native.o",

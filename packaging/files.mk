@@ -20,19 +20,16 @@ BUILT   := build/package
 ask      = $(shell $(SYSTEM) -ISc "import sysconfig; print(sysconfig.get_$(1))")
 CORE     = $(BUILT)/_kdumpwire$(call ask,config_var('EXT_SUFFIX'))
 
-# As setup.py has them: what gcc 14 refuses shall pass nowhere.
-FLAGS := -ffunction-sections -fdata-sections -Werror=implicit-function-declaration \
-	-Werror=incompatible-pointer-types -Werror=int-conversion
-LINK  := -Wl,--gc-sections -Wl,-z,relro,-z,now
+flags    = $(shell $(BUILDER) src/native/build_flags.py $(1))
 INSTALL := install -p
 
 build:
 	mkdir -p $(BUILT)
 	$(BUILDER) -m cython -3 --module-name kdumpfence._kdumpwire src/_kdumpwire.pyx \
 		-o $(BUILT)/_kdumpwire.c
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS) -I$(call ask,path('include')) \
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(call flags,compile) -I$(call ask,path('include')) \
 		-I$(call ask,path('platinclude')) -fPIC -shared $(BUILT)/_kdumpwire.c \
-		$(LDFLAGS) $(LINK) -o $(CORE)
+		$(LDFLAGS) $(call flags,link) -o $(CORE)
 	CFLAGS="$(CPPFLAGS) $(filter-out -O%,$(CFLAGS))" $(BUILDER) src/native/build_sender.py $(BUILT)/_native \
 		--static $(STATIC)
 

@@ -3,7 +3,8 @@
 
 The twin of ``_kdumpwire.pyx`` for installations without a compiled core, and the
 place where the interface of both is documented. Whatever one does, the other does
-too: the same results, exceptions, messages and counters.
+too: the same results, exceptions, messages and counters. So both have the same parts, in the
+same order, with the same names.
 
 What may be in this file: mechanism. What may not: Pacemaker, argv, logging, files,
 or any decision about a node. Only `kdumpfence.wire` may import it.
@@ -76,6 +77,9 @@ _LATE_ROUNDS = 256
 _QUIET_ERRORS = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 
+# ------------------------------------------------------------ the codec: codec.pxi
+
+
 class Rejected(ValueError):
     """These bytes do not begin with a message; `reason` is one of REASONS."""
 
@@ -140,7 +144,7 @@ def encode(byteorder: str) -> bytes:
     raise ValueError(f"byteorder {byteorder!r}: not 'little' or 'big'")
 
 
-def _check(data: bytes | memoryview) -> str:
+def _check_message(data: bytes | memoryview) -> str:
     """Return why these bytes do not begin with a message, or "accepted"."""
     head = bytes(data[:_MESSAGE_BYTES])
     if len(head) < _MESSAGE_BYTES:
@@ -161,7 +165,7 @@ def decode(data: Buffer) -> Message:
     Raises `Rejected` with its `reason`: "short", "magic" or "version".
     """
     view = memoryview(data).cast("B")
-    verdict = _check(view)
+    verdict = _check_message(view)
     if verdict != "accepted":
         raise Rejected(verdict)
     return _make_message(view)
@@ -184,13 +188,13 @@ def validate(data: Buffer) -> dict[str, int]:
     for word in view[:whole].cast("Q"):
         words[word] = words.get(word, 0) + 1
     for word, number in words.items():
-        counts[_check(struct.pack("=Q", word))] += number
+        counts[_check_message(struct.pack("=Q", word))] += number
     if whole != len(view):
         counts["short"] += 1
     return counts
 
 
-def _fold(data: bytes, total: int) -> int:
+def _add_words(data: bytes, total: int) -> int:
     """One's-complement sum of 16-bit big-endian words (RFC 1071)."""
     if len(data) & 1:
         data += b"\0"
@@ -210,8 +214,11 @@ def _checksum_fits(source: bytes, destination: bytes, udp: bytes) -> bool:
     field = (udp[6] << 8) | udp[7]
     if field == 0:
         return len(source) == 4
-    pseudo = _fold(source + destination, 17 + len(udp))
-    return field == pseudo or _fold(udp, pseudo) == 0xFFFF
+    pseudo = _add_words(source + destination, 17 + len(udp))
+    return field == pseudo or _add_words(udp, pseudo) == 0xFFFF
+
+
+# ------------------------------------------------------ known sources: sources.pxi
 
 
 def _pack_host(host: str) -> bytes:
@@ -381,7 +388,7 @@ class Sources:
                 source.messages = 0
         return result
 
-    def _admit(self, host: str, scope: int) -> _Source | str:
+    def _admit_stranger(self, host: str, scope: int) -> _Source | str:
         """An unknown source sent a message: it is known now, or the verdict."""
         number = _as_number(_pack_host(host))
         is_ipv4 = number >> 32 == 0xFFFF
@@ -417,6 +424,9 @@ class Sources:
         with self._lock:
             known = list(self._known.values())
         return iter([(_pack_host(source.host), source.scope) for source in known])
+
+
+# --------------------------------------------------- the receive loop: receive.pxi
 
 
 class Arrival:
@@ -456,6 +466,39 @@ class Arrival:
         )
 
 
+class _Socket:
+    """One that a receiver reads."""
+
+    __slots__ = ("dropped", "sock", "stamped", "timeout")
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+        self.dropped = 0
+        self.timeout: float | None = None  # that it has when nobody reads
+        try:
+            stamping = sock.getsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPING)
+        except OSError:
+            stamping = 0
+        self.stamped = bool(stamping & _STAMPED)
+
+    def look_for_drops(self) -> None:
+        """Bring `dropped` up to date, if the kernel tells."""
+        # SO_MEMINFO (Linux 4.12) costs nothing before it is asked for. SO_RXQ_OVFL would
+        # cost for each datagram, and tells only of drops before the last one that was read.
+        try:
+            info = self.sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 64)
+        except OSError:
+            return
+        if len(info) >= 4 * (_SK_MEMINFO_DROPS + 1):
+            told = struct.unpack_from("=I", info, 4 * _SK_MEMINFO_DROPS)[0]
+            # The kernel's count has 32 bits, which a flood uses up in an hour. What seems to
+            # go back by less than half of them was asked for before somebody else asked.
+            more = (told - self.dropped) & 0xFFFFFFFF
+            if more < 1 << 31 or not self.dropped:
+                self.dropped += more
+
+
+# Longer than a class should be, for it documents the interface of both cores.
 class Receiver:
     """Reads datagrams from UDP or raw sockets and believes messages of known sources.
 
@@ -491,9 +534,7 @@ class Receiver:
         self._batch = batch
         self._buffer = bytearray(size)
         self._view = memoryview(self._buffer)
-        self._sockets: list[_socket.socket] = []
-        self._stamped: list[bool] = []
-        self._dropped: list[int] = []
+        self._sockets: list[_Socket] = []
         self._forgotten = 0  # dropped, of sockets that were discarded
         self._end: int | None = None
         self._ahead = 0  # by how much CLOCK_REALTIME was ahead when it was looked at last before
@@ -502,32 +543,28 @@ class Receiver:
         self._tallied = 0  # by the `count` in hand
         self._news = False  # the batch in hand is the first that somebody is to be told of
         self._busy = False
-        self._timeouts: list[float | None] = []  # that the sockets have when nobody reads
+
+    def _check_idle(self) -> None:
+        if self._busy:
+            raise RuntimeError("this receiver is in use in another thread")
 
     def add_socket(self, sock: _socket.socket) -> None:
         """Read this socket too. It stays the caller's to close, afterwards."""
         if sock.fileno() < 0:
             raise ValueError("the socket is closed")
-        if self._busy:
-            raise RuntimeError("this receiver is in use in another thread")
-        self._sockets.append(sock)
-        try:
-            stamping = sock.getsockopt(_socket.SOL_SOCKET, _SO_TIMESTAMPING)
-        except OSError:
-            stamping = 0
-        self._stamped.append(bool(stamping & _STAMPED))
-        self._dropped.append(0)
+        self._check_idle()
+        self._sockets.append(_Socket(sock))
 
     def discard_socket(self, sock: _socket.socket) -> None:
         """Read this socket no more. ValueError if it is not read."""
-        if self._busy:
-            raise RuntimeError("this receiver is in use in another thread")
-        if sock not in self._sockets:
-            raise ValueError("not a socket of this receiver")
-        self.dropped  # noqa: B018
-        number = self._sockets.index(sock)
-        self._forgotten += self._dropped[number]
-        del self._sockets[number], self._stamped[number], self._dropped[number]
+        self._check_idle()
+        for one in self._sockets:
+            if one.sock is sock:
+                one.look_for_drops()
+                self._forgotten += one.dropped
+                self._sockets.remove(one)
+                return
+        raise ValueError("not a socket of this receiver")
 
     def end(self, end_ns: int | None) -> None:
         """Pass over what arrives after this moment (CLOCK_MONOTONIC, nanoseconds; None: nothing).
@@ -538,8 +575,7 @@ class Receiver:
         without, what is read after the end counts as late. If the system's clock, which stamps
         are by, was set meanwhile, what is read after the end may count as late though it was not.
         """
-        if self._busy:
-            raise RuntimeError("this receiver is in use in another thread")
+        self._check_idle()
         self._end = None if end_ns is None else max(0, end_ns)
         self._ahead = time.time_ns()
         self._ahead -= time.monotonic_ns()
@@ -562,12 +598,7 @@ class Receiver:
         return max(0, self._end + min(ahead, self._ahead))
 
     def _judge_raw(
-        self,
-        sock: _socket.socket,
-        data: memoryview,
-        address: tuple[object, ...],
-        truncated: bool,
-        destination: bytes,
+        self, sock: _socket.socket, data: memoryview, truncated: bool
     ) -> tuple[str, memoryview, int, bytes]:
         """Strip the headers: (verdict so far, payload, source port, UDP datagram)."""
         source_port = 0
@@ -586,11 +617,11 @@ class Receiver:
             return "malformed", data, source_port, b""
         return "accepted", data[8:length], source_port, bytes(data[:length])
 
-    def _read(self, number: int, found: list[Arrival] | None) -> None:
+    def _read(self, one: _Socket, found: list[Arrival] | None) -> None:
         """Read one datagram of that socket into `found`; without, count it. May raise OSError."""
-        sock = self._sockets[number]
+        sock = one.sock
         raw = sock.type == _socket.SOCK_RAW
-        stamped = self._stamped[number]
+        stamped = one.stamped
         interface = stamp = 0
         udp = destination = b""
         if not raw and not stamped:
@@ -615,16 +646,16 @@ class Receiver:
             return
         payload = self._view[:length]
         if not raw:
-            verdict = _check(payload)
+            verdict = _check_message(payload)
             source_port = address[1]
         else:
             verdict, payload, source_port, udp = self._judge_raw(
-                sock, payload, address, bool(flags & _socket.MSG_TRUNC), destination
+                sock, payload, bool(flags & _socket.MSG_TRUNC)
             )
             if verdict == _ELSEWHERE:
                 return
             if verdict == "accepted":
-                verdict = _check(payload)
+                verdict = _check_message(payload)
         if verdict != "accepted":
             self._counts[verdict] += 1
             return
@@ -642,7 +673,7 @@ class Receiver:
         sources = self._sources
         source: _Source | str | None = sources._known.get(_key(host, scope))
         if source is None:
-            source = sources._admit(host, scope)
+            source = sources._admit_stranger(host, scope)
         if isinstance(source, str):
             self._rejected(source, host, interface or scope)
             return
@@ -671,24 +702,23 @@ class Receiver:
         self._errors += 1
         return got or -1
 
-    def _read_batch(self, number: int, found: list[Arrival] | None) -> int:
+    def _read_batch(self, one: _Socket, found: list[Arrival] | None) -> int:
         """Read at most a batch of one socket: how many, or -1 after an error."""
         heard = self._sources._heard
         with self._sources._lock:
             quiet = not heard
-            got = self._read_locked(number, found)
+            got = self._read_locked(one, found)
             # Looked at under the lock, or somebody could empty it between the two looks.
             self._news = quiet and bool(heard)
         return got
 
-    def _read_locked(self, number: int, found: list[Arrival] | None) -> int:
-        sock = self._sockets[number]
-        if found is None and sock.type == _socket.SOCK_DGRAM:
-            return self._count_udp(sock)
+    def _read_locked(self, one: _Socket, found: list[Arrival] | None) -> int:
+        if found is None and one.sock.type == _socket.SOCK_DGRAM:
+            return self._count_udp(one.sock)
         got = 0
         try:
             while got < self._batch:
-                self._read(number, found)
+                self._read(one, found)
                 got += 1
         except OSError as error:
             return self._ended(error, got)
@@ -712,13 +742,13 @@ class Receiver:
                 data, address = receive(*how)
                 if data != little and data != big:  # noqa: PLR1714
                     rejected += 1
-                    self._counts[_check(data)] += 1
+                    self._counts[_check_message(data)] += 1
                     continue
                 try:
                     source = known[address[0] if is_ipv4 else _key(address[0], address[3])]
                 except KeyError:
                     scope = 0 if is_ipv4 else address[3]
-                    admitted = sources._admit(address[0], scope)
+                    admitted = sources._admit_stranger(address[0], scope)
                     if isinstance(admitted, str):
                         rejected += 1
                         self._rejected(admitted, address[0], scope)
@@ -742,21 +772,20 @@ class Receiver:
 
     def _enter(self) -> None:
         """Nobody else may use the buffer until `_leave`."""
-        if self._busy:
-            raise RuntimeError("this receiver is in use in another thread")
-        if any(sock.fileno() < 0 for sock in self._sockets):
+        self._check_idle()
+        if any(one.sock.fileno() < 0 for one in self._sockets):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self._busy = True
         # One with a time-out waits for it in each read, MSG_DONTWAIT or not.
-        self._timeouts = [sock.gettimeout() for sock in self._sockets]
-        for sock, timeout in zip(self._sockets, self._timeouts):
-            if timeout:
-                sock.settimeout(0)
+        for one in self._sockets:
+            one.timeout = one.sock.gettimeout()
+            if one.timeout:
+                one.sock.settimeout(0)
 
     def _leave(self) -> None:
-        for sock, timeout in zip(self._sockets, self._timeouts):
-            if timeout and sock.fileno() >= 0:
-                sock.settimeout(timeout)
+        for one in self._sockets:
+            if one.timeout and one.sock.fileno() >= 0:
+                one.sock.settimeout(one.timeout)
         self._busy = False
 
     def receive(self, deadline_ns: int | None, wake: Sequence[int] = ()) -> list[Arrival]:
@@ -823,10 +852,9 @@ class Receiver:
         rest_ns: int = 0,
     ) -> None:
         poller, resting = select.poll(), select.poll()
-        numbers = {}
-        for number, sock in enumerate(self._sockets):
-            poller.register(sock.fileno(), select.POLLIN)
-            numbers[sock.fileno()] = number
+        sockets = {one.sock.fileno(): one for one in self._sockets}
+        for fd in sockets:
+            poller.register(fd, select.POLLIN)
         for fd in wake:
             poller.register(fd, select.POLLIN)
             resting.register(fd, select.POLLIN)
@@ -843,13 +871,13 @@ class Receiver:
                 continue
             progress = woken = full = False
             for fd, events in ready:
-                ready_number = numbers.get(fd)
-                if ready_number is None:
+                one = sockets.get(fd)
+                if one is None:
                     woken = True
                     continue
                 if events & select.POLLNVAL:
                     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-                got = self._read_batch(ready_number, found)
+                got = self._read_batch(one, found)
                 progress |= got > 0
                 full |= got == self._batch
                 if found:
@@ -874,9 +902,9 @@ class Receiver:
         found: list[Arrival] = []
         self._enter()
         try:
-            for number in range(len(self._sockets)):
+            for one in self._sockets:
                 for _ in range(batches):
-                    if self._read_batch(number, found) < self._batch:
+                    if self._read_batch(one, found) < self._batch:
                         break
         finally:
             self._leave()
@@ -898,40 +926,12 @@ class Receiver:
 
         On a UDP socket that includes what a socket filter dropped.
         """
-        for number, sock in enumerate(self._sockets):
-            # SO_MEMINFO (Linux 4.12) costs nothing before it is asked for. SO_RXQ_OVFL would
-            # cost for each datagram, and tells only of drops before the last one that was read.
-            try:
-                info = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 64)
-            except OSError:
-                continue
-            if len(info) >= 4 * (_SK_MEMINFO_DROPS + 1):
-                told = struct.unpack_from("=I", info, 4 * _SK_MEMINFO_DROPS)[0]
-                # The kernel's count has 32 bits, which a flood uses up in an hour. What seems to
-                # go back by less than half of them was asked for before somebody else asked.
-                before = self._dropped[number]
-                more = (told - before) & 0xFFFFFFFF
-                if more < 1 << 31 or not before:
-                    self._dropped[number] = before + more
-        return self._forgotten + sum(self._dropped)
+        for one in self._sockets:
+            one.look_for_drops()
+        return self._forgotten + sum(one.dropped for one in self._sockets)
 
 
-def attach_filter(sock: _socket.socket, code: bytes) -> None:
-    """Put a classic BPF program on the socket, in the place of the one it has.
-
-    `code` is an array of struct sock_filter (linux/filter.h), 8 bytes each, in the byte
-    order of this machine. Raises OSError if the kernel does not take it.
-    """
-    if len(code) % 8:
-        raise ValueError(f"filter of {len(code)} bytes: not a multiple of 8")
-    instructions = array.array("B", code)
-    pointer, length = instructions.buffer_info()
-    # struct sock_fprog: the kernel copies the instructions before the call returns.
-    program = struct.pack("@HP", length // 8, pointer)
-    try:
-        sock.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-    except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno or 0)) from None
+# --------------------------------------------------------- the send loop: send.pxi
 
 
 class Transmitter:
@@ -1139,6 +1139,8 @@ def _unpack_sockaddr(raw: bytes) -> bytes | None:
     return None
 
 
+# ------------------------------------------------------ the schedule: schedule.pxi
+
 #: Without a count, that many messages come EARLY_GAP_NS apart before the interval begins:
 #: a lost datagram then costs the cluster a second, not ten.
 EARLY_MESSAGES = 10
@@ -1170,7 +1172,7 @@ MOST_ASKED_AGAIN = 256
 LATE_NETWORK_NS = 60_000_000_000
 
 
-class _Goal:
+class _Destination:
     __slots__ = ("answers", "asked", "due", "failing", "last", "left", "nodes", "silent", "trusted")
 
     def __init__(self, node: int, now_ns: int) -> None:
@@ -1212,16 +1214,16 @@ class Schedule:
         self._count = count
         self._interval = interval_ns
         self._started = now_ns
-        self._goals: list[_Goal] = []
+        self._destinations: list[_Destination] = []
         self._open = set(range(nodes))
         self._under_way = 0
         #: Which of those that did not answer comes first.
         self._turn = 0
 
-    def _goal(self, destination: int) -> _Goal:
-        if not 0 <= destination < len(self._goals):
-            raise IndexError(f"destination {destination}: 0 to {len(self._goals) - 1} are allowed")
-        return self._goals[destination]
+    def _destination(self, index: int) -> _Destination:
+        if not 0 <= index < len(self._destinations):
+            raise IndexError(f"destination {index}: 0 to {len(self._destinations) - 1} are allowed")
+        return self._destinations[index]
 
     def _check_node(self, node: int) -> None:
         if not 0 <= node < self._nodes:
@@ -1235,137 +1237,139 @@ class Schedule:
     def add(self, node: int, now_ns: int) -> int:
         """A node has one more address; the number of the destination, due at once."""
         self._check_node(node)
-        self._goals.append(_Goal(node, now_ns))
-        return len(self._goals) - 1
+        self._destinations.append(_Destination(node, now_ns))
+        return len(self._destinations) - 1
 
-    def share(self, destination: int, node: int) -> None:
+    def share(self, index: int, node: int) -> None:
         """The address is that node's, too: two names may be one machine."""
-        goal = self._goal(destination)
+        destination = self._destination(index)
         self._check_node(node)
-        if node not in goal.nodes:
-            goal.nodes.append(node)
+        if node not in destination.nodes:
+            destination.nodes.append(node)
 
     def __len__(self) -> int:
-        return len(self._goals)
+        return len(self._destinations)
 
-    def _done(self, goal: _Goal) -> bool:
-        return bool(self._count) and goal.left >= self._count
+    def _done(self, destination: _Destination) -> bool:
+        return bool(self._count) and destination.left >= self._count
 
     def due(self, now_ns: int) -> list[int]:
         """Who is to be sent a message now, in this order."""
-        ready = [
-            (i, goal)
-            for i, goal in enumerate(self._goals)
-            if goal.due <= now_ns and goal.asked is None and not self._done(goal)
-        ]
-        chosen = [i for i, goal in ready if self._trusts(goal)]
-        room = self._under_way
-        for answers in (True, False):
-            some = [
-                i for i, goal in ready
-                if goal.answers is answers and not goal.silent and not self._trusts(goal)
-            ]  # fmt: skip
-            some = some[: max(0, MOST_ASKED - room)]
-            chosen += some
-            room += len(some)
-        again = [i for i, goal in ready if goal.silent]
-        again = [i for i in again if i >= self._turn] + [i for i in again if i < self._turn]
-        return chosen + again[: max(0, MOST_ASKED_AGAIN - room)]
+        kinds: tuple[list[int], ...] = ([], [], [], [])
+        for index, destination in enumerate(self._destinations):
+            if (
+                destination.due <= now_ns
+                and destination.asked is None
+                and not self._done(destination)
+            ):
+                kinds[self._kind(destination)].append(index)
+        trusted, answered, new, silent = kinds
+        # Only so many may wait for their neighbours at a time.
+        asked = (answered + new)[: max(0, MOST_ASKED - self._under_way)]
+        silent = [i for i in silent if i >= self._turn] + [i for i in silent if i < self._turn]
+        room = MOST_ASKED_AGAIN - self._under_way - len(asked)
+        return trusted + asked + silent[: max(0, room)]
 
-    def _trusts(self, goal: _Goal) -> bool:
-        return goal.trusted and not self._count
+    def _kind(self, destination: _Destination) -> int:
+        """0: trusted, 1: it answered, 2: it was never asked in vain, 3: it was."""
+        if self._trusts(destination):
+            return 0
+        return 3 if destination.silent else 2 - destination.answers
 
-    def trusted(self, destination: int) -> bool:
+    def _trusts(self, destination: _Destination) -> bool:
+        return destination.trusted and not self._count
+
+    def trusted(self, index: int) -> bool:
         """Whether a message to there will leave, as the last one did and nothing has changed."""
-        return self._trusts(self._goal(destination))
+        return self._trusts(self._destination(index))
 
     def doubt(self) -> None:
         """Something that was trusted did not leave: trust nobody until the next message did."""
-        for goal in self._goals:
-            goal.trusted = False
+        for destination in self._destinations:
+            destination.trusted = False
 
-    def asked(self, destination: int) -> int | None:
+    def asked(self, index: int) -> int | None:
         """Since when a message for there is under way; None if there is none."""
-        return self._goal(destination).asked
+        return self._destination(index).asked
 
     def overdue(self, now_ns: int) -> list[int]:
         """Whose message has been under way for so long that it must be `lost`."""
         return [
-            i for i, goal in enumerate(self._goals)
-            if goal.asked is not None and now_ns - goal.asked >= ASKING_NS
+            i for i, one in enumerate(self._destinations)
+            if one.asked is not None and now_ns - one.asked >= ASKING_NS
         ]  # fmt: skip
 
-    def when(self, destination: int) -> int:
+    def when(self, index: int) -> int:
         """When it is due, if it is not done."""
-        return self._goal(destination).due
+        return self._destination(index).due
 
-    def sent(self, destination: int) -> int:
+    def sent(self, index: int) -> int:
         """How many messages left for there."""
-        return self._goal(destination).left
+        return self._destination(index).left
 
-    def nodes(self, destination: int) -> list[int]:
+    def nodes(self, index: int) -> list[int]:
         """The nodes that have this address."""
-        return list(self._goal(destination).nodes)
+        return list(self._destination(index).nodes)
 
-    def taken(self, destination: int, now_ns: int) -> None:
+    def taken(self, index: int, now_ns: int) -> None:
         """The kernel has a message for there, and may have to ask for the neighbour first."""
-        goal = self._goal(destination)
-        self._ends(goal)
-        goal.asked = now_ns
+        destination = self._destination(index)
+        self._ends(destination)
+        destination.asked = now_ns
         self._under_way += 1
-        if goal.silent:
-            self._turn = destination + 1
+        if destination.silent:
+            self._turn = index + 1
 
-    def _ends(self, goal: _Goal) -> None:
-        self._under_way -= goal.asked is not None
-        goal.asked = None
+    def _ends(self, destination: _Destination) -> None:
+        self._under_way -= destination.asked is not None
+        destination.asked = None
 
-    def left(self, destination: int, now_ns: int) -> None:
+    def left(self, index: int, now_ns: int) -> None:
         """A message left for there."""
-        goal = self._goal(destination)
-        self._ends(goal)
-        goal.left += 1
-        goal.last = now_ns
-        goal.failing = None
-        goal.answers = goal.trusted = True
-        goal.silent = False
+        destination = self._destination(index)
+        self._ends(destination)
+        destination.left += 1
+        destination.last = now_ns
+        destination.failing = None
+        destination.answers = destination.trusted = True
+        destination.silent = False
         gap = self._interval
-        if not self._count and goal.left <= EARLY_MESSAGES:
+        if not self._count and destination.left <= EARLY_MESSAGES:
             gap = min(gap, EARLY_GAP_NS)
-        # Counted from when it was due, so that the rhythm does not drift; but what
+        # Counted from when it was due, so that the schedule does not drift; but what
         # could not be sent in time is not made up for.
-        goal.due = max(goal.due + gap, now_ns + gap // 2)
+        destination.due = max(destination.due + gap, now_ns + gap // 2)
 
-    def failed(self, destination: int, now_ns: int) -> None:
+    def failed(self, index: int, now_ns: int) -> None:
         """No message could leave for there."""
-        goal = self._goal(destination)
-        self._ends(goal)
-        goal.trusted = False
-        if goal.failing is None:
-            goal.failing = now_ns
+        destination = self._destination(index)
+        self._ends(destination)
+        destination.trusted = False
+        if destination.failing is None:
+            destination.failing = now_ns
         gap = RETRY_NS
-        if now_ns - goal.failing >= RETRY_PATIENCE_NS:
+        if now_ns - destination.failing >= RETRY_PATIENCE_NS:
             gap = min(RETRY_LATER_NS, self._interval)
-        goal.due = now_ns + gap
+        destination.due = now_ns + gap
 
-    def lost(self, destination: int, now_ns: int) -> bool:
+    def lost(self, index: int, now_ns: int) -> bool:
         """A message that was under way, or seemed to have left, did not leave; False if there
         was none.
         """
-        goal = self._goal(destination)
+        destination = self._destination(index)
         later = now_ns + min(RETRY_LATER_NS, self._interval)
-        if goal.asked is not None:
-            self._ends(goal)
-            goal.due = later
-        elif goal.left:
-            goal.left -= 1
-            goal.due = min(goal.due, later)
+        if destination.asked is not None:
+            self._ends(destination)
+            destination.due = later
+        elif destination.left:
+            destination.left -= 1
+            destination.due = min(destination.due, later)
         else:
             return False
-        goal.answers = goal.trusted = False
-        goal.silent = True
-        if goal.failing is None:
-            goal.failing = now_ns
+        destination.answers = destination.trusted = False
+        destination.silent = True
+        if destination.failing is None:
+            destination.failing = now_ns
         return True
 
     def hurry(self, now_ns: int, again: bool = True) -> None:
@@ -1375,27 +1379,25 @@ class Schedule:
         With a count only what failed is sent again: as many as asked for, an interval apart.
         What is under way is sent once more only if `again`.
         """
-        for goal in self._goals:
-            goal.trusted = goal.silent = False
+        for destination in self._destinations:
+            destination.trusted = destination.silent = False
             soonest = now_ns + SETTLING_NS
-            if goal.asked is not None:
-                if not again:
-                    continue
-                self._ends(goal)
-            elif goal.failing is None:
+            if destination.asked is not None:
+                if again:
+                    self._ends(destination)
+                    destination.due = soonest
+                continue
+            if destination.failing is None:
                 if self._count:
-                    continue
-                if goal.left > EARLY_MESSAGES:
-                    soonest = max(soonest, goal.last + EARLY_GAP_NS)
-                soonest = min(goal.due, soonest)
-            else:
-                soonest = min(goal.due, soonest)
-            goal.due = soonest
+                    continue  # as many as asked for, an interval apart
+                if destination.left > EARLY_MESSAGES:
+                    soonest = max(soonest, destination.last + EARLY_GAP_NS)
+            destination.due = min(destination.due, soonest)
 
     @property
     def reached(self) -> set[int]:
         """The nodes that a message left for."""
-        return {node for goal in self._goals if goal.left for node in goal.nodes}
+        return {node for one in self._destinations if one.left for node in one.nodes}
 
     @property
     def _patience_ends(self) -> int:
@@ -1407,13 +1409,13 @@ class Schedule:
         """When something is to be done next; None: only when an address is added."""
         ready = self.due(now_ns)
         if ready:
-            return min(self._goals[i].due for i in ready)
+            return min(self._destinations[i].due for i in ready)
         # Who is due and not ready has no room, until something that is under way ends.
-        times = [goal.asked + ASKING_NS for goal in self._goals if goal.asked is not None]
+        times = [one.asked + ASKING_NS for one in self._destinations if one.asked is not None]
         times += [
-            goal.due
-            for goal in self._goals
-            if goal.asked is None and goal.due > now_ns and not self._done(goal)
+            one.due
+            for one in self._destinations
+            if one.asked is None and one.due > now_ns and not self._done(one)
         ]
         if self._count and self._patience_ends > now_ns:
             times.append(self._patience_ends)
@@ -1429,9 +1431,30 @@ class Schedule:
         """
         if not self._open:
             return True
-        if not self._count or any(0 < goal.left < self._count for goal in self._goals):
+        if not self._count or any(0 < one.left < self._count for one in self._destinations):
             return False
         return now_ns >= self._patience_ends or self.reached >= self._open
+
+
+# --------------------------------------------------- filters and routes: route.pxi
+
+
+def attach_filter(sock: _socket.socket, code: bytes) -> None:
+    """Put a classic BPF program on the socket, in the place of the one it has.
+
+    `code` is an array of struct sock_filter (linux/filter.h), 8 bytes each, in the byte
+    order of this machine. Raises OSError if the kernel does not take it.
+    """
+    if len(code) % 8:
+        raise ValueError(f"filter of {len(code)} bytes: not a multiple of 8")
+    instructions = array.array("B", code)
+    pointer, length = instructions.buffer_info()
+    # struct sock_fprog: the kernel copies the instructions before the call returns.
+    program = struct.pack("@HP", length // 8, pointer)
+    try:
+        sock.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0)) from None
 
 
 # linux/netlink.h, linux/rtnetlink.h
@@ -1465,14 +1488,14 @@ def find_route(packed: bytes, scope: int = 0) -> tuple[int, bytes, bytes, bool, 
         sock.settimeout(1.0)
         sock.send(request)
         interface, source, gateway, local = _read_route(sock.recv(4096))
-        return interface, source, gateway, local, local or _runs(sock, interface)
+        return interface, source, gateway, local, local or _has_carrier(sock, interface)
     except _socket.timeout:  # TimeoutError from 3.10 on
         raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
     finally:
         sock.close()
 
 
-def _runs(sock: _socket.socket, interface: int) -> bool:
+def _has_carrier(sock: _socket.socket, interface: int) -> bool:
     """Whether an interface has a carrier; a route does not tell, and /sys need not be there."""
     try:
         name = _socket.if_indextoname(interface).encode()

@@ -8,8 +8,8 @@ headers of a Python, which Cython's output is compiled with, and a C compiler. T
 is made with musl-gcc if there is one ($MUSL_CC names another), else with the compiler's own
 static libc and then understands addresses only. CC, CFLAGS and LDFLAGS are honoured.
 
-How it comes to be without Python: the core's Cython file is compiled with each function in a
-section of its own, and the linker throws away what cannot be reached from main().
+How it comes to be without Python: it is compiled with each function in a section of its own, and
+the linker throws away what cannot be reached from main().
 """
 
 from __future__ import annotations
@@ -26,21 +26,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from build_flags import COMPILE, LINK, SENDER_COMPILE, SENDER_LINK, SOURCES
+
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "fence_kdump_send.pyx"
 MAIN = HERE / "main.c"
-VERSION = HERE.parent / "kdumpfence" / "_version.py"
+VERSION = SOURCES / "kdumpfence" / "_version.py"
 
 DYNAMIC = "fence_kdump_send"
 STATIC = "fence_kdump_send.static"
 
-COMPILE = [
-    *("-Os", "-ffunction-sections", "-fdata-sections", "-fvisibility=hidden"),
-    *("-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fstack-protector-strong"),
-    # A function that is only guessed at would be called with the wrong types.
-    *("-Werror=implicit-function-declaration", "-Werror=int-conversion"),
-]
-LINK = ["-Wl,--gc-sections", "-Wl,-z,relro,-z,now", "-s"]
 #: With what in CFLAGS the linker could not throw anything away, or would keep names.
 HARMFUL = ("-flto", "-g", "-pg", "--coverage", "-fprofile")
 
@@ -76,7 +71,7 @@ def translate(folder: Path) -> Path:
         except BuildError:
             continue
         if found and int(found[1]) >= 3:
-            _run([*cython, "-3", str(SOURCE), "-o", str(result)])
+            _run([*cython, "-3", "-I", str(SOURCES), str(SOURCE), "-o", str(result)])
             return result
     raise BuildError("Cython 3 is missing: pip install cython")
 
@@ -93,8 +88,9 @@ def _flags() -> list[str]:
     version = match[1] if match else "unknown"
     return [
         *COMPILE,
+        *SENDER_COMPILE,
         *(flag for flag in given if not flag.startswith(HARMFUL)),
-        *(f"-I{path}" for path in {include, sysconfig.get_path("platinclude")}),
+        *(f"-I{path}" for path in (SOURCES, include, sysconfig.get_path("platinclude"))),
         f'-DKDUMPFENCE_VERSION="{version}"',
     ]
 
@@ -106,8 +102,8 @@ def _make(
     object_ = str(built) + ".o"
     _run([*compiler, *_flags(), *compile_, "-c", str(source), "-o", object_])
     ldflags = shlex.split(os.environ.get("LDFLAGS", ""))
-    _run([*compiler, *COMPILE, *compile_, str(MAIN), object_, *LINK, *ldflags, *link, "-pthread",
-          "-o", str(built)])  # fmt: skip
+    _run([*compiler, *COMPILE, *SENDER_COMPILE, *compile_, str(MAIN), object_, *LINK, *SENDER_LINK,
+          *ldflags, *link, "-pthread", "-o", str(built)])  # fmt: skip
     program.parent.mkdir(parents=True, exist_ok=True)
     fresh = program.with_name(program.name + ".new")
     shutil.copy(built, fresh)

@@ -4,8 +4,8 @@
 """fence_kdump_send for crash kernels: a program that needs libc and nothing else.
 
 It takes the core whole, which means: its nogil half, since the linker throws away all
-that mentions Python and cannot be reached from `kdumpfence_send`. Codec, send loop, rhythm
-and routes are the core's. What stands here is what kdumpfence/sender/main.py, options.py,
+that mentions Python and cannot be reached from `kdumpfence_send`. Codec, send loop, schedule
+and routes are the core's. What stands here is what kdumpfence/sender, cmdline.py,
 addresses.py and report.py are for the Python front end, and it has to say and do the same:
 tests/forms runs all of them.
 
@@ -13,7 +13,13 @@ Macros: KDUMPFENCE_VERSION, a string; KDUMPFENCE_NUMERIC, if there is to be no n
 (a static program of glibc would need its shared libraries for that).
 """
 
-include "../_kdumpwire.pyx"
+from kdumpwire.linux cimport *
+
+include "../kdumpwire/codec.pxi"
+include "../kdumpwire/sources.pxi"
+include "../kdumpwire/send.pxi"
+include "../kdumpwire/schedule.pxi"
+include "../kdumpwire/route.pxi"
 
 cdef extern from *:
     """
@@ -1217,9 +1223,9 @@ ctypedef struct Answers:
     Address addresses[ADDRESSES_OF_A_NAME]
 
 ctypedef struct Peer:
-    # One destination: number i of the rhythm.
+    # One destination: number i of the schedule.
     Address address
-    int index                   # in the outlet of its family
+    int index                   # in the transmitter of its family
     uint8_t lane                # that has the message which is under way
     uint8_t told[20]            # bits: errors that were complained of
 
@@ -1231,7 +1237,7 @@ ctypedef struct Lane:
 ctypedef struct Channel:
     # The sockets of a family: one, as long as no neighbour keeps the kernel waiting. What waits
     # for one fills the send buffer, and must not be in the way of what is for the others.
-    Outlet outlet
+    CTransmitter transmitter
     Lane lanes[MOST_LANES]
     int count
     int told                    # whether the kernel tells which messages left
@@ -1259,8 +1265,8 @@ ctypedef struct Sender:
     Node *nodes
     Peer *peers
     uint32_t peer_room
-    Table table                 # address -> number
-    Rhythm rhythm
+    CSources sources            # address -> number
+    CSchedule schedule
     Channel channels[2]         # IPv4, IPv6
     int network                 # netlink, or -1
     stat_t files[3]
@@ -1564,7 +1570,7 @@ cdef void hurry_names(Sender *sender, int64_t now) noexcept nogil:
     cdef Node *node
     for i in range(sender.options.node_count):
         node = &sender.nodes[i]
-        node.delay = RETRY_FIRST_NS
+        node.delay = RETRY_NS
         if node.waiting and node.running < LOOK_UPS_OF_A_NAME:
             node.due = now
 
@@ -1655,7 +1661,7 @@ cdef int look_for_interface(Sender *sender, uint32_t index) noexcept nogil:
 
 
 cdef int64_t longer(Sender *sender, int64_t delay) noexcept nogil:
-    return min(2 * delay, max(<int64_t>RETRY_FIRST_NS, sender.options.interval * 1000000000))
+    return min(2 * delay, max(RETRY_NS, sender.options.interval * 1000000000))
 
 
 cdef int take_answer(Sender *sender, Answer *answer) noexcept nogil:
@@ -1690,7 +1696,7 @@ cdef void unresolved(
     cdef Node *node = &sender.nodes[index]
     cdef Text text
     if permanent:
-        sender.rhythm.hopeless[index] = 1
+        sender.schedule.hopeless[index] = 1
         node.waiting = 0
     if node.told:
         return
@@ -1727,26 +1733,26 @@ cdef int resolved(Sender *sender, uint32_t node, Answers *found) noexcept nogil:
     for i in range(found.count):
         address = &found.addresses[i]
         split_address(address.packed, address.length, &high, &low)
-        slot = table_slot(&sender.table, high, low, address.scope)
+        slot = sources_slot(&sender.sources, high, low, address.scope)
         if slot >= 0:
-            number = sender.table.entries[sender.table.slots[slot].index - 1].node
-            if rhythm_share(&sender.rhythm, number, node) < 0:
+            number = sender.sources.known[sender.sources.slots[slot].index - 1].node
+            if schedule_share(&sender.schedule, number, node) < 0:
                 return -1
         else:
-            if sender.rhythm.goal_count == sender.peer_room:
+            if sender.schedule.destination_count == sender.peer_room:
                 room = max(<uint32_t>16, 2 * sender.peer_room)
                 memory = realloc(sender.peers, room * sizeof(Peer))
                 if memory == NULL:
                     return -1
                 sender.peers = <Peer *>memory
                 sender.peer_room = room
-            number = rhythm_add(&sender.rhythm, node, monotonic_ns())
-            if number < 0 or table_add(&sender.table, high, low, address.scope, number) < 0:
+            number = schedule_add(&sender.schedule, node, monotonic_ns())
+            if number < 0 or sources_add(&sender.sources, high, low, address.scope, number) < 0:
                 return -1
             peer = &sender.peers[number]
             memset(peer, 0, sizeof(Peer))
             peer.address = address[0]
-            peer.index = outlet_add(&channel_of(sender, address).outlet, address.packed,
+            peer.index = transmitter_add(&channel_of(sender, address).transmitter, address.packed,
                                     sender.options.port, address.scope)
             if peer.index < 0:
                 return -1
@@ -1768,7 +1774,7 @@ cdef inline Channel *channel_of(Sender *sender, Address *address) noexcept nogil
 cdef int open_lane(Channel *channel) noexcept nogil:
     """One more socket, the last of channel.lanes then; 0, or an errno."""
     cdef int one = 1, fd
-    cdef int family = channel.outlet.family
+    cdef int family = channel.transmitter.family
     cdef sock_fprog program
     cdef uint64_t nothing       # the filter `ret #0`, which lets nothing in
     cdef uint16_t code = 6
@@ -1788,7 +1794,7 @@ cdef int open_lane(Channel *channel) noexcept nogil:
     program.len = 1
     program.filter = <void *>&nothing
     setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program))
-    one = outlet_watch(fd, family)
+    one = transmitter_watch(fd, family)
     if channel.count == 0:
         channel.told = one
     channel.lanes[channel.count].fd = fd
@@ -1850,10 +1856,10 @@ cdef void put_where(Sender *sender, Text *text, uint32_t number) noexcept nogil:
     cdef uint32_t i
     cdef const char *before = b""
     put(text, b"node '")
-    for i in range(sender.rhythm.tie_count):
-        if sender.rhythm.ties[i].goal == number:
+    for i in range(sender.schedule.owner_count):
+        if sender.schedule.owners[i].destination == number:
             put(text, before)
-            put(text, sender.nodes[sender.rhythm.ties[i].node].name)
+            put(text, sender.nodes[sender.schedule.owners[i].node].name)
             before = b","
     put(text, b"' (")
     put_address(text, &sender.peers[number].address)
@@ -1876,23 +1882,23 @@ cdef void say_why(Sender *sender, uint32_t number, int code) noexcept nogil:
 
 
 cdef void cannot_send(Sender *sender, uint32_t number, int code) noexcept nogil:
-    rhythm_failed(&sender.rhythm, number, monotonic_ns())
+    schedule_failed(&sender.schedule, number, monotonic_ns())
     say_why(sender, number, code)
 
 
 cdef void lost(Sender *sender, uint32_t number, int code) noexcept nogil:
-    if rhythm_lost(&sender.rhythm, number, monotonic_ns()):
+    if schedule_lost(&sender.schedule, number, monotonic_ns()):
         say_why(sender, number, code)
 
 
 cdef void message_left(Sender *sender, uint32_t number) noexcept nogil:
     cdef Text text
-    rhythm_left(&sender.rhythm, number, monotonic_ns())
+    schedule_left(&sender.schedule, number, monotonic_ns())
     if sender.options.verbose:
         begin(&text, b"message sent to ")
         put_where(sender, &text, number)
         put(&text, b", number ")
-        put_number(&text, sender.rhythm.goals[number].left)
+        put_number(&text, sender.schedule.destinations[number].left)
         say_debug(&text)
 
 
@@ -1908,14 +1914,14 @@ cdef int why_useless(Sender *sender, uint32_t number) noexcept nogil:
     Found out before it is sent: the kernel would take it, and ask for a neighbour by it.
     """
     cdef Address *address = &sender.peers[number].address
-    cdef Outlet *outlet = &channel_of(sender, address).outlet
-    cdef msghdr *header = &outlet.headers[sender.peers[number].index].msg_hdr
+    cdef CTransmitter *transmitter = &channel_of(sender, address).transmitter
+    cdef msghdr *header = &transmitter.headers[sender.peers[number].index].msg_hdr
     cdef sockaddr_in6 name
     cdef socklen_t length = sizeof(name)
     cdef Address source
     cdef uint8_t packed[16]
     cdef int fd, error = 0, i, useless = 1
-    fd = socket(outlet.family, SOCK_DGRAM | SOCK_CLOEXEC, 0)
+    fd = socket(transmitter.family, SOCK_DGRAM | SOCK_CLOEXEC, 0)
     if fd < 0:
         return 0                # nobody knows
     if connect(fd, <sockaddr *>header.msg_name, header.msg_namelen) < 0:
@@ -1934,7 +1940,7 @@ cdef int why_useless(Sender *sender, uint32_t number) noexcept nogil:
         useless = 1
     # A link-local one is for the link. Elsewhere the node's own may just be on its way.
     if is_link_local(&source) and not is_link_local(address) and sender.options.count:
-        useless = monotonic_ns() - sender.rhythm.started < late_network()
+        useless = monotonic_ns() - sender.schedule.started < LATE_NETWORK_NS
     return EADDRNOTAVAIL if useless else 0
 
 
@@ -1945,51 +1951,51 @@ cdef void settle(Sender *sender, Channel *channel, int lane, int just_sent) noex
     cdef uint64_t high, low
     cdef int64_t slot, now
     cdef int fd = channel.lanes[lane].fd, error
-    cdef int empty = outlet_pending(fd) == 0
+    cdef int empty = transmitter_pending(fd) == 0
     cdef uint32_t number
     cdef socklen_t length
-    while outlet_news(fd, channel.outlet.family, &news):
+    while transmitter_news(fd, channel.transmitter.family, &news):
         if news.error:
             if news.error != EHOSTUNREACH and news.error != ENETUNREACH:
                 continue
             # From another machine it means that the message did leave this one.
-            if news.by_length and not is_own(channel.outlet.family, news.by):
+            if news.by_length and not is_own(channel.transmitter.family, news.by):
                 continue
-        set_address(&address, 4 if channel.outlet.family == AF_INET else 16, news.packed, news.scope)
+        set_address(&address, 4 if channel.transmitter.family == AF_INET else 16, news.packed, news.scope)
         split_address(address.packed, address.length, &high, &low)
-        slot = table_slot(&sender.table, high, low, address.scope)
+        slot = sources_slot(&sender.sources, high, low, address.scope)
         if slot < 0:
             # It has got another destination on its way (a tunnel, a translated address).
             channel.told &= news.error != 0
             continue
-        number = sender.table.entries[sender.table.slots[slot].index - 1].node
+        number = sender.sources.known[sender.sources.slots[slot].index - 1].node
         if news.error:
             lost(sender, number, news.error)
-        elif sender.rhythm.goals[number].asked >= 0:
+        elif sender.schedule.destinations[number].asked >= 0:
             message_left(sender, number)
     length = sizeof(error)
     getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length)
     if not empty and channel.told:
         return
     if just_sent:
-        for number in range(sender.rhythm.goal_count):
+        for number in range(sender.schedule.destination_count):
             if is_under_way(sender, channel, number, lane):
                 channel.told = 0        # nobody was waited for, and yet nothing is told of it
     now = monotonic_ns()
-    for number in range(sender.rhythm.goal_count):
+    for number in range(sender.schedule.destination_count):
         if not is_under_way(sender, channel, number, lane):
             continue
         if not channel.told:
             message_left(sender, number)        # for all that is known
-        elif now - sender.rhythm.goals[number].asked >= GIVES_UP_NS:
+        elif now - sender.schedule.destinations[number].asked >= GIVES_UP_NS:
             lost(sender, number, EHOSTUNREACH)
         else:                   # pushed out of a queue, or gone with its interface
-            rhythm_failed(&sender.rhythm, number, now)
+            schedule_failed(&sender.schedule, number, now)
 
 
 cdef inline int is_under_way(Sender *sender, Channel *channel, uint32_t number, int lane) noexcept nogil:
     cdef Peer *peer = &sender.peers[number]
-    return (sender.rhythm.goals[number].asked >= 0 and peer.lane == lane
+    return (sender.schedule.destinations[number].asked >= 0 and peer.lane == lane
             and channel_of(sender, &peer.address) == channel)
 
 
@@ -2004,8 +2010,8 @@ cdef void hear(Sender *sender) noexcept nogil:
         for at in range(sender.channels[family].count):
             settle(sender, &sender.channels[family], at, 0)
     now = monotonic_ns()
-    for number in range(sender.rhythm.goal_count):
-        if goal_overdue(&sender.rhythm.goals[number], now):
+    for number in range(sender.schedule.destination_count):
+        if destination_overdue(&sender.schedule.destinations[number], now):
             lost(sender, number, EHOSTUNREACH)
     for family in range(2):
         channel = &sender.channels[family]
@@ -2013,8 +2019,8 @@ cdef void hear(Sender *sender) noexcept nogil:
             lane = &channel.lanes[at]
             if lane.trusting >= 0 and now - lane.trusting >= TRUST_NS:
                 lane.trusting = -1
-                if outlet_pending(lane.fd):
-                    rhythm_doubt(&sender.rhythm)
+                if transmitter_pending(lane.fd):
+                    schedule_doubt(&sender.schedule)
 
 
 cdef int held(Sender *sender) noexcept nogil:
@@ -2022,7 +2028,7 @@ cdef int held(Sender *sender) noexcept nogil:
     cdef int family, at, total = 0
     for family in range(2):
         for at in range(sender.channels[family].count):
-            total += outlet_pending(sender.channels[family].lanes[at].fd)
+            total += transmitter_pending(sender.channels[family].lanes[at].fd)
     return total
 
 
@@ -2032,7 +2038,7 @@ cdef void hurry(Sender *sender) noexcept nogil:
     hear(sender)
     waiting = held(sender)
     # Exactly as many as asked for; or else as far as there is room for more.
-    rhythm_hurry(&sender.rhythm, monotonic_ns(),
+    schedule_hurry(&sender.schedule, monotonic_ns(),
                  waiting == 0 if sender.options.count else waiting < HELD_AT_MOST)
 
 
@@ -2040,16 +2046,16 @@ cdef int pass_on(
     Sender *sender, Channel *channel, const uint32_t *numbers, int count, int told
 ) noexcept nogil:
     """Hand messages to the kernel, through as many sockets as it takes; -1 without memory."""
-    cdef Outlet *outlet = &channel.outlet
+    cdef CTransmitter *transmitter = &channel.transmitter
     cdef int waiting[MOST_LANES]
     cdef int i, lane, turn = 0, at = 0, before = channel.count
     cdef int64_t now
-    if outlet_reserve(outlet, count) < 0:
+    if transmitter_reserve(transmitter, count) < 0:
         return -1
     for i in range(count):
-        outlet_choose(outlet, i, sender.peers[numbers[i]].index, told)
+        transmitter_choose(transmitter, i, sender.peers[numbers[i]].index, told)
     for lane in range(before):
-        waiting[lane] = outlet_pending(channel.lanes[lane].fd) > 0
+        waiting[lane] = transmitter_pending(channel.lanes[lane].fd) > 0
     # What may have to wait joins what waits; what is known to leave keeps away from it.
     while at < count and turn < 3 * MOST_LANES:
         lane = turn % MOST_LANES
@@ -2062,14 +2068,14 @@ cdef int pass_on(
             continue
         if lane > channel.count or (lane == channel.count and open_lane(channel) != 0):
             continue
-        send_all(channel.lanes[lane].fd, outlet.chosen + at, count - at, outlet.outcomes + at,
+        send_all(channel.lanes[lane].fd, transmitter.chosen + at, count - at, transmitter.outcomes + at,
                  0 if told else PATIENCE_NS)
         now = monotonic_ns()
-        while at < count and outlet.outcomes[at] != EAGAIN and outlet.outcomes[at] != EINTR:
-            if outlet.outcomes[at]:
-                cannot_send(sender, numbers[at], outlet.outcomes[at])
+        while at < count and transmitter.outcomes[at] != EAGAIN and transmitter.outcomes[at] != EINTR:
+            if transmitter.outcomes[at]:
+                cannot_send(sender, numbers[at], transmitter.outcomes[at])
             elif told:
-                rhythm_taken(&sender.rhythm, numbers[at], now)
+                schedule_taken(&sender.schedule, numbers[at], now)
                 sender.peers[numbers[at]].lane = <uint8_t>lane
             else:
                 message_left(sender, numbers[at])
@@ -2113,7 +2119,7 @@ cdef int send_due(Sender *sender) noexcept nogil:
     """Send what is due; -1 without memory."""
     cdef Channel *channel
     cdef uint32_t i, ready, number, kept
-    cdef uint32_t due = rhythm_due(&sender.rhythm, monotonic_ns())
+    cdef uint32_t due = schedule_due(&sender.schedule, monotonic_ns())
     cdef uint32_t *numbers = NULL
     cdef int family, code, result = 0
     cdef int64_t ends
@@ -2127,7 +2133,7 @@ cdef int send_due(Sender *sender) noexcept nogil:
         ready = kept = 0
         # The trusted ones come first.
         for i in range(due):
-            number = sender.rhythm.ready[i]
+            number = sender.schedule.ready[i]
             if channel_of(sender, &sender.peers[number].address) == channel:
                 numbers[ready] = number
                 ready += 1
@@ -2139,7 +2145,7 @@ cdef int send_due(Sender *sender) noexcept nogil:
                 cannot_send(sender, numbers[i], code)
             continue
         i = 0
-        while i < ready and goal_trusted(&sender.rhythm, &sender.rhythm.goals[numbers[i]]):
+        while i < ready and destination_trusted(&sender.schedule, &sender.schedule.destinations[numbers[i]]):
             i += 1
         if i and pass_on(sender, channel, numbers, <int>i, 0) < 0:
             result = -1
@@ -2159,7 +2165,7 @@ cdef int send_due(Sender *sender) noexcept nogil:
             result = pass_on(sender, channel, numbers + i, min(<int>(kept - i), <int>AT_A_TIME), channel.told)
             i += AT_A_TIME
             # So that neighbours that answer, or a gateway, have done so before the next ones.
-            while i < kept and sender.rhythm.under_way and wait_for_news(sender, ends - monotonic_ns()):
+            while i < kept and sender.schedule.under_way and wait_for_news(sender, ends - monotonic_ns()):
                 hear(sender)
     free(numbers)
     return result
@@ -2169,7 +2175,7 @@ cdef int is_own(int family, const uint8_t *packed) noexcept nogil:
     """Whether this machine has that address. The routing table knows; bind() takes any address
     with ip_nonlocal_bind."""
     cdef Route route
-    return find_way(family, packed, 0, &route) == 0 and route.local
+    return route_find(family, packed, 0, &route) == 0 and route.local
 
 
 cdef void wait_for(Sender *sender, int64_t until) noexcept nogil:
@@ -2207,26 +2213,26 @@ cdef int run(Sender *sender) noexcept nogil:
             changed = 1
             hurry(sender)
         if sender.network < 0:  # nobody would tell of changes
-            rhythm_doubt(&sender.rhythm)
+            schedule_doubt(&sender.schedule)
         if changed:
             hurry_names(sender, monotonic_ns())
         if step_names(sender) < 0 or send_due(sender) < 0:
             return no_memory()
         hear(sender)
         now = monotonic_ns()
-        if rhythm_finished(&sender.rhythm, now):
+        if schedule_finished(&sender.schedule, now):
             # Done if all that the kernel took is on its way and none of it came back.
             if linger_ends < 0:
                 linger_ends = now + 5 * <int64_t>1000000000
             if now >= linger_ends or held(sender) == 0:
                 hear(sender)
-                if rhythm_finished(&sender.rhythm, monotonic_ns()):
+                if schedule_finished(&sender.schedule, monotonic_ns()):
                     return result(sender)
             else:
                 wait_for(sender, min(now + 10000000, linger_ends))
             continue
         linger_ends = -1
-        until = rhythm_next(&sender.rhythm, now)
+        until = schedule_next(&sender.schedule, now)
         names = names_next(sender, now)
         if names >= 0 and (until < 0 or names < until):
             until = names
@@ -2235,10 +2241,10 @@ cdef int run(Sender *sender) noexcept nogil:
 
 
 cdef int result(Sender *sender) noexcept nogil:
-    cdef uint32_t i, reached = rhythm_reached(&sender.rhythm)
+    cdef uint32_t i, reached = schedule_reached(&sender.schedule)
     cdef Text text
     for i in range(sender.options.node_count):
-        if not sender.rhythm.reached[i]:
+        if not sender.schedule.reached[i]:
             begin(&text, b"node ")
             put_name(&text, sender.nodes[i].name)
             put(&text, b" was never reached")
@@ -2267,14 +2273,14 @@ cdef int check(Sender *sender) noexcept nogil:
     for i in range(sender.options.node_count):
         if sender.nodes[i].waiting and sender.nodes[i].asked:
             unresolved(sender, i, b"", b"the look-up has not answered within 10 seconds", 0)
-    memset(sender.rhythm.reached, 0, sender.options.node_count)
-    for i in range(sender.rhythm.goal_count):
+    memset(sender.schedule.reached, 0, sender.options.node_count)
+    for i in range(sender.schedule.destination_count):
         if check_way(sender, i):
-            for asked in range(sender.rhythm.tie_count):
-                if sender.rhythm.ties[asked].goal == i:
-                    sender.rhythm.reached[sender.rhythm.ties[asked].node] = 1
+            for asked in range(sender.schedule.owner_count):
+                if sender.schedule.owners[asked].destination == i:
+                    sender.schedule.reached[sender.schedule.owners[asked].node] = 1
     for i in range(sender.options.node_count):
-        reachable += sender.rhythm.reached[i]
+        reachable += sender.schedule.reached[i]
     return 0 if reachable == sender.options.node_count and sender.options.complained == 0 else 1
 
 
@@ -2283,7 +2289,7 @@ cdef int check_way(Sender *sender, uint32_t number) noexcept nogil:
     cdef Address other
     cdef Route route
     cdef Text text
-    cdef int error = find_way(family_of(address), address.packed, address.scope, &route)
+    cdef int error = route_find(family_of(address), address.packed, address.scope, &route)
     text.length = 0
     put_where(sender, &text, number)
     put(&text, b": ")
@@ -2350,16 +2356,16 @@ cdef int prepare(Sender *sender) noexcept nogil:
     cdef int name_count = 0
     cdef Options *options = &sender.options
     sender.nodes = <Node *>calloc(options.node_count, sizeof(Node))
-    if sender.nodes == NULL or rhythm_init(
-        &sender.rhythm, options.node_count, options.count, options.interval * 1000000000, monotonic_ns()
+    if sender.nodes == NULL or schedule_init(
+        &sender.schedule, options.node_count, options.count, options.interval * 1000000000, monotonic_ns()
     ) < 0:
         return -1
-    sender.table.seed = <uint64_t>monotonic_ns() * <uint64_t>0x9E3779B97F4A7C15 + <uint64_t>getpid()
+    sender.sources.seed = <uint64_t>monotonic_ns() * <uint64_t>0x9E3779B97F4A7C15 + <uint64_t>getpid()
     for i in range(2):
-        sender.channels[i].outlet.family = AF_INET if i == 0 else AF_INET6
+        sender.channels[i].transmitter.family = AF_INET if i == 0 else AF_INET6
         # The host's own byte order, as the stock programs send it.
-        sender.channels[i].outlet.payload.iov_base = <void *>(LITTLE if htons(1) != 1 else BIG)
-        sender.channels[i].outlet.payload.iov_len = MESSAGE_BYTES
+        sender.channels[i].transmitter.payload.iov_base = <void *>(LITTLE if htons(1) != 1 else BIG)
+        sender.channels[i].transmitter.payload.iov_len = MESSAGE_BYTES
     sender.network = sender.read_end = sender.write_end = -1
     pthread_mutex_init(&sender.lock, NULL)
     for i in range(options.node_count):
@@ -2377,7 +2383,7 @@ cdef int prepare(Sender *sender) noexcept nogil:
         else:
             node.waiting = node.asked = 1
             node.due = monotonic_ns()
-            node.delay = RETRY_FIRST_NS
+            node.delay = RETRY_NS
             name_count += 1
     if name_count:
         LIMIT_ARENAS()

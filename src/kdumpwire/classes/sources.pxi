@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`Sources`, over sources.pxi."""
+
+cdef bytes join_address(uint64_t high, uint64_t low):
+    cdef uint8_t address[16]
+    memcpy(address, &high, 8)
+    memcpy(address + 8, &low, 8)
+    if memcmp(address, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0:
+        return PyBytes_FromStringAndSize(<const char *>address + 12, 4)
+    return PyBytes_FromStringAndSize(<const char *>address, 16)
+
+
+cdef int check_address(bytes packed, uint64_t *high, uint64_t *low) except -1:
+    if len(packed) != 4 and len(packed) != 16:
+        raise ValueError(f"address of {len(packed)} bytes: 4 or 16 are allowed")
+    split_address(<const uint8_t *>PyBytes_AS_STRING(packed), <int>len(packed), high, low)
+    return 0
+
+
+cdef class Sources:
+    """See `_purewire.Sources`."""
+
+    cdef CSources c
+
+    def __cinit__(self):
+        import posix
+        memset(&self.c, 0, sizeof(CSources))
+        pthread_mutex_init(&self.c.lock, NULL)
+        self.c.seed = int.from_bytes(posix.urandom(8), "little")
+
+    def __init__(self, uint32_t room=1 << 17):
+        self.c.admit_room = room
+
+    def __dealloc__(self):
+        sources_free(&self.c)
+        free(self.c.networks)
+        pthread_mutex_destroy(&self.c.lock)
+
+    def add(self, bytes packed not None, uint32_t scope=0, int32_t node=0):
+        cdef uint64_t high, low
+        cdef int result
+        check_address(packed, &high, &low)
+        pthread_mutex_lock(&self.c.lock)
+        result = sources_add(&self.c, high, low, scope, node)
+        pthread_mutex_unlock(&self.c.lock)
+        if result < 0:
+            raise MemoryError
+
+    def discard(self, bytes packed not None, uint32_t scope=0):
+        cdef uint64_t high, low
+        cdef int result
+        check_address(packed, &high, &low)
+        pthread_mutex_lock(&self.c.lock)
+        result = sources_discard(&self.c, high, low, scope)
+        pthread_mutex_unlock(&self.c.lock)
+        return result != 0
+
+    def release(self, bytes packed not None, uint32_t scope=0):
+        cdef uint64_t high, low
+        cdef Source *source
+        cdef int result = 0
+        check_address(packed, &high, &low)
+        pthread_mutex_lock(&self.c.lock)
+        source = sources_find(&self.c, high, low, scope)
+        if source != NULL and source.admitted and source.place == 0:
+            result = sources_discard(&self.c, high, low, scope)
+        pthread_mutex_unlock(&self.c.lock)
+        return result != 0
+
+    def find(self, bytes packed not None, uint32_t scope=0):
+        cdef uint64_t high, low
+        cdef Source *source
+        cdef int32_t node = 0
+        check_address(packed, &high, &low)
+        pthread_mutex_lock(&self.c.lock)
+        source = sources_find(&self.c, high, low, scope)
+        if source != NULL:
+            node = source.node
+        pthread_mutex_unlock(&self.c.lock)
+        return None if source == NULL else node
+
+    def admit(self, bytes packed not None, int prefix, int32_t node=0):
+        cdef Network network
+        cdef Network *grown
+        cdef uint8_t mask[16]
+        cdef int bits = 8 * <int>len(packed)
+        cdef int i
+        check_address(packed, &network.high, &network.low)
+        if not 0 <= prefix <= bits:
+            raise ValueError(f"prefix {prefix}: 0 to {bits} are allowed")
+        prefix += 128 - bits
+        for i in range(16):
+            mask[i] = <uint8_t>((0xFF00 >> max(0, min(8, prefix - 8 * i))) & 0xFF)
+        split_address(mask, 16, &network.high_mask, &network.low_mask)
+        if network.high & ~network.high_mask or network.low & ~network.low_mask:
+            raise ValueError("network with bits set behind its prefix")
+        network.node = node
+        network.ipv6 = prefix < 96      # any longer one leaves no doubt
+        network.loopback = prefix >= 104 and is_loopback(network.high, network.low)
+        pthread_mutex_lock(&self.c.lock)
+        grown = <Network *>realloc(self.c.networks, (self.c.network_count + 1) * sizeof(Network))
+        if grown != NULL:
+            grown[self.c.network_count] = network
+            self.c.networks = grown
+            self.c.network_count += 1
+        pthread_mutex_unlock(&self.c.lock)
+        if grown == NULL:
+            raise MemoryError
+
+    def heard(self, int64_t most=65536):
+        cdef Source given[256]
+        cdef uint32_t i, number = 1
+        cdef list result = []
+        while number and <int64_t>len(result) < most:
+            # Copied in pieces, so that the receive loop never waits long for the lock.
+            pthread_mutex_lock(&self.c.lock)
+            number = sources_heard(&self.c, given, <uint32_t>min(256, most - <int64_t>len(result)))
+            pthread_mutex_unlock(&self.c.lock)
+            for i in range(number):
+                result.append((given[i].node, join_address(given[i].high, given[i].low), given[i].scope,
+                               given[i].port, given[i].first, given[i].last, given[i].messages))
+        return result
+
+    def __len__(self):
+        cdef uint32_t count
+        pthread_mutex_lock(&self.c.lock)
+        count = self.c.count
+        pthread_mutex_unlock(&self.c.lock)
+        return count
+
+    def __iter__(self):
+        cdef Source *known
+        cdef uint32_t i, count
+        pthread_mutex_lock(&self.c.lock)
+        count = self.c.count
+        known = <Source *>malloc(count * sizeof(Source) + 1)
+        if known != NULL and count:
+            memcpy(known, self.c.known, count * sizeof(Source))
+        pthread_mutex_unlock(&self.c.lock)
+        if known == NULL:
+            raise MemoryError
+        try:
+            return iter([(join_address(known[i].high, known[i].low), known[i].scope)
+                         for i in range(count)])
+        finally:
+            free(known)
