@@ -2263,12 +2263,12 @@ cdef class Receiver:
 
     def take(self, int batches=1):
         cdef Loop *loop = &self.loop
-        cdef int i, j, got, error
+        cdef int i, _batch, got, error
         cdef list result = []
         self.enter()
         try:
             for i in range(loop.endpoint_count):
-                for j in range(batches):
+                for _batch in range(batches):
                     with nogil:
                         got = read_batch(loop, &loop.endpoints[i])
                         error = errno
