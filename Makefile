@@ -33,7 +33,7 @@ plan:
 	@echo 'make test takes half an hour on two cores: 5 minutes for lint, fuzzing and every Python,'
 	@echo '10 for the tests that run in parallel, 16 for those that want the machine for themselves.'
 	@sh tools/prerequisites.sh --plan tests $(HEADERS)
-	@echo 'to be installed from PyPI, where not yet there: 400 MB into .venv, 150 MB a Python into build/pythons'
+	@echo 'to be installed from PyPI, where not yet there: 400 MB into .venv, and 100 MB a Python into build/pythons'
 
 tools:
 	@sh tools/prerequisites.sh tests $(HEADERS)
@@ -82,15 +82,15 @@ venv: $(VENV)/.made   ## .venv with what builds the core, and the programs in .v
 build: $(VENV)/.built ## the same with the compiled core, built anew if it changed
 
 $(VENV)/.made: pyproject.toml tools/prerequisites.sh
+	@echo 'making $(VENV): Cython and what else builds the core, 50 MB from PyPI, a minute'
 	@sh tools/prerequisites.sh build $(HEADERS)
-	@echo 'installing into $(VENV), from PyPI: Cython and what else builds the core'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	KDUMPFENCE_COMPILE=no $(RUN) -m pip install -q -e '.[build]'
 	touch $@
 
 # The extras of pyproject.toml, each when a target first needs it.
 $(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz $(VENV)/.bench: $(VENV)/.%: $(VENV)/.made
-	@echo 'installing into $(VENV), from PyPI: the extra "$*" of pyproject.toml'
+	@echo 'adding to $(VENV), from PyPI: the extra "$*" of pyproject.toml'
 	KDUMPFENCE_COMPILE=no $(RUN) -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
 

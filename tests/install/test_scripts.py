@@ -9,48 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from kdumpfence import feeds, layouts
-from tests.conftest import cannot_run
 from tests.netlab import Host
 
 from .machine import Machine, resolve
 
 FILES = Path(layouts.data_path(""))
-SCRIPTS = [
-    ("sh", "common/resolve-nodes"),
-    ("sh", "common/start-sender"),
-    ("sh", "initramfs-tools/hook"),
-    ("sh", "initramfs-tools/init-top"),
-    ("bash", "dracut/module-setup.sh"),
-    ("sh", "dracut/kdumpfence.sh"),
-]
-
-
-def test_no_shell_script_is_left_out() -> None:
-    scripts = {
-        str(path.relative_to(FILES))
-        for path in FILES.rglob("*")
-        if path.is_file() and path.read_bytes().startswith(b"#!/bin/")
-    }
-    assert scripts == {name for _, name in SCRIPTS}
-
-
-@pytest.mark.parametrize(("shell", "name"), SCRIPTS, ids=[name for _, name in SCRIPTS])
-def test_scripts_are_sound(shell: str, name: str) -> None:
-    if shutil.which("shellcheck") is None or shutil.which(shell) is None:
-        cannot_run(f"shellcheck or {shell} is missing")
-    assert (FILES / name).read_text().startswith(f"#!/bin/{shell}\n")
-    for checker in ([shell, "-n"], ["shellcheck", "-s", shell]):
-        done = subprocess.run(
-            [*checker, str(FILES / name)], capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from . import bare
-from .conftest import ROOT, rpmbuild, run
+from .conftest import rpmbuild, run
 
 RPM = ("rpm", "--force-debian", "--root=ROOT", "--nosignature")
 AGENT = "usr/sbin/fence_kdump"
