@@ -23,7 +23,7 @@ demo: build        ## show the main job on loopback: a yes and a no, each with i
 	$(RUN) tools/demo.py
 
 check: lint build $(VENV)/.test ## what is quick, two minutes: lint and tests; FOR=agent: those of that folder
-	$(RUN) tools/check.py $(FOR)
+	@$(RUN) tools/check.py $(FOR)
 
 test: plan tools lint fuzz pythons ## everything (half an hour): all tests, the unit tests on every Python there is
 	$(RUN) -m pytest -n 4 --dist loadfile -m 'not alone'
@@ -42,7 +42,7 @@ lint: $(VENV)/.lint ## style, types, spelling, shell scripts and the CI's own wo
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/lint-imports --cache-dir build/imports
 	$(VENV)/bin/cython-lint src
 	$(VENV)/bin/codespell
 	find $(SCRIPTS) -type f -exec awk '$(SHELL_SCRIPT)' {} + | xargs $(VENV)/bin/shellcheck
