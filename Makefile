@@ -43,7 +43,7 @@ lint: $(VENV)/.lint ## style, types, spelling, shell scripts and the CI's own wo
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --cache-dir build/imports
-	$(VENV)/bin/cython-lint src
+	$(VENV)/bin/cython-lint --no-pycodestyle src
 	$(VENV)/bin/codespell
 	find $(SCRIPTS) -type f -exec awk '$(SHELL_SCRIPT)' {} + | xargs $(VENV)/bin/shellcheck
 	$(VENV)/bin/zizmor --offline --no-progress --quiet --strict-collection .github
@@ -54,16 +54,16 @@ pythons: build     ## the unit tests on every CPython from 3.9 up that this mach
 fuzz: build $(VENV)/.fuzz ## a short run of the fuzz targets; without atheris only CI insists
 	$(RUN) fuzz/run.py --seconds 20 || { [ $$? = 2 ] && [ "$$CI" != true ]; }
 
-bench: $(VENV)/.bench build ## all figures, beside their peers (10 minutes), for docs/throughput.md
+bench: build $(VENV)/.test $(VENV)/.bench ## all figures, beside their peers (10 minutes), for docs/throughput.md
 	$(RUN) -m bench.run --write
 
-crashtable: build native ## measure the senders in crash kernels (11 minutes), for docs/crash-kernel.md
+crashtable: build $(VENV)/.test native ## measure the senders in crash kernels (11 minutes), for docs/crash-kernel.md
 	$(RUN) tools/crashtable.py
 
-clustertable: build ## crash both agents in real clusters (6 minutes), for docs/cluster-tests.md
+clustertable: build $(VENV)/.test ## crash both agents in real clusters (6 minutes), for docs/cluster-tests.md
 	$(RUN) tools/clustertable.py
 
-scale: build       ## a hundred thousand nodes, a flood, a day, a hundred kills (8 minutes), for docs/scale.md
+scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills (8 minutes), for docs/scale.md
 	$(RUN) tools/scale.py
 
 native:            ## the native sender alone, in build/native; needs Cython and a C compiler

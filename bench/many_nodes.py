@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from kdumpfence import wire
-from kdumpfence.listener import Listener
+from kdumpfence.listener.listener import Listener
 
 TARGET = b"\x7f\0\0\1"
 PATIENCE = 300.0

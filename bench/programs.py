@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.paired import MEASURED_CPU, WORK, Closing
-from kdumpfence import agentfiles, systempython
+from kdumpfence.install import agent_files, system_python
 from tests.interop import stock
 
 PORT = 7410
@@ -110,7 +110,7 @@ def installed() -> Installed:
     root = WORK / "agent"
     shutil.rmtree(root, ignore_errors=True)
     # By the looks of it: for another root than / the interpreter is looked at, not run.
-    program = root / systempython.PROGRAM[1:]
+    program = root / system_python.PROGRAM[1:]
     program.parent.mkdir(parents=True)
     real = Path(os.path.realpath(python))
     shutil.copy(real, program.with_name("python{}.{}".format(*sys.version_info[:2])))
@@ -121,7 +121,7 @@ def installed() -> Installed:
     )
     if has_core and "with the compiled core" not in done.stdout:
         raise RuntimeError(f"the agent was not installed as wanted: {done.stdout}")
-    script = root / agentfiles.AGENT[1:]
+    script = root / agent_files.AGENT[1:]
     text = script.read_text()
     found = re.search(r'sys\.path\.insert\(0, "(.+)"\)', text)
     if found is None:
@@ -129,7 +129,7 @@ def installed() -> Installed:
     folder = str(root) + found[1]
     # It stands in another place than it was made for; nothing else of it is changed.
     text = text.replace(f'"{found[1]}"', f'"{folder}"')
-    script.write_text(text.replace(systempython.PROGRAM, python, 1))
+    script.write_text(text.replace(system_python.PROGRAM, python, 1))
     return Installed(str(script), python=python, modules=folder)
 
 
@@ -141,7 +141,7 @@ def _compiled() -> bool:
 
 def _agents_python() -> str:
     """The system's Python; this one if there is none that the compiled core is made for."""
-    python = systempython.PROGRAM
+    python = system_python.PROGRAM
     tag = "import sys; print(sys.implementation.cache_tag)"
     if os.access(python, os.X_OK) and _asked(python, tag) == sys.implementation.cache_tag:
         return python

@@ -8,8 +8,8 @@ from typing import Any
 
 atheris: Any = importlib.import_module("atheris")
 
-with atheris.instrument_imports(include=["kdumpfence.options"]):
-    options: Any = importlib.import_module("kdumpfence.options")
+with atheris.instrument_imports(include=["kdumpfence.cmdline"]):
+    cmdline: Any = importlib.import_module("kdumpfence.cmdline")
 
 
 class Finding(Exception):
@@ -37,13 +37,13 @@ def check_agent(agent: Any) -> None:
     check_names(agent.names)
     check_complaints(agent.complaints)
     require(1 <= agent.ipport <= 65535, "no port", agent.ipport)
-    require(agent.family in options.FAMILIES, "no family", agent.family)
+    require(agent.family in cmdline.FAMILIES, "no family", agent.family)
     require(
-        agent.action in (*options.ACTIONS, "help", "version") and agent.action != "reboot",
+        agent.action in (*cmdline.ACTIONS, "help", "version") and agent.action != "reboot",
         "no action",
         agent.action,
     )
-    require(1 <= agent.timeout <= options.MOST_SECONDS, "no timeout", agent.timeout)
+    require(1 <= agent.timeout <= cmdline.MOST_SECONDS, "no timeout", agent.timeout)
     require(agent.verbose >= 0, "no level", agent.verbose)
     require(bool(agent.names) or agent.action != "off", "no node", agent.names)
 
@@ -54,8 +54,8 @@ def check_sender(sender: Any) -> None:
     require(len(set(sender.nodes)) == len(sender.nodes), "a name twice", sender.nodes)
     check_complaints(sender.complaints)
     require(1 <= sender.ipport <= 65535, "no port", sender.ipport)
-    require(sender.family in options.FAMILIES, "no family", sender.family)
-    require(0 <= sender.count <= options.MOST_MESSAGES, "no count", sender.count)
-    require(1 <= sender.interval <= options.MOST_SECONDS, "no interval", sender.interval)
+    require(sender.family in cmdline.FAMILIES, "no family", sender.family)
+    require(0 <= sender.count <= cmdline.MOST_MESSAGES, "no count", sender.count)
+    require(1 <= sender.interval <= cmdline.MOST_SECONDS, "no interval", sender.interval)
     require(sender.verbose >= 0, "no level", sender.verbose)
     require(bool(sender.nodes) or sender.action != "send", "no node", sender.nodes)

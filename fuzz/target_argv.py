@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from rules import atheris, check_agent, check_sender, options, require
+from rules import atheris, check_agent, check_sender, cmdline, require
 
 
 @atheris.instrument_func  # type: ignore[untyped-decorator]
@@ -19,21 +19,21 @@ def planted(argv: list[str]) -> Any:
     return sender
 
 
-sender_from_argv = options.sender_from_argv
+sender_from_argv = cmdline.sender_from_argv
 if os.environ.get("KDUMPFENCE_FUZZ_PLANT") == "1":
-    options.sender_from_argv = planted
+    cmdline.sender_from_argv = planted
 
 
 def check(data: bytes) -> None:
     """One input. Whatever it raises is a finding."""
     argv = [os.fsdecode(word) for word in data.split(b"\0")]
     for parse, look in (
-        (options.agent_from_argv, check_agent),
-        (options.sender_from_argv, check_sender),
+        (cmdline.agent_from_argv, check_agent),
+        (cmdline.sender_from_argv, check_sender),
     ):
         try:
             look(parse(argv))
-        except options.OptionError as error:
+        except cmdline.OptionError as error:
             require(bool(str(error)), "an error without a word", argv)
 
 

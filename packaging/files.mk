@@ -38,16 +38,16 @@ build:
 
 install:
 	$(INSTALL) -d $(DESTDIR)$(MODULES)/_native $(DESTDIR)$(SBINDIR)
-	$(INSTALL) -m 644 src/kdumpfence/*.py $(DESTDIR)$(MODULES)
+	cd src/kdumpfence && find * -name '*.py' -exec $(INSTALL) -D -m 644 {} $(DESTDIR)$(MODULES)/{} \;
 	$(INSTALL) -m 755 $(CORE) $(DESTDIR)$(MODULES)
 	$(INSTALL) -m 755 $(BUILT)/_native/* $(DESTDIR)$(MODULES)/_native
-	cd src/kdumpfence/distributions && find * -type d \
-		-exec $(INSTALL) -d $(DESTDIR)$(MODULES)/distributions/{} \;
-	cd src/kdumpfence/distributions && find * -type f ! -exec grep -q '^#!' {} \; \
-		-exec $(INSTALL) -m 644 {} $(DESTDIR)$(MODULES)/distributions/{} \;
-	cd src/kdumpfence/distributions && find * -type f -exec grep -q '^#!' {} \; \
-		-exec $(INSTALL) -m 755 {} $(DESTDIR)$(MODULES)/distributions/{} \;
-	$(INSTALL) -m 755 src/kdumpfence/distributions/common/fence_kdump $(DESTDIR)$(SBINDIR)
+	cd src/kdumpfence/install/distributions && find * -type d \
+		-exec $(INSTALL) -d $(DESTDIR)$(MODULES)/install/distributions/{} \;
+	cd src/kdumpfence/install/distributions && find * -type f ! -exec grep -q '^#!' {} \; \
+		-exec $(INSTALL) -m 644 {} $(DESTDIR)$(MODULES)/install/distributions/{} \;
+	cd src/kdumpfence/install/distributions && find * -type f -exec grep -q '^#!' {} \; \
+		-exec $(INSTALL) -m 755 {} $(DESTDIR)$(MODULES)/install/distributions/{} \;
+	$(INSTALL) -m 755 src/kdumpfence/install/distributions/common/fence_kdump $(DESTDIR)$(SBINDIR)
 	$(INSTALL) -m 755 packaging/common/kdumpfence $(DESTDIR)$(SBINDIR)
 	$(INSTALL) -m 755 packaging/common/kdumpfenced $(DESTDIR)$(SBINDIR)
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR) $(DESTDIR)/etc/kdumpfence

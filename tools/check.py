@@ -6,7 +6,7 @@
 
 Without a folder: all tests but those marked `slow` or `alone`. With folders: all tests of the
 first folder in the row below, the slow ones included, and the quick ones of the others; what
-wants the machine for itself is named at the end. tests/building looks at whether the table is complete.
+wants the machine for itself is named at the end. tests/building holds the table complete.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Play the scenarios of tests/cluster with both agents, for the table of docs/cluster-tests.md.
+"""Play tests/system/cluster with both agents, for the table of docs/cluster-tests.md.
 
     python tools/clustertable.py [--print]
 
@@ -16,12 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.cluster import agents, machine, root  # noqa: E402
-from tests.cluster.courses import Courses  # noqa: E402
-from tests.cluster.howto import HowTo  # noqa: E402
-from tests.cluster.scenarios import Failure, Outcome  # noqa: E402
-from tests.debian import NotAvailable  # noqa: E402
 from tests.interop import stock  # noqa: E402
+from tests.support.debian import NotAvailable  # noqa: E402
+from tests.system.cluster import agents, machine, root  # noqa: E402
+from tests.system.cluster.courses import Courses  # noqa: E402
+from tests.system.cluster.howto import HowTo  # noqa: E402
+from tests.system.cluster.scenarios import Failure, Outcome  # noqa: E402
 from tools import markedtable  # noqa: E402
 
 PAGE = ROOT / "docs" / "cluster-tests.md"

@@ -3,7 +3,7 @@
 
     python tools/crashtable.py [--runs 3] [--print]
 
-Real panics, one after the other, as tests/crash has them; ten minutes on a machine that has
+Real panics, one after the other, as tests/system/crash has them; ten minutes on a machine that has
 nothing else to do. With --print the table goes to stdout and the page stays as it is.
 """
 
@@ -23,9 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.crash import panics, small  # noqa: E402
-from tests.crash.harness import Outcome, run  # noqa: E402
-from tests.debian import NotAvailable  # noqa: E402
+from tests.support.debian import NotAvailable  # noqa: E402
+from tests.system.crash import panics, small  # noqa: E402
+from tests.system.crash.harness import Outcome, run  # noqa: E402
 from tools import markedtable  # noqa: E402
 
 PAGE = ROOT / "docs" / "crash-kernel.md"

@@ -38,8 +38,15 @@ COMPILE = os.environ.get("KDUMPFENCE_COMPILE") or "require"
 #: What the package is made of, and what is run on it. A change in either runs all again.
 PACKAGE = ("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 TESTS = (
-    *("tests/unit", "tests/__init__.py", "tests/conftest.py", "tests/ciguard.py"),
-    "tests/rhythm.py",
+    *("tests/core", "tests/shared", "tests/agent", "tests/storm"),
+    *("tests/__init__.py", "tests/conftest.py", "tests/ciguard.py"),
+    "tests/support/rhythm.py",
+)
+#: Those that need nothing but the package: what runs programs of .venv is tested with one Python.
+UNIT = (
+    *("tests/core", "tests/shared", "tests/agent", "tests/storm"),
+    "--ignore-glob=*/test_program.py",
+    "--ignore=tests/shared/test_output.py",
 )
 
 PROBE = """
@@ -185,7 +192,7 @@ class Trial:
                 self._install()
             if COMPILE == "require":
                 self._run("-c", "import kdumpfence._kdumpwire")
-            pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit")
+            pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *UNIT)
             said = self._call(*self.prefix, str(self.interpreter), *pytest)
         except subprocess.SubprocessError as error:
             return Outcome(False, f"failed: {error}", time.monotonic() - started)

@@ -27,9 +27,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.scale import day  # noqa: E402
-from tests.scale.play import Outcome, Plan, play, quantile  # noqa: E402
-from tests.scale.test_day import hours  # noqa: E402
+from tests.system.scale import day  # noqa: E402
+from tests.system.scale.play import Outcome, Plan, play, quantile  # noqa: E402
+from tests.system.scale.test_day import hours  # noqa: E402
 from tools import markedtable  # noqa: E402
 
 PAGE = ROOT / "docs" / "scale.md"

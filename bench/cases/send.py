@@ -27,7 +27,8 @@ from pathlib import Path
 from bench import paired
 from bench.paired import MEASURED_CPU, Figure, alternate, pinned
 from bench.programs import own_network, used_by
-from kdumpfence import filters, native
+from kdumpfence import filters
+from kdumpfence.install import native_sender
 from kdumpfence.wire import OWN_MESSAGE, Transmitter
 from tests.interop import stock
 
@@ -180,7 +181,10 @@ def _run_of(program: str) -> Callable[[], float]:
 def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
     """Sending to 10,000 destinations."""
     found = []
-    python, core = str(Path(sys.executable).with_name("fence_kdump_send")), native.find(False)
+    python, core = (
+        str(Path(sys.executable).with_name("fence_kdump_send")),
+        native_sender.find(False),
+    )
     theirs = str(stock.get().sender)
     with own_network():
         progress(f"sending to {NODES:,} nodes")

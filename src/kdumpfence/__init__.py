@@ -32,17 +32,17 @@ from kdumpfence.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kdumpfence.dumps import Dump, Dumps, Event
-    from kdumpfence.listener import Listener, Snapshot
+    from kdumpfence.listener.dumps import Dump, Dumps, Event
+    from kdumpfence.listener.listener import Listener, Snapshot
 
 #: What is imported when it is first asked for, and from where. The agent and the sender
 #: import this package too, and start while a cluster waits for them.
 _LATER = {
-    "Dump": "dumps",
-    "Dumps": "dumps",
-    "Event": "dumps",
-    "Listener": "listener",
-    "Snapshot": "listener",
+    "Dump": "listener.dumps",
+    "Dumps": "listener.dumps",
+    "Event": "listener.dumps",
+    "Listener": "listener.listener",
+    "Snapshot": "listener.listener",
 }
 
 __all__ = [

@@ -5,7 +5,7 @@
 
 It takes the core whole, which means: its nogil half, since the linker throws away all
 that mentions Python and cannot be reached from `kdumpfence_send`. Codec, send loop, rhythm
-and routes are the core's. What stands here is what kdumpfence/sender.py, options.py,
+and routes are the core's. What stands here is what kdumpfence/sender/main.py, options.py,
 addresses.py and report.py are for the Python front end, and it has to say and do the same:
 tests/forms runs all of them.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .running import Kdumpfenced
+from tests.daemon.running import Kdumpfenced
 
 
 @pytest.fixture

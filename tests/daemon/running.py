@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from kdumpfence import control, wire
-from kdumpfence.history import History, HistoryError, Past
+from kdumpfence import wire
+from kdumpfence.daemon import status_socket
+from kdumpfence.daemon.history import History, HistoryError, Past
 from tests.conftest import unused_port
 
 PROGRAM = (sys.executable, "-m", "kdumpfence.daemon")
@@ -95,7 +96,7 @@ class Kdumpfenced:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.said()
-        with contextlib.suppress(control.ControlError):
+        with contextlib.suppress(status_socket.ControlError):
             self.status()
             return True
         return False
@@ -151,9 +152,9 @@ class Kdumpfenced:
         except AssertionError:
             raise AssertionError(f"{text!r} is not said: {self.said()}") from None
 
-    def status(self) -> control.Status:
+    def status(self) -> status_socket.Status:
         """Ask it."""
-        with control.Client(str(self.control)) as client:
+        with status_socket.Client(str(self.control)) as client:
             return client.status()
 
     def dumping(self) -> set[str]:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import native
+from kdumpfence.install import native_sender
 from tests.conftest import cannot_run
+from tests.daemon.running import PROGRAM, Kdumpfenced, until
 from tests.interop import stock
-from tests.netlab import Host, Lab, why_not
-
-from .running import PROGRAM, Kdumpfenced, until
+from tests.support.netlab import Host, Lab, why_not
 
 BIN = Path(PROGRAM[0]).parent
 AGENT = str(BIN / "fence_kdump")
@@ -55,8 +54,8 @@ def start(daemon: Kdumpfenced, host: Host) -> None:
 
 def send(node: Host, count: int = 1) -> None:
     try:
-        sender = native.find()
-    except native.NotBuilt as error:
+        sender = native_sender.find()
+    except native_sender.NotBuilt as error:
         cannot_run(str(error))
     node.run([sender, "-c", str(count), "-i", "1", WATCHER], check=True)
 

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.history import History
+from kdumpfence.daemon.history import History
 from tests.conftest import cannot_run, load_core, unused_port
-
-from .running import PROGRAM, Kdumpfenced, Manager, manager, until
+from tests.daemon.running import PROGRAM, Kdumpfenced, Manager, manager, until
 
 NODE = "127.3.0.7"
 
@@ -233,7 +232,7 @@ def test_threads_that_cannot_be_had_are_said_in_one_line() -> None:
 def test_settings_that_no_thread_can_read_are_refused(daemon: Kdumpfenced) -> None:
     script = (
         "import threading\n"
-        "from kdumpfence import daemon\n"
+        "from kdumpfence.daemon import main as daemon\n"
         "start = threading.Thread.start\n"
         "def refuse(self):\n"
         "    if self.name == 'settings': raise RuntimeError(\"can't start new thread\")\n"
@@ -272,7 +271,7 @@ def test_what_a_crowd_said_before_the_end_is_in_the_history(daemon: Kdumpfenced)
     # It is ended by its first event, and what a round takes is less than is there by then.
     script = (
         "import os, signal, time\n"
-        "from kdumpfence import daemon\n"
+        "from kdumpfence.daemon import main as daemon\n"
         "record = daemon.Recorder.record\n"
         "def end(self, events):\n"
         "    if events and daemon.BATCH > 1:\n"
@@ -419,7 +418,11 @@ def test_a_port_that_another_program_holds(daemon: Kdumpfenced) -> None:
 
 
 def test_a_metrics_port_that_is_taken_keeps_nobody_from_listening(daemon: Kdumpfenced) -> None:
-    script = "from kdumpfence import daemon\ndaemon.METRICS_RETRY = 0.2\ndaemon.script()\n"
+    script = (
+        "from kdumpfence.daemon import main as daemon\n"
+        "daemon.METRICS_RETRY = 0.2\n"
+        "daemon.script()\n"
+    )
     with socket.socket() as other:
         other.bind(("127.0.0.1", daemon.metrics_port))
         other.listen(1)
@@ -515,7 +518,7 @@ def test_started_by_root_it_keeps_no_capability_in_any_thread(daemon: Kdumpfence
 def test_capabilities_that_cannot_be_given_up_are_an_error(daemon: Kdumpfenced) -> None:
     # Through seccomp nobody would get here; so let drop() do nothing.
     script = (
-        "from kdumpfence import daemon, privileges\n"
+        "from kdumpfence.daemon import main as daemon, privileges\n"
         "import ctypes; real = ctypes.CDLL(None)\n"
         "class Nothing:\n"
         "    prctl = type('F', (), {'__call__': lambda *a: 0})()\n"
@@ -666,7 +669,7 @@ def test_a_main_loop_that_hangs_does_not_say_that_it_is_alive(
     # The history's file system hangs, say: the other threads are well, and answer.
     script = (
         "import os, time\n"
-        "from kdumpfence import daemon, history\n"
+        "from kdumpfence.daemon import main as daemon, history\n"
         "def hang(self, events, *more):\n"
         "    if list(events): time.sleep(600)\n"
         "history.History.record = hang\n"

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kdumpfence.control import Client, ControlError
-
-from . import crowd
-from .running import Kdumpfenced, until
+from kdumpfence.daemon.status_socket import Client, ControlError
+from tests.daemon import crowd
+from tests.daemon.running import Kdumpfenced, until
 
 #: Seconds; longer than a sender of ours pauses when the machine is busy.
 SILENCE = 3.0

@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from kdumpfence.wire import REASONS
-from tests import debian
 from tests.conftest import cannot_run
-
-from .running import Kdumpfenced, until
+from tests.daemon.running import Kdumpfenced, until
+from tests.support import debian
 
 FOLDER = Path(__file__).resolve().parents[2] / "packaging" / "monitoring"
 RULES = FOLDER / "kdumpfenced.rules.yml"

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from kdumpfence import daemon, notify, privileges
-from kdumpfence.control import Client
-from kdumpfence.dumps import Dump, Event
-from kdumpfence.history import History
-from kdumpfence.journal import Journal
-from kdumpfence.listener import Snapshot
-from kdumpfence.settings import Settings
+from kdumpfence.daemon import main as daemon
+from kdumpfence.daemon import privileges, systemd
+from kdumpfence.daemon.history import History
+from kdumpfence.daemon.log import Journal
+from kdumpfence.daemon.settings import Settings
+from kdumpfence.daemon.status_socket import Client
+from kdumpfence.listener.dumps import Dump, Event
+from kdumpfence.listener.listener import Snapshot
 from tests.conftest import unused_port
 
 
@@ -78,7 +79,7 @@ def test_nobody_is_told_of_a_dump_before_it_is_written(
     monkeypatch.setattr(privileges, "drop", lambda: None)
     monkeypatch.setattr(History, "record", record)
     with log.open("wb", buffering=0) as out:
-        works = daemon.Daemon(settings, notify.Notify({}), Journal(fd=out.fileno()))
+        works = daemon.Daemon(settings, systemd.Notify({}), Journal(fd=out.fileno()))
         try:
             works._figures()
             works._next_figures = 0.0  # due at once

@@ -18,13 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import daemon as module
-from kdumpfence.history import History
-from kdumpfence.settings import Settings
+from kdumpfence.daemon import main as module
+from kdumpfence.daemon.history import History
+from kdumpfence.daemon.settings import Settings
 from tests.conftest import cannot_run
-from tests.history.test_history import a_whole_dump
-
-from .running import Kdumpfenced, until
+from tests.daemon.running import Kdumpfenced, until
+from tests.daemon.test_history import a_whole_dump
 
 NODE = "127.3.0.7"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -158,7 +157,7 @@ AHEAD = """
 import os, sys, time
 real = time.time
 time.time = lambda: real() + {seconds}
-from kdumpfence import daemon
+from kdumpfence.daemon import main as daemon
 daemon.TRIM_EVERY = 0.2
 daemon.script()
 """
@@ -193,7 +192,7 @@ HURRYING = """
 import time
 began = time.monotonic()
 time.clock_gettime = lambda clock: (time.monotonic() - began) * 86400
-from kdumpfence import daemon
+from kdumpfence.daemon import main as daemon
 daemon.TRIM_EVERY = 0.2
 daemon.script()
 """
@@ -212,7 +211,7 @@ STEPS = """
 import os, sys, time
 real = time.time
 time.time = lambda: real() + ({seconds} if os.path.exists({flag!r}) else 0)
-from kdumpfence import daemon
+from kdumpfence.daemon import main as daemon
 daemon.script()
 """
 

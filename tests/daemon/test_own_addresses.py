@@ -8,9 +8,8 @@ import socket
 import pytest
 
 from tests.conftest import cannot_run
-from tests.netlab import Host, Lab, why_not
-
-from .running import MESSAGE, PROGRAM, Kdumpfenced, until
+from tests.daemon.running import MESSAGE, PROGRAM, Kdumpfenced, until
+from tests.support.netlab import Host, Lab, why_not
 
 LINE = "this machine itself has 10.0.0.2, fd00::2: not heard as a node"
 

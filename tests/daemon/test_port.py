@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import Listener, filters, sharing
+from kdumpfence import Listener, filters
+from kdumpfence.listener import port_owners
 from tests.conftest import cannot_run, unused_port
-
-from .running import Kdumpfenced, until
+from tests.daemon.running import Kdumpfenced, until
 
 NODE = "127.3.0.7"
 DEVICE = 25  # SO_BINDTODEVICE
@@ -259,10 +259,10 @@ def test_a_program_on_another_address_or_of_another_family_is_no_rival(
 ) -> None:
     passed = made(daemon.port, "127.0.0.1", socket.SO_REUSEADDR)
     with made(daemon.port, "127.0.0.2"), made(daemon.port, "::"):
-        assert sharing.rivals([passed], daemon.port) == []
+        assert port_owners.rivals([passed], daemon.port) == []
         start(daemon, managers, passed)
         assert daemon.get("/health") == (200, "well\n")
-        assert len(sharing.holders(daemon.port)) == 3
+        assert len(port_owners.holders(daemon.port)) == 3
 
 
 def test_a_socket_that_takes_both_families_is_one_of_either() -> None:
@@ -272,10 +272,10 @@ def test_a_socket_that_takes_both_families_is_one_of_either() -> None:
         other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("::ffff:127.0.0.1", port))
-        assert [str(one) for one in sharing.rivals([ours], port)] == [
+        assert [str(one) for one in port_owners.rivals([ours], port)] == [
             f"user {os.geteuid()} at ::ffff:127.0.0.1"
         ]
-        assert sharing.rivals([ours, other], port) == []
+        assert port_owners.rivals([ours, other], port) == []
 
 
 def shut(sock: socket.socket) -> None:
@@ -340,13 +340,13 @@ def test_an_interface_or_an_address_that_is_gone_is_noticed(
         ip("address", "add", "198.18.77.1/32", "dev", name)
         with made(0, "198.18.77.1") as on_address, made(0, "0.0.0.0", device=name) as on_interface:
             for sock in (on_address, on_interface):
-                assert sharing.fault(sock, sock.getsockname()[1]) == ""
+                assert port_owners.fault(sock, sock.getsockname()[1]) == ""
             ip("link", "delete", name)
             name = ""
-            assert sharing.fault(on_address, on_address.getsockname()[1]) == (
+            assert port_owners.fault(on_address, on_address.getsockname()[1]) == (
                 "is bound to 198.18.77.1, which is not an address of this machine any more"
             )
-            assert sharing.fault(on_interface, on_interface.getsockname()[1]) == (
+            assert port_owners.fault(on_interface, on_interface.getsockname()[1]) == (
                 "is bound to an interface that is gone"
             )
     finally:
@@ -356,11 +356,11 @@ def test_an_interface_or_an_address_that_is_gone_is_noticed(
 
 def test_a_socket_that_lost_its_port_is_told_of() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        assert sharing.fault(sock, 7410) == "is not bound any more"
+        assert port_owners.fault(sock, 7410) == "is not bound any more"
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-        assert sharing.fault(sock, port + 1) == f"is bound to port {port}"
-        assert sharing.deaf([sock], port) == ""
+        assert port_owners.fault(sock, port + 1) == f"is bound to port {port}"
+        assert port_owners.deaf([sock], port) == ""
 
 
 def test_a_filter_that_is_on_a_passed_socket_is_taken_off(
@@ -421,14 +421,15 @@ def test_a_family_that_nobody_passed_is_told_of(
 def test_a_reading_thread_that_stands_still_is_noticed(daemon: Kdumpfenced) -> None:
     script = (
         "import threading, time\n"
-        "from kdumpfence import daemon, reading\n"
-        "reading.LATE = 1.0\n"
-        "turn = reading.Reading._turn\n"
+        "from kdumpfence.daemon import main as daemon\n"
+        "from kdumpfence.listener import reader\n"
+        "reader.LATE = 1.0\n"
+        "turn = reader.Reading._turn\n"
         "began = time.monotonic()\n"
         "def stand_still(self):\n"
         "    if time.monotonic() > began + 2: time.sleep(600)\n"
         "    turn(self)\n"
-        "reading.Reading._turn = stand_still\n"
+        "reader.Reading._turn = stand_still\n"
         "daemon.script()\n"
     )
     daemon.start(program=[sys.executable, "-c", script])
@@ -439,9 +440,10 @@ def test_a_reading_thread_that_stands_still_is_noticed(daemon: Kdumpfenced) -> N
 def test_a_kernel_that_does_not_tell_who_holds_the_port_is_told_of(daemon: Kdumpfenced) -> None:
     script = (
         "import errno, os\n"
-        "from kdumpfence import daemon, sharing\n"
+        "from kdumpfence.daemon import main as daemon\n"
+        "from kdumpfence.listener import port_owners\n"
         "def refuse(port): raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))\n"
-        "sharing.holders = refuse\n"
+        "port_owners.holders = refuse\n"
         "daemon.script()\n"
     )
     daemon.start(program=[sys.executable, "-c", script])

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import unused_port
-
-from .running import until
+from tests.daemon.running import until
 
 ROOT = Path(__file__).resolve().parents[2]
 

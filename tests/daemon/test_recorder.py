@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from kdumpfence.daemon import HOLD, RETRY_LAST, Recorder
-from kdumpfence.dumps import Dump, Event
-from kdumpfence.history import History, HistoryError
+from kdumpfence.daemon.history import History, HistoryError
+from kdumpfence.daemon.main import HOLD, RETRY_LAST, Recorder
+from kdumpfence.listener.dumps import Dump, Event
 
 
 class Disk:

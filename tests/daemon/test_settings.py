@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import settings
-from kdumpfence.settings import KEYS, Settings, SettingsError, changes, load, parse
+from kdumpfence.daemon import settings
+from kdumpfence.daemon.settings import KEYS, Settings, SettingsError, changes, load, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = '\n[nodes]\nnode1 = ["192.0.2.1"]\n'

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdumpfence.settings import KEYS, SettingsError, parse
+from kdumpfence.daemon.settings import KEYS, SettingsError, parse
 
 NAMES = sorted({key.name for key in KEYS} | {key.table for key in KEYS} | {"nodes", "prot", "x.y"})
 

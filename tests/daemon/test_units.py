@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.settings import Settings
+from kdumpfence.daemon.settings import Settings
 from tests.conftest import cannot_run
 
 UNITS = Path(__file__).resolve().parents[2] / "packaging" / "systemd"

@@ -6,13 +6,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kdumpfence import daemon, history, metrics, settings, sharing, wire
-
-from . import manpage, said
+from kdumpfence import wire
+from kdumpfence.daemon import history, metrics, settings
+from kdumpfence.daemon import main as daemon
+from kdumpfence.listener import port_owners
+from tests.docs import manpage, said
 
 PAGE = "kdumpfenced"
-SOURCES = ("daemon.py", "journal.py", "metrics.py", "notify.py", "settings.py", "privileges.py",
-           "history.py", "sharing.py", "reading.py")  # fmt: skip
+SOURCES = ("daemon/main.py", "daemon/log.py", "daemon/metrics.py", "daemon/systemd.py",
+           "daemon/settings.py", "daemon/privileges.py",
+           "daemon/history.py", "listener/port_owners.py", "listener/reader.py")  # fmt: skip
 
 
 def test_every_option_is_explained_and_no_other() -> None:
@@ -75,7 +78,7 @@ def test_the_numbers_are_the_real_ones() -> None:
     text = " ".join(" ".join(section.text.split()) for section in manpage.read(PAGE).values())
     assert f"of {daemon.MOST_HELD} dumps at most" in text
     assert (daemon.HOLD, daemon.RETRY_LAST, metrics.PATIENCE) == (2.0, 10.0, 5.0)
-    assert (sharing.EVERY, daemon.LOOK_EVERY, daemon.METRICS_RETRY) == (5.0, 1.0, 10.0)
+    assert (port_owners.EVERY, daemon.LOOK_EVERY, daemon.METRICS_RETRY) == (5.0, 1.0, 10.0)
     assert "Every five seconds it looks" in text
     assert "Every second, and before anything is told" in text
     assert history._PATIENCE_WRITING == 0.5
@@ -100,7 +103,7 @@ def test_every_line_that_is_explained_can_be_said() -> None:
 
 def test_every_event_that_can_be_told_is_explained() -> None:
     text = " ".join(manpage.read(PAGE)["WHAT THE LINES MEAN"].text.split())
-    spoken = said.everything("journal.py")
+    spoken = said.everything("daemon/log.py")
     for piece in ("began to dump: first message", "fell silent: it dumped for", "is dumping for",
                   "was dumping before the restart", "not in the history yet"):  # fmt: skip
         assert any(piece in one for one in spoken)

@@ -9,22 +9,27 @@ import subprocess
 
 import pytest
 
-from kdumpfence import _purewire, options, wire
+from kdumpfence import _purewire, cmdline, wire
 from tests.conftest import cannot_run
-
-from . import manpage, said
+from tests.docs import manpage, said
 
 OPTIONS = {
-    "fence_kdump": options.AGENT_OPTIONS,
-    "fence_kdump_send": options.SENDER_OPTIONS,
+    "fence_kdump": cmdline.AGENT_OPTIONS,
+    "fence_kdump_send": cmdline.SENDER_OPTIONS,
 }
 DEFAULTS = {
-    "fence_kdump": options.AgentOptions(),
-    "fence_kdump_send": options.SenderOptions(),
+    "fence_kdump": cmdline.AgentOptions(),
+    "fence_kdump_send": cmdline.SenderOptions(),
 }
 SOURCES = {
-    "fence_kdump": ("agent.py", "options.py", "addresses.py", "listening.py", "crashkernel.py"),
-    "fence_kdump_send": ("sender.py", "options.py", "addresses.py"),
+    "fence_kdump": (
+        "agent/main.py",
+        "cmdline.py",
+        "addresses.py",
+        "agent/sockets.py",
+        "agent/crashkernel.py",
+    ),
+    "fence_kdump_send": ("sender/main.py", "cmdline.py", "addresses.py"),
 }
 LINES = "WHAT THE LINES MEAN"
 
@@ -61,7 +66,7 @@ def test_every_option_is_explained_and_no_other(program: str) -> None:
         match = re.match(r"(?:-(\w), )?--([a-z]+)(\[=|=)?", entry.heading)
         assert match is not None, entry.heading
         documented[match[2]] = (match[1] or "", match[3])
-    value = {options.NO: None, options.REQUIRED: "=", options.OPTIONAL: "[="}
+    value = {cmdline.NO: None, cmdline.REQUIRED: "=", cmdline.OPTIONAL: "[="}
     real = {name: (short, value[takes]) for short, name, takes, _ in OPTIONS[program]}
     assert documented == real
 
@@ -79,14 +84,14 @@ def test_every_default_is_the_real_one(program: str) -> None:
 def test_every_parameter_of_stdin_is_explained_and_no_other() -> None:
     table = manpage.read("fence_kdump")["STDIN PARAMETERS"].text
     documented = set(re.findall(r"^([a-z]+)\t", table, re.MULTILINE))
-    with_values = {name for _, name, takes, _ in options.AGENT_OPTIONS if takes}
-    assert documented == with_values | set(options.NODE_PARAMETERS)
+    with_values = {name for _, name, takes, _ in cmdline.AGENT_OPTIONS if takes}
+    assert documented == with_values | set(cmdline.NODE_PARAMETERS)
 
 
 def test_every_action_is_explained_and_no_other() -> None:
     headings = [entry.heading for entry in manpage.read("fence_kdump")["ACTIONS"].entries]
     documented = set(re.findall(r"[a-z][a-z-]+", " ".join(headings))) - {"or"}
-    assert documented == set(options.ACTIONS)
+    assert documented == set(cmdline.ACTIONS)
 
 
 def test_the_numbers_of_the_protocol_are_the_real_ones() -> None:
@@ -133,19 +138,21 @@ def test_every_line_that_is_explained_can_be_said(program: str) -> None:
 @pytest.mark.parametrize(
     ("program", "module"),
     [
-        ("fence_kdump", "agent.py"),
-        ("fence_kdump", "listening.py"),
+        ("fence_kdump", "agent/main.py"),
+        ("fence_kdump", "agent/sockets.py"),
         ("fence_kdump", "addresses.py"),
-        ("fence_kdump", "options.py"),
-        ("fence_kdump", "crashkernel.py"),
-        ("fence_kdump_send", "sender.py"),
+        ("fence_kdump", "cmdline.py"),
+        ("fence_kdump", "agent/crashkernel.py"),
+        ("fence_kdump_send", "sender/main.py"),
     ],
 )
 def test_every_line_that_can_be_said_is_explained(program: str, module: str) -> None:
     # What the sender alone says of its options stands in its own page.
     text = manpage.read(program)[LINES].text + manpage.read("fence_kdump_send")[LINES].text
     told = " ".join(text.split())
-    spoken = said.lines(module) if module != "crashkernel.py" else said.lines(module, {"append"})
+    spoken = (
+        said.lines(module) if module != "agent/crashkernel.py" else said.lines(module, {"append"})
+    )
     assert spoken, f"{module} says nothing: does the test still look in the right places?"
     missing = {piece for piece in spoken if piece.strip(" '():;,") not in told}
     assert missing == set()
@@ -162,7 +169,7 @@ def test_the_two_senders_have_the_same_texts() -> None:
     texts = {text for text in said.native() if not text.startswith("Usage:")}
     native = {text.strip(" ;:") for text in texts if text.count(" ") >= 3}
     assert len(native) > 15
-    python = "\n".join(said.everything("sender.py", "options.py", "addresses.py", "report.py"))
+    python = "\n".join(said.everything("sender/main.py", "cmdline.py", "addresses.py", "log.py"))
     python = re.sub(r"\s+", " ", python)
     only_native = {text for text in native if text not in python}
     assert {text for text in only_native if "%" not in text and not re.search(r"\d", text)} <= {

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import cli, layouts, native
+from kdumpfence.cli import main as cli
+from kdumpfence.install import layouts, native_sender
 from tests.conftest import cannot_run
-from tests.netlab import Host, Lab, why_not
+from tests.install import roots
+from tests.install.machine import Machine
+from tests.support.netlab import Host, Lab, why_not
 
-from . import roots
-from .machine import Machine
-
-_REAL_FIND = native.find
+_REAL_FIND = native_sender.find
 OURS = b"\x7fELF our sender, version 1\n"
 
 
@@ -73,7 +73,7 @@ def command(
     """The command, with version 1 of a made-up sender."""
     made = Command(tmp_path / "sender", capsys)
     made.build(OURS)
-    monkeypatch.setattr(native, "find", lambda static=False: str(made.sender))
+    monkeypatch.setattr(native_sender, "find", lambda static=False: str(made.sender))
     return made
 
 
@@ -90,7 +90,7 @@ def built() -> str:
     """The path of the real native sender."""
     try:
         return _REAL_FIND()
-    except native.NotBuilt as error:
+    except native_sender.NotBuilt as error:
         cannot_run(str(error))
         raise
 
@@ -122,7 +122,7 @@ def node1(hosts: tuple[Host, Host]) -> Host:
 def machine(node1: Host) -> Machine:
     try:
         _REAL_FIND()
-    except native.NotBuilt as error:
+    except native_sender.NotBuilt as error:
         cannot_run(str(error))
     return Machine(node1)
 

@@ -10,9 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kdumpfence import layouts
+from kdumpfence.install import layouts
 from tests.conftest import cannot_run
-from tests.netlab import Host
+from tests.support.netlab import Host
 
 #: This project, which may lie in /tmp.
 ROOT = str(Path(__file__).resolve().parents[2])

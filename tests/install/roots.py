@@ -9,8 +9,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import debian
 from tests.conftest import cannot_run
+from tests.support import debian
 
 #: What /etc/os-release says, and whose kdump it then is.
 OS_RELEASES = {

@@ -8,7 +8,7 @@ import os
 import platform
 import struct
 
-from tests.netlab import Host
+from tests.support.netlab import Host
 
 # asm/ioctls.h; the direction bits of an ioctl number differ on these machines.
 _TIOCSPTLCK, _TIOCGPTN = (

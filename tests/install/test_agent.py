@@ -17,18 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import agentfiles, install, layouts, systempython, tree
+from kdumpfence.install import agent_files, installer, layouts, root_directory, system_python
 from tests.conftest import cannot_run
-
-from . import roots
-from .conftest import Command
-from .test_killed import KILLED, die_at
+from tests.install import roots
+from tests.install.conftest import Command
+from tests.install.test_killed import KILLED, die_at
 
 PLACE = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"
 STOCK = b"\x7fELF the stock agent\n"
 THIS = "python{}.{}".format(*sys.version_info)
-SOURCE = Path(agentfiles.__file__).parent
+SOURCE = Path(agent_files.__file__).parent
 CORES = sorted(SOURCE.glob(f"_kdumpwire.{sys.implementation.cache_tag}-*.so"))
 
 
@@ -109,7 +108,7 @@ def test_all_that_the_agent_imports_is_there_and_no_more() -> None:
     wanted = {"agent", "__init__"}
     while True:
         imported = set(wanted)
-        for name in wanted - {agentfiles.CORE}:
+        for name in wanted - {agent_files.CORE}:
             for node in at_run_time(ast.parse((SOURCE / f"{name}.py").read_text())):
                 if isinstance(node, ast.ImportFrom) and node.module == "kdumpfence":
                     imported |= {alias.name for alias in node.names}
@@ -118,7 +117,7 @@ def test_all_that_the_agent_imports_is_there_and_no_more() -> None:
         if imported == wanted:
             break
         wanted = imported
-    assert wanted == {*agentfiles.MODULES, agentfiles.CORE}
+    assert wanted == {*agent_files.MODULES, agent_files.CORE}
 
 
 def test_everybody_may_read_and_run_it_whatever_the_umask(root: Path) -> None:
@@ -211,7 +210,7 @@ def test_an_update_by_rpm_is_kept_by_the_next_run(agent: AgentCommand, root: Pat
 
 
 def test_the_agent_of_a_package_of_ours_is_left_alone(agent: AgentCommand, root: Path) -> None:
-    roots.put(root, PLACE, layouts.data(agentfiles.TEMPLATE), 0o755)
+    roots.put(root, PLACE, layouts.data(agent_files.TEMPLATE), 0o755)
     before = roots.snapshot(root)
     said = agent.refused("--root", str(root))
     assert said.startswith(f"{root}{PLACE} is that of a package of kdumpfence")
@@ -243,7 +242,7 @@ def test_the_core_that_fits_comes_along_and_it_is_said(agent: AgentCommand, root
     assert agent_of(root, "-V").stdout.endswith("(kdumpfence, compiled core)\n")
     tag = sys.implementation.cache_tag
     compiled = {path.name for path in (modules(root) / "kdumpfence/__pycache__").iterdir()}
-    assert compiled == {f"{name}.{tag}.pyc" for name in agentfiles.MODULES}
+    assert compiled == {f"{name}.{tag}.pyc" for name in agent_files.MODULES}
 
 
 @pytest.mark.parametrize(
@@ -315,20 +314,20 @@ def test_links_to_python_are_followed_inside_of_the_root(agent: AgentCommand, ro
 
 def test_a_system_python_that_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of this machine it is asked, not guessed."""
-    monkeypatch.setattr(systempython, "PROGRAM", "/bin/false")
-    root = tree.Tree("/")
-    with pytest.raises(systempython.NoPython, match=r"^/bin/false does not run: exit status 1$"):
-        systempython.of(root)
-    monkeypatch.setattr(systempython, "PROGRAM", "/etc/passwd")
-    with pytest.raises(systempython.NoPython, match=r"^/etc/passwd does not run: Permission"):
-        systempython.of(root)
+    monkeypatch.setattr(system_python, "PROGRAM", "/bin/false")
+    root = root_directory.Tree("/")
+    with pytest.raises(system_python.NoPython, match=r"^/bin/false does not run: exit status 1$"):
+        system_python.of(root)
+    monkeypatch.setattr(system_python, "PROGRAM", "/etc/passwd")
+    with pytest.raises(system_python.NoPython, match=r"^/etc/passwd does not run: Permission"):
+        system_python.of(root)
     root.close()
 
 
 def test_the_python_of_this_machine_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systempython, "PROGRAM", sys.executable)
-    root = tree.Tree("/")
-    found = systempython.of(root)
+    monkeypatch.setattr(system_python, "PROGRAM", sys.executable)
+    root = root_directory.Tree("/")
+    found = system_python.of(root)
     root.close()
     assert (found.version, found.tag) == (sys.version_info[:2], sys.implementation.cache_tag)
     assert [found.fits(path.name, b"") for path in CORES] == [True] * len(CORES)
@@ -356,12 +355,12 @@ def test_an_upgrade_leaves_nothing_of_the_older_one(
 
 def newer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another version of the package."""
-    real = agentfiles._content
+    real = agent_files._content
 
     def content(name: str) -> bytes:
         return b'__version__ = "99"\n' if name == "_version.py" else real(name)
 
-    monkeypatch.setattr(agentfiles, "_content", content)
+    monkeypatch.setattr(agent_files, "_content", content)
 
 
 def run(root: Path, remove: bool, dies_at: int, monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -373,12 +372,12 @@ def run(root: Path, remove: bool, dies_at: int, monkeypatch: pytest.MonkeyPatch)
         return status == 0
     try:
         die_at(dies_at, monkeypatch)
-        opened = tree.Tree(str(root))
+        opened = root_directory.Tree(str(root))
         if remove:
-            install.remove(opened, agentfiles.layout(None), False, lambda _: None)
+            installer.remove(opened, agent_files.layout(None), False, lambda _: None)
         else:
-            python = systempython.SystemPython((3, 9), "cpython-39", ".cpython-39-", b"", None)
-            install.install(opened, agentfiles.layout(python), b"", False, lambda _: None)
+            python = system_python.SystemPython((3, 9), "cpython-39", ".cpython-39-", b"", None)
+            installer.install(opened, agent_files.layout(python), b"", False, lambda _: None)
         os._exit(0)
     except BaseException as error:
         os.write(2, f"{error!r}\n".encode())
@@ -391,7 +390,7 @@ def works(root: Path) -> bool:
         return True
     folder = modules(root) / "kdumpfence"
     content = {path.stem: path.read_bytes() for path in folder.glob("*.py")}
-    if set(content) != set(agentfiles.MODULES):
+    if set(content) != set(agent_files.MODULES):
         return False
     version = content.pop("_version")
     rest = all(text == (SOURCE / f"{name}.py").read_bytes() for name, text in content.items())
@@ -401,7 +400,7 @@ def works(root: Path) -> bool:
 
 @pytest.mark.parametrize("stage", ["fresh", "upgrade", "removal"])
 def test_whenever_it_is_killed(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agentfiles, "MODULES", ("__init__", "_version", "agent"))
+    monkeypatch.setattr(agent_files, "MODULES", ("__init__", "_version", "agent"))
     ended, number = False, 0
     while not ended:
         number += 1

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import layouts
+from kdumpfence.install import layouts
 from tests.conftest import cannot_run
-from tests.netlab import Host, Lab, why_not
-
-from . import roots
-from .conftest import Command
-from .terminals import terminal
+from tests.install import roots
+from tests.install.conftest import Command
+from tests.install.terminals import terminal
+from tests.support.netlab import Host, Lab, why_not
 
 SYSTEMD = "/lib/systemd/systemd"
 UNIT = "kdumpfence-send.service"

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import layouts
+from kdumpfence.install import layouts
 from tests.conftest import cannot_run
-
-from . import roots
-from .conftest import OURS, Command
+from tests.install import roots
+from tests.install.conftest import OURS, Command
 
 NAMES = list(layouts.LAYOUTS)
 ONE_OF_EACH = ("rocky", "sles", "debian")
@@ -191,7 +190,8 @@ def test_the_static_sender_takes_the_place_of_the_other(
     static = tmp_path / "static"
     static.write_bytes(b"static")
     monkeypatch.setattr(
-        "kdumpfence.native.find", lambda static_=False: str(static if static_ else command.sender)
+        "kdumpfence.install.native_sender.find",
+        lambda static_=False: str(static if static_ else command.sender),
     )
     root = roots.make(root_directory, "rocky")
     before = roots.snapshot(root)

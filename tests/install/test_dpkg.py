@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import cannot_run
-
-from . import roots
-from .conftest import OURS, Command
+from tests.install import roots
+from tests.install.conftest import OURS, Command
 
 PLACE = "/usr/libexec/fence_kdump_send"
 _FORCED = ("--force-not-root", "--force-bad-path", "--log=/dev/null")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The dracut module, taken in by the real dracut: whatever is missing, there is an image.
 
-Images that boot are made in tests/crash; these have no kernel modules.
+Images that boot are made in tests/system/crash; these have no kernel modules.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import layouts, native
+from kdumpfence.install import layouts, native_sender
 from tests.conftest import cannot_run
-from tests.crash import images, root
-from tests.debian import NotAvailable
+from tests.support.debian import NotAvailable
+from tests.system.crash import images, root
 
 HOME = "usr/lib/kdumpfence"
 NODES = layouts.NODES[1:]
@@ -40,9 +40,9 @@ test -s image
 def made(folder: Path, trouble: str = ":", options: str = "") -> tuple[Path, str]:
     """Make an image after this has been done to the root: what is in it, and what dracut said."""
     try:
-        native.find()
+        native_sender.find()
         debian = root.get()
-    except (native.NotBuilt, NotAvailable) as error:
+    except (native_sender.NotBuilt, NotAvailable) as error:
         cannot_run(str(error))
     layer = folder / "layer"
     for name, text in images.CLUSTER.items():

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import feeds, layouts
-
-from . import roots
-from .conftest import Command
+from kdumpfence.install import layouts, sender_arguments
+from tests.install import roots
+from tests.install.conftest import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -50,14 +49,14 @@ def test_the_nodes_of_the_guide_are_taken(command: Command, root_directory: Path
     told = section("Put the programs in place")
     root = roots.make(root_directory, "rocky")
     (line,) = re.findall(r"`(fence_kdump_nodes [^`]*) \.\.\.`", told)
-    roots.put(root, feeds.KDUMP_CONF, line + "\n")
+    roots.put(root, sender_arguments.KDUMP_CONF, line + "\n")
     (nodes,) = re.findall(r'`NODES="([^"]*) \.\.\."`', told)
     roots.put(root, layouts.NODES, f'NODES="{nodes}"\n')
     (script,) = re.findall(r"`KDUMP_PRESCRIPT='([^']*) \.\.\.'`", told)
     roots.put(
         root,
-        feeds.SUSE,
-        f"KDUMP_PRESCRIPT='{script}'\nKDUMP_REQUIRED_PROGRAMS='{feeds.SUSE_SENDER}'\n"
+        sender_arguments.SUSE,
+        f"KDUMP_PRESCRIPT='{script}'\nKDUMP_REQUIRED_PROGRAMS='{sender_arguments.SUSE_SENDER}'\n"
         "KDUMP_NETCONFIG='auto:force'\n",
     )
     for distribution in ("rhel", "suse", "dracut"):
@@ -90,7 +89,7 @@ def test_no_map_of_hosts_has_a_colon_too_many() -> None:
 
 def test_how_to_look_into_an_image_is_said_the_same_everywhere() -> None:
     look = "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send"
-    source = Path(feeds.__file__).read_text()
+    source = Path(sender_arguments.__file__).read_text()
     for text in (GUIDE, PAGES["kdumpfence.8"], source):
         assert look in text
 

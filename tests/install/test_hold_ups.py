@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import layouts
-from tests.netlab import Host
-
-from .machine import Machine, resolve
-from .terminals import terminal
+from kdumpfence.install import layouts
+from tests.install.machine import Machine, resolve
+from tests.install.terminals import terminal
+from tests.support.netlab import Host
 
 SENDER = "usr/lib/kdumpfence/fence_kdump_send"
 STARTERS: dict[str, Sequence[str]] = {

@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from kdumpfence import dpkg, install, layouts, tree
+from kdumpfence.install import dpkg, installer, layouts, root_directory
 from tests.conftest import cannot_run
-
-from . import roots
+from tests.install import roots
 
 OURS = b"\x7fELF our sender, version 1\n" * 100
 NEWER = b"\x7fELF our sender, version 2\n" * 100
@@ -37,11 +36,11 @@ def run(
         return status == 0
     try:
         die_at(dies_at, monkeypatch)
-        opened = tree.Tree(str(root))
+        opened = root_directory.Tree(str(root))
         if content is None:
-            install.remove(opened, layouts.LAYOUTS[layout], False, lambda _: None)
+            installer.remove(opened, layouts.LAYOUTS[layout], False, lambda _: None)
         else:
-            install.install(opened, layouts.LAYOUTS[layout], content, False, lambda _: None)
+            installer.install(opened, layouts.LAYOUTS[layout], content, False, lambda _: None)
         os._exit(0)
     except BaseException as error:
         os.write(2, f"{error!r}\n".encode())

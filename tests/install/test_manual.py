@@ -7,18 +7,31 @@ import re
 
 import pytest
 
-from kdumpfence import cli, layouts
+from kdumpfence.cli import main as cli
+from kdumpfence.install import layouts
 from tests.docs import manpage, said
 
 PAGE = "kdumpfence"
 LINES = "WHAT THE LINES MEAN"
 SPEAKING = (
-    *("install.py", "feeds.py", "dpkg.py", "native.py", "cli.py"),
-    *("agentfiles.py", "systempython.py"),
+    *(
+        "install/installer.py",
+        "install/sender_arguments.py",
+        "install/dpkg.py",
+        "install/native_sender.py",
+        "cli/main.py",
+    ),
+    *("install/agent_files.py", "install/system_python.py"),
 )
 OPTIONS = ("OPTIONS", "STORM")
-SHOWING = ("window.py", "control.py", "history.py")
-MODULES = (*SPEAKING, *SHOWING, "tree.py", "layouts.py", "storm.py")
+SHOWING = ("cli/window.py", "daemon/status_socket.py", "daemon/history.py")
+MODULES = (
+    *SPEAKING,
+    *SHOWING,
+    "install/root_directory.py",
+    "install/layouts.py",
+    "storm/player.py",
+)
 _SAYING = {"add", "append", "say", "InstallError", "DpkgError", "NotBuilt", "NoPython"}
 _SHOWING = {"WindowError", "ControlError", "NoDaemon", "HistoryError"}
 #: What control.py says to the daemon, whose page explains it.
@@ -66,7 +79,7 @@ def is_said(piece: str, real: set[str]) -> bool:
 
 def test_every_line_that_is_explained_can_be_said() -> None:
     real = said.everything(*MODULES)
-    real.add((said.SOURCE / "distributions/common/resolve-nodes").read_text())
+    real.add((said.SOURCE / "install/distributions/common/resolve-nodes").read_text())
     for entry in manpage.read(PAGE)[LINES].entries:
         assert any(len(piece) > 3 for piece in entry.bold), f"nothing fixed in {entry.heading!r}"
         for piece in entry.bold:
@@ -86,7 +99,7 @@ def test_every_line_that_can_be_said_is_explained(module: str) -> None:
 
 def test_why_a_storm_is_refused_is_explained() -> None:
     told = " ".join(manpage.read(PAGE)[LINES].text.split())
-    spoken = said.lines("storm.py", {"StormError"})
+    spoken = said.lines("storm/player.py", {"StormError"})
     assert len(spoken) > 5
     assert {piece for piece in spoken if not _is_told(piece, told)} == set()
 
@@ -107,7 +120,7 @@ def _is_told(piece: str, told: str) -> bool:
 
 def test_what_is_said_of_the_nodes_is_explained() -> None:
     told = " ".join(manpage.read(PAGE)[LINES].text.split())
-    script = (said.SOURCE / "distributions/common/resolve-nodes").read_text()
+    script = (said.SOURCE / "install/distributions/common/resolve-nodes").read_text()
     spoken = re.findall(r'say "([^"]{12,})"', script)
     assert len(spoken) == 4
     for line in spoken:

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import layouts
-
-from . import roots
-from .conftest import Command
+from kdumpfence.install import layouts
+from tests.install import roots
+from tests.install.conftest import Command
 
 PROGRAM = (sys.executable, "-m", "kdumpfence.cli")
 PLACE = "usr/libexec/fence_kdump_send"
@@ -70,9 +69,10 @@ def test_a_native_sender_that_was_not_built(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from kdumpfence import cli, native
+    from kdumpfence.cli import main as cli
+    from kdumpfence.install import native_sender
 
-    monkeypatch.setattr(native, "_FOLDER", str(tmp_path))
+    monkeypatch.setattr(native_sender, "_FOLDER", str(tmp_path))
     roots.make(root_directory, "rocky")
     before = roots.snapshot(root_directory)
     for arguments in (["native-sender"], ["install-sender", "--root", str(root_directory)]):

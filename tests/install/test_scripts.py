@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The scripts that go into images, run where they run: names are looked up, the sender is started.
 
-Real images with real panics are made in tests/crash; here are the cases that these leave out.
+Real images with real panics are made in tests/system/crash; here are the other cases.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import feeds, layouts
-from tests.netlab import Host
-
-from .machine import Machine, resolve
+from kdumpfence.install import layouts, sender_arguments
+from tests.install.machine import Machine, resolve
+from tests.support.netlab import Host
 
 FILES = Path(layouts.data_path(""))
 
@@ -172,11 +171,11 @@ def test_the_words_that_are_judged_are_those_that_the_sender_gets(
         judged.append(words)
         return []
 
-    monkeypatch.setattr(feeds, "complaints", complaints)
+    monkeypatch.setattr(sender_arguments, "complaints", complaints)
     machine.host.write_file("/etc/nodes", f'NODES="{nodes}"\nARGS="{args}"\n')
     script = FILES / "common/resolve-nodes"
     read = machine.host.run(["sh", str(script), "--read", "/etc/nodes"], check=True).stdout
-    assert feeds.own_file("nodes", read.encode()) == []
+    assert sender_arguments.own_file("nodes", read.encode()) == []
 
     booted.write_text("dump")
     resolved = machine.host.run(["sh", str(script), "/etc/nodes"], check=True).stdout

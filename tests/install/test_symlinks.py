@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import layouts
-
-from . import roots
-from .conftest import OURS, Command
+from kdumpfence.install import layouts
+from tests.install import roots
+from tests.install.conftest import OURS, Command
 
 PLACE = "usr/libexec/fence_kdump_send"
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import layouts, tree
-
-from . import roots
-from .conftest import OURS, Command
+from kdumpfence.install import layouts, root_directory
+from tests.install import roots
+from tests.install.conftest import OURS, Command
 
 NEWER = b"\x7fELF our sender, version 2\n"
 NEWER_STOCK = b"\x7fELF the stock sender of the next package\n"
@@ -156,7 +155,7 @@ def test_what_an_older_version_put_elsewhere_is_not_forgotten_by_a_run_that_fail
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(tree.Tree, "remove", fail)
+        patched.setattr(root_directory.Tree, "remove", fail)
         command.refused("--root", str(root))
     assert (root / "usr/lib/older").exists()
     command.ok(root)
@@ -194,7 +193,8 @@ def test_what_was_installed_before_is_renewed_and_removed_by_one_command(
 ) -> None:
     """As packages do it: for each distribution, static or not as it was then."""
     kinds = {static: tmp_path / f"static-{static}" for static in (False, True)}
-    monkeypatch.setattr("kdumpfence.native.find", lambda static=False: str(kinds[static]))
+    where = "kdumpfence.install.native_sender.find"
+    monkeypatch.setattr(where, lambda static=False: str(kinds[static]))
 
     def build(version: str) -> None:
         kinds[False].write_text(f"needs /lib64/ld-linux-x86-64.so.2, version {version}")

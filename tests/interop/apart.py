@@ -9,12 +9,11 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-from tests.netlab import Host, why_not
-from tests.netlab import Lab as Network
-
-from .lab import Need
-from .nodes import MESSAGE, is_ipv6
-from .programs import Programs
+from tests.interop.lab import Need
+from tests.interop.nodes import MESSAGE, is_ipv6
+from tests.interop.programs import Programs
+from tests.support.netlab import Host, why_not
+from tests.support.netlab import Lab as Network
 
 AGENT_4, AGENT_6 = "10.0.0.1", "fd00::1"
 NODE, OTHER, NODE_6, OTHER_6 = "10.0.0.2", "10.0.0.3", "fd00::2", "fd00::3"

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import native
-from tests import netlab
-
-from . import stock as stock_files
-from .lab import Lab, Need
-from .nodes import network
-from .programs import Programs, ours_on, without_raw_sockets
+from kdumpfence.install import native_sender
+from tests.interop import stock as stock_files
+from tests.interop.lab import Lab, Need
+from tests.interop.nodes import network
+from tests.interop.programs import Programs, ours_on, without_raw_sockets
+from tests.support import netlab
 
 OURS = ("ours-compiled", "ours-pure")
 CAP_NET_RAW, CAP_SYS_ADMIN = 13, 21  # linux/capability.h
@@ -87,8 +86,8 @@ def _programs(name: str) -> Programs:
     core = name.partition("-")[2]
     if core == "native":
         try:
-            return replace(_programs("ours-compiled"), name=name, sender=Path(native.find()))
-        except native.NotBuilt as error:
+            return replace(_programs("ours-compiled"), name=name, sender=Path(native_sender.find()))
+        except native_sender.NotBuilt as error:
             _need(False, str(error))
     programs, found = ours_on(core), _core_in_use(core)
     _need(found != "", f"{programs.agent} is missing: install the project beside {sys.executable}")

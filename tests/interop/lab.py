@@ -12,9 +12,8 @@ from typing import IO
 import pytest
 
 from tests.conftest import unused_port
-
-from .nodes import Node, Receiver
-from .programs import Process, Programs, with_files
+from tests.interop.nodes import Node, Receiver
+from tests.interop.programs import Process, Programs, with_files
 
 #: Ask for what a test cannot do without: `need(condition, what is amiss)`.
 Need = Callable[[bool, str], None]

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tests import netlab
+from tests.support import netlab
 
 MAGIC, VERSION = 0x1B302A40, 1
 MESSAGE = struct.pack("=II", MAGIC, VERSION)  # as a node of this machine's byte order sends it

@@ -17,8 +17,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import debian
-from tests.debian import NotAvailable
+from tests.support import debian
+from tests.support.debian import NotAvailable
 
 PACKAGE = "fence-agents"
 

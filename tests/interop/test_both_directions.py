@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from .lab import Lab, Need
-from .nodes import MESSAGE, Receiver
-from .programs import Programs, until
+from tests.interop.lab import Lab, Need
+from tests.interop.nodes import MESSAGE, Receiver
+from tests.interop.programs import Programs, until
 
 ALL = ("stock", "ours-compiled", "ours-pure")
 DEFAULT_PORT = 7410

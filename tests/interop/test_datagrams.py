@@ -17,9 +17,9 @@ from collections.abc import Callable
 
 import pytest
 
-from .lab import Lab, needs_root
-from .nodes import AGENT_4, FOREIGN_MESSAGE, MAGIC, MESSAGE, VERSION, is_ipv6, send_raw
-from .programs import Process, Programs
+from tests.interop.lab import Lab, needs_root
+from tests.interop.nodes import AGENT_4, FOREIGN_MESSAGE, MAGIC, MESSAGE, VERSION, is_ipv6, send_raw
+from tests.interop.programs import Process, Programs
 
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
 FIRST_6, SECOND_6 = "fd00::2", "fd00::3"

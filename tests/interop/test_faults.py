@@ -15,14 +15,14 @@ from collections.abc import Callable
 
 import pytest
 
-from .apart import NODE as REMOTE
-from .apart import NODE_6 as REMOTE_6
-from .apart import OTHER as REMOTE_OTHER
-from .apart import OTHER_6 as REMOTE_OTHER_6
-from .apart import apart
-from .lab import Lab, Need, needs_root
-from .nodes import FOREIGN_MESSAGE, MESSAGE, Node, Receiver
-from .programs import Process, Programs, until, with_files
+from tests.interop.apart import NODE as REMOTE
+from tests.interop.apart import NODE_6 as REMOTE_6
+from tests.interop.apart import OTHER as REMOTE_OTHER
+from tests.interop.apart import OTHER_6 as REMOTE_OTHER_6
+from tests.interop.apart import apart
+from tests.interop.lab import Lab, Need, needs_root
+from tests.interop.nodes import FOREIGN_MESSAGE, MESSAGE, Node, Receiver
+from tests.interop.programs import Process, Programs, until, with_files
 
 NODE, OTHER = "10.7.0.2", "10.7.0.3"
 

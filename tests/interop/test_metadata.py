@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from .lab import Lab, needs_root
-from .programs import Programs, as_nobody
+from tests.interop.lab import Lab, needs_root
+from tests.interop.programs import Programs, as_nobody
 
 WAYS = {
     "argv": (["-o", "metadata"], b""),

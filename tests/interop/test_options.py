@@ -13,9 +13,9 @@ import time
 
 import pytest
 
-from .lab import Lab, needs_root
-from .nodes import MESSAGE
-from .programs import Process, Programs, until
+from tests.interop.lab import Lab, needs_root
+from tests.interop.nodes import MESSAGE
+from tests.interop.programs import Process, Programs, until
 
 NODES = {"N1": "127.0.0.2", "N2": "127.0.0.3", "N3": "127.0.0.4", "N6": "::1"}
 

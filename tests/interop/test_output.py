@@ -11,9 +11,9 @@ import socket
 
 import pytest
 
-from .lab import Lab, needs_root
-from .nodes import MESSAGE
-from .programs import Process, Programs, with_files
+from tests.interop.lab import Lab, needs_root
+from tests.interop.nodes import MESSAGE
+from tests.interop.programs import Process, Programs, with_files
 
 A, B = "127.0.0.2", "127.0.0.3"
 LOG_DAEMON_INFO = 3 << 3 | 6  # RFC 5424, 6.2.1

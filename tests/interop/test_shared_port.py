@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import time
 
-from .lab import Lab, needs_root
-from .nodes import MESSAGE
-from .programs import Programs
+from tests.interop.lab import Lab, needs_root
+from tests.interop.nodes import MESSAGE
+from tests.interop.programs import Programs
 
 A, B, C = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 CROWD = [f"127.0.2.{number}" for number in range(1, 101)]

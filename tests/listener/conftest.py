@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from kdumpfence import dumps, listener, reading
-from kdumpfence.listener import Listener
+from kdumpfence.listener import dumps, listener, reader
+from kdumpfence.listener.listener import Listener
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
 
@@ -27,7 +27,7 @@ MakeListener = Callable[..., Listener]
 @pytest.fixture
 def listen(core: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeListener]:
     """Makes Listeners with that core on a free port, and closes them after the test."""
-    monkeypatch.setattr(reading, "Receiver", core.Receiver)
+    monkeypatch.setattr(reader, "Receiver", core.Receiver)
     monkeypatch.setattr(listener, "Sources", core.Sources)
     made: list[Listener] = []
 

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 
-from kdumpfence.listener import Listener
+from kdumpfence.listener.listener import Listener
 
 _SO_GET_FILTER = 26
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from kdumpfence import listener as module
-from kdumpfence.dumps import Event
-from kdumpfence.listener import Listener
+from kdumpfence.listener import listener as module
+from kdumpfence.listener.dumps import Event
+from kdumpfence.listener.listener import Listener
 from tests.listener.conftest import PATIENCE, MakeListener, in_use, kinds, say, wait_for
 
 A, B, C = "127.7.4.1", "127.7.4.2", "127.7.4.3"

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from kdumpfence.dumps import MOST_ADDRESSES, Dump, Dumps, Event
+from kdumpfence.listener.dumps import MOST_ADDRESSES, Dump, Dumps, Event
 
 A, B = "192.0.2.1", "192.0.2.2"
 

@@ -23,11 +23,12 @@ from typing import Any
 import pytest
 
 import kdumpfence
-from kdumpfence import filters, reading
-from kdumpfence import listener as module
+from kdumpfence import filters
 from kdumpfence.addresses import Address, LookUpError, Resolver
-from kdumpfence.dumps import Dump, Event
-from kdumpfence.listener import Listener
+from kdumpfence.listener import listener as module
+from kdumpfence.listener import reader
+from kdumpfence.listener.dumps import Dump, Event
+from kdumpfence.listener.listener import Listener
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import cannot_run, udp
 from tests.listener.conftest import (
@@ -204,7 +205,7 @@ def name_service(monkeypatch: pytest.MonkeyPatch) -> NameService:
     # Nodes are played on loopback, whose addresses a name cannot have.
     monkeypatch.setattr(Address, "loopback", False)
     monkeypatch.setattr(
-        reading, "Resolver", lambda names, family, ask: Resolver(names, family, ask=service.ask)
+        reader, "Resolver", lambda names, family, ask: Resolver(names, family, ask=service.ask)
     )
     return service
 
@@ -287,7 +288,7 @@ def test_anyone_in_a_network_is_a_node_while_its_dump_lasts(listen: MakeListener
 def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "UPKEEP", 0.1)
+    monkeypatch.setattr(reader, "UPKEEP", 0.1)
     listening = listen(networks=["127.7.4.0/24"], room=2, silence=1.5)
     for host in (A, B, C, C):
         say(host, listening.port)
@@ -306,7 +307,7 @@ def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
 def test_losses_are_told_of_at_most_every_few_seconds(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "UPKEEP", 0.02)
+    monkeypatch.setattr(reader, "UPKEEP", 0.02)
     monkeypatch.setattr(module, "OVERFLOW_REPEAT", 1.0)
     listening = listen(networks=["127.7.4.0/24"], room=0, silence=60)
     told: list[Event] = []
@@ -504,7 +505,7 @@ def test_it_cleans_up_even_where_warnings_are_errors(listen: MakeListener) -> No
 
 def test_the_last_ring_is_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task of an event loop waits until it can read; a thread may read before it looks."""
-    bell = reading.Bell()
+    bell = reader.Bell()
     with bell.held():
         read = os.read
 
@@ -691,10 +692,10 @@ def test_a_queue_that_was_made_deep_with_more_rights_stays_so(
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     queue = 1 << 24
-    (given,) = reading.open_sockets([socket.AF_INET], 0)
-    reading.deepen(given, queue)
+    (given,) = reader.open_sockets([socket.AF_INET], 0)
+    reader.deepen(given, queue)
     assert depth(given) == 2 * queue
-    monkeypatch.setattr(reading, "_SO_RCVBUFFORCE", -1)  # as the kernel refuses it: an error
+    monkeypatch.setattr(reader, "_SO_RCVBUFFORCE", -1)  # as the kernel refuses it: an error
     shallow = udp()
     listen([A], sockets=[given, shallow], queue=2 * queue)
     assert depth(given) == 2 * queue
@@ -843,7 +844,7 @@ def test_a_reading_thread_that_dies_is_no_secret(
         raise MemoryError
 
     listening = listen([A])
-    monkeypatch.setattr(reading.Reading, "_look_after", fail)
+    monkeypatch.setattr(reader.Reading, "_look_after", fail)
     with pytest.raises(RuntimeError, match="the reading thread has died"):
         until(listening, bool)
 
@@ -854,14 +855,14 @@ def test_while_the_kernel_is_short_of_memory_nobody_is_declared_silent(
     short = threading.Event()
     refused: set[int] = set()
 
-    class Short(reading.Receiver):  # type: ignore[misc,name-defined]
+    class Short(reader.Receiver):  # type: ignore[misc,name-defined]
         def count(self, deadline_ns: int | None, *others: Any) -> int:
             if short.is_set():
                 refused.add(len(others))  # none: it is to read what has come so far
                 raise OSError(errno.ENOMEM, "no memory")
             return int(super().count(deadline_ns, *others))
 
-    monkeypatch.setattr(reading, "Receiver", Short)
+    monkeypatch.setattr(reader, "Receiver", Short)
     listening = listen([A], silence=1.0)
     say(A, listening.port)
     assert kinds(until(listening, bool)) == ["began"]

@@ -8,7 +8,7 @@ import time
 from types import ModuleType
 from typing import Any
 
-from kdumpfence.dumps import Event
+from kdumpfence.listener.dumps import Event
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
 from tests.listener.conftest import MakeListener, kinds, say, until, wait_for

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kdumpfence import wire
 from kdumpfence.addresses import Address, LookUpError
-from kdumpfence.nodes import REFRESH, RETRY_FIRST, RETRY_LAST, Nodes
+from kdumpfence.listener.nodes import REFRESH, RETRY_FIRST, RETRY_LAST, Nodes
 
 
 def packed(host: str) -> bytes:

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import debroot
-from tests.debian import NotAvailable
+from tests.support import debroot
+from tests.support.debian import NotAvailable
 
 PACKAGES = (
     *("base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils"),

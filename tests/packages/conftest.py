@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import debian
 from tests.conftest import cannot_run
-
-from . import bare
+from tests.packages import bare
+from tests.support import debian
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -141,7 +140,7 @@ def install_agent(machine: bare.Machine, *arguments: str) -> str:
     if not modules.exists():
         shutil.copytree(ROOT / "src/kdumpfence", modules)
         (machine.root / HOME[1:]).parent.chmod(0o700)
-    script = f"import sys; sys.path.insert(0, {HOME!r}); from kdumpfence.cli import script"
+    script = f"import sys; sys.path.insert(0, {HOME!r}); from kdumpfence.cli.main import script"
     program = ("/usr/bin/python3", "-Bc", f"{script}; script()")
     return machine.run(
         "sh", "-c", 'umask 077; exec "$@"', "sh", *program, "install-agent", *arguments

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from . import bare
-from .conftest import install_agent, needs, run
+from tests.packages import bare
+from tests.packages.conftest import install_agent, needs, run
 
 AGENT = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from . import bare
-from .conftest import HOME, ROOT, install_agent
+from tests.packages import bare
+from tests.packages.conftest import HOME, ROOT, install_agent
 
 AGENT = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"
@@ -91,7 +91,7 @@ def test_a_system_without_a_python_that_runs(machine: bare.Machine, broken: str)
     if broken == "no program":
         python.write_text("#!/nowhere\n")
         python.chmod(0o755)
-    script = f"import sys; sys.path.insert(0, {HOME!r}); from kdumpfence.cli import script"
+    script = f"import sys; sys.path.insert(0, {HOME!r}); from kdumpfence.cli.main import script"
     done = machine.try_(real, "-Bc", f"{script}; script()", "install-agent")
     assert done.returncode == 1
     assert re.fullmatch(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from . import bare
-from .conftest import rpmbuild, run
+from tests.packages import bare
+from tests.packages.conftest import rpmbuild, run
 
 RPM = ("rpm", "--force-debian", "--root=ROOT", "--nosignature")
 AGENT = "usr/sbin/fence_kdump"

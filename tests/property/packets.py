@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from .judging import BIG, LITTLE, UDP, checksum, messages, payloads, pseudo_header
+from tests.property.judging import BIG, LITTLE, UDP, checksum, messages, payloads, pseudo_header
 
 
 class Packet(NamedTuple):

@@ -27,7 +27,7 @@ from kdumpfence.addresses import (
     why_refused,
     why_unusable,
 )
-from tests.refused import REFUSED
+from tests.support.refused import REFUSED
 
 NUMBERS = st.integers(0, 2**32)
 families = st.sampled_from(sorted(FAMILIES.values()))

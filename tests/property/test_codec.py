@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .judging import BIG, LITTLE, VERDICTS, Cores, near_messages, payloads, verdict_of
+from tests.property.judging import BIG, LITTLE, VERDICTS, Cores, near_messages, payloads, verdict_of
 
 byte_orders = st.sampled_from(["little", "big"])
 

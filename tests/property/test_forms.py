@@ -16,11 +16,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kdumpfence import native
 from kdumpfence.addresses import LookUpError, literal, why_refused
-from kdumpfence.options import sender_from_argv, shown
+from kdumpfence.cmdline import sender_from_argv, shown
+from kdumpfence.install import native_sender
 from tests.conftest import CORES, cannot_run
-from tests.refused import REFUSED
+from tests.support.refused import REFUSED
 
 SENDER = str(Path(sys.executable).with_name("fence_kdump_send"))
 
@@ -28,8 +28,8 @@ SENDER = str(Path(sys.executable).with_name("fence_kdump_send"))
 @pytest.fixture(scope="module")
 def program() -> str:
     try:
-        return native.find()
-    except native.NotBuilt as error:
+        return native_sender.find()
+    except native_sender.NotBuilt as error:
         cannot_run(str(error))
         raise
 
@@ -155,8 +155,8 @@ def test_all_forms_judge_names_and_addresses_alike(
 
 def test_another_libc_refuses_the_same(program: str) -> None:
     try:
-        static = native.find(static=True)
-    except native.NotBuilt as error:
+        static = native_sender.find(static=True)
+    except native_sender.NotBuilt as error:
         cannot_run(str(error))
     words = [text for text in REFUSED if "\0" not in text and "\ud800" not in text]
     # Not those in which the sender still finds a node.

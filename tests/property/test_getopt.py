@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdumpfence.options import (
+from kdumpfence.cmdline import (
     AGENT_OPTIONS,
     NO,
     REQUIRED,

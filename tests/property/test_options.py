@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdumpfence.addresses import cleaned, why_refused
-from kdumpfence.options import (
+from kdumpfence.cmdline import (
     ACTIONS,
     AGENT_OPTIONS,
     FAMILIES,

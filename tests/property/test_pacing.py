@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdumpfence.pacing import MOST_SHARES, NO_END, SECOND, Evenly, Greatest, Mix, Pacer, Panics
+from kdumpfence.storm.pacing import (
+    MOST_SHARES,
+    NO_END,
+    SECOND,
+    Evenly,
+    Greatest,
+    Mix,
+    Pacer,
+    Panics,
+)
 
 KINDS = ("valid", "foreign", "short", "magic")
 

@@ -23,10 +23,9 @@ from hypothesis import strategies as st
 
 from kdumpfence import filters
 from kdumpfence.addresses import Address
-
-from . import bpf
-from .judging import VERDICTS, Cores, judge_raw, payloads, verdict_of
-from .packets import Packet, packets
+from tests.property import bpf
+from tests.property.judging import VERDICTS, Cores, judge_raw, payloads, verdict_of
+from tests.property.packets import Packet, packets
 
 IPV6_HDRINCL = 36
 IPV6_RECVPKTINFO = 49

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdumpfence import report
-from kdumpfence.report import Report, one_line
+from kdumpfence import log
+from kdumpfence.log import Report, one_line
 
 #: Also what decodes from bytes that are no UTF-8, and what would turn a terminal around.
 texts = st.one_of(
@@ -48,7 +48,7 @@ def syslog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(path))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(report, "_SYSLOG", str(path))
+            patch.setattr(log, "_SYSLOG", str(path))
             yield daemon
 
 
@@ -60,7 +60,7 @@ def test_every_text_is_written_as_a_line_of_its_own(
 ) -> None:
     written: list[bytes] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write", lambda fd, data: written.append(data))
+        patch.setattr(log, "write", lambda fd, data: written.append(data))
         for text in texts:
             Report("program").error(text)
     assert len(written) == len(texts)
@@ -84,7 +84,7 @@ def test_a_pipe_that_nobody_reads_loses_the_line_and_no_time(data: bytes, times:
     reader, writer = os.pipe()
     try:
         for _ in range(times):
-            report.write(writer, data)
+            log.write(writer, data)
         os.set_blocking(reader, False)
         got = b""
         while len(got) < len(data) * times:
@@ -101,7 +101,7 @@ def test_a_pipe_that_nobody_reads_loses_the_line_and_no_time(data: bytes, times:
 def test_a_closed_descriptor_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    report.write(writer, b"line\n")
+    log.write(writer, b"line\n")
     os.close(writer)
-    report.write(writer, b"line\n")
-    report.write(-1, b"line\n")
+    log.write(writer, b"line\n")
+    log.write(-1, b"line\n")

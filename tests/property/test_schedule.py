@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kdumpfence import _purewire
 from kdumpfence._purewire import EARLY_MESSAGES
 from tests.conftest import CORES, load_core
-from tests.rhythm import Destination, Schedule
+from tests.support.rhythm import Destination, Schedule
 
 EARLY_GAP, RETRY_FIRST, RETRY_PATIENCE, RETRY_LAST, SETTLING, LATE_NETWORK, ASKING = (
     value / 1e9

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from .judging import Cores
+from tests.property.judging import Cores
 
 MAPPED = bytes(10) + b"\xff\xff"
 LINK_LOCAL = b"\xfe\x80" + bytes(13) + b"\1"

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from kdumpfence import wire
 from kdumpfence.addresses import Address
-from kdumpfence.watch import Watch
+from kdumpfence.agent.decision import Watch
 
 NAMES = ["node1", "node1-ring1", "10.0.0.1"]
 #: Few, so that they meet; some of them the same in another dress, some nearly the same.

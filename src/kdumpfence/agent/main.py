@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""fence_kdump: the fence agent. Exit status 0 = the node is in its crash kernel.
+
+The actions, and the loop that waits. What is believed is decided in `watch`, how the
+port is heard in `listening`; this file only moves things between them.
+"""
+
+from __future__ import annotations
+
+import _socket
+import posix
+import select
+import sys
+import time
+
+from kdumpfence import signals, wire
+from kdumpfence._version import __version__
+from kdumpfence.addresses import (
+    FAMILIES,
+    Address,
+    LookUpError,
+    Resolver,
+    is_own,
+    joined,
+    literal,
+    look_up,
+    look_up_node,
+    node_literal,
+    why_own,
+)
+from kdumpfence.agent.decision import Watch
+from kdumpfence.agent.sockets import Listening, PortError
+from kdumpfence.cmdline import (
+    AGENT_OPTIONS,
+    MOST_STDIN,
+    AgentOptions,
+    OptionError,
+    UsageError,
+    agent_from_argv,
+    agent_from_stdin,
+    usage,
+)
+from kdumpfence.log import Report, write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+PROGRAM = "fence_kdump"
+
+#: After a look at the census sockets they rest for so long, so that a flood costs about one
+#: per cent of one processor, whatever its rate. Seconds; the proof sockets never rest.
+CENSUS_REST = 0.05
+
+#: A look is at most so many reads of each socket: few where it only counts what was rejected,
+#: more where the proof may be among what is found there.
+CENSUS_READS = 4
+CENSUS_READS_FOR_PROOF = 32
+
+#: Seconds that a validation by hand waits for look-ups.
+PATIENCE = 5
+
+#: After a look at what has changed with the interfaces, seconds: many may come and go together.
+LINKS_REST = 0.05
+
+YES, NO = 0, 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the agent; the exit status. Without arguments, options come from stdin."""
+    arguments = sys.argv[1:] if argv is None else argv
+    started = time.monotonic()
+    report = Report(PROGRAM)
+    signals.install()
+    try:
+        try:
+            if arguments:
+                options = agent_from_argv(arguments)
+            else:
+                options = agent_from_stdin(_read_stdin())
+        except OptionError as error:
+            report.error(str(error))
+            if isinstance(error, UsageError):
+                write(2, usage(PROGRAM, "", AGENT_OPTIONS).encode())
+            return NO
+        report.verbose = options.verbose
+        for complaint in options.complaints:
+            report.error(complaint)
+        return _run(options, report, started)
+    except signals.Ended as signal:
+        report.error(f"ended by {signal} before the node was heard")
+        return NO
+    except MemoryError:
+        report.error("out of memory")
+        return NO
+    except OSError as error:
+        report.error(f"the system refuses what is needed: {error.strerror}")
+        return NO
+
+
+def script() -> None:
+    """The program. Leaves at once: look-ups that hang must not delay the answer."""
+    posix._exit(main())
+
+
+def _read_stdin() -> bytes:
+    data = b""
+    while len(data) <= MOST_STDIN:
+        try:
+            part = posix.read(0, 65536)
+        except OSError as error:
+            raise OptionError(f"stdin: {error.strerror}") from None
+        if not part:
+            break
+        data += part
+    return data
+
+
+def _run(options: AgentOptions, report: Report, started: float) -> int:
+    report.debug(
+        f"kdumpfence {__version__}, {wire.IMPLEMENTATION} core"
+        + (f" ({wire.FALLBACK_REASON})" if wire.FALLBACK_REASON else ""),
+        level=2,
+    )
+    report.debug(
+        f"action={options.action} nodename={','.join(options.names)} ipport={options.ipport} "
+        f"family={options.family} timeout={options.timeout} verbose={options.verbose}",
+        level=1,
+    )
+    for line in options.passed_over:
+        report.debug(line, level=1)
+    if options.action == "help":
+        write(1, usage(PROGRAM, "", AGENT_OPTIONS).encode())
+        return YES
+    if options.action == "version":
+        write(1, f"{PROGRAM} {__version__} (kdumpfence, {wire.IMPLEMENTATION} core)\n".encode())
+        return YES
+    if options.action == "metadata":
+        from kdumpfence.agent.metadata import METADATA
+
+        _write_all(1, METADATA.encode())
+        return YES
+    if options.action == "validate-all":
+        return _validate(options, report)
+    if options.action in ("monitor", "status"):
+        return _monitor(report)
+    return _off(options, report, started)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Nobody waits for a fencing here, so this may block, unlike `report.write`."""
+    try:
+        while data:
+            data = data[posix.write(fd, data) :]
+    except OSError:
+        pass
+
+
+def _families(options: AgentOptions) -> tuple[int, ...]:
+    family = FAMILIES[options.family]
+    return (_socket.AF_INET, _socket.AF_INET6) if family == _socket.AF_UNSPEC else (family,)
+
+
+def _monitor(report: Report) -> int:
+    from kdumpfence.agent.crashkernel import CrashKernel
+
+    state = CrashKernel()
+    for line in state.lines:
+        if state.ready:
+            report.debug(line)
+        else:
+            report.error(line)
+    return YES if state.ready else NO
+
+
+def _validate(options: AgentOptions, report: Report) -> int:
+    """What can be known without a crash; the options as such were checked before.
+
+    Of a fence daemon's request only what the device says is judged, and no name is looked up:
+    Pacemaker names "node1" here, whatever its nodes are called, and waits. It may also ask on
+    the very node that the device is for.
+    """
+    good = not options.complaints
+    names = []
+    judge = node_literal if options.by_hand else literal
+    for name in options.names:
+        try:
+            found = judge(name, FAMILIES[options.family])
+        except LookUpError as error:
+            report.error(f"node '{name}': {error}")
+            good = False
+            continue
+        if found is None:
+            names.append(name)
+        elif found[0].loopback:
+            report.debug(f"node '{name}': a loopback address, good for trials only")
+        elif not options.by_hand and is_own(found[0]):
+            report.debug(f"node '{name}': {why_own(found)}, where it is never heard")
+    if options.by_hand and not _all_resolve(names, FAMILIES[options.family], report):
+        good = False
+    try:
+        listening = Listening(options.ipport, _families(options))
+    except PortError as error:
+        report.error(str(error))
+        return NO
+    if not listening.raw:
+        report.debug("no right to open raw sockets: other programs on the port are in the way")
+    if listening.obstacle:
+        report.error(listening.obstacle)
+        good = False
+    listening.close()
+    return YES if good else NO
+
+
+def _all_resolve(names: list[str], family: int, report: Report) -> bool:
+    """Whether each name has an address of another machine, by one look-up within PATIENCE."""
+    good = True
+    waiting = dict.fromkeys(names)
+    resolver = Resolver(names, family, ask=look_up)
+    poller = select.poll()
+    poller.register(resolver.fd, select.POLLIN)
+    ends = time.monotonic() + PATIENCE
+    while True:
+        for name, answer in resolver.step():
+            resolver.discard(name)
+            del waiting[name]
+            if isinstance(answer, LookUpError):
+                report.error(f"node '{name}': {answer}")
+                good = False
+                continue
+            report.debug(f"'{name}' is {joined(answer)}")
+            own = [address for address in answer if address.loopback or is_own(address)]
+            if len(own) == len(answer):
+                report.error(f"node '{name}': {why_own(own)}")
+                good = False
+            elif own:
+                report.warning(f"node '{name}': left out, being this machine's own: {joined(own)}")
+        left = ends - time.monotonic()
+        if not waiting or left <= 0:
+            break
+        poller.poll(min(left, 0.1) * 1000)
+    resolver.close()
+    for name in waiting:
+        report.error(f"node '{name}': the look-up has not answered within {PATIENCE} seconds")
+    return good and not waiting
+
+
+# ------------------------------------------------------------------ the action off
+
+
+class _Wait:
+    """One wait for one node: sockets, name service and decision, wired together."""
+
+    def __init__(self, options: AgentOptions, report: Report) -> None:
+        self.report = report
+        self.family = FAMILIES[options.family]
+        self.watch = Watch(options.names, self._is_own)
+        self.complained: set[object] = set()
+        self.announced = False
+        self.listening = Listening(options.ipport, _families(options))
+        names = []
+        try:
+            for name in options.names:
+                try:
+                    addresses = node_literal(name, self.family)
+                except LookUpError as error:
+                    self._failed(name, error)
+                    continue
+                if addresses is None:
+                    names.append(name)
+                else:
+                    self._resolved(name, addresses)
+            self.resolver = Resolver(names, self.family, ask=look_up_node)
+        except BaseException:
+            self.listening.close()
+            raise
+
+    def close(self) -> None:
+        self.listening.close()
+        self.resolver.close()
+
+    def _failed(self, name: str, error: LookUpError) -> None:
+        if name not in self.complained:
+            self.complained.add(name)
+            again = "" if error.permanent else "; will try again"
+            self.report.error(f"node '{name}': {error}{again}")
+        if error.permanent:
+            self.watch.unresolvable(name)
+
+    def _resolved(self, name: str, addresses: list[Address]) -> None:
+        self.report.debug(f"'{name}' is {joined(addresses)}", level=1)
+        new = self.watch.resolved(name, addresses, self.listening.heard)
+        self.listening.add(new)
+        if self.announced:
+            self._waits_for(new)
+
+    def announce(self) -> None:
+        """Say who is waited for, from now on."""
+        self.announced = True
+        known = [address for addresses in self.watch.names.values() for address in addresses]
+        self._waits_for(dict.fromkeys(known))
+        for name in self.resolver.unresolved:
+            self.report.debug(f"waiting for message from '{name}', which has no address yet")
+
+    def _waits_for(self, addresses: Iterable[Address]) -> None:
+        how = "" if self.listening.raw else " (without raw sockets)"
+        for address in addresses:
+            self.report.debug(f"waiting for message from '{address}'{how}")
+
+    def _is_own(self, address: Address) -> bool:
+        """Whether this machine took it over during the wait, as it may a cluster's address."""
+        if address.loopback or not is_own(address):
+            return False
+        if address not in self.complained:
+            self.complained.add(address)
+            self.report.error(
+                f"a message came from {address}, an address of this machine by now: no proof"
+            )
+        return True
+
+    def _names(self) -> None:
+        """Take what the name service said."""
+        for name, answer in self.resolver.step():
+            if isinstance(answer, LookUpError):
+                self._failed(name, answer)
+            else:
+                self._resolved(name, answer)
+
+    def _follow(self) -> bool:
+        """Follow the interfaces; whether there was something to follow."""
+        listening = self.listening
+        if not listening.changed():
+            return False
+        # What came before is judged by what was so before.
+        self._heard(listening.proof.take(batches=256))
+        self._heard(listening.census.take(batches=256))
+        moved = listening.moved()
+        for address in moved.values():
+            self.report.debug(f"the interface of {address} was made anew", level=1)
+        self.watch.moved(moved, listening.heard)
+        return True
+
+    def _heard(self, arrivals: list[wire.Arrival]) -> None:
+        for arrival in arrivals:
+            if self.watch.proof is None and self.listening.believes(arrival.interface):
+                self.watch.heard(Address(arrival.packed, arrival.scope), arrival.message)
+
+    def until(self, deadline: float) -> bool:
+        """Wait for the proof until `deadline` (time.monotonic)."""
+        listening, watch = self.listening, self.watch
+        census_due = links_due = 0.0
+        listening.end(deadline)
+        while watch.can_succeed and watch.proof is None:
+            # In a flood this is run from cold caches 40 times a second: what is over is skipped.
+            wake = []
+            moments: list[float | None] = [deadline]
+            if self._follow():
+                links_due = time.monotonic() + LINKS_REST
+                if watch.proof is not None:
+                    break
+            if self.resolver.busy:
+                self._names()
+                if watch.proof is not None:  # heard before its name resolved
+                    break
+                wake.append(self.resolver.fd)
+                moments.append(self.resolver.next_due)
+            if listening.next_try is not None:
+                listening.retry()
+                moments.append(listening.next_try)
+            now = time.monotonic()
+            if now >= deadline:
+                break
+            if now < links_due:
+                moments.append(links_due)
+            else:
+                wake += listening.fds
+            rests = now < census_due
+            if rests:
+                moments.append(census_due)
+            else:
+                wake += listening.census_fds
+            until = min(moment for moment in moments if moment is not None)
+            try:
+                self._heard(listening.proof.receive(round(until * 1e9), wake))
+            except OSError as error:
+                # Out of memory, say: the wait goes on, without what would wake it.
+                self.report.debug(f"poll: {error.strerror}", level=1)
+                time.sleep(0.05)
+                self._heard(listening.proof.take())
+            # Not at the end of a rest: if nothing came meanwhile, there is nothing to wake for.
+            if not rests:
+                sure = listening.raw and not self.resolver.busy
+                self._heard(listening.census.take(CENSUS_READS if sure else CENSUS_READS_FOR_PROOF))
+                census_due = time.monotonic() + CENSUS_REST
+        # What lay in the queues at the deadline came in time; what came later is passed over.
+        if watch.proof is None:
+            self._heard(listening.proof.take(batches=256))
+        if watch.proof is None:
+            self._heard(listening.census.take(batches=256))
+            self._follow()
+            self._names()
+        return watch.proof is not None
+
+
+def _off(options: AgentOptions, report: Report, started: float) -> int:
+    deadline = started + options.timeout
+    shown = ",".join(options.names)
+    wait = None
+    try:
+        wait = _Wait(options, report)
+        if wait.listening.obstacle:
+            report.error(wait.listening.obstacle)
+        if not wait.watch.can_succeed:
+            return NO  # each reason was told
+        wait.announce()
+        heard = wait.until(deadline)
+        if heard:
+            report.debug(f"received valid message from '{wait.watch.proof}' ({shown})")
+        else:
+            if wait.watch.can_succeed:
+                report.debug(f"timeout after {options.timeout} seconds")
+            _explain(wait, shown, report)
+        return YES if heard else NO
+    except PortError as error:
+        report.error(str(error))
+        return NO
+    finally:
+        if wait is not None:
+            wait.close()
+
+
+def _explain(wait: _Wait, shown: str, report: Report) -> None:
+    """Why there is no proof: what an administrator would have to find out otherwise."""
+    counts = wait.listening.counts
+    rejected = ", ".join(f"{counts[reason]} {reason}" for reason in counts if counts[reason])
+    if not rejected:
+        rejected = "none" if wait.listening.census_fds else "not counted"
+    report.debug(f"datagrams to the port: {rejected}")
+    heard = dict.fromkeys(Address(packed, at) for packed, at in wait.listening.strangers)
+    strangers = [address for address in heard if wait.watch.name_of(address) is None]
+    if strangers:
+        more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
+        report.error(
+            f"valid messages came from {joined(strangers[:5])}{more}: no address of '{shown}'"
+        )
+    unresolved = [name for name, addresses in wait.watch.names.items() if not addresses]
+    if unresolved:
+        report.error(f"without an address to the end: {', '.join(unresolved)}")
+    if wait.listening.obstacle:
+        report.error(wait.listening.obstacle)
+
+
+if __name__ == "__main__":
+    script()

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What past dumps say about time-outs, and what they do not.
+
+Figures and the words for them: no files, no terminal. Known of a dump are its first and its
+last message, as this machine heard them. Not known are when the node panicked, when a fencing
+began, and when the dump was complete. So a dump took at least the time between the two
+messages, and after the last one the sender may have been at work for one more pause.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from kdumpfence.daemon.history import Past
+from kdumpfence.listener.dumps import length
+
+#: Seconds between two messages of a sender that was told nothing else.
+PAUSE = 10.0
+
+#: Seconds from the panic until a cluster with corosync's defaults has started the agent; 7 to
+#: 11 were seen.
+NOTICED = 11.0
+
+#: Seconds that a kernel with crashkernel=SIZE,cma waits between its panic and its crash kernel.
+CMA_WAIT = 10.0
+
+#: From so many dumps on a percentile means something.
+ENOUGH = 20
+
+
+class Lengths(NamedTuple):
+    """How long dumps took, of one node or (node None) of all. In seconds."""
+
+    node: str | None
+    dumps: int  # how many; those under way are counted with what they took so far
+    longest: float  # from the first message to the last
+    percentile: float | None  # 95 of 100 dumps took no longer; None: too few to say
+    power: float  # for how long the power has to stay on after the first message, at least
+
+
+def by_node(dumps: Iterable[Past], pause: float = PAUSE) -> list[Lengths]:
+    """The figures of each node, that with the longest dump first."""
+    nodes: dict[str, list[Past]] = {}
+    for dump in dumps:
+        nodes.setdefault(dump.node, []).append(dump)
+    figures = [lengths(its, pause, node) for node, its in nodes.items()]
+    return sorted(figures, key=lambda one: (-one.longest, one.node or ""))
+
+
+def lengths(dumps: Sequence[Past], pause: float = PAUSE, node: str | None = None) -> Lengths:
+    """The figures of these dumps; there must be one at least."""
+    longest = max(length(dump) for dump in dumps)
+    over = sorted(length(dump) for dump in dumps if dump.ended is not None)
+    percentile = over[math.ceil(0.95 * len(over)) - 1] if len(over) >= ENOUGH else None
+    return Lengths(node, len(dumps), longest, percentile, longest + pause)
+
+
+def quick(dumps: Iterable[Past]) -> int:
+    """How many of them were over so soon that an agent may have been started too late."""
+    return sum(dump.ended is not None and length(dump) < NOTICED for dump in dumps)
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: "42 s", "4 min 02 s", "3 h 05 min", "2 d 04 h"."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
+
+
+def rounded_up(seconds: float) -> str:
+    """The same, but never less: for what has to be waited for."""
+    unit = 1 if seconds <= 3600 else 60 if seconds <= 86400 else 3600
+    return duration(math.ceil(seconds / unit) * unit)
+
+
+def lesson(dumps: Sequence[Past], pause: float = PAUSE) -> list[str]:
+    """What follows from these dumps for time-outs, in paragraphs."""
+    everything = lengths(dumps, pause)
+    longest, power = rounded_up(everything.longest), rounded_up(everything.power)
+    paragraphs = [
+        f"Power has to stay on for {power} or longer after a node's first message: the longest "
+        f"of these dumps took {longest} from its first message to its last, and after that its "
+        f"sender may have been at work for one more pause of {duration(pause)}. This is what "
+        "everything needs to wait that cuts power or resets without asking fence_kdump: a "
+        "watchdog, sbd, a cloud that restarts dead machines, a service that waits for the end of "
+        "a dump. If its time runs from the panic, add the time from there to the first message, "
+        "which is not known here.",
+        "The agent's timeout, and pcmk_off_timeout above it, is another matter: it runs from the "
+        "start of a fencing to the first message only. A longer dump needs no longer timeout. "
+        "What it needs is not known here, since nobody tells when a node panicked and when the "
+        "fencing began: TIMING in fence_kdump(8) says how to measure it. With "
+        f"crashkernel=SIZE,cma it is {duration(CMA_WAIT)} more than without, from the panic on.",
+    ]
+    early = quick(dumps)
+    if early:
+        paragraphs.append(
+            f"{early} of these dumps {'was' if early == 1 else 'were'} over less than "
+            f"{duration(NOTICED)} after the first message. A cluster may need as long until its "
+            "agent is started, and one that is started after the last message hears nothing."
+        )
+    paragraphs.append(
+        "Silence does not mean that a dump is complete: the node may have died in it, or its "
+        "network. Look at the dump itself."
+    )
+    return paragraphs

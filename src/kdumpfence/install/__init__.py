@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Puts the agent and the sender where clusters and crash kernels look for them."""

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What of this package is the agent, and where it is put so that a cluster can run it.
+
+The modules are copied, since this package may live in an environment that hacluster cannot
+read, or that is gone tomorrow. Their directory is named after their content, and the script
+names the directory: it alone decides, in one moment, whether the old agent runs or the new one.
+The core in plain Python is always among them, so the agent outlives the arrival of a newer Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+
+from kdumpfence.install import layouts
+from kdumpfence.install.layouts import HOME, Item, Layout
+from kdumpfence.install.root_directory import Tree
+from kdumpfence.install.system_python import SystemPython
+
+AGENT = "/usr/sbin/fence_kdump"
+#: Where packages have the modules; an agent that uses these belongs to a package.
+PACKAGED = f"{HOME}/python"
+TEMPLATE = "common/fence_kdump"
+
+MODULES = (
+    *("__init__", "_purewire", "_version", "addresses", "cmdline", "filters", "links", "log"),
+    *("signals", "wire"),
+    *("agent/__init__", "agent/crashkernel", "agent/decision", "agent/main", "agent/metadata"),
+    "agent/sockets",
+)
+CORE = "_kdumpwire"
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_AFTERWARDS = (
+    "now see whether the cluster can use it: runuser -u hacluster -- fence_kdump -o metadata"
+)
+
+
+def is_packaged(root: Tree) -> bool:
+    """Whether the agent there is that of a package of this project."""
+    return f'"{PACKAGED}"'.encode() in (root.read(AGENT) or b"")
+
+
+def layout(python: SystemPython | None, say: Callable[[str], None] = lambda _: None) -> Layout:
+    """What is put where for that Python; without one, nothing, which does for a removal."""
+    items = [] if python is None else _items(python, say)
+    return Layout("agent", "the agent", tuple(items), "", _AFTERWARDS)
+
+
+def _items(python: SystemPython, say: Callable[[str], None]) -> list[Item]:
+    files = {f"{name}.py": _content(f"{name}.py") for name in MODULES}
+    core = _core(python, say)
+    digest = hashlib.sha256(python.tag.encode())
+    for name, content in sorted({**files, **core}.items()):
+        digest.update(b"%s %d\n" % (name.encode(), len(content)) + content)
+    folder = f"{HOME}/agent-{digest.hexdigest()[:12]}"
+    sources = {f"{folder}/kdumpfence/{name}": content for name, content in files.items()}
+    script = layouts.data(TEMPLATE).replace(PACKAGED.encode(), folder.encode())
+    return [
+        *(Item(path, "", content=content) for path, content in sources.items()),
+        *(Item(f"{folder}/kdumpfence/{name}", "", 0o755, content=core[name]) for name in core),
+        # Python does not promise to compile to the same bytes twice.
+        *(
+            Item(path, "", only_if_missing=True, content=content)
+            for path, content in python.bytecode(sources).items()
+        ),
+        Item(AGENT, "", 0o755, content=script),
+    ]
+
+
+def _core(python: SystemPython, say: Callable[[str], None]) -> dict[str, bytes]:
+    """The compiled core, if there is one for that Python."""
+    names = [name for name in os.listdir(_PACKAGE) if name.startswith(f"{CORE}.")]
+    cores = {name: _content(name) for name in sorted(names) if name.endswith(".so")}
+    fitting = {name: cores[name] for name in cores if python.fits(name, cores[name])}
+    if fitting:
+        say(f"with the compiled core, for Python {python.version[0]}.{python.version[1]}")
+        return fitting
+    has = f"is for {', '.join(cores)}" if cores else "was not built"
+    say(
+        f"with the pure core, which does the same, but slower: the system's Python is "
+        f"{python.tag}, and this installation's compiled core {has}"
+    )
+    return {}
+
+
+def _content(name: str) -> bytes:
+    with open(os.path.join(_PACKAGE, name), "rb") as file:
+        return file.read()

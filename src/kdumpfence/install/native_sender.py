@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the native sender is: `fence_kdump_send` as a program that needs no Python.
+
+It is built from the compiled core's own source when the package is built, for crash
+kernels; docs/building.md says how, and how to build it alone.
+"""
+
+from __future__ import annotations
+
+import os
+
+_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native")
+_NAMES = {False: "fence_kdump_send", True: "fence_kdump_send.static"}
+
+
+class NotBuilt(Exception):
+    """The installation has no such program; the text says how to get one."""
+
+
+def find(static: bool = False) -> str:
+    """The path of the native sender, or of the one that needs no libc either.
+
+    Raises NotBuilt.
+    """
+    path = os.path.join(_FOLDER, _NAMES[static])
+    if not os.access(path, os.X_OK):
+        which = "static native sender" if static else "native sender"
+        raise NotBuilt(
+            f"this installation has no {which} ({path}): build it with `make native` in the "
+            "source, or install the package where a C compiler is"
+        )
+    return path

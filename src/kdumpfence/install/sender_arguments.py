@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every place that gives a crash kernel's sender its arguments, and what is wrong there.
+
+In a crash kernel nobody reads a complaint. So the very words that the sender will get are put
+through its own parser beforehand, from wherever they come: our own file, kdump.conf, the files in
+/etc/sysconfig. Nothing is executed and nothing is looked up. What a file means is taken from those
+who read it: kdump-utils (kdump-lib-initramfs.sh, kdumpctl), SUSE's kdump (kdump-save, mkdumprd).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kdumpfence import addresses, cmdline
+from kdumpfence.install.root_directory import Tree
+
+KDUMP_CONF = "/etc/kdump.conf"
+FENCE_KDUMP = "/etc/sysconfig/fence_kdump"
+SUSE = "/etc/sysconfig/kdump"
+SUSE_SENDER = "/usr/lib/fence_kdump_send"
+
+#: Variables of SUSE's kdump that are run, and what waits for the end of each.
+_REBOOT = "no reboot"
+SUSE_SCRIPTS = {
+    "KDUMP_PRESCRIPT": "neither dump nor reboot",
+    "KDUMP_POSTSCRIPT": _REBOOT,
+    "KDUMP_TRANSFER": "neither dump nor reboot",
+}
+
+#: Stands for the nodes where only the options are known; a name that no parser changes.
+_ANY_NODE = "any-node"
+
+#: What stands for itself in every version of every shell, and where there is none.
+_PLAIN = re.compile(r"[A-Za-z0-9.:%_=,@/+\[\]-]+")
+
+
+class Machine(NamedTuple):
+    """What the machine that is worked on calls itself; empty where that is another one."""
+
+    names: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+    @classmethod
+    def this(cls) -> Machine:
+        """The one on which this runs, without its loopback and link-local addresses."""
+        name = os.uname().nodename
+        try:
+            told = subprocess.run(
+                ["ip", "-o", "addr"], capture_output=True, text=True, check=False, timeout=10
+            ).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            told = ""
+        found = re.findall(r"^\d+: (\S+)\s+inet6? ([^\s/]+)", told, re.MULTILINE)
+        own = [address for device, address in found if device != "lo"]
+        return cls((name,), tuple(one for one in own if not one.startswith("fe80:")))
+
+
+@dataclass
+class Findings:
+    """What is wrong: with an error nothing is installed, a warning is only told."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def complaints(words: Sequence[str], to_be_continued: bool = False) -> list[str]:
+    """What the sender has to complain of, called with these words (and nodes behind them)."""
+    try:
+        parsed = cmdline.sender_from_argv([*words, _ANY_NODE] if to_be_continued else words)
+    except cmdline.OptionError as error:
+        return [*getattr(error, "complaints", ()), str(error)]
+    found = list(parsed.complaints)
+    if parsed.action != "send":
+        found.append(f"--{parsed.action} sends nothing")
+    for node in (part for text in parsed.nodes for part in text.split(",") if part):
+        why = _why_no_node(node)
+        if why and not any(cmdline.shown(node) in one for one in found):
+            found.append(f"node {cmdline.shown(node)}: {why}")
+    return list(dict.fromkeys(found))
+
+
+def _why_no_node(node: str) -> str:
+    """Why this can be no node, by the judge of all programs; "" if it can."""
+    if not _PLAIN.fullmatch(node):
+        return "neither a host name nor an IP address"
+    try:
+        addresses.literal(node, addresses.FAMILIES["auto"])
+    except addresses.LookUpError as error:
+        return str(error)
+    return ""
+
+
+def own_file(name: str, settings: bytes) -> list[str]:
+    """What is wrong with our file of nodes, as `resolve-nodes --read` prints it."""
+    values = dict(
+        line.split("=", 1) for line in settings.decode(errors="replace").splitlines() if line
+    )
+    words, nodes = (_words(values[key].strip('"')) for key in ("ARGS", "NODES"))
+    found = [f"{name}: ARGS: {one}" for one in complaints(words, to_be_continued=True)]
+    return found + [f"{name}: NODES: {one}" for one in complaints(nodes, to_be_continued=True)]
+
+
+def others(root: Tree, distribution: str, machine: Machine) -> Findings:
+    """What is wrong with the files that belong to others, in this root."""
+    found = Findings()
+    _kdump_utils(root, distribution == "rhel", machine, found)
+    _suse(root, machine, found)
+    return found
+
+
+def _words(text: str) -> list[str]:
+    """As a shell splits what it replaces, unless told otherwise."""
+    return [word for word in re.split(r"[ \t\n]+", text) if word]
+
+
+def _text(root: Tree, path: str) -> str | None:
+    content = root.read(path)
+    return None if content is None else content.decode(errors="surrogateescape")
+
+
+# ------------------------------------------------------------------ kdump-utils
+
+
+class _Line(NamedTuple):
+    where: str
+    value: str
+    quoted: bool
+    again: bool  #: whether it has come before
+
+
+def _kdump_utils(root: Tree, wanted: bool, machine: Machine, found: Findings) -> None:
+    name = root.outside(KDUMP_CONF)
+    conf = _kdump_conf(name, _text(root, KDUMP_CONF) or "")
+    nodes, args = conf.get("fence_kdump_nodes", []), conf.get("fence_kdump_args", [])
+    if wanted and not any(line.value for line in nodes):
+        pcs = any(root.find(path) for path in ("/usr/sbin/pcs", "/usr/bin/pcs"))
+        unless = "unless the cluster runs while it is made" if pcs else "since pcs is not installed"
+        found.warnings.append(
+            f"{name}: no fence_kdump_nodes, so the image silently lacks the sender, {unless}; see "
+            "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send"
+        )
+    for option in conf:
+        if option.lower().startswith("fence_kdump") and conf[option] not in (nodes, args):
+            found.warnings.append(
+                f"{conf[option][0].where}: no option of kdump.conf, so kdumpctl loads no crash "
+                "kernel"
+            )
+    for line in (*nodes, *args):
+        if line.again:
+            found.warnings.append(f"{line.where}: given twice, so kdumpctl loads no crash kernel")
+        if line.quoted:
+            found.warnings.append(
+                f"{line.where}: kdump-utils before November 2025 hands the quotes on to the "
+                "sender: leave them out"
+            )
+    for line in args:
+        found.warnings += [f"{line.where}: {one}" for one in complaints(_words(line.value), True)]
+    for line in nodes:
+        found.warnings += [f"{line.where}: {one}" for one in complaints(_words(line.value))]
+        for node in _words(line.value):
+            why = _kdumpctl_refuses(node, machine)
+            if why:
+                found.errors.append(f"{line.where}: {why}, so kdumpctl loads no crash kernel")
+    _unread(root, FENCE_KDUMP, ("FENCE_KDUMP_OPTS",), found)
+    for one in _assignments(_text(root, FENCE_KDUMP) or ""):
+        where = f"{root.outside(FENCE_KDUMP)}: line {one.line}: {one.name}"
+        if one.name != "FENCE_KDUMP_OPTS":
+            if one.name.startswith("FENCE_KDUMP"):
+                found.warnings.append(f"{where}: kdump-utils reads FENCE_KDUMP_OPTS alone")
+        elif nodes:
+            found.warnings.append(
+                f"{where}: has no effect beside fence_kdump_nodes: write fence_kdump_args in {name}"
+            )
+        elif not one.literal:
+            found.warnings.append(
+                f"{where}: has $ or a backquote, so it cannot be checked beforehand"
+            )
+        else:
+            found.warnings += [f"{where}: {text}" for text in complaints(_words(one.value), True)]
+
+
+def _kdump_conf(name: str, text: str) -> dict[str, list[_Line]]:
+    """The lines of kdump.conf by their option, as kdump_read_conf takes them apart."""
+    found: dict[str, list[_Line]] = {}
+    for number, text_of_line in enumerate(text.split("\n"), 1):
+        option, value = (*text_of_line.strip().split(None, 1), "", "")[:2]
+        if not option or option.startswith("#"):
+            continue
+        value = value.partition("#")[0].strip()
+        quoted = len(value) > 1 and value[0] == value[-1] == '"'
+        where = f"{name}: line {number}: {option}"
+        line = _Line(where, value[1:-1] if quoted else value, quoted, option in found)
+        found.setdefault(option, []).append(line)
+    return found
+
+
+def _kdumpctl_refuses(node: str, machine: Machine) -> str:
+    """Why kdumpctl takes this node for the machine itself.
+
+    It looks for the node at the end of each of its own addresses, as grep does: a dot is any
+    character.
+    """
+    if node in machine.names:
+        return f"{cmdline.shown(node)} is this machine itself"
+    ending = re.compile(re.escape(node).replace(r"\.", ".") + "$")
+    for own in machine.addresses:
+        if own == node:
+            return f"{cmdline.shown(node)} is this machine itself"
+        if ending.search(own):
+            return (
+                f"{cmdline.shown(node)} is how this machine's own address {own} ends, which "
+                "kdumpctl cannot tell apart; name that node by its host name"
+            )
+    return ""
+
+
+# ------------------------------------------------------------------ /etc/sysconfig
+
+
+class _Assignment(NamedTuple):
+    line: int
+    name: str
+    value: str
+    literal: bool  #: whether the shell replaces nothing in it
+
+
+#: One word of a shell with its quotations; double ones are caught, since $ counts in them.
+_WORD = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s"'\\])*""", re.DOTALL)
+_QUOTED = re.compile(r"""("(?:\\.|[^"\\])*")|'[^']*'|\\.""", re.DOTALL)
+
+
+def _assignments(text: str) -> Iterator[_Assignment]:
+    """The variables that a shell sets which reads this file, each as often as it is set."""
+    at, number = 0, 1
+    while at < len(text):
+        start = re.compile(r"[ \t]*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=").match(text, at)
+        end = at
+        if start is not None:
+            word = _WORD.match(text, start.end())
+            assert word is not None  # it may be empty
+            end = word.end()
+            if text[end : end + 1] not in ("'", '"', "\\"):  # else a quotation without an end
+                bare = _QUOTED.sub(lambda part: re.sub(r"\\.", "", part[1] or ""), word[0])
+                joined = _QUOTED.sub(_join_lines, word[0])
+                value = "".join(shlex.split(joined))
+                yield _Assignment(number, start[1], value, not re.search(r"[$`]", bare))
+        line_end = text.find("\n", end)
+        line_end = len(text) if line_end < 0 else line_end
+        number += text.count("\n", at, line_end + 1)
+        at = line_end + 1
+
+
+def _join_lines(part: re.Match[str]) -> str:
+    """A quotation without the ends of lines that are escaped in it."""
+    return part[0] if part[0][0] == "'" else re.sub(r"(\\[^\n])|\\\n", r"\1", part[0])
+
+
+def _unread(root: Tree, path: str, names: Sequence[str], found: Findings) -> None:
+    """Warn of what is meant to set one of these variables, and is not understood here."""
+    text = _text(root, path) or ""
+    read = {one.line for one in _assignments(text)}
+    for number, line in enumerate(text.split("\n"), 1):
+        name = re.match(r"[ \t]*(?:export\s+)?([A-Za-z0-9_]+)\s*\+?=", line)
+        if name and name[1] in names and number not in read:
+            found.warnings.append(
+                f"{root.outside(path)}: line {number}: {name[1]}: is no assignment that every "
+                f"shell takes: write {name[1]}=VALUE"
+            )
+
+
+#: What starts the sender so that nobody waits for it, or not for long.
+_ALONE = re.compile(r"(?:^|\s)(?:\S*/)?setsid\s+(?:-c?fc?|--fork)\s+\S*$")
+_FOR_A_WHILE = re.compile(r"(?:^|\s)(?:\S*/)?timeout\s+(?:-\S+\s+)*[1-9]\S*\s+\S*$")
+
+
+def _suse(root: Tree, machine: Machine, found: Findings) -> None:
+    _unread(root, SUSE, tuple(SUSE_SCRIPTS), found)
+    last = {one.name: one for one in _assignments(_text(root, SUSE) or "")}
+    scripts = [
+        last[name]
+        for name in SUSE_SCRIPTS
+        if name in last and "fence_kdump_send" in last[name].value
+    ]
+    names = [one.name for one in scripts]
+    values = {name: one.value for name, one in last.items()}
+    taken = SUSE_SENDER in values.get("KDUMP_POSTSCRIPT", "")  # kdump looks there, and only there
+    programs = _words(values.get("KDUMP_REQUIRED_PROGRAMS", "")) + [SUSE_SENDER] * taken
+    network = (
+        taken
+        or values.get("KDUMP_NETCONFIG", "").endswith(":force")
+        or not re.match("$|/|file:", values.get("KDUMP_SAVEDIR", ""))
+    )
+    for one in scripts:
+        where = f"{root.outside(SUSE)}: line {one.line}: {one.name}"
+        found.warnings += [f"{where}: {text}" for text in _suse_script(one, machine)]
+        sender = re.search(r"[^\s\"']*fence_kdump_send", one.value)
+        if sender and sender[0] not in programs:
+            found.warnings.append(
+                f"{where}: the image has no {sender[0]} unless KDUMP_REQUIRED_PROGRAMS names it"
+            )
+        if not network:
+            found.warnings.append(
+                f"{where}: the image has no network unless KDUMP_NETCONFIG ends with :force"
+            )
+        if values.get("KDUMP_TRANSFER") and one.name != "KDUMP_TRANSFER":
+            found.warnings.append(f"{where}: does not run, since KDUMP_TRANSFER is set")
+        elif one.name == "KDUMP_POSTSCRIPT" and "KDUMP_PRESCRIPT" not in names:
+            found.warnings.append(
+                f"{where}: the cluster hears nothing until the dump is saved, and cuts off one "
+                "that takes longer than the agents' timeout: use KDUMP_PRESCRIPT"
+            )
+
+
+def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
+    """What is wrong with a command of SUSE's kdump that starts the sender.
+
+    kdump 1.9 to 2.1.0 runs its words as they are, without a shell; older and newer versions have
+    one. Only what means the same to all of them is taken for good.
+    """
+    found = []
+    if not script.literal:
+        found.append("$ or a backquote is replaced when the image is made: use single quotes")
+    foreign = [word for word in _words(script.value) if not _PLAIN.fullmatch(word)]
+    if foreign:
+        found.append(
+            f"{cmdline.shown(foreign[0])}: kdump 1.9 to 2.1.0 has no shell for this and hands it "
+            "on as a word: leave it out"
+        )
+    before, _, behind = script.value.partition("fence_kdump_send")
+    waits = SUSE_SCRIPTS[script.name]
+    if not _ALONE.search(before) and not (waits == _REBOOT and _FOR_A_WHILE.search(before)):
+        found.append(
+            f"kdump waits until this sender ends, with {waits} before: "
+            f"write setsid -f {SUSE_SENDER} NODE..."
+        )
+    # Of a command for a shell: up to what ends it, without what goes elsewhere.
+    behind = re.sub(r"[0-9]*(&>|[<>]+&?)\s*\S*", " ", behind)
+    words = [word.strip("\"'") for word in _words(re.split(r"[;&|()\n]", behind)[0])]
+    found += complaints(words)
+    for node in words:
+        if node in machine.names or node in machine.addresses:
+            found.append(f"node {cmdline.shown(node)} is this machine itself")
+    return found

@@ -1,0 +1,466 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads the sockets of a `Listener`, in a thread that does nothing else for long.
+
+The core counts each message at its source, the compiled one without Python's lock, so the
+kernel's queue is emptied whatever Python does meanwhile. The thread comes out of the core for
+names that resolved, once a second to look after the queues, and when it is to say how far it
+has read: `Reading.through`.
+
+What may not be in this file: who is dumping, and events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+
+from kdumpfence import filters
+from kdumpfence.addresses import NameFiles, Resolver, look_up_node
+from kdumpfence.links import hears_vrfs
+from kdumpfence.listener import port_owners
+from kdumpfence.listener.nodes import Nodes
+from kdumpfence.wire import Receiver, Sources
+
+#: Seconds between two looks of the reading thread at the kernel's counters and name files.
+UPKEEP = 1.0
+
+#: Seconds by which such a look may be late.
+LATE = 10.0
+
+#: Seconds that the kernel drops what is no message, after a queue was overfull.
+FENCE = 30.0
+
+#: Names that are being looked up at a time.
+LOOK_UPS = 256
+
+#: Datagrams that are read at a time, and bytes of each: a message is 8, the rest is a trailer.
+BATCH = 256
+SIZE = 64
+
+#: Nanoseconds that the core rests after a batch that was not full, which costs a fraction of
+#: being woken for each datagram; but not where a queue cannot hold what comes meanwhile.
+REST_NS = 1_000_000
+REST_QUEUE = 1 << 21
+
+#: Bytes of a queue that a datagram takes at least.
+_DATAGRAM_ROOM = 512
+
+_SO_GET_FILTER = 26
+_SO_RCVBUFFORCE = 33
+
+#: Ports that are tried where any will do.
+PORTS_TRIED = 100
+
+#: What counts as a loss, by its name among the counts.
+LOSSES = ("unread", "crowded")
+
+
+class Bell:
+    """A pipe that is readable when somebody is to look; whoever uses it keeps it open.
+
+    No lock is held, so that it can be rung and closed from a signal handler: adding to a set
+    and taking from a list are one step each.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._users: set[object] = set()
+        self._ends: list[int] = []
+        self._ends += os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.readable, self.writable = self._ends
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[bool]:
+        """Its descriptors stay open meanwhile; False if they are closed already."""
+        user = object()
+        # First this, then the look: whoever closes does it the other way round.
+        self._users.add(user)
+        try:
+            yield not self.closed
+        finally:
+            self._users.discard(user)
+            self._dispose()
+
+    def ring(self) -> None:
+        """Have whoever waits for it look."""
+        with self.held() as usable:
+            if usable:
+                self._write()
+
+    def _write(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full, so it can be read
+            os.write(self.writable, b"12345678")
+
+    def hush(self) -> None:
+        """Be silent until it is rung again."""
+        with self.held() as usable:
+            if not usable:
+                return
+            with contextlib.suppress(BlockingIOError):
+                while len(os.read(self.readable, 65536)) == 65536:
+                    pass
+            if self.closed:
+                self._write()  # the last ring is for all who wait, and may just have been read
+
+    def close(self) -> None:
+        """Ring for the last time, and close it as soon as nobody uses it."""
+        with self.held() as usable:
+            self.closed = True
+            if usable:
+                self._write()
+
+    def __del__(self) -> None:
+        self.closed = True
+        self._dispose()
+
+    def _dispose(self) -> None:
+        while self.closed and not self._users:
+            try:
+                os.close(self._ends.pop())
+            except IndexError:
+                break
+
+
+def _open_socket(family: int, port: int) -> socket.socket:
+    """A UDP socket bound to the port. OSError if another program holds it."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _attach(sock, _guard(sock))  # before it hears anything
+        # Never shared (SO_REUSEADDR): of two sockets the kernel gives all to one, and the other's
+        # program never knows. Agents hear beside it, by raw sockets.
+        sock.bind(("", port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_sockets(families: Iterable[int], port: int) -> list[socket.socket]:
+    """A socket for each of these families that the kernel has, on one port (0: any).
+
+    OSError with one line if the port is not to be had.
+    """
+    families = list(families)
+    tries = 1 if port else PORTS_TRIED
+    while True:
+        tries -= 1
+        try:
+            return _open_on_one_port(families, port)
+        except OSError as error:
+            # What is free for one family may be taken for the other.
+            if error.errno != errno.EADDRINUSE:
+                raise
+            if not tries:
+                others = port_owners.who(port)
+                raise OSError(
+                    error.errno,
+                    f"{error.strerror} (another program holds it{others and ': ' + others})",
+                ) from None
+
+
+def _open_on_one_port(families: Iterable[int], port: int) -> list[socket.socket]:
+    opened: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family in families:
+            try:
+                opened.append(_open_socket(family, port))
+            except OSError as error:
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
+                missing = error  # this kernel has no IPv6, say
+                continue
+            port = port or opened[0].getsockname()[1]
+        if not opened and missing is not None:
+            raise missing
+    except OSError as error:
+        for sock in opened:
+            sock.close()
+        raise OSError(error.errno, f"port {port}/udp: {error.strerror}") from None
+    return opened
+
+
+def _guard(sock: socket.socket) -> list[filters.Instruction]:
+    """What this machine sent itself becomes an empty datagram: dropped, it would count as lost."""
+    return filters.program("udp", 0, inside=hears_vrfs(sock), refused=filters.CUT)
+
+
+def _fence(sock: socket.socket) -> list[filters.Instruction]:
+    """Nothing but messages."""
+    return filters.program("udp", 0, messages_only=True, inside=hears_vrfs(sock))
+
+
+def guard(sock: socket.socket) -> None:
+    """Keep what this machine sends itself from being a message; see `filters`.
+
+    A socket that was opened elsewhere may hold such messages already, and nobody can tell them
+    from others: an IPv6 one is emptied, unless an earlier program of ours put the guard on it.
+    (With another host's IPv4 address nobody sends here without CAP_NET_RAW.)
+    OSError if the kernel refuses the filter.
+    """
+    own = [filters.packed(program) for program in (_guard(sock), _fence(sock))]
+    if sock.family == socket.AF_INET6 and _filter_of(sock) not in own:
+        _attach(sock, filters.NOTHING)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                with contextlib.suppress(ConnectionError):  # that an ICMP message told of
+                    sock.recv(1, socket.MSG_DONTWAIT)
+    _attach(sock, _guard(sock))
+
+
+def _attach(sock: socket.socket, program: list[filters.Instruction]) -> None:
+    """Put a filter on a socket that must not be read without."""
+    try:
+        filters.attach(sock, program)
+    except OSError as error:
+        why = f"cannot attach a socket filter: {error.strerror}"
+        raise OSError(error.errno, why) from None
+
+
+def _filter_of(sock: socket.socket) -> bytes:
+    """The filter of this socket; b"" if it has none."""
+    import ctypes  # rarely needed; and `getsockopt` cannot ask, for the length counts instructions
+
+    most = 4096
+    buffer = ctypes.create_string_buffer(8 * most)
+    length = ctypes.c_uint32(most)
+    libc = ctypes.CDLL(None, use_errno=True)
+    wanted = (sock.fileno(), socket.SOL_SOCKET, _SO_GET_FILTER, buffer, ctypes.byref(length))
+    if libc.getsockopt(*wanted) < 0:
+        return b""
+    return buffer.raw[: 8 * length.value]
+
+
+def deepen(sock: socket.socket, queue: int) -> None:
+    """Ask for so many bytes of queue; the kernel gives what it may.
+
+    One that is deeper already, because whoever opened it had more rights, stays so.
+    """
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 2 * queue:
+        return  # the kernel tells twice of what was asked for
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, queue)
+        return
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 2 * min(queue, _most_queue()):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, queue)
+
+
+def _most_queue() -> int:
+    """Bytes that one may have without CAP_NET_ADMIN."""
+    try:
+        with open("/proc/sys/net/core/rmem_max", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 212992  # the kernel's default
+
+
+def _nanoseconds(moment: float) -> int | None:
+    return None if moment == math.inf else max(0, round(moment * 1e9))
+
+
+def _wait_for_memory(error: OSError) -> None:
+    """Wait a little if the kernel was short of it, which passes; raise any other error."""
+    if error.errno not in (errno.ENOMEM, errno.EINTR, errno.ENOBUFS):
+        raise error
+    time.sleep(0.05)
+
+
+class Reading:
+    """The thread that reads `sockets` into `sources`, and all that it uses.
+
+    It knows no `Listener`, so that one that nobody refers to any more is collected though its
+    thread runs. Whoever touches `nodes` holds `lock`. Times are CLOCK_MONOTONIC, seconds.
+    """
+
+    def __init__(self, nodes: Nodes, sources: Sources, sockets: list[socket.socket]) -> None:
+        self.nodes = nodes
+        # One that a thread may take twice, since signal handlers may come here.
+        self.lock = threading.RLock()
+        self.bell = Bell()
+        self._wake = Bell()
+        self._resolver = Resolver((), nodes.family, ask=look_up_node)
+        self._name_files = NameFiles()
+        self._sources = sources
+        self._sockets = sockets
+        self._receiver = Receiver(sources, None, batch=BATCH, size=SIZE)
+        for sock in sockets:
+            self._receiver.add_socket(sock)
+        self._room = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in sockets]
+        self._rest_ns = REST_NS if min(self._room) >= REST_QUEUE else 0
+        #: All that had arrived before this moment is in the table of sources.
+        self.through = -math.inf
+        self._due = math.inf  # what `through` is to reach next
+        self._deadline = -math.inf  # until when the thread waits at most
+        self._upkeep = 0.0
+        self._port: int = sockets[0].getsockname()[1]
+        self._deaf = port_owners.deaf(sockets, self._port)
+        self._look_again = time.monotonic() + port_owners.EVERY
+        self._fenced_until = 0.0
+        self._unread = 0
+        #: Losses that were told of, and when others may be.
+        self.told = dict.fromkeys(LOSSES, 0)
+        self.tell_again = -math.inf
+        #: What the counts were when the sockets were closed.
+        self._final_counts: dict[str, int] | None = None
+        #: Why the thread ended, if it was not asked to.
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, name="kdumpfence-listener", daemon=True)
+
+    # ------------------------------------------------ for other threads and signal handlers
+
+    def start(self) -> None:
+        """From now on the sockets are its own. RuntimeError if there is no thread to be had."""
+        try:
+            self.thread.start()
+        except BaseException:
+            self._resolver.close()
+            raise
+
+    def poke(self) -> None:
+        """There is something to be seen to."""
+        self._wake.ring()
+
+    def read_through(self, moment: float) -> None:
+        """`through` is wanted to reach that moment when it has come; the bell will ring."""
+        self._due = moment
+        if moment < self._deadline:
+            self.poke()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Datagrams so far, by verdict."""
+        final = self._final_counts
+        if final is None:
+            final = {**self._receiver.counts, "unread": self._receiver.dropped}
+        return dict(final)
+
+    @property
+    def deaf(self) -> str:
+        """Why messages may not be heard; "" if nothing is known of it."""
+        if self._upkeep and time.monotonic() - self._upkeep > LATE:
+            return f"port {self._port}/udp: nobody has read it for more than {LATE:.0f} s"
+        return self._deaf
+
+    def stop(self) -> None:
+        """Ask the thread to end. Takes no lock and waits for nothing."""
+        self.bell.close()
+        self._wake.close()
+
+    # ------------------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        with self.bell.held() as bell, self._wake.held() as wake:
+            try:
+                while bell and wake and not self._wake.closed:
+                    self._turn()
+            except BaseException as failure:
+                self.failure = failure
+                self.bell.ring()
+            finally:
+                self._final_counts = self.counts
+                for sock in self._sockets:
+                    sock.close()
+                self._resolver.close()
+
+    def _turn(self) -> None:
+        self._deadline = math.inf  # whoever wants less meanwhile pokes
+        moments = [self._upkeep, self._names()]
+        if self._due > self.through:
+            moments.append(self._due)
+        self._deadline = min(moments)
+        self._count(_nanoseconds(self._deadline))
+        self._wake.hush()
+        now = time.monotonic()
+        if now >= self._upkeep:
+            self._upkeep = now + UPKEEP
+            self._look_after(now)
+        if self.through < self._due <= now:
+            try:
+                self._read_all()
+            except OSError as error:
+                _wait_for_memory(error)  # not all was read: so not so far yet
+                return
+            self.through = now
+            self.bell.ring()
+
+    def _count(self, deadline_ns: int | None) -> None:
+        wake = (self._wake.readable, self._resolver.fd)
+        try:
+            self._receiver.count(deadline_ns, wake, self.bell.writable, self._rest_ns)
+        except OSError as error:
+            _wait_for_memory(error)  # what wakes it is looked at all the same
+
+    def _read_all(self) -> None:
+        """Read what has arrived so far.
+
+        No more than the queues can have held: a flood must not keep it for ever.
+        """
+        room = sum(self._room) // _DATAGRAM_ROOM
+        poller = select.poll()
+        for sock in self._sockets:
+            poller.register(sock.fileno(), select.POLLIN)
+        until = sum(self._receiver.counts.values()) + room
+        for _ in range(1 + room // BATCH):
+            if not poller.poll(0) or sum(self._receiver.counts.values()) > until:
+                break
+            self._receiver.count(0)
+
+    def _names(self) -> float:
+        """Look names up, and take the answers; when to come again."""
+        now = time.monotonic()
+        with self.lock:
+            for name, answer in self._resolver.step():
+                self._resolver.discard(name)
+                self.nodes.answered(name, answer, now)
+            room = LOOK_UPS - len(self._resolver.unresolved)
+            for name in self.nodes.ask(now, room):
+                self._resolver.add(name)
+                room -= 1
+            again = self.nodes.next_ask if room else None
+        for name, answer in self._resolver.step():  # which starts them
+            with self.lock:
+                self._resolver.discard(name)
+                self.nodes.answered(name, answer, now)
+        moments = [moment for moment in (again, self._resolver.next_due) if moment is not None]
+        return min(moments, default=math.inf)
+
+    def _look_after(self, now: float) -> None:
+        """What is to be done now and then."""
+        if self._name_files.changed():
+            self._resolver.hurry()
+            with self.lock:
+                self.nodes.hurry(now)
+        if now >= self._look_again:
+            self._look_again = now + port_owners.EVERY
+            self._deaf = port_owners.deaf(self._sockets, self._port)
+        unread = self._receiver.dropped
+        if unread > self._unread:
+            self._fence(True)
+            self._fenced_until = now + FENCE
+        elif self._fenced_until and now >= self._fenced_until:
+            self._fence(False)
+            self._fenced_until = 0.0
+        self._unread = unread
+        if now >= self.tell_again and self.losses() != self.told:
+            self.bell.ring()
+
+    def losses(self) -> dict[str, int]:
+        """Datagrams that were lost, as of the last look."""
+        return {"unread": self._unread, "crowded": self._receiver.counts["crowded"]}
+
+    def _fence(self, up: bool) -> None:
+        """In a flood let the kernel drop what is no message, before it takes room."""
+        if up == bool(self._fenced_until):
+            return
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):  # then the one that it has stays
+                filters.attach(sock, _fence(sock) if up else _guard(sock))

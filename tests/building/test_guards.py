@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guards of CI itself, which nobody would miss if they were gone."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from tests.building.conftest import ROOT, run
+
+SKIPPING = """
+import pytest
+
+@pytest.mark.skip(reason="a mark")
+def test_marked(): pass
+
+def test_calls(): pytest.skip("a call")
+
+@pytest.fixture
+def missing(): pytest.skip("a fixture")
+
+def test_fixture(missing): pass
+
+@pytest.mark.xfail(strict=True)
+def test_known_to_fail(): assert False
+
+@pytest.mark.skip(reason="this one may")
+def test_may_skip(): pass
+"""
+
+
+def pytest_said(tmp_path: Path, ci: str) -> str:
+    (tmp_path / "test_skips.py").write_text(SKIPPING)
+    (tmp_path / "test_imports.py").write_text("import pytest; pytest.importorskip('no_such')")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nci_may_skip = test_skips.py::test_may_*\n")
+    options = ("-p", "tests.ciguard", "-p", "no:cacheprovider", "--continue-on-collection-errors")
+    command = (sys.executable, "-m", "pytest", *options, "-c", tmp_path / "pytest.ini", tmp_path)
+    return run(*command, cwd=ROOT, status=None, env={"CI": ci}).stdout.splitlines()[-1]
+
+
+def test_in_ci_a_skip_is_a_failure(tmp_path: Path) -> None:
+    said = pytest_said(tmp_path, ci="true")
+    assert re.search(r"1 failed, 1 skipped, 1 xfailed, 3 errors", said), said
+
+
+def test_elsewhere_a_skip_is_a_skip(tmp_path: Path) -> None:
+    said = pytest_said(tmp_path, ci="")
+    assert re.search(r"5 skipped, 1 xfailed", said), said
+
+
+def test_this_python_is_among_those_that_the_unit_tests_run_on() -> None:
+    said = run(sys.executable, ROOT / "tools" / "every_python.py", "--list").stdout
+    assert sys.version.split()[0] in said

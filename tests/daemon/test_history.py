@@ -1,0 +1,610 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What was recorded is in the file, whatever happens to the process, the disk and the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kdumpfence.daemon import history as module
+from kdumpfence.daemon.history import APPLICATION, SCHEMA, History, HistoryError, Past
+from kdumpfence.listener.dumps import Dump, Event
+from tests.cli.commands import run_program
+from tests.conftest import cannot_run
+
+ROOT = Path(__file__).resolve().parents[2]
+START = 1_795_000_000.25
+
+
+def event(
+    kind: str,
+    node: str = "node1",
+    since: float = START,
+    took: float = 0.0,
+    messages: int = 1,
+    addresses: tuple[str, ...] = ("192.0.2.1",),
+) -> Event:
+    """One event; a dump that fell silent was taken for over after 30 s."""
+    last = since + took
+    when = last + 30 if kind == "silent" else last
+    return Event(kind, node, when, since, last, messages, addresses)
+
+
+def a_whole_dump(node: str, since: float, took: float) -> list[Event]:
+    return [event("began", node, since), event("silent", node, since, took, 2)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "history")
+
+
+# --- what is written and read ---------------------------------------------------------------
+
+
+def test_a_dump_from_its_beginning_to_its_end_is_one_entry(path: str) -> None:
+    both = ("192.0.2.1", "2001:db8::1")
+    with History(path) as opened:
+        opened.record([event("began")])
+        assert opened.under_way() == [Dump("node1", START, START, 1, ("192.0.2.1",))]
+        opened.record([event("dumping", took=10.5, messages=3, addresses=both)])
+        assert opened.under_way() == [Dump("node1", START, START + 10.5, 3, both, 10.5)]
+        opened.record([event("silent", took=20.75, messages=5, addresses=both)])
+        assert opened.under_way() == []
+    with History(path) as opened:
+        assert opened.past() == [Past("node1", START, START + 20.75, START + 50.75, 5, both, 20.75)]
+
+
+def test_the_events_of_one_call_count_in_their_order(path: str) -> None:
+    second = START + 500
+    with History(path) as opened:
+        opened.record(
+            [
+                event("began"),
+                event("dumping", took=5, messages=2),
+                event("silent", took=5, messages=2),
+                event("began", since=second),
+            ]
+        )
+        assert [(dump.since, dump.ended) for dump in opened.past()] == [
+            (second, None),
+            (START, START + 35),
+        ]
+
+
+def test_a_daemon_that_starts_again_goes_on_with_the_same_entry(path: str) -> None:
+    with History(path) as opened:
+        opened.record([event("began"), event("began", "node2", START + 1)])
+    with History(path) as opened:
+        assert [dump.node for dump in opened.under_way()] == ["node1", "node2"]
+        opened.record([event("dumping", took=60, messages=7), event("silent", "node2", START + 1)])
+        assert [dump.node for dump in opened.under_way()] == ["node1"]
+        assert len(opened.past()) == 2
+
+
+def test_the_same_events_twice_are_one_dump(path: str) -> None:
+    with History(path) as opened:
+        for _ in range(2):
+            opened.record([event("began"), event("dumping", took=10, messages=2)])
+        assert len(opened.past()) == 1
+
+
+def test_a_new_dump_of_a_node_ends_one_whose_end_was_never_told(path: str) -> None:
+    with History(path) as opened:
+        opened.record([event("began")])
+        opened.record([event("began", since=START + 1000)])
+        assert [dump.ended for dump in opened.past()] == [None, START + 1000]
+        opened.record([event("began", since=START + 2000), event("began", since=START + 3000)])
+        assert [dump.since for dump in opened.past() if dump.ended is None] == [START + 3000]
+
+
+def test_a_dump_whose_beginning_was_not_recorded_is_there_all_the_same(path: str) -> None:
+    with History(path) as opened:
+        opened.record([event("dumping", took=100, messages=11)])
+        opened.record([event("silent", "node2", took=100, messages=11)])
+        assert {dump.node for dump in opened.past()} == {"node1", "node2"}
+        assert [dump.node for dump in opened.under_way()] == ["node1"]
+
+
+def test_what_is_no_dump_is_left_out(path: str) -> None:
+    with History(path) as opened:
+        opened.record([event("overflow", "unread", messages=1000)])
+        opened.record([])
+        assert opened.past() == []
+
+
+def test_past_dumps_are_found_by_node_by_time_and_by_number(path: str) -> None:
+    with History(path) as opened:
+        for number in range(6):
+            opened.record(a_whole_dump(f"node{number % 2}", START + number * 100, 40))
+        times = [START + number * 100 for number in range(6)]
+        assert [dump.since for dump in opened.past()] == times[::-1]
+        assert [dump.since for dump in opened.past("node1")] == [times[5], times[3], times[1]]
+        assert [dump.since for dump in opened.past(since=times[4])] == [times[5], times[4]]
+        assert [dump.since for dump in opened.past("node0", times[1], 1)] == [times[4]]
+        assert opened.past("node9") == opened.past(most=0) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["'; DROP TABLE dump; --", "n\u00f6de", "a\x00b", "\x1b[2J", "%", "", "x" * 100_000]
+)
+def test_any_name_comes_back_as_it_was(path: str, name: str) -> None:
+    with History(path) as opened:
+        opened.record([event("began", name)])
+        assert opened.past(name)[0].node == opened.under_way()[0].node == name
+
+
+class Clock:
+    """One that nobody sets, for a History; it can be let run."""
+
+    def __init__(self) -> None:
+        self.now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_file_is_kept_small_without_losing_what_is_under_way(path: str) -> None:
+    clock = Clock()
+    with History(path, clock=clock) as opened:
+        for number in range(10):
+            opened.record(a_whole_dump("node1", START + number * 1000, 60))
+            clock.now += 1000
+        opened.record([event("began", "old", START - 1e6)])
+        assert opened.trim(7500, 1000) == 3  # those that have been over for so long
+        assert len(opened.past()) == 8
+        assert opened.trim(1e9, 5) == 3
+        left = opened.past()
+        assert [dump.since for dump in left[:-1]] == [START + n * 1000 for n in (9, 8, 7, 6)]
+        assert left[-1].node == "old"
+        assert opened.trim(0, 0) == 4
+        assert [dump.node for dump in opened.past()] == ["old"]
+        opened.record([event("silent", "old", START - 1e6, 10)])
+        assert len(opened.past()) == 1
+
+
+def test_trimming_takes_many_at_a_time(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SLICE", 7)
+    with History(path) as opened:
+        for number in range(30):
+            opened.record(a_whole_dump("node1", START + number, 0))
+        assert opened.trim(1e9, 9) == 21
+        assert opened.trim(-1.0, 9) == 9
+        assert opened.past() == []
+
+
+def test_a_call_is_written_whole_or_not_at_all(path: str) -> None:
+    with History(path) as opened:
+        opened.record([event("began", "node1")])
+        cannot_be_written = event("began", "node\udcff")
+        with pytest.raises(HistoryError, match="cannot be written down") as caught:
+            opened.record([event("silent", "node1"), event("began", "node2"), cannot_be_written])
+        assert not caught.value.again
+        assert [dump.node for dump in opened.under_way()] == ["node1"]
+        opened.record([event("silent", "node1"), event("began", "node2")])
+        assert [dump.node for dump in opened.under_way()] == ["node2"]
+        assert len(opened.past()) == 2
+
+
+def test_what_is_recorded_is_to_survive_a_power_cut(path: str) -> None:
+    with History(path) as opened:
+        assert opened._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert opened._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+# --- kill -9 --------------------------------------------------------------------------------
+
+
+def test_a_process_killed_at_any_moment_has_lost_nothing_that_it_had_recorded(
+    path: str,
+) -> None:
+    dice = random.Random(9)
+    acknowledged: dict[tuple[str, float], tuple[str, float, int]] = {}
+    for round_ in range(30):
+        writer = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.history.writer",
+                path,
+                str(round_ * 100_000),
+                str(round_),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+        )
+        assert writer.stdout is not None
+        told = b""
+        if round_ % 6:
+            told = os.read(writer.stdout.fileno(), 1 << 16)  # it is at work
+            time.sleep(dice.uniform(0, 0.03))
+        else:
+            time.sleep(dice.uniform(0, 0.15))  # anywhere, its start included
+        writer.kill()
+        told += writer.stdout.read()
+        writer.stdout.close()
+        assert writer.wait(20) == -9
+        # The last line may have been cut off in the pipe; then it was not told.
+        for line in told.decode().split("\n")[:-1]:
+            kind, node, since, last, messages = line.split()
+            acknowledged[node, float(since)] = (kind, float(last), int(messages))
+        with History(path) as opened:
+            found = {(dump.node, dump.since): dump for dump in opened.past(most=10_000_000)}
+        for key, (kind_told, last_told, messages_told) in acknowledged.items():
+            dump = found[key]
+            assert dump.last >= last_told
+            assert dump.messages >= messages_told
+            assert kind_told != "silent" or dump.ended is not None
+    assert len(acknowledged) > 100
+
+
+def test_a_reader_finds_all_that_a_killed_daemon_had_recorded(path: str) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "tests.history.writer", path, "0", "1"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    assert writer.stdout is not None
+    told = os.read(writer.stdout.fileno(), 1 << 16)
+    writer.kill()
+    told += writer.stdout.read()
+    writer.stdout.close()
+    writer.wait(20)
+    nodes = {line.split()[1] for line in told.decode().split("\n")[:-1]}
+    assert nodes
+    with History(path, writable=False) as opened:
+        assert nodes <= {dump.node for dump in opened.past(most=1_000_000)}
+
+
+# --- files that are not as they should be ---------------------------------------------------
+
+
+def filled(path: str) -> None:
+    with History(path) as opened:
+        opened.record([one for n in range(3000) for one in a_whole_dump(f"node{n}", START + n, 5)])
+
+
+def text(path: str) -> None:
+    Path(path).write_text("this is no database\n" * 300)
+
+
+def cut_short(path: str) -> None:
+    filled(path)
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def with_a_broken_page(path: str) -> None:
+    filled(path)
+    with open(path, "r+b") as file:
+        file.seek(4096 * 10)
+        file.write(b"\xa5" * 4096)
+
+
+def with_a_broken_table(path: str) -> None:
+    filled(path)
+    with open(path, "r+b") as file:
+        file.seek(100)
+        file.write(b"\xa5" * 200)
+
+
+@pytest.mark.parametrize("damage", [text, cut_short, with_a_broken_page, with_a_broken_table])
+def test_a_damaged_file_is_told_of_and_left_as_it_is(
+    path: str, damage: Callable[[str], None]
+) -> None:
+    damage(path)
+    before = Path(path).read_bytes()
+    with pytest.raises(HistoryError, match=r"damaged .*; it is left as it is: stop") as caught:
+        History(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert not caught.value.again
+    assert Path(path).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["messages = 'many'", "since = 'noon'", "last = 9e999", "ended = x'00'", "node = x'ff'",
+     "addresses = x'ff'"],
+)  # fmt: skip
+def test_a_row_that_is_no_dump_is_told_of(path: str, what: str) -> None:
+    with History(path) as opened:
+        opened.record([event("began", "node1", START)])
+    with sqlite3.connect(path) as damaging:
+        damaging.execute(f"UPDATE dump SET {what}")
+    damaging.close()
+    with History(path, writable=False) as opened:
+        with pytest.raises(HistoryError, match=r"damaged \(a row of it is no dump\); it is left"):
+            opened.past()
+        if "ended" not in what:
+            with pytest.raises(HistoryError, match="damaged"):
+                opened.under_way()
+
+
+def test_a_file_that_is_damaged_while_it_is_in_use_is_told_of(path: str) -> None:
+    filled(path)
+    with History(path, writable=False) as opened:
+        with_a_broken_page(path)
+        with pytest.raises(HistoryError, match="damaged"):
+            opened.past(most=100_000)
+
+
+def test_a_database_of_another_program_is_left_alone(path: str) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE dump (a)")
+    other.close()
+    before = Path(path).read_bytes()
+    with pytest.raises(HistoryError, match="a database of another program"):
+        History(path)
+    assert Path(path).read_bytes() == before
+
+
+def test_a_file_of_a_newer_kdumpfence_is_left_alone(path: str) -> None:
+    History(path).close()
+    with sqlite3.connect(path) as newer:
+        newer.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    newer.close()
+    for writable in (True, False):
+        with pytest.raises(HistoryError, match=rf"a newer kdumpfence \(form {SCHEMA + 1}"):
+            History(path, writable)
+
+
+@pytest.mark.parametrize("begun", ["nothing", "empty", "without a table"])
+def test_a_file_that_was_only_just_begun_is_taken(path: str, begun: str) -> None:
+    if begun == "empty":
+        Path(path).touch()
+    elif begun == "without a table":  # killed between two steps
+        other = sqlite3.connect(path)
+        other.execute("PRAGMA journal_mode = WAL")
+        other.close()
+    with History(path) as opened:
+        opened.record([event("began")])
+    with sqlite3.connect(path) as other:
+        assert other.execute("PRAGMA application_id").fetchone() == (APPLICATION,)
+    other.close()
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place, reason in (
+        (tmp_path, "not a regular file"),
+        (tmp_path / "pipe", "not a regular file"),
+        (tmp_path / "missing" / "history", "no such directory"),
+        (Path("/dev/null"), "not a regular file"),
+        (Path("/dev/null/history"), "Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        with pytest.raises(HistoryError, match=reason) as caught:
+            History(str(place))
+        assert str(place) in str(caught.value)
+
+
+def test_a_name_with_characters_of_a_uri_is_that_file(tmp_path: Path) -> None:
+    odd = tmp_path / "a?mode=memory#b%20c d"
+    History(str(odd)).close()
+    assert [one.name for one in tmp_path.iterdir()] == [odd.name]
+
+
+def test_there_is_nothing_to_be_read_before_something_was_written(path: str) -> None:
+    with pytest.raises(HistoryError, match=f"no history at {path}: kdumpfenced has not written"):
+        History(path, writable=False)
+    assert not os.path.exists(path)
+    Path(path).touch()
+    with pytest.raises(HistoryError, match=f"no history at {path}: the file is empty"):
+        History(path, writable=False)
+
+
+def test_a_locked_file_is_told_of_and_can_be_tried_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    with History(path) as opened:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(HistoryError, match="locked by another program") as caught:
+            opened.record([event("began")])
+        assert caught.value.again
+        other.execute("ROLLBACK")
+        other.close()
+        opened.record([event("began")])
+        assert len(opened.past()) == 1
+
+
+def test_rows_that_somebody_deleted_come_back_with_the_next_event(path: str) -> None:
+    with History(path) as opened:
+        opened.record([event("began"), event("began", "node2")])
+        with sqlite3.connect(path) as other:
+            other.execute("DELETE FROM dump WHERE node = 'node1'")
+        other.close()
+        opened.record([event("dumping", took=10, messages=2), event("dumping", "node2", took=9)])
+        opened.record([event("silent", took=20, messages=3), event("silent", "node2", took=9)])
+        assert {(one.node, one.last - one.since) for one in opened.past()} == {
+            ("node1", 20),
+            ("node2", 9),
+        }
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_a_file_that_was_taken_away_is_begun_anew(path: str, how: str) -> None:
+    with History(path) as opened:
+        opened.record([event("began"), event("began", "node2")])
+        for one in (path, path + "-wal", path + "-shm"):
+            if how == "moved":
+                os.rename(one, one.replace("history", "kept"))
+            else:
+                os.unlink(one)
+        opened.record([event("dumping", took=10, messages=2)])
+        opened.record([event("silent", took=20, messages=3)])
+        lengths = {one.node: one.last - one.since for one in opened.past()}
+    # A file that was moved keeps what it has; what was in one that is gone is in the new one.
+    assert lengths == ({"node1": 20} if how == "moved" else {"node1": 20, "node2": 0})
+    with History(path) as opened:
+        assert len(opened.past()) == len(lengths)
+    if how == "moved":
+        with History(path.replace("history", "kept")) as opened:
+            assert len(opened.past()) == 2
+
+
+def test_a_closed_history_says_so(path: str) -> None:
+    opened = History(path)
+    opened.close()
+    opened.close()
+    with pytest.raises(HistoryError, match="closed"):
+        opened.record([event("began")])
+
+
+def test_nothing_is_left_open(path: str) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+    text(path)
+    for _ in range(20):
+        with pytest.raises(HistoryError):
+            History(path)
+    os.unlink(path)
+    for _ in range(20):
+        filled_once = History(path)
+        filled_once.record([event("began")])
+        filled_once.close()
+    assert descriptors() == before
+
+
+# --- the disk -------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_told_of_and_loses_nothing_once_there_is_room(
+    tmp_path: Path, root: None
+) -> None:
+    done = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-m", "tests.history.full_disk", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "unshare failed" in done.stderr or "mount:" in done.stderr:
+        cannot_run(done.stderr)
+    assert done.stderr == ""
+    recorded, found, complaints, again = json.loads(done.stdout)
+    assert found == recorded >= 15 * 300
+    assert len(complaints) >= 2
+    assert set(complaints) == {f"{tmp_path}/history: no space left for it"}
+    assert again == [True]
+
+
+def test_a_disk_that_fails_is_told_of(path: str) -> None:
+    program = (
+        "import sys, resource\n"
+        "from kdumpfence.daemon.history import History, HistoryError\n"
+        "from kdumpfence.listener.dumps import Event\n"
+        "h = History(sys.argv[1])\n"
+        "events = [Event('began', f'n{n}', 1.0, 1.0 + n, 1.0, 1, ()) for n in range(1000)]\n"
+        "old = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, old[1]))\n"
+        "try:\n    h.record(events)\n"
+        "except HistoryError as error:\n    print(error, error.again)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, old)\n"
+        "h.record(events)\n"
+        "print(len(h.past()))\n"
+    )
+    done = run_program(program, path)
+    assert done.stderr == ""
+    complaint, number = done.stdout.splitlines()
+    assert complaint.startswith(f"{path}: ")
+    assert complaint.endswith(" True")
+    assert number == "1000"
+
+
+def test_the_log_does_not_grow_while_a_reader_has_the_file_open(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOG_PAGES", 200)
+    with History(path) as opened:
+        opened.record([event("began", f"node{n}") for n in range(2000)])
+        with History(path, writable=False) as reader:
+            for step in range(30):
+                assert len(reader.past(most=10)) == 10
+                opened.record([event("dumping", f"node{n}", took=step) for n in range(2000)])
+            assert os.path.getsize(path + "-wal") < 2 << 20
+
+
+# --- readers without rights -----------------------------------------------------------------
+
+READER = (
+    "import os, sys\n"
+    "from kdumpfence.daemon.history import History, HistoryError\n"
+    "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    "try:\n    print(len(History(sys.argv[1], writable=False).past()))\n"
+    "except HistoryError as error:\n    print(error)\n"
+)
+
+
+def read_as_nobody(path: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", READER, path],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A directory that everybody can look into, and nobody but root write to."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def test_who_may_read_the_file_can_whether_the_daemon_runs_or_not(
+    open_to_all: Path, root: None
+) -> None:
+    path = open_to_all / "history"
+    opened = History(str(path), mode=0o644)
+    opened.record([event("began")])
+    assert read_as_nobody(path) == "1"
+    opened.record([event("began", "node2")])
+    assert read_as_nobody(path) == "2"
+    opened.close()
+    assert read_as_nobody(path) == "2"
+    assert sorted(one.name for one in open_to_all.iterdir()) == ["history"]
+
+
+def test_who_may_not_read_the_file_is_told_so(open_to_all: Path, root: None) -> None:
+    path = open_to_all / "history"
+    History(str(path)).close()
+    assert read_as_nobody(path) == f"{path}: permission denied"
+
+
+def test_memory_does_not_grow_with_what_is_over(path: str) -> None:
+    with History(path) as opened:
+
+        def a_thousand(at: int) -> None:
+            nodes = [f"node{at}-{n}" for n in range(1000)]
+            opened.record([event("began", node, START + at) for node in nodes])
+            opened.record([event("silent", node, START + at, 5) for node in nodes])
+
+        for at in range(10):
+            a_thousand(at)
+        assert opened._rows == {}
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for at in range(10, 40):
+            a_thousand(at)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+        assert opened._rows == {}

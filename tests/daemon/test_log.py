@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The log: one line an event, never more than was asked for, and nobody waits for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from kdumpfence.daemon.log import Journal, told
+from kdumpfence.listener.dumps import Event
+from tests.conftest import fill
+
+
+def event(kind: str = "began", node: str = "n1") -> Event:
+    return Event(kind, node, 1e9, 1e9, 1e9 + 182.4, 7, ("192.0.2.1", "2001:db8::1"))
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    read, write = os.pipe()
+    yield read, write
+    os.close(read)
+    os.close(write)
+
+
+def written(pipe: tuple[int, int]) -> str:
+    os.set_blocking(pipe[0], False)
+    parts = []
+    try:
+        while True:
+            parts.append(os.read(pipe[0], 65536))
+    except BlockingIOError:
+        return b"".join(parts).decode()
+
+
+def test_an_event_is_a_line(pipe: tuple[int, int]) -> None:
+    journal = Journal("debug", fd=pipe[1])
+    for kind in ("began", "dumping", "silent"):
+        journal.event(event(kind))
+    journal.event(event("silent"), recorded=False)
+    journal.flush()
+    lines = written(pipe).splitlines()
+    assert "began to dump" in lines[0]
+    assert "is dumping for 182 s" in lines[1]
+    assert "it dumped for 182 s" in lines[2]
+    assert lines[2].endswith("7 messages from 192.0.2.1, 2001:db8::1")
+    assert lines[3] == lines[2] + " (not in the history yet)"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("unread", "the kernel dropped 7 datagrams"), ("crowded", "7 messages of nodes"),
+     ("more", "7 datagrams were lost (more)")],
+)  # fmt: skip
+def test_losses_say_which(name: str, said: str) -> None:
+    assert said in told(event("overflow", name))
+
+
+def test_what_would_break_a_line_is_escaped(pipe: tuple[int, int]) -> None:
+    journal = Journal(fd=pipe[1])
+    journal.event(event(node="a\nnode 'b' began\x1b[31m\u2028\u202e\udc80"))
+    journal.flush()
+    text = written(pipe)
+    assert text.count("\n") == 1
+    assert r"a\nnode 'b' began\x1b[31m\u2028\u202e\udc80" in text
+    assert text.rstrip("\n").isprintable()
+
+
+def test_a_time_that_no_calendar_has_is_told_as_its_number(pipe: tuple[int, int]) -> None:
+    journal = Journal(fd=pipe[1])
+    journal.event(event()._replace(since=1e15))
+    journal.flush()
+    assert "first message 1000000000000000 from" in written(pipe)
+
+
+def test_a_long_line_is_cut_between_characters(pipe: tuple[int, int]) -> None:
+    journal = Journal(fd=pipe[1])
+    for more in range(4):
+        journal.say("error", "x" * more + "käse" * 2000)
+    journal.flush()
+    for line in written(pipe).splitlines():
+        assert len(line.encode()) < 2100
+        assert line.endswith("...")
+
+
+def test_only_so_many_lines_in_a_second_and_a_sum_of_the_rest(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("kdumpfence.daemon.log.time.monotonic", lambda: now)
+    journal = Journal(lines=10, fd=pipe[1])
+    for number in range(500):
+        journal.event(event(node=f"n{number}"))
+        journal.event(event("silent", f"n{number}"))
+    journal.flush()
+    assert len(written(pipe).splitlines()) == 10
+    assert journal.left_out == 990
+    journal.say("error", "this is not bounded")
+    journal.flush()
+    assert written(pipe) == "this is not bounded\n"
+    now += 1
+    journal.event(event())
+    journal.flush()
+    assert written(pipe).splitlines()[0] == (
+        "not shown one by one, for there were too many: 495 dumps that began, 495 dumps that ended"
+    )
+    now += 1
+    journal.flush()
+    assert written(pipe) == ""
+    for number in range(12):
+        journal.event(event(node=f"n{number}"))
+    journal.flush()
+    assert len(written(pipe).splitlines()) == 10
+    journal.flush(last=True)  # the second is not over
+    assert written(pipe).endswith(": 2 dumps that began\n")
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)]
+)
+def test_a_level_leaves_out_what_is_below(pipe: tuple[int, int], level: str, shown: int) -> None:
+    journal = Journal(level, fd=pipe[1])
+    journal.event(event("dumping"))
+    journal.event(event("silent"))
+    journal.event(event("overflow", "unread"))
+    journal.say("error", "bad")
+    journal.flush()
+    assert len(written(pipe).splitlines()) == shown
+    assert journal.left_out == 0
+
+
+def test_a_pipe_that_nobody_reads_costs_the_lines_and_they_are_counted(
+    pipe: tuple[int, int],
+) -> None:
+    fill(pipe[1])
+    journal = Journal(fd=pipe[1])
+    for _ in range(100):
+        journal.event(event())
+    journal.flush()
+    assert journal.left_out == 100
+
+
+def test_a_closed_stderr_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    os.close(write)
+    journal = Journal(fd=write)
+    journal.event(event())
+    journal.flush()
+    assert journal.left_out == 1
+
+
+def test_under_systemd_each_line_has_its_priority(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = os.fstat(pipe[1])
+    monkeypatch.setenv("JOURNAL_STREAM", f"{about.st_dev}:{about.st_ino}")
+    journal = Journal("debug", fd=pipe[1])
+    for level in ("debug", "info", "warning", "error"):
+        journal.say(level, "a")
+    journal.flush()
+    assert written(pipe) == "<7>a\n<6>a\n<4>a\n<3>a\n"
+    monkeypatch.setenv("JOURNAL_STREAM", f"{about.st_dev}:{about.st_ino + 1}")
+    journal = Journal(fd=pipe[1])
+    journal.say("error", "a")
+    journal.flush()
+    assert written(pipe) == "a\n"

@@ -1,0 +1,544 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon answers who asks, whatever others do to its socket; who asks is told what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdumpfence.daemon import status_socket
+from kdumpfence.daemon.status_socket import Client, ControlError, NoDaemon, Server, Status
+from kdumpfence.listener.dumps import Dump
+
+ROOT = Path(__file__).resolve().parents[2]
+QUESTION = b'{"ask": "status", "most": 3}\n'
+
+
+def status(dumping: int = 5, **changes: Any) -> Status:
+    """A status with so many dumps, the newest first."""
+    both = "2001:db8::1"
+    dumps = [
+        Dump(f"node{n}", 1.8e9 - n, 1.8e9 + 5.25, n, (f"192.0.2.{n % 250}", both), n + 5.25)
+        for n in range(min(dumping, status_socket.MOST))
+    ]
+    whole = Status("0.1.0", 60.5, 1.8e9 + 10, 100, ("node7",), dumping, dumps, {"accepted": 12})
+    return whole._replace(**changes)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "control")
+
+
+@pytest.fixture
+def server(path: str) -> Iterator[Server]:
+    with Server(path) as opened:
+        opened.publish(status())
+        yield opened
+
+
+def connect(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    sock.connect(path)
+    return sock
+
+
+def everything_from(sock: socket.socket) -> bytes:
+    """All that comes until the other end hangs up."""
+    pieces = []
+    with contextlib.suppress(ConnectionResetError):
+        while piece := sock.recv(65536):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+# --- question and answer --------------------------------------------------------------------
+
+
+def test_who_asks_gets_the_status_as_it_was_published(server: Server) -> None:
+    with Client(server.path) as client:
+        found = client.status()
+    assert found.age < 20
+    assert found._replace(age=0.0) == status()
+
+
+def test_one_connection_takes_any_number_of_questions(server: Server) -> None:
+    with Client(server.path) as client:
+        for number in range(50):
+            server.publish(status(counts={"accepted": number}))
+            assert client.status().counts == {"accepted": number}
+
+
+def test_questions_that_come_together_are_all_answered(server: Server) -> None:
+    with connect(server.path) as sock:
+        sock.sendall(QUESTION * 40)
+        sock.shutdown(socket.SHUT_WR)
+        answers = [json.loads(line) for line in everything_from(sock).splitlines()]
+    assert [len(answer["dumps"]) for answer in answers] == [3] * 40
+
+
+def test_a_question_may_come_in_pieces(server: Server) -> None:
+    with connect(server.path) as sock:
+        for at in range(len(QUESTION)):
+            sock.sendall(QUESTION[at : at + 1])
+            time.sleep(0.001)
+        assert json.loads(sock.makefile("rb").readline())["dumping"] == 5
+
+
+def test_no_more_dumps_are_told_of_than_asked_for_but_all_are_counted(server: Server) -> None:
+    server.publish(status(100_000))
+    with Client(server.path) as client:
+        for most in (0, 1, 200, status_socket.MOST):
+            found = client.status(most)
+            assert (found.dumping, len(found.dumps)) == (100_000, most)
+            assert [dump.node for dump in found.dumps[:1]] == ["node0"][:most]
+        assert len(client.status(10**9).dumps) == status_socket.MOST
+
+
+def test_a_long_list_is_cut_before_it_is_sent(server: Server) -> None:
+    dump = Dump("node1", 1.0, 2.0, 3, tuple(f"2001:db8::{n}" for n in range(500)))
+    names = tuple(f"node{n}" for n in range(5000))
+    server.publish(status(dumping=5000, dumps=[dump] * 5000, unresolved=names))
+    with Client(server.path) as client:
+        found = client.status()
+    assert len(found.dumps) == status_socket.MOST
+    assert found.dumps[0].addresses == dump.addresses[: status_socket.MOST_ADDRESSES]
+    assert found.unresolved == names[: status_socket.MOST_UNRESOLVED]
+
+
+def test_the_age_tells_how_long_the_daemon_has_said_nothing_new(server: Server) -> None:
+    with Client(server.path) as client:
+        time.sleep(0.2)
+        assert client.status().age >= 0.2
+        before = time.monotonic()
+        server.publish(status())
+        age = client.status().age
+        assert age <= time.monotonic() - before + 0.001  # it is rounded
+
+
+def test_before_the_first_status_one_is_asked_to_come_again(path: str) -> None:
+    with Server(path) as server, Client(path) as client:
+        with pytest.raises(ControlError, match="only just been started: ask again"):
+            client.status()
+        server.publish(status())
+        assert client.status().dumping == 5
+
+
+def test_any_name_comes_through(server: Server) -> None:
+    names = ("\x1b[2J\n", "n\u00f6de", "\udcff", '"', "[red]")
+    server.publish(status(unresolved=names, troubles=("no\nspace",)))
+    with Client(server.path) as client:
+        found = client.status()
+    assert (found.unresolved, found.troubles) == (names, ("no\nspace",))
+
+
+def test_it_answers_while_all_threads_of_the_daemon_are_busy(server: Server) -> None:
+    done = threading.Event()
+
+    def compute() -> None:
+        while not done.is_set():
+            sum(range(1000))
+
+    threads = [threading.Thread(target=compute) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        with Client(server.path, timeout=20) as client:
+            for _ in range(10):
+                assert client.status().dumping == 5
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+# --- rude clients ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        b"\n",
+        b"status\n",
+        b"\xff\xfe\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"ask": "stop"}\n',
+        b'{"ask": "status", "most": -1}\n',
+        b'{"ask": "status", "most": "all"}\n',
+        b'{"ask": "status", "most": true}\n',
+        b'{"ask": "status", "most": 1e9}\n',
+        b'{"ask": "status", "most": NaN}\n',
+        b'{"ask": "status", "most": ' + b"9" * 4000 + b"x}\n",
+        b"[" * 4000 + b"\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"x" * 4096,
+        b"x" * 100_000,
+    ],
+)
+def test_what_is_no_question_is_refused_in_one_line(server: Server, question: bytes) -> None:
+    with connect(server.path) as sock:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(question)
+        answer = everything_from(sock)
+    # What it had not read when it hung up takes the answer along.
+    if answer or len(question) <= 4096:
+        assert list(json.loads(answer)) == ["error"]
+        assert answer.count(b"\n") == 1
+    with Client(server.path) as client:
+        assert client.status().dumping == 5
+
+
+def test_a_client_may_vanish_at_any_byte(server: Server) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for length in range(len(QUESTION) + 1):
+        with connect(server.path) as sock:
+            sock.sendall(QUESTION[:length])
+    for length in (1, 100, 5000):
+        with connect(server.path) as sock:
+            sock.sendall(QUESTION * 10)
+            sock.recv(length)
+    with Client(server.path) as client:
+        assert client.status().dumping == 5
+    deadline = time.monotonic() + 20
+    while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_client_that_does_not_read_is_dropped_and_holds_up_nobody(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_socket, "_UNREAD", 0.3)
+    server.publish(status(1000))
+    question = b'{"ask": "status"}\n'
+    with connect(server.path) as greedy:
+        greedy.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                greedy.sendall(question * 100)
+        with Client(server.path) as client:
+            assert client.status().dumping == 1000
+        # Who reads is served: so first it has to be dropped.
+        poller = select.poll()
+        poller.register(greedy, select.POLLRDHUP)
+        assert poller.poll(60_000)
+        greedy.settimeout(20)
+        assert len(everything_from(greedy)) < 100 * 200_000  # it ended
+
+
+def test_a_client_that_says_nothing_is_dropped(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_socket, "_QUIET", 0.1)
+    with Server(path), connect(path) as sock:
+        assert everything_from(sock) == b""
+
+
+def test_of_too_many_clients_that_which_was_quiet_longest_has_to_go(server: Server) -> None:
+    def ask(sock: socket.socket) -> None:
+        sock.sendall(b'{"ask": "status", "most": 0}\n')
+        assert sock.recv(65536).endswith(b"\n")
+
+    clients = [connect(server.path) for _ in range(status_socket._CLIENTS)]
+    for sock in [*clients, clients[0]]:
+        ask(sock)
+    with Client(server.path) as client:
+        assert client.status().dumping == 5
+    assert everything_from(clients[1]) == b""
+    for sock in [clients[0], *clients[2:]]:
+        ask(sock)
+        sock.close()
+    clients[1].close()
+
+
+def test_many_at_once_are_all_answered(server: Server) -> None:
+    answers = []
+
+    def ask() -> None:
+        with Client(server.path, timeout=20) as client:
+            answers.append(client.status().dumping)
+
+    threads = [threading.Thread(target=ask) for _ in range(status_socket._CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [5] * status_socket._CLIENTS
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource, socket, sys, time
+from kdumpfence.daemon.status_socket import Client, Server
+from tests.history.test_control import status
+path = sys.argv[1]
+server = Server(path)
+server.publish(status())
+others = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+client = socket.socket(socket.AF_UNIX)
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, 4096))
+for other in others:
+    other.connect(path)
+time.sleep(0.3)
+before = time.process_time()
+time.sleep(1)
+print(time.process_time() - before < 0.5)
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+print(Client(path, timeout=20).status().dumping)
+server.close()
+"""
+
+
+def test_a_daemon_without_a_descriptor_left_waits_for_one(path: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, path],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("True\n5\n", "")
+
+
+# --- the socket's place ---------------------------------------------------------------------
+
+
+def test_everybody_may_ask_unless_it_is_said_otherwise(path: str) -> None:
+    with Server(path):
+        assert os.stat(path).st_mode & 0o777 == 0o666
+    with Server(path, 0o600):
+        assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_the_socket_goes_with_the_daemon(path: str) -> None:
+    server = Server(path)
+    with connect(path) as sock:
+        server.close()
+        server.close()
+        assert everything_from(sock) == b""
+    assert not os.path.exists(path)
+    assert all(thread.name != "control" for thread in threading.enumerate())
+
+
+def test_a_socket_that_a_killed_daemon_left_is_replaced(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(path)
+    with Server(path) as server, Client(path) as client:
+        server.publish(status())
+        assert client.status().dumping == 5
+
+
+def test_a_living_daemon_keeps_its_socket(server: Server) -> None:
+    with pytest.raises(ControlError, match="another kdumpfenced answers there"):
+        Server(server.path)
+    with Client(server.path) as client:
+        assert client.status().dumping == 5
+
+
+def test_what_somebody_else_put_there_since_is_left(path: str) -> None:
+    server = Server(path)
+    os.unlink(path)
+    Path(path).write_text("mine")
+    server.close()
+    assert Path(path).read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    before = len(os.listdir("/proc/self/fd"))
+    for place, reason in (
+        ("file", "something else is there; it is left alone"),
+        ("link", "something else is there; it is left alone"),
+        ("missing/control", "No such file or directory"),
+        ("x" * 120, "too long"),
+    ):
+        with pytest.raises(ControlError, match=reason) as caught:
+            Server(str(tmp_path / place))
+        assert str(caught.value).startswith(f"control socket {tmp_path / place}: ")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- the client -----------------------------------------------------------------------------
+
+
+def test_without_a_daemon_it_is_said_so(path: str) -> None:
+    with pytest.raises(NoDaemon, match=f"^no daemon at {path}: is kdumpfenced running\\?$"):
+        Client(path)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(path)
+    with pytest.raises(NoDaemon, match=f"^no daemon at {path}: is kdumpfenced running\\?$"):
+        Client(path)
+
+
+def test_a_place_that_is_no_socket_is_told_of(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / ("x" * 120)):
+        with pytest.raises(ControlError) as caught:
+            Client(str(place))
+        assert str(caught.value).startswith(f"{place}: ") or isinstance(caught.value, NoDaemon)
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (b"", "has hung up"),
+        (b'{"version": ', "has hung up"),
+        (b"rubbish\n", "not an answer of kdumpfenced"),
+        (b"[1]\n", "not an answer of kdumpfenced"),
+        (b"{}\n", "not a status of kdumpfenced"),
+        (b'{"dumps": [{"node": 1}]}\n', "not a status of kdumpfenced"),
+        (b'{"dumps": 5}\n', "not a status of kdumpfenced"),
+        (b'{"error": "no\\nway"}\n', "the daemon says: no"),
+        (b"\xff\xff\n", "not an answer of kdumpfenced"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_told_of(path: str, answer: bytes, complaint: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        client = Client(path)
+        other, _ = listener.accept()
+        other.sendall(answer)
+        other.shutdown(socket.SHUT_WR)
+        with pytest.raises(ControlError, match=complaint):
+            client.status()
+        client.close()
+        other.close()
+
+
+def test_a_daemon_that_does_not_answer_is_not_waited_for(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        reason = r"no answer within 0\.05 seconds"
+        with Client(path, timeout=0.05) as client, pytest.raises(ControlError, match=reason):
+            client.status()
+
+
+def test_where_too_many_wait_already_one_waits_for_its_turn(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as crowd:
+        listener.bind(path)
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                one = crowd.enter_context(socket.socket(socket.AF_UNIX))
+                one.setblocking(False)
+                one.connect(path)
+        begun = time.monotonic()
+        with pytest.raises(ControlError, match=r"no answer within 0\.2 seconds"):
+            Client(path, timeout=0.2)
+        assert time.monotonic() - begun >= 0.2
+
+        def make_room() -> None:
+            listener.accept()[0].close()
+
+        later = threading.Timer(0.2, make_room)
+        later.start()
+        Client(path, timeout=20).close()
+        later.join()
+
+
+def test_an_answer_without_an_end_is_given_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_socket, "_ANSWER", 100_000)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        with Client(path, timeout=20) as client:
+            other, _ = listener.accept()
+            writer = threading.Thread(target=_write_without_an_end, args=(other,))
+            writer.start()
+            with pytest.raises(ControlError, match="not an answer of kdumpfenced"):
+                client.status()
+            writer.join()
+
+
+def _write_without_an_end(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError), sock:
+        while True:
+            sock.sendall(b"x" * 10_000)
+
+
+# --- impostors ------------------------------------------------------------------------------
+
+IMPOSTOR = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sock = socket.socket(socket.AF_UNIX)
+sock.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o666)
+sock.listen()
+print("listens", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def impostor(path: Path) -> Iterator[None]:
+    """The user nobody listens there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPOSTOR, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listens\n"
+        yield
+        process.communicate("")
+
+
+@pytest.fixture
+def common() -> Iterator[Path]:
+    """A directory to which everybody can write, as /tmp."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o1777)
+        yield Path(name)
+
+
+def test_nobody_is_believed_who_only_came_first(common: Path, root: None) -> None:
+    place = common / "control"
+    with impostor(place), pytest.raises(ControlError, match="user 65534 answers there, who is not"):
+        Client(str(place))
+    place.unlink()
+    # Nor by a way that leads there, or to a directory of theirs.
+    (common / "theirs").mkdir()
+    os.chown(common / "theirs", 65534, 65534)
+    (common / "link").symlink_to(common / "theirs" / "control")
+    with impostor(common / "theirs" / "control"):
+        with pytest.raises(ControlError, match="user 65534 answers there"):
+            Client(str(common / "link"))
+        Client(str(common / "theirs" / "control")).close()  # whoever asks there means them
+
+
+def test_who_only_came_first_keeps_no_daemon_from_its_place(common: Path, root: None) -> None:
+    place = common / "control"
+    with impostor(place), Server(str(place)) as server, Client(str(place)) as client:
+        server.publish(status())
+        assert client.status().dumping == 5
+
+
+def test_the_user_whose_directory_it_is_is_believed(common: Path, root: None) -> None:
+    # As with DynamicUser=: /run/kdumpfenced belongs to the daemon's user.
+    folder = common / "run"
+    folder.mkdir(0o755)
+    os.chown(folder, 65534, 65534)
+    with impostor(folder / "control"):
+        Client(str(folder / "control")).close()
+        folder.chmod(0o777)
+        with pytest.raises(ControlError, match="user 65534 answers there"):
+            Client(str(folder / "control"))

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Running the installed programs as a cluster would."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kdumpfence.install import native_sender
+from tests.conftest import cannot_run
+
+BIN = Path(sys.executable).parent
+AGENT, SENDER = str(BIN / "fence_kdump"), str(BIN / "fence_kdump_send")
+
+#: The sender's forms: Python on either core, the program without Python, and that one
+#: without shared libraries.
+FORMS = ("compiled", "pure", "native", "static")
+
+#: What every sender says first where nothing has crashed.
+WARNING = (
+    "[warning]: no /proc/vmcore here, so nothing has crashed; but other nodes will take this one "
+    "for dead\n"
+)
+
+
+def sender(form: str) -> str:
+    """The path of the sender in that form."""
+    if form not in ("native", "static"):
+        return SENDER
+    try:
+        return native_sender.find(static=form == "static")
+    except native_sender.NotBuilt as error:
+        cannot_run(str(error))
+        raise
+
+
+def unwarned(errors: str) -> str:
+    """What is on stderr beside the one warning, which must be there."""
+    assert errors.count(WARNING) == 1, errors
+    return errors.replace(WARNING, "")
+
+
+def environment(form: str) -> dict[str, str]:
+    """The environment that chooses this core."""
+    return {**os.environ, "KDUMPFENCE_PURE": "1" if form == "pure" else "0"}
+
+
+def start(argv: list[str], form: str, **options: object) -> subprocess.Popen[str]:
+    """One of our programs with pipes for its output."""
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(form),
+        **options,
+    )
+
+
+def wait_for_line(
+    process: subprocess.Popen[str], text: str, seconds: float = 60, stream: str = "stdout"
+) -> str:
+    """The line of that stream that begins with this text; "" at its end.
+
+    Nothing behind the line is taken: neither `select` nor `communicate` knows of what lies in a
+    buffer of Python's.
+    """
+    fd = getattr(process, stream).fileno()
+    end = time.monotonic() + seconds
+    line = b""
+    while time.monotonic() < end:
+        if not select.select([fd], [], [], 0.1)[0]:
+            continue
+        byte = os.read(fd, 1)
+        line += byte
+        if byte == b"\n" or not byte:
+            if not byte or line.startswith(text.encode()):
+                return line.decode()
+            line = b""
+    raise AssertionError(f"no line {text!r} within {seconds} s")
+
+
+def agent_waits(process: subprocess.Popen[str]) -> None:
+    """Return as soon as the agent listens."""
+    assert wait_for_line(process, "[debug]: waiting for"), process.communicate()

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The clusters that the tests of this folder ask, started before the first question."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kdumpfence.install import native_sender
+from tests.conftest import cannot_run
+from tests.interop import stock
+from tests.support.debian import NotAvailable
+from tests.system.cluster import agents, machine, root
+from tests.system.cluster.courses import Courses
+
+# Clusters at the same time: they mostly wait.
+AT_ONCE = 3 * (os.cpu_count() or 1)
+
+Result = Callable[..., Any]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "course(plan, agent='ours'): the cluster that a test asks")
+
+
+@pytest.fixture(scope="session")
+def courses(request: pytest.FixtureRequest) -> Iterator[Courses]:
+    why = machine.why_not()
+    if why is not None:
+        cannot_run(why)
+    try:
+        root.get()
+        agents.package()
+        stock.get()
+        native_sender.find()
+    except (NotAvailable, native_sender.NotBuilt) as error:
+        cannot_run(str(error))
+    wanted = [
+        (mark.args[0], agent)
+        for item in request.session.items
+        for mark in item.iter_markers("course")
+        for agent in mark.kwargs.get("agents", ("ours",))
+    ]
+    started = Courses(wanted, AT_ONCE)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def result(request: pytest.FixtureRequest, courses: Courses) -> Result:
+    """Ask the test's cluster how a scenario ended, by its name and that of the agent."""
+    mark = request.node.get_closest_marker("course")
+    assert mark is not None
+
+    @functools.wraps(courses.result)
+    def ask(scenario: str, agent: str = "ours") -> Any:
+        return courses.result(mark.args[0], agent, scenario)
+
+    return ask

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which scenarios are played on which cluster, one after the other; several clusters at a time.
+
+Nearly all the time is spent in waiting for time-outs, so the clusters' courses run in threads.
+A scenario whose course broke before it has the course's error for an outcome.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tests.system.cluster import agents, howto, root, scenarios
+from tests.system.cluster.cluster import Cluster
+from tests.system.cluster.machine import Site
+from tests.system.cluster.scenarios import Kit, Outcome
+
+Step = Callable[[Cluster, Kit], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A cluster, and what happens to it. `setup` goes before the first of the steps."""
+
+    steps: tuple[tuple[str, Step], ...]
+    size: int = 3
+    rings: int = 1
+    setup: Step | None = scenarios.configure
+    seconds: float = 100  # roughly, so that the longest can begin first
+
+
+def _each(cluster: Cluster, kit: Kit) -> Outcome:
+    scenarios.configure(cluster, kit, each=True, old=True)
+    return scenarios.two_devices(cluster, kit)
+
+
+def _default_limits(cluster: Cluster, kit: Kit) -> Outcome:
+    scenarios.configure(cluster, kit, at_once=False, old=True)
+    return scenarios.two_of_five(cluster, kit, "two, one device, default limit")
+
+
+PLANS = {
+    "pcs": Plan((("pcs", howto.with_pcs),), setup=None),
+    "crmsh": Plan((("crmsh", howto.with_crmsh),), rings=2, setup=None),
+    "waits": Plan(
+        (
+            ("panic", scenarios.panic),
+            ("silence", scenarios.silence),
+            ("late", scenarios.late),
+            ("just in time", scenarios.just_in_time),
+        ),
+        seconds=140,
+    ),
+    "harm": Plan(
+        (
+            ("leader", scenarios.leader),
+            ("busy", scenarios.busy),
+        )
+    ),
+    "lies": Plan((("forged", scenarios.forged),), seconds=60),  # with our agent alone
+    "clocks": Plan(
+        (
+            ("killed", scenarios.killed),
+            ("after killed", scenarios.after_killed),
+            ("short stonith-timeout", scenarios.short_stonith_timeout),
+            ("stonith-timeout alone", scenarios.stonith_timeout_alone),
+        ),
+        seconds=120,
+    ),
+    "five": Plan(
+        (
+            ("two, one device", scenarios.two_of_five),
+            ("two, a device each", _each),
+            ("two, one device, default limit", _default_limits),
+        ),
+        size=5,
+        seconds=150,
+    ),
+    "rings": Plan((("second ring", scenarios.second_ring),), rings=2, seconds=40),
+}
+
+
+class Course(threading.Thread):
+    """One cluster's life, in a thread of its own."""
+
+    def __init__(self, plan: Plan, agent: str, turns: threading.Semaphore) -> None:
+        super().__init__(daemon=True)
+        self.plan = plan
+        self.kit = Kit(agent)
+        self.seconds = 0.0
+        self._turns = turns
+        self._site: Site | None = None
+        self._ended = False
+        self._results: dict[str, Any] = {}
+        self._fenced: list[str] = []
+        self._ready = {name: threading.Event() for name, _ in plan.steps}
+
+    def run(self) -> None:
+        with self._turns:
+            began = time.monotonic()
+            try:
+                self._play()
+            except Exception:
+                trouble = scenarios.Failure(traceback.format_exc())
+                for name, _ in self.plan.steps:
+                    self._results.setdefault(name, trouble)
+            finally:
+                self.seconds = time.monotonic() - began
+                for event in self._ready.values():
+                    event.set()
+
+    def _play(self) -> None:
+        if self._ended:
+            raise RuntimeError("stopped before it began")
+        with Site(root.get(), self.plan.rings) as site:
+            self._site = site
+            agents.install(site, self.kit.agent)
+            cluster = Cluster(site, self.plan.size)
+            cluster.start()
+            if self.plan.setup is not None:
+                self.plan.setup(cluster, self.kit)
+            for number, (name, step) in enumerate(self.plan.steps):
+                if number:
+                    fallen = [n for n in cluster.nodes if not n.runs or n.name in self._fenced]
+                    cluster.bring_back(*fallen)
+                    if self.plan.setup is not None:
+                        scenarios.settled(cluster)
+                outcome = step(cluster, self.kit)
+                self._fenced = list(outcome.seconds)
+                self._results[name] = outcome
+                self._ready[name].set()
+
+    def result(self, name: str) -> Any:
+        """Wait for a scenario's outcome. Raises scenarios.Failure."""
+        self._ready[name].wait()
+        found = self._results[name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def stop(self) -> None:
+        """Take the cluster down, whatever it does, and wait until it is gone."""
+        self._ended = True
+        if self._site is not None:
+            self._site.kill()
+        self.join(60)
+
+
+class Courses:
+    """Several courses, some of them at the same time."""
+
+    def __init__(self, wanted: Iterable[tuple[str, str]], at_once: int) -> None:
+        """Start them; each is named by its plan and its agent."""
+        turns = threading.Semaphore(at_once)
+        self.courses = {
+            (plan, agent): Course(PLANS[plan], agent, turns) for plan, agent in sorted(set(wanted))
+        }
+        for course in sorted(self.courses.values(), key=lambda one: -one.plan.seconds):
+            course.start()
+
+    def result(self, plan: str, agent: str, scenario: str) -> Any:
+        return self.courses[plan, agent].result(scenario)
+
+    def stop(self) -> None:
+        for course in self.courses.values():
+            course.stop()

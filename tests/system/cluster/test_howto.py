@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The commands that people configure fence_kdump with, on a real cluster, and then a panic."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.system.cluster import howto
+from tests.system.cluster.conftest import Result
+from tests.system.cluster.howto import HowTo
+from tests.system.cluster.scenarios import Outcome
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
+
+# What the tools say to any cluster of this kind, whatever its agent.
+EXPECTED = (
+    "Warning: Unable to detect init system. All actions related to system services will be "
+    "skipped.",
+    "Attempting to stop: mykdumpfence... Stopped",
+    "waiting for Stopping mykdumpfence to finish . done",
+)
+
+both = pytest.mark.parametrize(
+    "tool",
+    [
+        pytest.param("pcs", marks=pytest.mark.course("pcs")),
+        pytest.param("crmsh", marks=pytest.mark.course("crmsh")),
+    ],
+)
+
+
+def fenced_by(device: str, outcome: Outcome | None) -> None:
+    assert outcome is not None
+    (victim,) = outcome.seconds
+    assert outcome.history[victim] == ["reboot: success"]
+    (attempt,) = outcome.tried[victim]
+    assert attempt.startswith(f"{device} on ")
+    assert attempt.endswith(": 0")
+    assert outcome.power[victim] == 0
+
+
+def complaints(result: HowTo, commands: tuple[str, ...]) -> list[str]:
+    return [
+        f"{command}: {line}"
+        for command in commands
+        for line in result.said[command].splitlines()
+        if line.strip() not in EXPECTED
+    ]
+
+
+@both
+def test_the_commands_word_for_word_and_then_a_panic(result: Result, tool: str) -> None:
+    found = result(tool)
+    assert complaints(found, howto.PCS if tool == "pcs" else howto.CRMSH) == []
+    fenced_by("mykdumpfence", found.word_for_word)
+
+
+@both
+def test_a_map_of_addresses_and_nothing_pretended_and_then_a_panic(
+    result: Result, tool: str
+) -> None:
+    # With crmsh the nodes have two networks, and the crash kernel has the second one alone.
+    found = result(tool)
+    assert complaints(found, howto.BETTER_PCS if tool == "pcs" else howto.BETTER_CRMSH) == []
+    fenced_by("kdump", found.better)
+
+
+@both
+def test_the_cluster_shows_that_no_crash_kernel_is_loaded(result: Result, tool: str) -> None:
+    said = result(tool).unloaded
+    assert "Failed Resource Actions:\n  * kdump " in said
+    assert "no crash kernel is loaded: start the kdump service" in said
+
+
+@pytest.mark.course("pcs")
+def test_pcs_describes_the_agent(result: Result) -> None:
+    said = result("pcs").described
+    assert said.startswith("fence_kdump - Recognises a node that runs its crash kernel\n")
+    for text in (
+        "fence_kdump switches nothing off, so it is never enough alone",
+        "  nodename: Names or IP addresses of the node to be heard",
+        "  ipport: UDP port",
+        "  timeout: Seconds to wait for a message. Keep it some seconds below the time-out",
+        "  plug: More names or addresses of the same node",
+        "  monitor:\n    interval=60s",
+    ):
+        assert text in said
+
+
+@pytest.mark.course("crmsh")
+def test_crmsh_describes_the_agent(result: Result) -> None:
+    said = result("crmsh").described
+    assert said.startswith("stonith:fence_kdump\n")
+    for text in (
+        "fence_kdump switches nothing off, so it is never enough alone",
+        "nodename (string): Names or IP addresses of the node to be heard",
+        "ipport (string, [7410]): UDP port",
+        "family (string, [auto]): ",
+        "timeout (string, [60]): Seconds to wait for a message",
+    ):
+        assert text in said
+    actions = said.partition("Operations' defaults (advisory minimum):\n")[2].split()
+    assert {"off", "monitor", "metadata"} <= set(actions)
+    assert "reboot" not in actions

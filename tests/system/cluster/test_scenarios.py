@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Crashes in real Pacemaker clusters: what their own fencing history and the power device say."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.system.cluster import scenarios
+from tests.system.cluster.conftest import Result
+from tests.system.cluster.scenarios import WAIT, Outcome
+from tools import clustertable
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
+
+
+def fenced_by_kdump(outcome: Outcome, victims: int = 1) -> None:
+    """Say that Pacemaker took each victim for fenced, by kdump alone, and went on elsewhere."""
+    assert len(outcome.seconds) == victims
+    for victim in outcome.seconds:
+        assert outcome.history[victim] == ["reboot: success"]
+        (attempt,) = outcome.tried[victim]
+        assert attempt.startswith("kdump")
+        assert attempt.endswith(": 0")
+        assert outcome.power[victim] == 0
+        assert outcome.moved[victim]
+        assert outcome.moved[victim] not in outcome.seconds
+    assert outcome.notes["other nodes' power"] == 0
+
+
+def fenced_by_power(outcome: Outcome) -> None:
+    """Say that kdump was tried once and failed, and power was used once, for the victim alone."""
+    (victim,) = outcome.seconds
+    assert outcome.history[victim] == ["reboot: success"]
+    kdump, power = sorted(outcome.tried[victim])
+    assert kdump.startswith("kdump")
+    assert not kdump.endswith(": 0")
+    assert power.startswith("power")
+    assert power.endswith(": 0")
+    assert outcome.power[victim] == 1
+    assert outcome.moved[victim] not in ("", victim)
+    assert outcome.notes["other nodes' power"] == 0
+
+
+@pytest.mark.course("waits")
+def test_a_node_that_panics_is_fenced_by_kdump_and_keeps_its_power(result: Result) -> None:
+    fenced_by_kdump(result("panic"))
+
+
+@pytest.mark.course("waits")
+def test_a_node_that_dies_in_silence_is_fenced_by_power_after_the_wait(result: Result) -> None:
+    outcome = result("silence")
+    fenced_by_power(outcome)
+    assert min(outcome.seconds.values()) > WAIT
+
+
+@pytest.mark.course("waits")
+@pytest.mark.parametrize("when", ["late", "just in time"])
+def test_a_message_counts_until_the_wait_is_over(result: Result, when: str) -> None:
+    outcome = result(when)
+    fenced_by_kdump(outcome)
+    assert min(outcome.seconds.values()) > outcome.notes["sender started after the agent"]
+
+
+@pytest.mark.course("harm")
+def test_the_leader_panics_and_its_successor_hears_it(result: Result) -> None:
+    outcome = result("leader")
+    fenced_by_kdump(outcome)
+    assert outcome.notes["new leader"] not in outcome.seconds
+
+
+@pytest.mark.course("five")
+@pytest.mark.parametrize(
+    "devices", ["two, one device", "two, a device each", "two, one device, default limit"]
+)
+def test_both_of_two_that_panic_together_keep_their_dump(result: Result, devices: str) -> None:
+    fenced_by_kdump(result(devices), victims=2)
+
+
+@pytest.mark.course("five", agents=("ours", "stock"))
+@pytest.mark.parametrize("devices", ["two, one device", "two, a device each"])
+def test_with_the_stock_agent_one_of_the_two_is_lost_or_waits(result: Result, devices: str) -> None:
+    # Else these scenarios would not show what ours is better at.
+    outcome = result(devices, "stock")
+    first, second = sorted(outcome.seconds.values())
+    assert sum(outcome.power.values()) or second - first > 5
+
+
+def test_no_other_agent_is_lied_to() -> None:
+    assert "lies" not in {plan for plan, _ in clustertable.ROWS}
+    with pytest.raises(AssertionError):
+        scenarios.forged(None, scenarios.Kit("stock"))  # type: ignore[arg-type]
+
+
+@pytest.mark.course("rings")
+def test_a_node_is_heard_over_the_second_network_when_the_first_is_dead(result: Result) -> None:
+    fenced_by_kdump(result("second ring"))
+
+
+@pytest.mark.course("harm")
+def test_a_panic_is_heard_on_busy_nodes_whose_port_is_flooded(result: Result) -> None:
+    fenced_by_kdump(result("busy"))
+
+
+@pytest.mark.course("lies")
+def test_no_forged_or_broken_message_fences_a_node_that_lives(result: Result) -> None:
+    outcome = result("forged")
+    assert outcome.notes["its service still runs there"]
+    fenced_by_power(outcome)
+
+
+@pytest.mark.course("clocks")
+def test_an_agent_that_pacemaker_kills_leaves_nothing_behind(result: Result) -> None:
+    outcome = result("killed")
+    fenced_by_power(outcome)
+    assert any("did not complete within 5s" in line for line in outcome.notes["said"])
+    assert outcome.notes["left over"] == []
+
+
+@pytest.mark.course("clocks")
+def test_after_a_killed_agent_the_next_one_works(result: Result) -> None:
+    outcome = result("after killed")
+    fenced_by_kdump(outcome)
+    assert outcome.notes["left over"] == []
+
+
+@pytest.mark.course("clocks")
+def test_pcmk_off_timeout_outranks_a_shorter_stonith_timeout(result: Result) -> None:
+    outcome = result("short stonith-timeout")
+    fenced_by_kdump(outcome)
+    assert outcome.notes["sender started after the agent"] > 4
+
+
+@pytest.mark.course("clocks")
+def test_without_pcmk_off_timeout_the_agent_is_killed_at_stonith_timeout(result: Result) -> None:
+    outcome = result("stonith-timeout alone")
+    fenced_by_power(outcome)
+    assert any("did not complete within 4s" in line for line in outcome.notes["said"])

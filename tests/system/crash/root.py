@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian's root file system, of real packages, as far as the makers of crash images need it.
+
+dracut-core and initramfs-tools-core get along with each other, so one root serves both. The kernel
+is the one that tests/support/debian.py has for everybody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support import debian, debroot
+
+KERNEL = "linux-image-cloud-amd64"  # empty: it depends on the package of the newest kernel
+
+# The makers, and then what they take programs from when they make an image; kdump-tools at the end,
+# for a crash kernel that boots all this.
+PACKAGES = (
+    *("initramfs-tools-core", "dracut-core", "dracut-network"),
+    *("base-files", "base-passwd", "bash", "busybox", "coreutils", "cpio", "dash", "dbus"),
+    *("debianutils", "dpkg", "findutils", "grep", "gzip", "iproute2", "kmod", "libc-bin", "login"),
+    *("mawk", "mount", "procps", "sed", "systemd", "systemd-sysv", "tar", "udev", "util-linux"),
+    *("zstd", "init-system-helpers", "kdump-tools", "makedumpfile", "sysvinit-utils"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Root:
+    """A root file system that nobody may write to: put a layer over it."""
+
+    folder: Path
+    version: str  # of the kernel whose modules are in it
+    kernel: Path
+
+
+def get() -> Root:
+    """Return the root, made if need be. Raises tests.debian.NotAvailable."""
+    package = debian.newest(KERNEL, "linux-image-")
+    version = package[len("linux-image-") :]
+    image = debian.unpacked(package)
+
+    def furnish(folder: Path, _: Sequence[Path]) -> None:
+        root = folder / "root"
+        defaults = root / "usr/share/kdump-tools/kdump-tools.conf"
+        shutil.copy(defaults, root / "etc/default/kdump-tools")
+        debroot.run("chroot", str(root), "systemd-sysusers")
+        modules = root / "lib" / "modules" / version
+        shutil.copytree(image / "lib" / "modules" / version, modules, copy_function=os.link)
+        shutil.copy(image / "boot" / f"config-{version}", root / "boot")
+        debroot.run("chroot", str(root), "depmod", version)
+
+    recipe = Path(__file__).read_bytes() + version.encode()
+    folder = debroot.made("root", PACKAGES, furnish, recipe)
+    return Root(folder / "root", version, image / "boot" / f"vmlinuz-{version}")
+
+
+if __name__ == "__main__":
+    print(get().folder)

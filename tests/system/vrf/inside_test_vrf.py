@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run in the guest, whose kernel has VRFs and whose clock is nobody else's.
+
+The survivor has eth0, where the node is, and eth1, where a tenant's machine is that has the node's
+addresses. eth1 lies in a VRF, or gets into one.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.netlab import Host, Lab
+from tests.system.network.conftest import cores, programs  # noqa: F401
+from tests.system.network.datagrams import MESSAGE
+from tests.system.network.programs import Programs, Running
+from tests.system.network.test_own_datagrams import LISTENER, forge
+
+NODE = ("10.0.0.1", "fd00::1")
+OWN = ("10.0.0.2", "fd00::2")
+BOTH = list(zip(NODE, OWN))
+
+raw = pytest.mark.parametrize("programs", ["compiled", "pure"], indirect=True)
+every_way = pytest.mark.parametrize(
+    "programs", ["compiled", "pure", "compiled-no_raw"], indirect=True
+)
+
+
+class Net:
+    """The hosts and what lies between them."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.node, self.survivor = lab.host("node1"), lab.host("survivor")
+        self.tenant = lab.host("tenant")
+        own = [f"{OWN[0]}/24", f"{OWN[1]}/64"]
+        theirs = [f"{NODE[0]}/24", f"{NODE[1]}/64"]
+        lab.link(self.node, self.survivor, [*theirs, "fe80::1/64"], [*own, "fe80::2/64"])
+        self.cable = lab.link(self.tenant, self.survivor, [*theirs, "fe80::1/64"])
+
+    def ip(self, *words: str) -> None:
+        self.survivor.tool("ip", *words)
+
+    def make_vrf(self, name: str = "blue") -> None:
+        """With eth1 in it, and the survivor's own addresses there too."""
+        self.ip("link", "add", "dev", name, "type", "vrf", "table", "10")
+        self.ip("link", "set", "dev", name, "up")
+        self.ip("link", "set", "dev", "eth1", "master", name)
+        for address in (f"{OWN[0]}/24", f"{OWN[1]}/64", "fe80::2/64"):
+            nodad = ["nodad"] if ":" in address else []
+            self.ip("address", "replace", address, "dev", "eth1", *nodad)
+
+    def accept(self, udp: int, raw: int) -> None:
+        self.survivor.set_sysctl("net/ipv4/udp_l3mdev_accept", str(udp))
+        self.survivor.set_sysctl("net/ipv4/raw_l3mdev_accept", str(raw))
+
+
+@pytest.fixture
+def net() -> Iterator[Net]:
+    with Lab() as lab:
+        yield Net(lab)
+
+
+def say(host: Host, source: str, target: str, times: int = 1) -> None:
+    with host.open_socket(10 if ":" in source else 2) as sock:
+        sock.bind((source, 0))
+        for _ in range(times):
+            sock.sendto(MESSAGE, (target, 7410))
+
+
+def waits(
+    programs: Programs,  # noqa: F811
+    net: Net,
+    name: str = ",".join(NODE),
+    seconds: int = 120,
+) -> Running:
+    agent = programs.agent(net.survivor, "-n", name, "-t", str(seconds))
+    agent.waits()
+    return agent
+
+
+def goes_on_waiting(agent: Running) -> bool:
+    time.sleep(1)
+    return agent.process.poll() is None
+
+
+def hears_the_node(agent: Running, net: Net) -> None:
+    say(net.node, *BOTH[0])
+    assert agent.status(within=30) == 0
+
+
+# -------------------------------------------------------------------- a foreign VRF
+
+
+@every_way
+def test_the_nodes_address_in_a_vrf_is_not_the_node(programs: Programs, net: Net) -> None:  # noqa: F811
+    net.make_vrf()
+    agent = waits(programs, net)
+    for source, target in BOTH:
+        say(net.tenant, source, target)
+    assert goes_on_waiting(agent)
+    hears_the_node(agent, net)
+
+
+@every_way
+def test_a_vrf_that_is_made_during_the_wait_is_noticed(programs: Programs, net: Net) -> None:  # noqa: F811
+    agent = waits(programs, net)
+    net.make_vrf()
+    for source, target in BOTH:
+        say(net.tenant, source, target)
+    assert goes_on_waiting(agent)
+    hears_the_node(agent, net)
+
+
+@raw
+@pytest.mark.parametrize("gone", [False, True])
+def test_it_is_so_while_the_agent_cannot_look(programs: Programs, net: Net, gone: bool) -> None:  # noqa: F811
+    agent = waits(programs, net, f"{','.join(NODE)},late")
+    agent.process.send_signal(signal.SIGSTOP)
+    net.make_vrf()
+    for source, target in BOTH:
+        say(net.tenant, source, target)
+    if gone:
+        net.ip("link", "delete", "dev", "blue")
+        net.ip("link", "delete", "dev", "eth1")
+    agent.process.send_signal(signal.SIGCONT)
+    assert goes_on_waiting(agent)
+    hears_the_node(agent, net)
+
+
+@raw
+def test_a_name_that_resolves_later_makes_no_difference(programs: Programs, net: Net) -> None:  # noqa: F811
+    agent = waits(programs, net, "node1")
+    agent.process.send_signal(signal.SIGSTOP)
+    net.make_vrf()
+    for source, target in BOTH:
+        say(net.tenant, source, target)
+    agent.process.send_signal(signal.SIGCONT)
+    time.sleep(1)
+    net.survivor.add_name("node1", *NODE)
+    time.sleep(6)
+    assert goes_on_waiting(agent)
+    hears_the_node(agent, net)
+
+
+@pytest.mark.parametrize("programs", ["compiled"], indirect=True)  # it is the kernel's filter
+@pytest.mark.parametrize("early", [False, True])
+def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early: bool) -> None:  # noqa: F811
+    if early:
+        net.make_vrf()
+    agent = waits(programs, net)
+    if not early:
+        net.make_vrf()
+        time.sleep(2)
+    agent.process.send_signal(signal.SIGSTOP)
+    for source, target in BOTH:
+        say(net.tenant, source, target, 6000)
+    for source, target in BOTH:
+        say(net.node, source, target)
+    net.ip("link", "set", "dev", "eth0", "down")  # nothing comes later
+    agent.process.send_signal(signal.SIGCONT)
+    assert agent.status(within=30) == 0
+
+
+# ------------------------------------------------- VRFs that UDP sockets hear as well
+
+
+@pytest.mark.parametrize(
+    ("programs", "raw_hears", "late"),
+    [
+        ("compiled", 0, False),
+        ("pure", 0, True),
+        ("pure", 1, False),
+        ("compiled", 1, True),
+        ("compiled-no_raw", 0, True),
+    ],
+    indirect=["programs"],
+)
+def test_where_udp_sockets_hear_vrfs_the_agent_does(
+    programs: Programs,  # noqa: F811
+    net: Net,
+    raw_hears: int,
+    late: bool,
+) -> None:
+    net.accept(1, raw_hears)
+    if not late:
+        net.make_vrf()
+    agent = waits(programs, net)
+    if late:
+        net.make_vrf()
+        time.sleep(1)
+    forge_in_vrf(net)
+    assert goes_on_waiting(agent)
+    say(net.tenant, *BOTH[late])
+    assert agent.status(within=30) == 0
+
+
+def forge_in_vrf(net: Net) -> None:
+    """What a user of the survivor can send there from the node's address."""
+    for target in (OWN[1], "fe80::2%eth1", "ff02::1%eth1"):
+        for device in ("blue", "eth1"):
+            assert forge(net.survivor, NODE[1], target, device), (target, device)
+    assert forge(net.survivor, "fe80::1%eth1", "ff02::1%eth1")
+    assert not forge(net.survivor, NODE[0], OWN[0], "blue")
+
+
+# --------------------------------------------------------------- an agent inside one
+
+
+@pytest.fixture
+def inside(net: Net) -> tuple[str, ...]:
+    """What starts a program in the VRF."""
+    net.make_vrf()
+    net.survivor.run(["mkdir", "-p", "/run/cgroup"], check=True)
+    net.survivor.run(["mount", "-t", "cgroup2", "none", "/run/cgroup"], check=True)
+    return ("ip", "vrf", "exec", "blue")
+
+
+@every_way
+@pytest.mark.parametrize("name", [",".join(NODE), "fe80::1%eth1"])
+def test_an_agent_that_is_started_in_a_vrf_hears_that_alone(
+    programs: Programs,  # noqa: F811
+    net: Net,
+    inside: tuple[str, ...],
+    name: str,
+) -> None:
+    programs.rights = (*inside, *programs.rights)
+    agent = waits(programs, net, name)
+    for source, target in BOTH:
+        say(net.node, source, target)
+    forge_in_vrf(net)
+    assert goes_on_waiting(agent)
+    source = "fe80::1%eth0" if "%" in name else NODE[1]
+    for target in ("ff02::1%eth0", OWN[1]):
+        assert forge(net.tenant, source, target)
+        assert agent.status(within=30) == 0
+        agent = waits(programs, net, name)
+    agent.process.kill()
+
+
+@pytest.mark.parametrize("core_name", ["compiled", "pure"])
+def test_a_listener_in_a_vrf_hears_that_alone(
+    net: Net, inside: tuple[str, ...], core_name: str
+) -> None:
+    program = net.survivor.popen(
+        [*inside, sys.executable, "-c", LISTENER, "{}", '["::/0", "0.0.0.0/0"]'],
+        env={"KDUMPFENCE_PURE": "1"} if core_name == "pure" else {},
+        stdout=subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "listens\n"
+    for source, target in BOTH:
+        say(net.node, source, target)
+    forge_in_vrf(net)
+    time.sleep(1)
+    say(net.tenant, *BOTH[0])
+    assert program.stdout.readline().startswith(f"began {NODE[0]} ")
+
+
+# ------------------------------------------------------------------ the system's clock
+
+
+@every_way
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_that_is_set_makes_no_late_message_early(
+    programs: Programs,  # noqa: F811
+    net: Net,
+    seconds: int,
+) -> None:
+    agent = waits(programs, net, seconds=3)
+    agent.process.send_signal(signal.SIGSTOP)
+    time.sleep(1)
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
+    time.sleep(3)
+    for source, target in BOTH:
+        say(net.node, source, target)
+    agent.process.send_signal(signal.SIGCONT)
+    assert agent.status(within=30) == 1
+
+
+@every_way
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_that_is_set_early_in_the_wait_costs_nothing(
+    programs: Programs,  # noqa: F811
+    net: Net,
+    seconds: int,
+) -> None:
+    agent = waits(programs, net, seconds=6)
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
+    time.sleep(2)
+    agent.process.send_signal(signal.SIGSTOP)
+    for source, target in BOTH:
+        say(net.node, source, target)
+    time.sleep(6)
+    agent.process.send_signal(signal.SIGCONT)
+    assert agent.status(within=30) == 0
