@@ -104,6 +104,7 @@ def test_an_agent_that_waits_gives_one(tmp_path: Path) -> None:
         assert agent.processor() > 0
 
 
+@pytest.mark.slow
 def test_the_machine_is_described_with_the_programs_that_are_measured() -> None:
     told = {**paired.machine(), **programs.described()}
     assert all(told.values())
