@@ -25,10 +25,10 @@ look() {
     need python3-venv    build   'makes .venv'                 "$python" -c 'import ensurepip, venv'
     need debhelper       packages 'makes the Debian package'   command -v dh
     need python3-dev     packages 'headers for packages'       /usr/bin/python3 -c "$has_headers"
-    need iproute2        tests   'networks of tests/system'   command -v ip
+    need iproute2        tests   'networks of tests/system'    command -v ip
     need util-linux      tests   'namespaces of tests/system' command -v unshare
     need mount           tests   'namespaces of tests/system' command -v mount
-    need qemu-system-x86 tests   'guests of tests/system' command -v qemu-system-x86_64
+    need qemu-system-x86 tests   'guests of tests/system'      command -v qemu-system-x86_64
     need mandoc          tests   'checks the man pages'        command -v mandoc
     need groff-base      tests   'checks the man pages'        command -v groff
     need musl-tools      packages 'a static native sender'     command -v musl-gcc

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 from tests.building.conftest import ROOT, run
@@ -24,3 +25,10 @@ def test_every_folder_of_tests_guards_something() -> None:
 def test_a_folder_that_is_not_in_the_table_is_an_error() -> None:
     said = run(sys.executable, ROOT / "tools/check.py", "agent", "watcher", status=2).stdout
     assert said.startswith("watcher: not one of core, native, ")
+
+
+def test_what_contributors_are_pointed_to_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:src|tests|tools|docs|packaging)/[\w/.-]+)`", text))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
