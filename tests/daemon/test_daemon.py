@@ -315,6 +315,7 @@ def test_what_the_history_could_not_take_is_told_at_the_end(daemon: Kdumpfenced)
     assert missing == "history: what was last heard of 1 dump is not in it"
 
 
+@pytest.mark.slow
 def test_a_second_one_says_who_holds_the_port(daemon: Kdumpfenced, tmp_path: Path) -> None:
     daemon.start()
     said = (

@@ -67,6 +67,7 @@ def test_a_list_without_another_node_is_said(node1: Host) -> None:
     assert remarks == ["kdumpfence: /etc/nodes: names no other node, so nobody is told"]
 
 
+@pytest.mark.slow
 def test_the_hook_puts_in_a_sender_that_runs_there(
     machine: Machine, image: str, ear: socket.socket
 ) -> None:
@@ -85,6 +86,7 @@ def test_the_hook_asks_for_nothing_before_itself(machine: Machine, image: str) -
 
 
 @pytest.mark.parametrize("trouble", ["no nodes", "no sense", "no sender"])
+@pytest.mark.slow
 def test_the_hook_says_why_it_leaves_the_sender_out_and_spoils_no_image(
     machine: Machine, image: str, trouble: str
 ) -> None:
