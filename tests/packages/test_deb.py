@@ -17,6 +17,8 @@ import pytest
 from tests.packages import bare
 from tests.packages.conftest import install_agent, needs, run
 
+pytestmark = pytest.mark.slow
+
 AGENT = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"
 PAGES = ("fence_kdump", "fence_kdump_send")

@@ -15,6 +15,8 @@ import pytest
 from tests.packages import bare
 from tests.packages.conftest import rpmbuild, run
 
+pytestmark = pytest.mark.slow
+
 RPM = ("rpm", "--force-debian", "--root=ROOT", "--nosignature")
 AGENT = "usr/sbin/fence_kdump"
 SENDER = "usr/libexec/fence_kdump_send"
