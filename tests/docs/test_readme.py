@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import cannot_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +72,6 @@ def can_open_raw_sockets() -> bool:
     return bool(rights >> 13 & 1)  # CAP_NET_RAW
 
 
-@pytest.mark.slow
 def test_the_sample_is_what_the_demo_prints() -> None:
     if not can_open_raw_sockets():
         cannot_run("the sample was made with CAP_NET_RAW: run this as root")
