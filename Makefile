@@ -49,7 +49,7 @@ lint: $(VENV)/.lint ## style, types, spelling, shell scripts and the CI's own wo
 	$(VENV)/bin/zizmor --offline --no-progress --quiet --strict-collection .github
 
 pythons: build     ## the unit tests on every CPython from 3.9 up that this machine has
-	$(RUN) tools/every_python.py
+	$(RUN) -m tools.every_python
 
 fuzz: build $(VENV)/.fuzz ## a short run of the fuzz targets; without atheris only CI insists
 	$(RUN) fuzz/run.py --seconds 20 || { [ $$? = 2 ] && [ "$$CI" != true ]; }
@@ -58,13 +58,13 @@ bench: build $(VENV)/.test $(VENV)/.bench ## all figures, beside their peers (10
 	$(RUN) -m bench.run --write
 
 crashtable: build $(VENV)/.test native ## measure the senders in crash kernels (11 minutes), for docs/crash-kernel.md
-	$(RUN) tools/crashtable.py
+	$(RUN) -m tools.crashtable
 
 clustertable: build $(VENV)/.test ## crash both agents in real clusters (6 minutes), for docs/cluster-tests.md
-	$(RUN) tools/clustertable.py
+	$(RUN) -m tools.clustertable
 
 scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills (8 minutes), for docs/scale.md
-	$(RUN) tools/scale.py
+	$(RUN) -m tools.scale
 
 native:            ## the native sender alone, in build/native; needs Cython and a C compiler
 	@if $(PYTHON) -c 'import Cython; exit(Cython.__version__ < "3")' 2>/dev/null; \

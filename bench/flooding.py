@@ -2,25 +2,17 @@
 """A flood of foreign and malformed datagrams on loopback, for the agents to stand in.
 
 Half are whole messages from nodes that nobody waits for, half are no messages, and none comes
-from the node that is waited for: no agent, ours or stock, has anything to believe. The sending
-is done by the caller's thread, so its processor time can be told. May be here: what a
-flood consists of. May not: what it costs anybody.
+from the node that is waited for: no agent, ours or stock, has anything to believe.
 """
 
 from __future__ import annotations
 
-import socket
-import time
 from typing import NamedTuple
 
-from bench.paired import Closing
 from bench.programs import PORT
-from kdumpfence.wire import OWN_MESSAGE, Transmitter
+from tests.support.storms import Storm
 
-#: What is no message: empty, cut short, of another protocol, of another version.
-MALFORMED = (b"", OWN_MESSAGE[:7], b"not a message" * 12, OWN_MESSAGE[:4] + b"\2\0\0\0")
-#: Addresses that valid messages come from, and as many that malformed ones come from.
-SOURCES = 32
+MIX = "foreign=4,empty,short,random,version"
 
 
 class Sent(NamedTuple):
@@ -28,41 +20,17 @@ class Sent(NamedTuple):
 
     datagrams: int
     seconds: float
-    processor_ns: int  #: of the sending thread
+    processor: float  #: seconds that sending took
 
 
-class Flood(Closing):
-    """One socket that plays all those who take part."""
+def flood(seconds: float, rate: int = 0, strangers: int = 32) -> Sent:
+    """Flood for so long, at so many datagrams a second, evenly; 0: as fast as it goes.
 
-    def __init__(self, sources: int = SOURCES) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._transmitter = Transmitter(self._socket, OWN_MESSAGE)
-        loopback = socket.inet_aton("127.0.0.1")
-        for number in range(sources):
-            foreign = (0x7F080001 + number).to_bytes(4, "big")
-            broken = (0x7F880001 + number).to_bytes(4, "big")
-            payload = MALFORMED[number % len(MALFORMED)]
-            self._transmitter.add(loopback, PORT, source=foreign)
-            self._transmitter.add(loopback, PORT, source=broken, payload=payload)
-
-    def send(self, seconds: float, rate: int = 0) -> Sent:
-        """Flood for so long, at so many datagrams a second, evenly; 0: as fast as it goes.
-
-        Those that the kernel refuses do not count. Only a flood without a rate tells what
-        sending costs: the other waits in a loop, since no sleep is so short.
-        """
-        transmitter = self._transmitter
-        began, used = time.monotonic(), time.thread_time_ns()
-        total, turn = 0, 0
-        while (now := time.monotonic() - began) < seconds:
-            if not rate:
-                total += transmitter.send().count(0)
-            elif total <= now * rate:
-                total += transmitter.send([turn]).count(0)
-                turn = (turn + 1) % len(transmitter)
-        return Sent(total, now, time.thread_time_ns() - used)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
+    Those that the kernel refuses do not count. It has this thread's processor.
+    """
+    options = ["--mix", MIX, "--duration", str(seconds), *(["--rate", str(rate)] if rate else [])]
+    options += ["--foreign-from", "127.8.0.0/16", "--foreigners", str(strangers)]
+    options += ["--from", "127.136.0.0/16", "--nodes", "32"]
+    with Storm(PORT, *options) as storm:
+        told = storm.told(seconds + 30)
+    return Sent(told["sent"], told["seconds"], told["worked"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whole programs under measurement: where they come from, what they cost, a network of their own.
+"""Whole programs under measurement: where they come from, and what they cost.
 
 Our agent is measured as `kdumpfence install-agent` puts it into a system: modules with byte code
 in a directory of their own, run without site-packages by the system's Python, or by this one if
@@ -9,9 +9,7 @@ kernel what it used. May not: what is measured (`bench/cases/`).
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import fcntl
 import functools
 import gzip
 import os
@@ -20,15 +18,14 @@ import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.paired import MEASURED_CPU, WORK, Closing
+from bench.paired import MEASURED_CPU, WORK, pinned
+from kdumpfence import wire
 from kdumpfence.install import agent_files, system_python
 from tests.interop import stock
 
@@ -36,45 +33,26 @@ PORT = 7410
 #: The node that agents wait for.
 NODE = "127.9.0.1"
 
-_CLONE_NEWNET = 0x40000000
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
-_TRACEME, _CONT, _DETACH, _SETOPTIONS = 0, 7, 17, 0x4200
+#: Of linux/ptrace.h.
+_TRACEME, _CONT, _SETOPTIONS = 0, 7, 0x4200
 _TRACE_EXIT, _EXIT_KILL, _EVENT_EXIT = 0x40, 0x100000, 6
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _LIBC.ptrace.restype = ctypes.c_long
 
 
-def _checked(result: int, what: str) -> None:
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
+def need_own_network() -> None:
+    """Raise RuntimeError where other programs' sockets may hear, or cost, anything.
 
-
-# ------------------------------------------------------------------------ network
-
-
-@contextlib.contextmanager
-def own_network() -> Iterator[None]:
-    """Put this thread, and what it starts, into a network of its own: one loopback, and up.
-
-    There every port is free, and no other program's sockets hear, or cost, anything. Needs root:
-    else OSError.
+    `bench.run` gives each case a network of its own, if it may.
     """
-    with open("/proc/thread-self/ns/net") as home:
-        _checked(_LIBC.unshare(_CLONE_NEWNET), "a network of its own")
-        try:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                request = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16sH22x", b"lo", 0))
-                (flags,) = struct.unpack_from("=16xH", request)
-                fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
-            yield
-        finally:
-            _checked(_LIBC.setns(home.fileno(), _CLONE_NEWNET), "the way back")
+    if [name for _, name in socket.if_nameindex()] != ["lo"]:
+        raise RuntimeError("no network of its own, which takes root")
 
 
 def sockets(protocol: str) -> list[list[str]]:
     """The lines of /proc/net/`protocol`, which is "udp" or "raw", for this network."""
-    with open(f"/proc/thread-self/net/{protocol}") as file:
+    with open(f"/proc/self/net/{protocol}") as file:
         return [line.split() for line in file.readlines()[1:]]
 
 
@@ -83,30 +61,20 @@ def unread(protocol: str) -> int:
     return sum(int(line[-1]) for line in sockets(protocol))
 
 
-# ----------------------------------------------------------------------- programs
-
-
 @dataclass(frozen=True)
 class Agent:
     """An agent as a program."""
 
     path: str
+    python: str = ""  #: the interpreter that its first line names, if it is ours
     #: Whether its word that it waits comes at once. Stock keeps it in a buffer to the end.
     speaks: bool = True
 
 
-@dataclass(frozen=True)
-class Installed(Agent):
-    """Our agent as it is installed."""
-
-    python: str = ""  #: the interpreter that its first line names
-    modules: str = ""  #: the directory that it puts in front of sys.path
-
-
 @functools.cache
-def installed() -> Installed:
+def installed() -> Agent:
     """Put our agent into a root directory below build/bench, in the place of any older one."""
-    has_core, python = _compiled(), _agents_python()
+    python = _agents_python()
     root = WORK / "agent"
     shutil.rmtree(root, ignore_errors=True)
     # By the looks of it: for another root than / the interpreter is looked at, not run.
@@ -119,38 +87,33 @@ def installed() -> Installed:
     done = subprocess.run(
         [command, "install-agent", "--root", str(root)], capture_output=True, text=True, check=True
     )
-    if has_core and "with the compiled core" not in done.stdout:
+    if wire.IMPLEMENTATION == "compiled" and "with the compiled core" not in done.stdout:
         raise RuntimeError(f"the agent was not installed as wanted: {done.stdout}")
     script = root / agent_files.AGENT[1:]
     text = script.read_text()
     found = re.search(r'sys\.path\.insert\(0, "(.+)"\)', text)
     if found is None:
         raise RuntimeError(f"{script}: no directory of modules in it")
-    folder = str(root) + found[1]
     # It stands in another place than it was made for; nothing else of it is changed.
-    text = text.replace(f'"{found[1]}"', f'"{folder}"')
+    text = text.replace(f'"{found[1]}"', f'"{root}{found[1]}"')
     script.write_text(text.replace(system_python.PROGRAM, python, 1))
-    return Installed(str(script), python=python, modules=folder)
-
-
-def _compiled() -> bool:
-    from kdumpfence import wire
-
-    return wire.IMPLEMENTATION == "compiled"
+    return Agent(str(script), python)
 
 
 def _agents_python() -> str:
     """The system's Python; this one if there is none that the compiled core is made for."""
     python = system_python.PROGRAM
     tag = "import sys; print(sys.implementation.cache_tag)"
-    if os.access(python, os.X_OK) and _asked(python, tag) == sys.implementation.cache_tag:
+    if (
+        os.access(python, os.X_OK)
+        and _output([python, "-ISc", tag]) == sys.implementation.cache_tag
+    ):
         return python
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
-def _asked(python: str, program: str) -> str:
-    ask = [python, "-ISc", program]
-    return subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+def _output(argv: list[str]) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def described() -> dict[str, str]:
@@ -158,7 +121,7 @@ def described() -> dict[str, str]:
     python = _agents_python()
     version = "from platform import *; print(python_implementation(), python_version())"
     return {
-        "python of the agent": f"{_asked(python, version)}, {python}",
+        "python of the agent": f"{_output([python, '-ISc', version])}, {python}",
         "stock programs": _stock_version(),
     }
 
@@ -182,7 +145,7 @@ def stock_agent() -> Agent:
     return Agent(str(stock.get().agent), speaks=False)
 
 
-class Waiting(Closing):
+class Waiting:
     """An agent that waits for a node, on one processor, until it is left; then it is killed."""
 
     def __init__(self, agent: Agent, node: str = NODE, cpu: int = MEASURED_CPU) -> None:
@@ -190,22 +153,13 @@ class Waiting(Closing):
         argv = [agent.path, "-n", node, "-p", str(PORT), "-t", "600"]
         output, child = os.pipe()
         null = os.open(os.devnull, os.O_RDWR)
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {cpu})  # which the child inherits
+        streams = [(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((null, child, null))]
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         try:
-            began = time.monotonic_ns()
-            self.pid = os.posix_spawn(
-                argv[0],
-                argv,
-                {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, null, 0),
-                    (os.POSIX_SPAWN_DUP2, child, 1),
-                    (os.POSIX_SPAWN_DUP2, null, 2),
-                ],
-            )
+            with pinned(cpu):
+                began = time.monotonic_ns()
+                self.pid = os.posix_spawn(argv[0], argv, environment, file_actions=streams)
         finally:
-            os.sched_setaffinity(0, before)
             os.close(child)
             os.close(null)
         self._output = output
@@ -264,18 +218,21 @@ class Waiting(Closing):
 
     def peak(self) -> int:
         """The most memory that it has had in use so far, in KiB."""
-        return _status(self.pid, "VmHWM")
+        return _peak(self.pid)
 
-    def close(self) -> None:
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.end()
 
 
-def _status(pid: int, field: str) -> int:
-    with open(f"/proc/{pid}/status") as file:
-        for line in file:
-            if line.startswith(field + ":"):
-                return int(line.split()[1])
-    raise RuntimeError(f"no {field} of process {pid}")
+def _peak(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.M)
+    if found is None:
+        raise RuntimeError(f"no peak of memory in {status!r}")
+    return int(found[1])
 
 
 def run(argv: list[str]) -> float:
@@ -289,60 +246,34 @@ def run(argv: list[str]) -> float:
     return took / 1e6
 
 
-@dataclass(frozen=True)
-class Used:
-    """What one run of a program took."""
-
-    status: int  #: exit status, negative for a signal
-    seconds: float  #: processor time
+def _traced(request: int, pid: int = 0, data: int = 0) -> None:
+    if _LIBC.ptrace(request, pid, None, data) < 0:
+        raise OSError(ctypes.get_errno(), f"ptrace: {os.strerror(ctypes.get_errno())}")
 
 
-def used_by(argv: list[str], prepare: Callable[[], None]) -> Used:
-    """Run a program to its end, its output thrown away; `prepare` is called in the child."""
-    run = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=prepare,  # noqa: PLW1509
-    )
-    _, status, usage = os.wait4(run.pid, 0)
-    run.returncode = os.waitstatus_to_exitcode(status)
-    return Used(run.returncode, usage.ru_utime + usage.ru_stime)
-
-
-def _be_traced() -> None:
-    _checked(_LIBC.ptrace(_TRACEME, 0, None, None), "ptrace")
-
-
-def peak_of(argv: Sequence[str]) -> int:
+def peak_of(argv: list[str]) -> int:
     """Run a program to its end; the most memory that it had in use, in KiB.
 
     It is asked in its last moment, by ptrace(2). The kernel's ru_maxrss would not do: it counts
     the process that the program was started from as well.
     """
-    traced = subprocess.Popen(argv, preexec_fn=_be_traced)  # noqa: PLW1509
-    pid, peak = traced.pid, 0
+    program = subprocess.Popen(argv, preexec_fn=lambda: _traced(_TRACEME))  # noqa: PLW1509
+    peak = 0
     try:
-        options_set = False
-        while True:
-            _, status = os.waitpid(pid, 0)
-            if not os.WIFSTOPPED(status):
-                traced.returncode = os.waitstatus_to_exitcode(status)
-                break
-            number = os.WSTOPSIG(status)
+        os.waitpid(program.pid, 0)  # it stops when it becomes the program
+        _traced(_SETOPTIONS, program.pid, _TRACE_EXIT | _EXIT_KILL)
+        _traced(_CONT, program.pid)
+        while os.WIFSTOPPED(status := os.waitpid(program.pid, 0)[1]):
             if status >> 16 == _EVENT_EXIT:
-                peak = _status(pid, "VmHWM")
-            if not options_set:
-                options_set, number = True, 0  # the stop at exec
-                options = _TRACE_EXIT | _EXIT_KILL
-                _checked(_LIBC.ptrace(_SETOPTIONS, pid, None, options), "ptrace")
-            passed_on = 0 if number == signal.SIGTRAP else number
-            _checked(_LIBC.ptrace(_CONT, pid, None, passed_on), "ptrace")
+                peak = _peak(program.pid)
+                _traced(_CONT, program.pid)
+            else:
+                _traced(_CONT, program.pid, os.WSTOPSIG(status))
+        program.returncode = os.waitstatus_to_exitcode(status)
     finally:
-        if traced.returncode is None:
-            traced.kill()
-            traced.wait()
-    if traced.returncode or not peak:
-        raise RuntimeError(f"{list(argv)}: status {traced.returncode}, peak {peak}")
+        if program.returncode is None:
+            program.kill()
+            program.wait()
+    if program.returncode or not peak:
+        raise RuntimeError(f"{argv}: status {program.returncode}, peak {peak}")
     return peak

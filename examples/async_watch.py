@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Prints what happens in some networks, in a program that does other things as well.
+"""Prints the events of some networks, in a program that does other work as well.
 
     examples/async_watch.py NETWORK...
 
-Whoever sends a message from there is a node, named by its address. What else the program does is
-here a line about the state every few seconds. KDUMP_PORT in the environment is another UDP port.
+Anyone who sends a message from there is a node, named by its address. The other work is a line
+about the state every few seconds. KDUMP_PORT in the environment sets another UDP port.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from kdumpfence import Listener
 
 
 async def watch(listener: Listener) -> None:
-    """A line for each event, until the listener is closed."""
+    """Print a line for each event, until the listener is closed."""
     async for event in listener:
         clock = time.strftime("%H:%M:%S", time.localtime(event.when))
         print(f"{clock}  {event.node}  {event.kind}  {event.messages} messages", flush=True)
 
 
 async def tell(listener: Listener) -> None:
-    """The other work: it goes on while nothing is heard."""
+    """The other work, which goes on while nothing is heard."""
     while True:
         seen = listener.snapshot()
         rejected = sum(seen.counts.values()) - seen.counts["accepted"]
@@ -36,7 +36,7 @@ async def tell(listener: Listener) -> None:
 
 
 async def main() -> None:
-    """Both at once until SIGINT or SIGTERM."""
+    """Do both until SIGINT or SIGTERM."""
     port = int(os.environ.get("KDUMP_PORT", "7410"))
     with Listener(networks=sys.argv[1:], port=port, silence=25) as listener:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A cloud's fencing service: keeps its hands off a host that is saving its dump.
+"""A cloud's fencing service that spares hosts while they save their dumps.
 
     examples/cloud_fencing.py PROGRAM NAME=ADDRESS[,ADDRESS...]...
 
-PROGRAM stands for the fencing service's own interface. It is run as `PROGRAM hold NAME 60` when
-a host begins to dump, and again every ten seconds as long as it goes on: do not switch NAME off
-for the next 60 seconds, and take it for down, since nothing but its crash kernel runs there. When
-the dump is over it is run as `PROGRAM release NAME`: what was kept back may happen now.
+PROGRAM stands for the fencing service's own interface. `PROGRAM hold NAME 60` is run when a host
+begins to dump, and again every ten seconds while it continues: do not switch NAME off for the next
+60 seconds, and treat it as down, since only its crash kernel is running. `PROGRAM release NAME` is
+run when the dump is over: what was held back may happen now.
 
-The hold has an end of its own, so that nothing is held for ever if this program dies; a call
-that fails is made up for by the next one. KDUMP_PORT in the environment is another UDP port.
+A hold expires on its own, so nothing is held for ever if this program dies; the next call makes up
+for one that failed. KDUMP_PORT in the environment sets another UDP port.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import sys
 
 from kdumpfence import Listener
 
-HOLD = 60  # seconds; several times as long as the ten between two calls
+HOLD = 60  # seconds; several times the ten between two calls
 
 
 def call(*arguments: str) -> None:
-    """Tell the fencing service; what is heard meanwhile is not lost."""
+    """Call the fencing service; what is heard meanwhile is not lost."""
     try:
         subprocess.run(arguments, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError) as error:

@@ -8,7 +8,7 @@ import importlib.util
 import os
 from typing import Any
 
-atheris: Any = importlib.import_module("atheris")
+from frame import atheris
 
 with atheris.instrument_imports(include=["kdumpfence._purewire"]):
     pure: Any = importlib.import_module("kdumpfence._purewire")
@@ -27,7 +27,3 @@ def _compiled() -> Any:
 
 compiled: Any = _compiled()
 both = (compiled, pure)
-
-
-class Finding(Exception):
-    """What must not be."""

@@ -6,19 +6,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-atheris: Any = importlib.import_module("atheris")
+from frame import atheris, require
 
 with atheris.instrument_imports(include=["kdumpfence.cmdline"]):
     cmdline: Any = importlib.import_module("kdumpfence.cmdline")
-
-
-class Finding(Exception):
-    """What must not be."""
-
-
-def require(condition: bool, what: str, given: object) -> None:
-    if not condition:
-        raise Finding(f"{what}: {given!r}")
 
 
 def check_names(names: tuple[str, ...]) -> None:

@@ -4,28 +4,22 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
-from rules import atheris, check_agent, check_sender, cmdline, require
+from frame import plant, require, run
+from rules import check_agent, check_sender, cmdline
 
 
-@atheris.instrument_func  # type: ignore[untyped-decorator]
-def planted(argv: list[str]) -> Any:
-    """A fault for the test of the fuzzer: a node whose name ends with a z is lost."""
-    sender = sender_from_argv(argv)
+@plant(cmdline, "sender_from_argv")
+def _(parse: Any, argv: list[str]) -> Any:
+    """A node whose name ends with a z is lost."""
+    sender = parse(argv)
     if sender.nodes and sender.nodes[-1][-1:] == "z":
         sender.nodes = ()
     return sender
 
 
-sender_from_argv = cmdline.sender_from_argv
-if os.environ.get("KDUMPFENCE_FUZZ_PLANT") == "1":
-    cmdline.sender_from_argv = planted
-
-
 def check(data: bytes) -> None:
-    """One input. Whatever it raises is a finding."""
     argv = [os.fsdecode(word) for word in data.split(b"\0")]
     for parse, look in (
         (cmdline.agent_from_argv, check_agent),
@@ -38,5 +32,4 @@ def check(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
+    run(check)

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cores import Finding, atheris, both, pure
+from cores import both, pure
+from frame import Finding, plant, run
 
 MAGIC = 0x1B302A40
 
@@ -54,22 +53,16 @@ def outcome(core: Any, data: bytes) -> tuple[str, ...]:
     return "accepted", repr(message), str(hash(message))
 
 
-@atheris.instrument_func  # type: ignore[untyped-decorator]
-def planted(data: Any) -> Any:
-    """A fault for the test of the fuzzer: one trailer in 256 is lost."""
-    message = pure_decode(data)
+@plant(pure, "decode")
+def _(decode: Any, data: Any) -> Any:
+    """One trailer in 256 is lost."""
+    message = decode(data)
     if message.trailer[:1] == b"z":
         return pure.Message(1, message.byteorder, b"")
     return message
 
 
-pure_decode = pure.decode
-if os.environ.get("KDUMPFENCE_FUZZ_PLANT") == "1":
-    pure.decode = planted
-
-
 def check(data: bytes) -> None:
-    """One input. Whatever it raises is a finding."""
     seen = [outcome(core, data) for core in both]
     if seen[0] != seen[1] or seen[0][0] != third_opinion(data):
         raise Finding(f"{data!r}: compiled {seen[0]}, pure {seen[1]}, {third_opinion(data)}")
@@ -84,5 +77,4 @@ def check(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
+    run(check)

@@ -6,11 +6,10 @@ Every three bytes are one change: what is done, and to which of 65,536 addresses
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
-from cores import Finding, atheris, both, pure
+from cores import both, pure
+from frame import Finding, plant, run
 
 MAPPED = bytes(10) + b"\xff\xff"
 
@@ -29,21 +28,15 @@ def address(number: int) -> Key:
     )[number & 3]
 
 
-@atheris.instrument_func  # type: ignore[untyped-decorator]
-def planted(table: Any, packed: bytes, scope: int = 0) -> Any:
-    """A fault for the test of the fuzzer: among three, one address in 256 is not found."""
+@plant(pure.Sources, "find")
+def _(find: Any, table: Any, packed: bytes, scope: int = 0) -> Any:
+    """Among three, one address in 256 is not found."""
     if len(table) == 3 and packed[-1] == 0x4D:
         return None
-    return pure_find(table, packed, scope)
-
-
-pure_find = pure.Sources.find
-if os.environ.get("KDUMPFENCE_FUZZ_PLANT") == "1":
-    pure.Sources.find = planted
+    return find(table, packed, scope)
 
 
 def check(data: bytes) -> None:
-    """One input. Whatever it raises is a finding."""
     tables = [core.Sources() for core in both]
     model: dict[Key, int] = {}
     for at in range(0, len(data) - 2, 3):
@@ -60,21 +53,20 @@ def check(data: bytes) -> None:
             elif action & 3 == 2:
                 known = model.pop(key, None) is not None
                 for table in tables:
-                    require(table.discard(packed, scope) is known, table, "discards", key)
+                    agree(table.discard(packed, scope) is known, table, "discards", key)
         for table in tables:
-            require(table.find(packed, scope) == model.get(key), table, "finds", key)
+            agree(table.find(packed, scope) == model.get(key), table, "finds", key)
     for table in tables:
-        require(len(table) == len(model), table, "counts", len(model))
-        require(set(table) == set(model), table, "lists", set(model))
+        agree(len(table) == len(model), table, "counts", len(model))
+        agree(set(table) == set(model), table, "lists", set(model))
         for (packed, scope), node in model.items():
-            require(table.find(packed, scope) == node, table, "finds", (packed, scope))
+            agree(table.find(packed, scope) == node, table, "finds", (packed, scope))
 
 
-def require(condition: bool, table: Any, does: str, what: object) -> None:
+def agree(condition: bool, table: Any, does: str, what: object) -> None:
     if not condition:
         raise Finding(f"{type(table).__module__} {does} wrongly: {what}")
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
+    run(check)

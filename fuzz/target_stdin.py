@@ -3,29 +3,22 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
-from rules import atheris, check_agent, cmdline, require
+from frame import plant, require, run
+from rules import check_agent, cmdline
 
 
-@atheris.instrument_func  # type: ignore[untyped-decorator]
-def planted(data: bytes) -> Any:
-    """A fault for the test of the fuzzer: names that end with a z end the wait."""
-    agent = agent_from_stdin(data)
+@plant(cmdline, "agent_from_stdin")
+def _(parse: Any, data: bytes) -> Any:
+    """Names that end with a z end the wait."""
+    agent = parse(data)
     if agent.names and agent.names[-1][-1:] == "z":
         agent.timeout = 0
     return agent
 
 
-agent_from_stdin = cmdline.agent_from_stdin
-if os.environ.get("KDUMPFENCE_FUZZ_PLANT") == "1":
-    cmdline.agent_from_stdin = planted
-
-
 def check(data: bytes) -> None:
-    """One input. Whatever it raises is a finding."""
     try:
         check_agent(cmdline.agent_from_stdin(data))
     except cmdline.OptionError as error:
@@ -33,5 +26,4 @@ def check(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
+    run(check)

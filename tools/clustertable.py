@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Play tests/system/cluster with both agents, for the table of docs/cluster-tests.md.
 
-    python tools/clustertable.py [--print]
+    python -m tools.clustertable [--print]
 
 Real Pacemaker clusters, a few at a time; five minutes. With --print the table goes to stdout and
 the page stays as it is.
@@ -9,22 +9,17 @@ the page stays as it is.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from tests.interop import stock
+from tests.support.debian import NotAvailable
+from tests.system.cluster import agents, machine, root
+from tests.system.cluster.courses import Courses
+from tests.system.cluster.howto import HowTo
+from tests.system.cluster.scenarios import Failure, Outcome
+from tools import markedtable
 
-from tests.interop import stock  # noqa: E402
-from tests.support.debian import NotAvailable  # noqa: E402
-from tests.system.cluster import agents, machine, root  # noqa: E402
-from tests.system.cluster.courses import Courses  # noqa: E402
-from tests.system.cluster.howto import HowTo  # noqa: E402
-from tests.system.cluster.scenarios import Failure, Outcome  # noqa: E402
-from tools import markedtable  # noqa: E402
-
-PAGE = ROOT / "docs" / "cluster-tests.md"
+PAGE = markedtable.ROOT / "docs" / "cluster-tests.md"
 AGENTS = ("stock", "ours")
 AT_ONCE = 5
 
@@ -50,11 +45,7 @@ ROWS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--print", action="store_true", help="to stdout, and not into the page")
-    options = parser.parse_args()
+    options = markedtable.parser(__doc__).parse_args()
     why = machine.why_not()
     if why is not None:
         print(why, file=sys.stderr)
@@ -66,11 +57,7 @@ def main() -> int:
     except NotAvailable as reason:
         print(reason, file=sys.stderr)
         return 1
-    text = table()
-    if options.print:
-        print(text)
-        return 0
-    return markedtable.put(PAGE, "clustertable", text)
+    return markedtable.show(options, PAGE, {"clustertable": table()})
 
 
 def table() -> str:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Measure what the senders cost a crash kernel, and write the table of docs/crash-kernel.md.
 
-    python tools/crashtable.py [--runs 3] [--print]
+    python -m tools.crashtable [--runs 3] [--print]
 
 Real panics, one after the other, as tests/system/crash has them; ten minutes on a machine that has
 nothing else to do. With --print the table goes to stdout and the page stays as it is.
@@ -9,7 +9,6 @@ nothing else to do. With --print the table goes to stdout and the page stays as 
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import os
 import re
@@ -20,15 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from tests.support.debian import NotAvailable
+from tests.system.crash import panics, small
+from tests.system.crash.harness import Outcome, run
+from tools import markedtable
 
-from tests.support.debian import NotAvailable  # noqa: E402
-from tests.system.crash import panics, small  # noqa: E402
-from tests.system.crash.harness import Outcome, run  # noqa: E402
-from tools import markedtable  # noqa: E402
-
-PAGE = ROOT / "docs" / "crash-kernel.md"
+PAGE = markedtable.ROOT / "docs" / "crash-kernel.md"
 
 STEP = 8  # MB, between two sizes of crashkernel=
 LARGEST = 128
@@ -38,11 +34,8 @@ Measure = Callable[[Path], str]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = markedtable.parser(__doc__)
     parser.add_argument("--runs", type=int, default=3, help="panics for each figure, 3 or more")
-    parser.add_argument("--print", action="store_true", help="to stdout, and not into the page")
     options = parser.parse_args()
     if options.runs < 3:
         parser.error(f"--runs {options.runs}: 3 or more, for a median and a spread")
@@ -57,10 +50,7 @@ def main() -> int:
     except NotAvailable as reason:
         print(reason, file=sys.stderr)
         return 1
-    if options.print:
-        print(table)
-        return 0
-    return markedtable.put(PAGE, "crashtable", table)
+    return markedtable.show(options, PAGE, {"crashtable": table})
 
 
 class _Table:

@@ -5,13 +5,13 @@
     .venv/bin/python tools/demo.py [--agent PROGRAM] [--sender PROGRAM]
 
 Two nodes of a cluster fall silent at once. The surviving node, this machine, runs a
-fence agent for each. One node has panicked, and its crash kernel says so; of the other
-nothing true is ever heard. The first agent has to say yes, the second no, and neither may
-fall for a stranger, or for the rubbish that arrives meanwhile (this project's own agent is sent
-rubbish, no other program is). The exit status is 0 if all went as it is told here, and 1 if
-anything did not: give it other programs and see.
+fence agent for each. One node has panicked, and its crash kernel says so; from the other
+nothing valid is ever heard. The first agent has to say yes, the second no, and neither may
+fall for a stranger, or for the rubbish that arrives meanwhile (only this project's own agent is
+sent rubbish). The exit status is 0 if everything went as described, and 1 if anything did not: try
+it with other programs.
 
-No root, no cluster and no crash is needed, and port 7410 is left alone.
+It needs no root, no cluster and no crash, and leaves port 7410 alone.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ MESSAGE = bytes.fromhex("402a301b01000000")
 #: What our own agent gets from each node before anything true, and none of it is a message.
 RUBBISH = {
     "an empty datagram": b"",
-    "a message that lacks its last byte": MESSAGE[:-1],
+    "a message without its last byte": MESSAGE[:-1],
     "a message of version 2": bytes.fromhex("402a301b02000000"),
-    "a message behind a stray byte": b"\0" + MESSAGE,
+    "a message after a stray byte": b"\0" + MESSAGE,
     "small talk": b"is anybody there?",
 }
 
@@ -58,7 +58,7 @@ def die_with_parent() -> None:
 
 
 class Demo:
-    """The stage: what is said, what runs, and what went otherwise than told."""
+    """The stage: what is said, what runs, and what did not go as expected."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -184,7 +184,7 @@ async def play(demo: Demo, agent: str, sender: str, rubbish: bool) -> None:
     port = free_port()
     demo.tell(
         f"node1 ({NODE1}) and node2 ({NODE2}) fall silent. On this surviving node the",
-        f"cluster starts a fence agent for each, options on stdin, both on UDP port {port}.",
+        f"cluster starts a fence agent for each, with options on stdin, both on UDP port {port}.",
     )
     agents = []
     for who, node in (("agent1", NODE1), ("agent2", NODE2)):
@@ -197,8 +197,8 @@ async def play(demo: Demo, agent: str, sender: str, rubbish: bool) -> None:
     stranger = f"A stranger ({STRANGER}) sends a valid message."
     if rubbish:
         demo.tell(
-            f"{stranger} Then comes, from the address of",
-            "each node, what is no message: " + ", ".join(list(RUBBISH)[:2]) + ",",
+            f"{stranger} Then each node's address",
+            "sends what is not a message: " + ", ".join(list(RUBBISH)[:2]) + ",",
             ", ".join(list(RUBBISH)[2:]) + ".",
         )
     else:
@@ -208,21 +208,21 @@ async def play(demo: Demo, agent: str, sender: str, rubbish: bool) -> None:
         send(node, port, *RUBBISH.values())
     await asyncio.sleep(0.6)
     for one in agents:
-        demo.expect(one.status is None, f"{one.who} believes none of it and waits on")
+        demo.expect(one.status is None, f"{one.who} believes none of it and keeps waiting")
 
-    demo.tell("node1 has panicked. Its crash kernel is up by now, and begins to tell it.")
+    demo.tell("node1 has panicked. Its crash kernel is up now and says so.")
     dumping = await demo.start("node1", b"", sender, "-v", "-p", str(port), NODE1)
     status = await agent1.ends(PATIENCE)
     took = agent1.ended_at - dumping.started_at
     told = f"agent1 says yes, {took:.2f} s after node1's sender was started"
     demo.expect(status == 0 and took > 0, told)
-    demo.expect(agent2.status is None, "that says nothing about node2: agent2 waits on")
-    demo.tell("The cluster takes node1 for fenced, and leaves it the time that its dump takes.")
+    demo.expect(agent2.status is None, "that says nothing about node2: agent2 keeps waiting")
+    demo.tell("The cluster considers node1 fenced and lets it finish its dump.")
     status = await agent2.ends(PATIENCE)
     waited = agent2.ended_at - agent2.started_at
     demo.expect(status == 1 and waited >= TIMEOUT, f"agent2 says no, after {waited:.2f} s")
-    demo.tell("The cluster goes on to node2's second fencing level, and cuts its power.")
-    demo.expect(dumping.status is None, "node1 has gone on telling; it reboots, and that ends it")
+    demo.tell("The cluster goes on to node2's second fencing level and cuts its power.")
+    demo.expect(dumping.status is None, "node1 was still sending; its reboot ends that")
 
 
 async def run(agent: str, sender: str, rubbish: bool) -> int:
@@ -235,7 +235,7 @@ async def run(agent: str, sender: str, rubbish: bool) -> int:
     try:
         await playing
     except asyncio.CancelledError:
-        print("\nInterrupted; whatever ran is ended.")
+        print("\nInterrupted; every program was ended.")
         return 1
     except OSError as error:
         print(f"\n{error}")
@@ -244,12 +244,12 @@ async def run(agent: str, sender: str, rubbish: bool) -> int:
         await demo.clear()
     if demo.wrong:
         print(
-            "\nThis did NOT go as it should. Expected, but not so:",
+            "\nThis did NOT go as expected. Expected, but not seen:",
             *demo.wrong,
             sep="\n  - ",
         )
         return 1
-    print("\nEverything went as told.")
+    print("\nEverything went as expected.")
     return 0
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs the unit tests on every CPython from 3.9 up that this machine has.
 
-    .venv/bin/python tools/every_python.py [--list]
+    .venv/bin/python -m tools.every_python [--list]
 
 Looks along PATH, in /usr/bin and /usr/local/bin, and at pyenv's versions; free-threaded builds
 count as Pythons of their own. Each gets an environment below build/pythons, with the package as
@@ -27,6 +27,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tools.ownnetwork import own_network
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "pythons"
@@ -100,20 +102,11 @@ def candidates() -> Iterator[Path]:
             yield from sorted(Path(pyenv).glob("versions/*/bin/python3*"))
 
 
-def is_program(path: Path) -> bool:
-    """Tell an interpreter from a script, such as pyenv's stand-ins in PATH."""
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"\x7fELF"
-    except OSError:
-        return False
-
-
 def pythons() -> list[Python]:
     """Every distinct version, the first found of each, oldest first."""
     found: dict[str, Python] = {}
     for path in candidates():
-        if not (re.fullmatch(r"python3(\.\d+)?t?", path.name) and is_program(path)):
+        if not re.fullmatch(r"python3(\.\d+)?t?", path.name):
             continue
         try:
             done = subprocess.run(
@@ -152,16 +145,6 @@ def make_sdist() -> Path:
         sys.exit(f"no sdist:\n{done.stdout}{done.stderr}")
     (sdist,) = folder.glob("*.tar.gz")
     return sdist
-
-
-def own_network() -> tuple[str, ...]:
-    """A command that runs another with a loopback interface and nothing else, if that works."""
-    command = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
-    try:
-        subprocess.run([*command, "true"], check=True, capture_output=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return command
 
 
 class Trial:

@@ -1,10 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A table that a program writes into a page of the documentation, between two marks."""
+"""Tables that a program writes into a page of the documentation, each between two marks."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """The options of a program that makes such tables."""
+    made = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--print", action="store_true", help="to stdout, and not into the page")
+    return made
+
+
+def show(options: argparse.Namespace, page: Path, tables: dict[str, str]) -> int:
+    """Put tables between their marks, or print them if that was asked for; the exit status."""
+    if options.print:
+        print("\n\n".join(tables.values()))
+        return 0
+    return max(put(page, name, text) for name, text in tables.items())
 
 
 def put(page: Path, name: str, text: str) -> int:

@@ -1,36 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kdumpfenced at its greatest size, for the tables of docs/scale.md.
 
-    python tools/scale.py [--nodes N] [--rounds N] [--print] [--precedence]
+    python -m tools.scale [--nodes N] [--rounds N] [--print]
 
 A hundred thousand nodes panic within a second and repeat for a minute, in two rhythms, with and
 without a flood beside them; a day passes in virtual time; and kdumpfenced is killed a hundred
 times. Eight minutes; root, for a deep queue. With --print the tables go to stdout and the page
-stays as it is. --precedence is for a machine that is busy with other things: its processes come
-before theirs, all alike. The exit status is 1 if anything was lost, or told too late.
+stays as it is. The exit status is 1 if anything was lost, or told too late.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.system.scale import day  # noqa: E402
-from tests.system.scale.play import Outcome, Plan, play, quantile  # noqa: E402
-from tests.system.scale.test_day import hours  # noqa: E402
-from tools import markedtable  # noqa: E402
+from bench import machine
+from tests.system.scale import day
+from tests.system.scale.play import Outcome, Plan, play, quantile
+from tests.system.scale.test_day import hours
+from tools import markedtable
+from tools.markedtable import ROOT
 
 PAGE = ROOT / "docs" / "scale.md"
 KILLED = "tests/daemon/test_killed.py"
@@ -156,12 +150,13 @@ def kills() -> tuple[str, bool]:
             check=False,
         )
         found = {one.get("name"): one.get("value") for one in ET.parse(report).iter("property")}
+    lost = "**the test failed**" if ran.returncode else "none"
     return (
         f"| killed with kill -9 | {found.get('kills', '?')} times |\n"
         f"| dumps whose beginning the log had told | {found.get('logged', '?')} |\n"
         f"| dumps whose end it had told | {found.get('ended', '?')} |\n"
         f"| dumps that a status had shown | {found.get('shown', '?')} |\n"
-        f"| of all these, not in the history | {'none' if ran.returncode == 0 else '**some**'} |",
+        f"| of all these, not in the history | {lost} |",
         ran.returncode == 0,
     )
 
@@ -189,49 +184,12 @@ def one_day() -> tuple[str, bool]:
     return "\n".join(lines), not grown
 
 
-def machine() -> str:
-    """What the figures were measured on."""
-    fields: dict[str, str] = {}
-    for file in ("/proc/cpuinfo", "/proc/meminfo"):
-        for line in Path(file).read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    return (
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}: {os.cpu_count()} processors "
-        f"({fields.get('model name', platform.machine())}"
-        f"{', virtual' if 'hypervisor' in fields.get('flags', '') else ''}), "
-        f"{int(fields['MemTotal'].split()[0]) / 2**20:.0f} GiB, Linux {platform.release()}, "
-        f"{platform.python_implementation()} {platform.python_version()}; load before "
-        f"{os.getloadavg()[0]:.1f}"
-    )
-
-
-def _take_precedence() -> None:
-    """Come again as the leader of a session, which the kernel gives its time as one."""
-    if os.environ.get("KDUMPFENCE_SESSION") != str(os.getppid()):
-        os.environ["KDUMPFENCE_SESSION"] = str(os.getpid())
-        child = subprocess.Popen([sys.executable, *sys.argv], start_new_session=True)
-        try:
-            sys.exit(child.wait())
-        finally:
-            child.terminate()
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text("-15")
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = markedtable.parser(__doc__)
     parser.add_argument("--nodes", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=60, help="seconds that they repeat")
-    parser.add_argument("--print", action="store_true", help="to stdout, and not into the page")
-    parser.add_argument("--precedence", action="store_true", help="before all other processes")
     options = parser.parse_args()
-    about = machine()
-    if options.precedence:
-        _take_precedence()
-        about += "; other work was going on, and these processes came before it"
+    about = machine.in_a_line(machine.machine())
     well = True
     outcomes = {}
     for title, plan in plans(options.nodes, options.rounds).items():
@@ -250,11 +208,8 @@ def main() -> int:
         "scale-day": of_day,
         "scale-kills": f"| | |\n|---|---:|\n{of_kills}",
     }
-    if options.print:
-        print("\n\n".join(text.values()))
-    elif any(markedtable.put(PAGE, name, one) for name, one in text.items()):
-        return 1
-    return 0 if well and day_well and kills_well else 1
+    shown = markedtable.show(options, PAGE, text)
+    return shown or int(not (well and day_well and kills_well))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,18 @@ import contextlib
 import socket
 import statistics
 import time
-from collections.abc import Callable
 
-from bench import paired
-from bench.flooding import Flood
-from bench.paired import OTHER_CPU, Figure, alternate, pinned
-from bench.programs import PORT, Agent, Waiting, installed, own_network, stock_agent, unread
+from bench.flooding import flood
+from bench.paired import OTHER_CPU, Figure, alternate, figure, pinned, say
+from bench.programs import (
+    PORT,
+    Agent,
+    Waiting,
+    installed,
+    need_own_network,
+    stock_agent,
+    unread,
+)
 from kdumpfence import filters
 
 GROUP = "2 flood"
@@ -34,16 +40,15 @@ SETTLING = 0.03
 class _Sampler:
     """Processor time of one agent in floods, in nanoseconds a datagram sent."""
 
-    def __init__(self, agent: Agent, flood: Flood, seconds: float, rate: int) -> None:
-        self._agent, self._flood = agent, flood
-        self._seconds, self._rate = seconds, rate
+    def __init__(self, agent: Agent, seconds: float, rate: int) -> None:
+        self._agent, self._seconds, self._rate = agent, seconds, rate
         self.looked_at: list[float] = []
         self.rates: list[float] = []
 
     def __call__(self) -> float:
         with Waiting(self._agent) as waiting:
             used, lost = waiting.processor(), unread("raw") + unread("udp")
-            sent = self._flood.send(self._seconds, self._rate)
+            sent = flood(self._seconds, self._rate)
             time.sleep(SETTLING)
             lost = unread("raw") + unread("udp") - lost
             used = waiting.processor() - used
@@ -58,20 +63,20 @@ class _Sampler:
         )
 
 
-def _agents(flood: Flood, rate: int, quick: bool) -> Figure:
+def _agents(rate: int, quick: bool) -> Figure:
     seconds, rounds = (0.2, 2) if quick else (1.0, 9)
-    ours = _Sampler(installed(), flood, seconds, rate)
-    theirs = _Sampler(stock_agent(), flood, seconds, rate)
+    ours = _Sampler(installed(), seconds, rate)
+    theirs = _Sampler(stock_agent(), seconds, rate)
     samples = alternate(rounds, ours=ours, peer=theirs)
     how = f"{rate:,} a second" if rate else "as fast as it goes"
-    return Figure(
+    return figure(
         f"flood-{rate or 'most'}", GROUP, f"the waiting agent, flooded, {how}", "ns a datagram",
         samples["ours"], samples["peer"], "stock fence_kdump", "at most", BOUND,
         f"Processor time by datagrams sent. Ours {ours.said()}; stock {theirs.said()}.",
     )  # fmt: skip
 
 
-def _sender_pays(flood: Flood, agent: Agent | None, seconds: float, held: bool) -> float:
+def _sender_pays(agent: Agent | None, seconds: float, held: bool) -> float:
     """What the flood costs who sends it, in nanoseconds a datagram."""
     with contextlib.ExitStack() as stack:
         if held:  # else the kernel answers each datagram: port unreachable
@@ -79,30 +84,30 @@ def _sender_pays(flood: Flood, agent: Agent | None, seconds: float, held: bool) 
             filters.attach(sock, filters.NOTHING)
             sock.bind(("0.0.0.0", PORT))
         waiting = None if agent is None else stack.enter_context(Waiting(agent))
-        sent = flood.send(seconds)
+        sent = flood(seconds)
         if waiting is not None:
             waiting.processor()  # raises if it was not there to the end
-    return sent.processor_ns / sent.datagrams
+    return sent.processor * 1e9 / sent.datagrams
 
 
-def _kernel(flood: Flood, quick: bool) -> list[Figure]:
+def _kernel(quick: bool) -> list[Figure]:
     seconds, rounds = (0.1, 2) if quick else (0.4, 9)
     ours, theirs = installed(), stock_agent()
     samples = alternate(
         rounds,
-        ours=lambda: _sender_pays(flood, ours, seconds, False),
-        stock=lambda: _sender_pays(flood, theirs, seconds, False),
-        held=lambda: _sender_pays(flood, ours, seconds, True),
-        nobody=lambda: _sender_pays(flood, None, seconds, True),
+        ours=lambda: _sender_pays(ours, seconds, False),
+        stock=lambda: _sender_pays(theirs, seconds, False),
+        held=lambda: _sender_pays(ours, seconds, True),
+        nobody=lambda: _sender_pays(None, seconds, True),
     )
     return [
-        Figure(
+        figure(
             "flood-sender", GROUP, "what the flood costs its sender, kernel and all",
             "ns a datagram", samples["ours"], samples["stock"], "beside stock fence_kdump",
             note="On loopback the sender pays for the delivery. Nobody has bound the port beside "
             "our agent, so the kernel also answers each datagram: port unreachable.",
         ),
-        Figure(
+        figure(
             "flood-sender-held", GROUP, "the same while another socket holds the port",
             "ns a datagram", samples["held"], samples["nobody"], "that socket, without our agent",
             note="What our agent's raw sockets and their filters add to a delivery.",
@@ -110,17 +115,13 @@ def _kernel(flood: Flood, quick: bool) -> list[Figure]:
     ]  # fmt: skip
 
 
-def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
+def figures(quick: bool) -> list[Figure]:
     """Both agents in floods."""
+    need_own_network()
     found = []
-    with own_network(), pinned(OTHER_CPU), Flood() as flood:
+    with pinned(OTHER_CPU):
         for rate in (0, 50_000, 10_000):
-            progress(f"both agents, flooded with {rate or 'as many as can be'} a second")
-            found.append(_agents(flood, rate, quick))
-        progress("what the flood costs its sender")
-        found += _kernel(flood, quick)
-    return found
-
-
-if __name__ == "__main__":
-    paired.run_alone(figures)
+            say(f"both agents, flooded with {rate or 'as many as can be'} a second")
+            found.append(_agents(rate, quick))
+        say("what the flood costs its sender")
+        return found + _kernel(quick)

@@ -22,18 +22,15 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
 
-from bench import paired
-from bench.paired import MEASURED_CPU, OTHER_CPU, Figure, alternate, pinned
+from bench.paired import MEASURED_CPU, OTHER_CPU, Figure, alternate, figure, pinned, say
 from bench.programs import (
     NODE,
     PORT,
     Agent,
-    Installed,
     Waiting,
     installed,
-    own_network,
+    need_own_network,
     run,
     stock_agent,
 )
@@ -95,7 +92,7 @@ def until_yes(agent: Agent, node: socket.socket) -> float:
 
 
 @functools.cache
-def imports(agent: Installed, rounds: int) -> dict[str, float]:
+def imports(agent: Agent, rounds: int) -> dict[str, float]:
     """Milliseconds that each module takes at the agent's start without what it imports itself.
 
     In the order of the imports; those that the bare interpreter needs too are left out. Measured
@@ -129,47 +126,42 @@ def tables(quick: bool) -> dict[str, str]:
     return {"What the agent imports, by time": "\n".join(lines) + "\n"}
 
 
-def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
+def figures(quick: bool) -> list[Figure]:
     """The start and the answer of both agents."""
+    need_own_network()
     ours, theirs = installed(), stock_agent()
     rounds = 5 if quick else 41
-    found = []
-    with own_network(), _node() as node:
+    bare = [ours.python, "-I", "-S", "-c", "pass"]
+    with _node() as node:
         with pinned(OTHER_CPU):
-            progress("from the message to the agent's exit")
-            samples = alternate(
+            say("from the message to the agent's exit")
+            answers = alternate(
                 rounds, ours=lambda: answer(ours, node), peer=lambda: answer(theirs, node)
             )
-        found.append(
-            Figure("answer", GROUP, "from the message to the agent's exit", "ms",
-                   samples["ours"], samples["peer"], "stock fence_kdump", "at most", 2.0,
-                   of="difference")
-        )  # fmt: skip
-        bare = [ours.python, "-I", "-S", "-c", "pass"]
         with pinned():
-            progress("from the agent's start to its listening")
-            samples = alternate(rounds, ours=lambda: until_listening(ours), peer=lambda: run(bare))
+            say("from the agent's start to its listening")
+            starts = alternate(rounds, ours=lambda: until_listening(ours), peer=lambda: run(bare))
             times = imports(ours, 3 if quick else 15)
-        slowest = sorted(times, key=lambda name: -times[name])[:5]
-        found.append(
-            Figure("start", GROUP, "from the agent's start to its listening", "ms",
-                   samples["ours"], samples["peer"], "python3 -I -S -c pass, to its end",
-                   "at most", 2.0,
-                   f"Of it {sum(times.values()):.1f} ms are imports of {len(times)} modules: "
-                   + ", ".join(f"{name} {times[name]:.1f}" for name in slowest) + " and so on.")
-        )  # fmt: skip
         with pinned(OTHER_CPU):
-            progress("from the agent's start to its yes")
-            samples = alternate(
+            say("from the agent's start to its yes")
+            yeses = alternate(
                 rounds, ours=lambda: until_yes(ours, node), peer=lambda: until_yes(theirs, node)
             )
-        found.append(
-            Figure("start-yes", GROUP, "from its start to its exit, messages every 0.2 ms", "ms",
-                   samples["ours"], samples["peer"], "stock fence_kdump",
-                   note="What a program in C is quicker by. A message comes every ten seconds.")
-        )  # fmt: skip
-    return found
-
-
-if __name__ == "__main__":
-    paired.run_alone(figures)
+    slowest = sorted(times, key=lambda name: -times[name])[:5]
+    return [
+        figure(
+            "answer", GROUP, "from the message to the agent's exit", "ms",
+            answers["ours"], answers["peer"], "stock fence_kdump", "at most", 2.0, of="difference",
+        ),
+        figure(
+            "start", GROUP, "from the agent's start to its listening", "ms",
+            starts["ours"], starts["peer"], "python3 -I -S -c pass, to its end", "at most", 2.0,
+            f"Of it {sum(times.values()):.1f} ms are imports of {len(times)} modules: "
+            + ", ".join(f"{name} {times[name]:.1f}" for name in slowest) + " and so on.",
+        ),
+        figure(
+            "start-yes", GROUP, "from its start to its exit, messages every 0.2 ms", "ms",
+            yeses["ours"], yeses["peer"], "stock fence_kdump",
+            note="What a program in C is quicker by. A message comes every ten seconds.",
+        ),
+    ]  # fmt: skip

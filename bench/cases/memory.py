@@ -7,11 +7,10 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from bench import paired
-from bench.paired import Figure
+from bench.paired import ROOT, Figure, figure, say
 
 NODES = 100_000
 #: The worst case is looked for among numbers of nodes from here on; what few nodes take is
@@ -59,8 +58,8 @@ def measure(name: str) -> dict[str, float]:
 
 def measured(name: str) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.cases.memory", "measure", name],
-        cwd=paired.ROOT,
+        [sys.executable, "-m", "bench.cases.memory", name],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
@@ -69,55 +68,36 @@ def measured(name: str) -> dict[str, float]:
     return result
 
 
-def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
+def figures(quick: bool) -> list[Figure]:
     """The first half of figure 6; the agent's is in another case."""
-    rounds = 1 if quick else 3
-    progress("memory: the core's nodes")
+    say("memory: the core's nodes")
     turns = [
-        [measured(name) for name in ("_kdumpwire", "_purewire", "dict")] for _ in range(rounds)
+        [measured(name) for name in ("_kdumpwire", "_purewire", "dict")]
+        for _ in range(1 if quick else 3)
     ]
     core, pure, plain = zip(*turns)
-    at = ", ".join(f"{one['at']:,.0f}" for one in core[:1])
+
+    def taken(one: tuple[dict[str, float], ...], what: str = "all") -> tuple[float, ...]:
+        return tuple(turn[what] for turn in one)
+
+    group, unit, title = "6 memory", "bytes a node", "memory of the core, 100,000 known nodes"
     return [
-        Figure(
-            key="memory-100000",
-            group="6 memory",
-            title="memory of the core, 100,000 known nodes",
-            unit="bytes a node",
-            ours=tuple(one["all"] for one in core),
-            peer=tuple(one["all"] for one in pure),
-            peer_name="the pure core",
-            wanted="at most",
-            bound=BOUND,
-            of="ours",
+        figure(
+            "memory-100000", group, title, unit, taken(core), taken(pure), "the pure core",
+            "at most", BOUND, of="ours",
         ),
-        Figure(
-            key="memory-worst",
-            group="6 memory",
-            title=f"the same at the worst number of nodes from {LEAST:,} to {NODES:,}",
-            unit="bytes a node",
-            ours=tuple(one["worst"] for one in core),
-            peer=tuple(one["worst"] for one in pure),
-            peer_name="the pure core",
-            wanted="at most",
-            bound=BOUND,
-            of="ours",
-            note=f"just after the table has grown, at {at} nodes",
+        figure(
+            "memory-worst", group,
+            f"the same at the worst number of nodes from {LEAST:,} to {NODES:,}", unit,
+            taken(core, "worst"), taken(pure, "worst"), "the pure core", "at most", BOUND,
+            f"just after the table has grown, at {core[0]['at']:,.0f} nodes", of="ours",
         ),
-        Figure(
-            key="memory-dict",
-            group="6 memory",
-            title="memory of the core, 100,000 known nodes, beside a bare dictionary",
-            unit="bytes a node",
-            ours=tuple(one["all"] for one in core),
-            peer=tuple(one["all"] for one in plain),
-            peer_name="a Python `dict` from address to number",
+        figure(
+            "memory-dict", group, f"{title}, beside a bare dictionary", unit,
+            taken(core), taken(plain), "a Python `dict` from address to number",
         ),
-    ]
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["measure"]:
-        print(json.dumps(measure(sys.argv[2])))
-    else:
-        paired.run_alone(figures)
+    print(json.dumps(measure(sys.argv[1])))

@@ -9,17 +9,22 @@ with. Both run without site-packages. The figure is the kernel's own of one proc
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from bench import paired
-from bench.flooding import Flood
-from bench.paired import OTHER_CPU, Figure, alternate, pinned
-from bench.programs import NODE, Agent, Waiting, installed, own_network, peak_of, stock_agent
+from bench.flooding import flood
+from bench.paired import OTHER_CPU, Figure, alternate, figure, pinned, say
+from bench.programs import (
+    NODE,
+    Agent,
+    Waiting,
+    installed,
+    need_own_network,
+    peak_of,
+    stock_agent,
+)
 
 GROUP = "6 memory"
 BOUND = 1.3
-#: Twice as many as the agent remembers.
-STRANGERS = 2048
+#: Four times as many as the agent remembers.
+STRANGERS = 4096
 #: A name that every machine can look up: the agent starts a thread for it.
 NAMED = "localhost"
 
@@ -30,41 +35,38 @@ def waiting(agent: Agent) -> float:
         return one.peak()
 
 
-def flooded(agent: Agent, flood: Flood, seconds: float, node: str = NODE) -> float:
+def flooded(agent: Agent, seconds: float, node: str = NODE) -> float:
     """KiB of an agent that has stood in a flood."""
     with Waiting(agent, node) as one:
-        flood.send(seconds)
+        flood(seconds, strangers=STRANGERS)
         return one.peak()
 
 
-def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
+def figures(quick: bool) -> list[Figure]:
     """The agent's peak, before and after a flood."""
+    need_own_network()
     ours, theirs = installed(), stock_agent()
-    rounds, seconds = (3, 0.3) if quick else (11, 1.0)
     bare = [ours.python, "-I", "-S", "-c", "pass"]
-    with own_network(), pinned(OTHER_CPU), Flood(STRANGERS) as flood:
-        progress("memory of the agents")
+    rounds, seconds = (3, 0.3) if quick else (11, 1.0)
+    with pinned(OTHER_CPU):
+        say("memory of the agents")
         samples = alternate(
             rounds,
             waits=lambda: waiting(ours),
-            bare=lambda: float(peak_of(bare)),
-            flooded=lambda: flooded(ours, flood, seconds),
-            named=lambda: flooded(ours, flood, seconds, NAMED),
-            stock=lambda: flooded(theirs, flood, seconds),
+            bare=lambda: peak_of(bare),
+            flooded=lambda: flooded(ours, seconds),
+            named=lambda: flooded(ours, seconds, NAMED),
+            stock=lambda: flooded(theirs, seconds),
         )
     name = "python3 -I -S -c pass"
     return [
-        Figure("peak-waiting", GROUP, "the agent's peak while it waits", "KiB", samples["waits"],
+        figure("peak-waiting", GROUP, "the agent's peak while it waits", "KiB", samples["waits"],
                samples["bare"], name, "at most", BOUND),
-        Figure("peak-flooded", GROUP, f"the same after a flood from {2 * STRANGERS:,} addresses",
+        figure("peak-flooded", GROUP, f"the same after a flood from {STRANGERS:,} addresses",
                "KiB", samples["flooded"], samples["bare"], name, "at most", BOUND),
-        Figure("peak-named", GROUP, "the same of one that had to look the node's name up",
+        figure("peak-named", GROUP, "the same of one that had to look the node's name up",
                "KiB", samples["named"], samples["bare"], name, "at most", BOUND),
-        Figure("peak-stock", GROUP, "the flooded agent beside the stock one", "KiB",
+        figure("peak-stock", GROUP, "the flooded agent beside the stock one", "KiB",
                samples["flooded"], samples["stock"], "stock fence_kdump",
                note="A program in C, without a Python."),
     ]  # fmt: skip
-
-
-if __name__ == "__main__":
-    paired.run_alone(figures)

@@ -13,10 +13,10 @@ import socket
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
-from bench import paired
-from bench.paired import Figure
+from bench.paired import Figure, alternate, c_library, figure, pinned, say
 from bench.queue import MESSAGE, Queue, addresses
 from kdumpfence import _kdumpwire, _purewire
 
@@ -24,19 +24,19 @@ from kdumpfence import _kdumpwire, _purewire
 #: bare loop beside it.
 BATCH = 256
 SIZE = 64
-NODES = (1, 10, 1_000, 100_000)
 #: How full the queue is when it is emptied. A queue of the kernel's default size holds 256 of these
 #: datagrams; they are still in the processor's caches then. Of a storm's queue they are not.
 SHORT, DEEP = 256, 65_536
 #: Short queues emptied for one sample.
 TIMES = 64
 
+#: Empties the queue; how many messages it counted.
 Drain = Callable[[], int]
 
 
 def bare(listener: socket.socket, names: bool = True) -> Drain:
     """The bare C loop on that socket: how many datagrams were in its queue."""
-    library = paired.c_library("recvmmsg")
+    library = c_library("recvmmsg")
     library.bare_make.restype = ctypes.c_void_p
     library.bare_drain.restype = ctypes.c_long
     made = ctypes.c_void_p(library.bare_make(BATCH, SIZE, int(names)))
@@ -50,7 +50,6 @@ def ours(core: Any, listener: socket.socket, nodes: list[bytes]) -> Drain:
         sources.add(packed, 0, number)
     receiver = core.Receiver(sources, batch=BATCH, size=SIZE)
     receiver.add_socket(listener)
-
     return lambda: int(receiver.count(0))
 
 
@@ -81,19 +80,12 @@ def sampler(queue: Queue, depth: int, nodes: list[bytes], drain: Drain) -> Calla
     between has left its caches cold.
     """
     times = TIMES if depth == SHORT else 1
-    width = len(nodes[0])
-    senders = queue.senders(nodes, max(times * depth, len(nodes)))
-    at = 0
+    fill = queue.filler(nodes, depth, max(times * depth, len(nodes)))
 
     def sample() -> float:
-        nonlocal at
         took = []
         for _ in range(times):
-            if at + depth * width > len(senders):
-                at = 0
-            fill = senders[at : at + depth * width]
-            at += len(fill)
-            queue.fill(fill)
+            fill()
             began = time.thread_time_ns()
             got = drain()
             took.append(time.thread_time_ns() - began)
@@ -104,153 +96,123 @@ def sampler(queue: Queue, depth: int, nodes: list[bytes], drain: Drain) -> Calla
     return sample
 
 
+class _Pairs:
+    """Figures of one depth of one queue."""
+
+    def __init__(self, queue: Queue, depth: int, rounds: int) -> None:
+        self.queue, self.depth, self.rounds = queue, depth, rounds
+        self._deep = depth == DEEP
+
+    def _ours(self, nodes: list[bytes], core: Any = _kdumpwire) -> Callable[[], float]:
+        return sampler(self.queue, self.depth, nodes, ours(core, self.queue.listener, nodes))
+
+    def _samples(self, title: str, **calls: Callable[[], float]) -> dict[str, tuple[float, ...]]:
+        say(title)
+        return alternate(self.rounds, **calls)
+
+    def beside_bare_c(
+        self,
+        key: str,
+        title: str,
+        nodes: list[bytes],
+        *,
+        names: bool = True,
+        bound: float = 0.0,
+        note: str = "",
+    ) -> Figure:
+        """The core and the bare loop; `names`: whether that one is told who sent."""
+        title += ", deep queue" * self._deep
+        peer = bare(self.queue.listener, names)
+        samples = self._samples(
+            title, ours=self._ours(nodes), peer=sampler(self.queue, self.depth, nodes, peer)
+        )
+        return figure(
+            key + "-deep" * self._deep, "1 receive", title, "datagrams/s",
+            samples["ours"], samples["peer"], PEER if names else NAMELESS_PEER,
+            "at least" if bound else "", bound, note,
+        )  # fmt: skip
+
+    def known(self, *counts: int) -> list[Figure]:
+        """With so many known nodes."""
+        return [
+            self.beside_bare_c(
+                f"receive-{count}",
+                f"receive, validate, match and count, {known(count)}",
+                addresses(count),
+                bound=0.95,
+                note="" if self._deep or count < 100_000 else MANY_NOTE,
+            )
+            for count in counts
+        ]
+
+    def cost(self) -> Figure:
+        """What many nodes cost beside few."""
+        title = "cost of a datagram, 100,000 known nodes" + ", deep queue" * self._deep
+        samples = self._samples(
+            title, many=self._ours(addresses(100_000)), few=self._ours(addresses(10))
+        )
+        many, few = (tuple(1e9 / rate for rate in samples[name]) for name in ("many", "few"))
+        return figure(
+            "receive-cost" + "-deep" * self._deep, "1 receive", title, "ns a datagram",
+            many, few, "the same with 10 known nodes", "at most", 1.3,
+        )  # fmt: skip
+
+    def pure(self, count: int) -> list[Figure]:
+        """Both cores, and plain Python."""
+        what = known(count) + ", deep queue" * self._deep
+        nodes = addresses(count)
+        samples = self._samples(
+            f"compiled, pure and plain, {what}",
+            compiled=self._ours(nodes),
+            pure=self._ours(nodes, _purewire),
+            plain=sampler(self.queue, self.depth, nodes, plain(self.queue.listener, nodes)),
+        )
+        key = f"{count}" + "-deep" * self._deep
+        return [
+            figure(
+                f"compiled-{key}", "7 pure", f"compiled core, {what}", "datagrams/s",
+                samples["compiled"], samples["pure"], "the pure core", "at least", 2.5,
+                DEEP_NOTE if self._deep else "",
+            ),
+            figure(
+                f"pure-{key}", "7 pure", f"pure core, {what}", "datagrams/s",
+                samples["pure"], samples["plain"],
+                "plain Python `recvfrom`, compare, look up, count", "at least", 1.0,
+                OBJECTS_NOTE if count > 1 and not self._deep else "",
+            ),
+        ]  # fmt: skip
+
+
 def known(count: int) -> str:
     return f"{count:,} known node" + "s" * (count > 1)
 
 
-def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
+def figures(quick: bool) -> list[Figure]:
     """Figures 1 and 7."""
     rounds = 5 if quick else 61
-    with paired.pinned(), Queue(DEEP) as queue:
-        found = [_receive(queue, SHORT, count, rounds, progress) for count in NODES]
-        found.append(_cost(queue, SHORT, rounds, progress))
-        found += [_receive(queue, DEEP, count, rounds // 2, progress) for count in (1, NODES[-1])]
-        found.append(_cost(queue, DEEP, rounds // 2, progress))
-        found.append(_nameless(queue, rounds // 2, progress))
-        found += _pure(queue, rounds, progress)
-    with paired.pinned(), Queue(SHORT, "::1") as queue:
-        found.append(_ipv6(queue, rounds // 2, progress))
-    return sorted(found, key=lambda one: one.group)
-
-
-def _receive(
-    queue: Queue, depth: int, count: int, rounds: int, progress: Callable[[str], None]
-) -> Figure:
-    title = f"receive, validate, match and count, {known(count)}"
-    title += ", deep queue" * (depth == DEEP)
-    progress(title)
-    nodes = addresses(count)
-    samples = paired.alternate(
-        rounds,
-        ours=sampler(queue, depth, nodes, ours(_kdumpwire, queue.listener, nodes)),
-        peer=sampler(queue, depth, nodes, bare(queue.listener)),
-    )
-    return Figure(
-        key=f"receive-{count}" + "-deep" * (depth == DEEP),
-        group="1 receive",
-        title=title,
-        unit="datagrams/s",
-        ours=samples["ours"],
-        peer=samples["peer"],
-        peer_name=PEER,
-        wanted="at least",
-        bound=0.95,
-        note=MANY_NOTE if count == NODES[-1] and depth == SHORT else "",
-    )
-
-
-def _cost(queue: Queue, depth: int, rounds: int, progress: Callable[[str], None]) -> Figure:
-    title = "cost of a datagram, 100,000 known nodes" + ", deep queue" * (depth == DEEP)
-    progress(title)
-    many, few = addresses(100_000), addresses(10)
-    samples = paired.alternate(
-        rounds,
-        ours=sampler(queue, depth, many, ours(_kdumpwire, queue.listener, many)),
-        peer=sampler(queue, depth, few, ours(_kdumpwire, queue.listener, few)),
-    )
-    return Figure(
-        key="receive-cost" + "-deep" * (depth == DEEP),
-        group="1 receive",
-        title=title,
-        unit="ns a datagram",
-        ours=tuple(1e9 / rate for rate in samples["ours"]),
-        peer=tuple(1e9 / rate for rate in samples["peer"]),
-        peer_name="the same with 10 known nodes",
-        wanted="at most",
-        bound=1.3,
-    )
-
-
-def _nameless(queue: Queue, rounds: int, progress: Callable[[str], None]) -> Figure:
-    title = "the same, 1,000 known nodes, beside a loop that is not told who sent"
-    progress(title)
-    nodes = addresses(1_000)
-    samples = paired.alternate(
-        rounds,
-        ours=sampler(queue, SHORT, nodes, ours(_kdumpwire, queue.listener, nodes)),
-        peer=sampler(queue, SHORT, nodes, bare(queue.listener, names=False)),
-    )
-    return Figure(
-        key="receive-nameless",
-        group="1 receive",
-        title=title,
-        unit="datagrams/s",
-        ours=samples["ours"],
-        peer=samples["peer"],
-        peer_name="bare C `recvmmsg` without the senders' addresses",
-    )
-
-
-def _ipv6(queue: Queue, rounds: int, progress: Callable[[str], None]) -> Figure:
-    title = "the same over IPv6, 1 known node"
-    progress(title)
-    nodes = [socket.inet_pton(socket.AF_INET6, "::1")]
-    samples = paired.alternate(
-        rounds,
-        ours=sampler(queue, SHORT, nodes, ours(_kdumpwire, queue.listener, nodes)),
-        peer=sampler(queue, SHORT, nodes, bare(queue.listener)),
-    )
-    return Figure(
-        key="receive-ipv6",
-        group="1 receive",
-        title=title,
-        unit="datagrams/s",
-        ours=samples["ours"],
-        peer=samples["peer"],
-        peer_name=PEER,
-    )
-
-
-def _pure(queue: Queue, rounds: int, progress: Callable[[str], None]) -> list[Figure]:
-    found = []
-    for count, depth in ((1, SHORT), (1_000, SHORT), (1_000, DEEP)):
-        what = known(count) + ", deep queue" * (depth == DEEP)
-        progress(f"compiled, pure and plain, {what}")
-        nodes = addresses(count)
-        samples = paired.alternate(
-            rounds if depth == SHORT else rounds // 4,
-            compiled=sampler(queue, depth, nodes, ours(_kdumpwire, queue.listener, nodes)),
-            pure=sampler(queue, depth, nodes, ours(_purewire, queue.listener, nodes)),
-            plain=sampler(queue, depth, nodes, plain(queue.listener, nodes)),
-        )
-        key = f"{count}" + "-deep" * (depth == DEEP)
-        found += [
-            Figure(
-                key=f"compiled-{key}",
-                group="7 pure",
-                title=f"compiled core, {what}",
-                unit="datagrams/s",
-                ours=samples["compiled"],
-                peer=samples["pure"],
-                peer_name="the pure core",
-                wanted="at least",
-                bound=2.5,
-                note=DEEP_NOTE if depth == DEEP else "",
+    with pinned(), closing(Queue()) as queue, closing(Queue("::1")) as ipv6:
+        short, deep = _Pairs(queue, SHORT, rounds), _Pairs(queue, DEEP, rounds // 2)
+        fewer = _Pairs(queue, SHORT, rounds // 2)
+        return [
+            *short.known(1, 10, 1_000, 100_000),
+            short.cost(),
+            *deep.known(1, 100_000),
+            deep.cost(),
+            fewer.beside_bare_c(
+                "receive-nameless",
+                "the same, 1,000 known nodes, beside a loop that is not told who sent",
+                addresses(1_000),
+                names=False,
             ),
-            Figure(
-                key=f"pure-{key}",
-                group="7 pure",
-                title=f"pure core, {what}",
-                unit="datagrams/s",
-                ours=samples["pure"],
-                peer=samples["plain"],
-                peer_name="plain Python `recvfrom`, compare, look up, count",
-                wanted="at least",
-                bound=1.0,
-                note=OBJECTS_NOTE if count > 1 and depth == SHORT else "",
+            _Pairs(ipv6, SHORT, rounds // 2).beside_bare_c(
+                "receive-ipv6",
+                "the same over IPv6, 1 known node",
+                [socket.inet_pton(socket.AF_INET6, "::1")],
             ),
+            *short.pure(1),
+            *short.pure(1_000),
+            *_Pairs(queue, DEEP, rounds // 4).pure(1_000),
         ]
-    return found
 
 
 MANY_NOTE = (
@@ -268,7 +230,4 @@ DEEP_NOTE = (
     "twice as fast as the plain Python one."
 )
 PEER = f"bare C `recvmmsg`, the same batch of {BATCH}"
-
-
-if __name__ == "__main__":
-    paired.run_alone(figures)
+NAMELESS_PEER = "bare C `recvmmsg` without the senders' addresses"

@@ -24,9 +24,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import paired
-from bench.paired import MEASURED_CPU, Figure, alternate, pinned
-from bench.programs import own_network, used_by
+from bench.paired import MEASURED_CPU, Figure, alternate, c_library, figure, pinned, say
+from bench.programs import PORT, need_own_network
 from kdumpfence import filters
 from kdumpfence.install import native_sender
 from kdumpfence.wire import OWN_MESSAGE, Transmitter
@@ -38,7 +37,6 @@ NODES = 10_000
 BATCH = 1024
 #: Descriptors that a process may have unless somebody allows it more.
 DESCRIPTORS = 1024
-PORT = 7410
 
 #: A network of which every address is this machine's own, as 127/8 is.
 IPV6 = "fd00::/64"
@@ -66,7 +64,7 @@ def dropping(family: int) -> Iterator[int]:
 
 def bare(sock: socket.socket, packed: list[bytes], port: int) -> Callable[[], int]:
     """The bare C loop to these addresses: how many messages went out."""
-    library = paired.c_library("sendmmsg")
+    library = c_library("sendmmsg")
     library.bare_make.restype = ctypes.c_void_p
     library.bare_send.restype = ctypes.c_long
     joined, family = b"".join(packed), int(sock.family)
@@ -114,7 +112,7 @@ def _loops(
             ours=sampler(ours(sock, packed, port), NODES, times),
             peer=sampler(bare(sock, packed, port), NODES, times),
         )
-    return Figure(
+    return figure(
         key, GROUP, title, "messages/s", samples["ours"], samples["peer"],
         f"bare C sendmmsg, {BATCH} a call", "at least" if bound else "", bound, note,
     )  # fmt: skip
@@ -164,7 +162,7 @@ def _told(program: str) -> tuple[int, int, str]:
 def _descriptors(key: str, form: str, program: str, stock_result: tuple[int, int, str]) -> Figure:
     told, _, said = _told(program)
     stock_told, status, complaint = stock_result
-    return Figure(
+    return figure(
         key, GROUP, f"nodes told with {DESCRIPTORS:,} descriptors, of {NODES:,}; {form}", "nodes",
         (float(told),), (float(stock_told),), "stock fence_kdump_send", "at least", NODES,
         f'The stock sender\'s last word: "{complaint}"; exit status {status}.'
@@ -175,55 +173,58 @@ def _descriptors(key: str, form: str, program: str, stock_result: tuple[int, int
 
 def _run_of(program: str) -> Callable[[], float]:
     """Processor time of one whole run that tells all nodes once, in milliseconds."""
-    return lambda: used_by(_argv(program), _limit(NODES + 100)).seconds * 1000
+
+    def run() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            _argv(program), capture_output=True, check=True, preexec_fn=_limit(NODES + 100)
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+    return run
 
 
-def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
+def figures(quick: bool) -> list[Figure]:
     """Sending to 10,000 destinations."""
-    found = []
+    need_own_network()
     python, core = (
         str(Path(sys.executable).with_name("fence_kdump_send")),
         native_sender.find(False),
     )
     theirs = str(stock.get().sender)
-    with own_network():
-        progress(f"sending to {NODES:,} nodes")
+    say(f"sending to {NODES:,} nodes")
+    found = [
+        _loops("send-10000", f"send to {NODES:,} nodes, one socket", socket.AF_INET, True, quick,
+               "The nodes are 127.1.0.1 and on. A socket takes and drops all.", 0.95)
+    ]  # fmt: skip
+    say("sending where nobody listens")
+    found.append(
+        _loops("send-10000-refused", "the same, and each message is answered: port unreachable",
+               socket.AF_INET, False, quick, "No socket at all is bound to the port.")
+    )  # fmt: skip
+    ip = ["ip", "-6", "route", "add", "local", IPV6, "dev", "lo"]
+    if subprocess.run(ip, capture_output=True, check=False).returncode == 0:
+        say("sending over IPv6")
         found.append(
-            _loops("send-10000", f"send to {NODES:,} nodes, one socket", socket.AF_INET, True,
-                   quick, "The nodes are 127.1.0.1 and on. A socket takes and drops all.", 0.95)
+            _loops("send-10000-ipv6", "the same over IPv6", socket.AF_INET6, True, quick,
+                   f"The nodes are in {IPV6}, which a route makes local.", 0.95)
         )  # fmt: skip
-        progress("sending where nobody listens")
+    else:
+        say("no IPv6 here: that line is left out")
+    say(f"whole senders with {DESCRIPTORS:,} descriptors")
+    limited = _told(theirs)
+    found += [
+        _descriptors("send-sockets-native", "native sender", core, limited),
+        _descriptors("send-sockets-python", "sender in Python", python, limited),
+    ]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard == resource.RLIM_INFINITY or hard >= NODES + 100:
+        say("whole senders with as many descriptors as nodes")
+        samples = alternate(2 if quick else 5, ours=_run_of(core), peer=_run_of(theirs))
         found.append(
-            _loops("send-10000-refused", "the same, and each message is answered: port unreachable",
-                   socket.AF_INET, False, quick, "No socket at all is bound to the port.")
+            figure("send-run", GROUP, f"the whole native sender, once to {NODES:,} nodes", "ms",
+                   samples["ours"], samples["peer"], "stock fence_kdump_send",
+                   note=f"Processor time. Stock was allowed {NODES + 100:,} descriptors.")
         )  # fmt: skip
-        ip = ["ip", "-6", "route", "add", "local", IPV6, "dev", "lo"]
-        if subprocess.run(ip, capture_output=True, check=False).returncode == 0:
-            progress("sending over IPv6")
-            found.append(
-                _loops("send-10000-ipv6", "the same over IPv6", socket.AF_INET6, True, quick,
-                       f"The nodes are in {IPV6}, which a route makes local.", 0.95)
-            )  # fmt: skip
-        else:
-            progress("no IPv6 here: that line is left out")
-        progress(f"whole senders with {DESCRIPTORS:,} descriptors")
-        limited = _told(theirs)
-        for key, form, program in (
-            ("send-sockets-native", "native sender", core),
-            ("send-sockets-python", "sender in Python", python),
-        ):
-            found.append(_descriptors(key, form, program, limited))
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        if hard == resource.RLIM_INFINITY or hard >= NODES + 100:
-            progress("whole senders with as many descriptors as nodes")
-            samples = alternate(2 if quick else 5, ours=_run_of(core), peer=_run_of(theirs))
-            found.append(
-                Figure("send-run", GROUP, f"the whole native sender, once to {NODES:,} nodes", "ms",
-                       samples["ours"], samples["peer"], "stock fence_kdump_send",
-                       note=f"Processor time. Stock was allowed {NODES + 100:,} descriptors.")
-            )  # fmt: skip
     return found
-
-
-if __name__ == "__main__":
-    paired.run_alone(figures)

@@ -9,8 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from bench import paired
-from bench.paired import Figure
+from bench.paired import Figure, alternate, c_library, figure, pinned, say
 from bench.queue import MESSAGE
 from kdumpfence import _kdumpwire
 
@@ -39,7 +38,7 @@ def validating(packed: bytes, accepted: int) -> Callable[[], float]:
 
 def copying(packed: bytes) -> Callable[[], float]:
     """The same for a copy of the whole buffer into another that is there already."""
-    copy = paired.c_library("copy").bare_copy
+    copy = c_library("copy").bare_copy
     copy.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
     target = ctypes.create_string_buffer(len(packed))
 
@@ -56,7 +55,7 @@ def copying(packed: bytes) -> Callable[[], float]:
     return sample
 
 
-def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
+def figures(quick: bool) -> list[Figure]:
     """Figure 3."""
     rounds = 5 if quick else 41
     dice = random.Random(1)
@@ -72,28 +71,16 @@ def figures(quick: bool, progress: Callable[[str], None]) -> list[Figure]:
         ),
     }
     found = []
-    with paired.pinned():
+    with pinned():
         for name, (packed, title) in contents.items():
-            progress(f"validate: {title}")
+            say(f"validate: {title}")
             accepted = MESSAGES - packed.count(RUBBISH)
-            samples = paired.alternate(
-                rounds, ours=validating(packed, accepted), peer=copying(packed)
-            )
+            samples = alternate(rounds, ours=validating(packed, accepted), peer=copying(packed))
             found.append(
-                Figure(
-                    key=f"validate-{name}",
-                    group="3 validate",
-                    title=f"validate {title}, packed",
-                    unit="messages/s",
-                    ours=samples["ours"],
-                    peer=samples["peer"],
-                    peer_name="`memcpy` of the same buffer",
-                    wanted="at least" if name == "valid" else "",
-                    bound=0.5 if name == "valid" else 0.0,
+                figure(
+                    f"validate-{name}", "3 validate", f"validate {title}, packed", "messages/s",
+                    samples["ours"], samples["peer"], "`memcpy` of the same buffer",
+                    "at least" if name == "valid" else "", 0.5,
                 )
-            )
+            )  # fmt: skip
     return found
-
-
-if __name__ == "__main__":
-    paired.run_alone(figures)

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import paired, programs, simulation
-from bench.paired import Figure
+from bench import machine, paired, programs
+from bench.paired import Figure, Spread
+from bench.queue import Queue, addresses
 
 
 def figure(**changes: Any) -> Figure:
@@ -25,14 +27,15 @@ def figure(**changes: Any) -> Figure:
         "peer": (10.0, 10.0, 2.0, 10.0, 100.0),
         "peer_name": "another",
     }
-    return Figure(**{**values, **changes})
+    return paired.figure(**{**values, **changes})
 
 
 def test_the_ratio_is_the_median_of_the_rounds_and_not_that_of_the_medians() -> None:
     one = figure()  # 0.9, 2, 1.5, 0.8, 0.5
-    assert (one.median_ours, one.median_peer) == (9.0, 10.0)
-    assert one.ratio == 0.9
-    assert one.spread == (0.8, 1.5)
+    assert (one.ours.median, one.peer.median) == (9.0, 10.0)
+    assert one.ratio == Spread(0.9, 0.8, 1.5)
+    assert Spread.of([3.0]) == (3.0, 3.0, 3.0)
+    assert paired.SAMPLES["some"][0][:2] == (9.0, 20.0)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,19 @@ def test_the_peers_in_c_compile_and_can_be_loaded() -> None:
         assert paired.c_library(name).bare_make
 
 
+def test_a_queue_is_filled_by_all_nodes_before_any_comes_again() -> None:
+    with contextlib.closing(Queue()) as queue:
+        fill = queue.filler(addresses(3), 2, 6)
+        heard = []
+        for _ in range(3):
+            fill()
+            heard += [queue.listener.recvfrom(64)[1][0] for _ in range(2)]
+            with pytest.raises(BlockingIOError):
+                queue.listener.recvfrom(64)
+    assert sorted(heard[:3]) == ["127.1.0.0", "127.1.0.1", "127.1.0.2"]
+    assert heard[3:] == heard[:3]
+
+
 def an_agent(folder: Path, rest: str) -> programs.Agent:
     path = folder / "agent"
     path.write_text(f"#!/bin/sh\necho waiting for message\n{rest}\n")
@@ -104,20 +120,17 @@ def test_an_agent_that_waits_gives_one(tmp_path: Path) -> None:
         assert agent.processor() > 0
 
 
+def test_the_peak_of_a_program_holds_what_it_gave_back() -> None:
+    peak = programs.peak_of([sys.executable, "-ISc", "pass"])
+    assert programs.peak_of([sys.executable, "-ISc", "bytearray(1 << 25)"]) > peak + (30 << 10)
+    with pytest.raises(RuntimeError, match="status 3"):
+        programs.peak_of([sys.executable, "-ISc", "raise SystemExit(3)"])
+
+
 @pytest.mark.slow
 def test_the_machine_is_described_with_the_programs_that_are_measured() -> None:
-    told = {**paired.machine(), **programs.described()}
+    told = {**machine.machine(), **programs.described()}
     assert all(told.values())
     assert "level 1" in told["its caches"] or told["its caches"] == "unknown"
     assert "Python 3." in told["python of the agent"]
     assert told["stock programs"].split()[0] in ("fence-agents", "none")
-
-
-def test_a_simulation_whose_nodes_fall_over_is_no_outcome(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(simulation, "play", lambda *_: None)
-    options = argparse.Namespace(core="_purewire", nodes=2, queue=simulation.DEFAULT_QUEUE)
-    with pytest.raises(SystemExit, match="failed"):
-        simulation.in_a_child(options)
-    assert capfd.readouterr().err == "simulation: the process that plays the nodes failed\n"

@@ -4,47 +4,46 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from bench import run
-from bench.paired import Figure
+from bench import run, tables
+from bench.paired import Figure, Spread, figure
 from tools import markedtable
 
-HOLDS = Figure(
+HOLDS = figure(
     "receive-1", "1 receive", "one node", "datagrams/s", (96e4,), (1e6,), "bare C", "at least", 0.95
 )
-SHORT = dataclasses.replace(HOLDS, key="receive-1000", ours=(9e5,), title="many", note="Because.")
+SHORT = dataclasses.replace(
+    HOLDS, key="receive-1000", ratio=Spread(0.9, 0.9, 0.9), title="many", note="Because."
+)
 
 
 def complete() -> list[Figure]:
-    keys = {group: wanted or {"any"} for group, (_, wanted) in run.DEMANDED.items()}
+    keys = {group: wanted or {"any"} for group, (_, wanted) in tables.DEMANDED.items()}
     return [
         dataclasses.replace(HOLDS, key=key, group=group) for group in keys for key in keys[group]
     ]
 
 
 def test_what_is_demanded_is_in_seven_groups() -> None:
-    assert [group[:2] for group in run.DEMANDED] == [f"{number} " for number in range(1, 8)]
-    assert run.missing(complete()) == []
+    assert [group[:2] for group in tables.DEMANDED] == [f"{number} " for number in range(1, 8)]
+    assert tables.missing(complete()) == []
 
 
-@pytest.mark.parametrize("left_out", sorted(run.DEMANDED))
+@pytest.mark.parametrize("left_out", sorted(tables.DEMANDED))
 def test_a_group_without_a_figure_is_missed(left_out: str) -> None:
     figures = [one for one in complete() if one.group != left_out]
-    assert f"group {left_out!r}" in run.missing(figures)
+    assert f"group {left_out!r}" in tables.missing(figures)
 
 
-@pytest.mark.parametrize("key", sorted(set().union(*(keys for _, keys in run.DEMANDED.values()))))
+@pytest.mark.parametrize(
+    "key", sorted(set().union(*(keys for _, keys in tables.DEMANDED.values())))
+)
 def test_a_demanded_figure_is_missed(key: str) -> None:
-    assert run.missing([one for one in complete() if one.key != key])
-
-
-def test_every_group_demands_figures_by_name_those_of_the_senders_too() -> None:
-    demanded = set().union(*(keys for _, keys in run.DEMANDED.values()))
-    assert demanded >= {"flood-10000", "send-10000", "send-sockets-native", "pure-1"}
-    assert all(keys for _, keys in run.DEMANDED.values())
+    assert tables.missing([one for one in complete() if one.key != key])
 
 
 def test_a_group_whose_figures_are_only_shown_is_missed() -> None:
@@ -52,27 +51,27 @@ def test_a_group_whose_figures_are_only_shown_is_missed() -> None:
         dataclasses.replace(one, wanted="") if one.group == "3 validate" else one
         for one in complete()
     ]
-    assert run.missing(figures) == ["group '3 validate'"]
+    assert tables.missing(figures) == ["group '3 validate'"]
 
 
 def test_a_shortfall_is_said_with_how_much_and_why() -> None:
-    for text in (run.table([HOLDS, SHORT]), run.summary([HOLDS, SHORT])):
+    for text in (tables.table([HOLDS, SHORT]), tables.summary([HOLDS, SHORT])):
         held, short = (
             next(line for line in text.splitlines() if title in line)
             for title in ("one node", "many")
         )
         assert held.endswith("| holds |")
         assert "falls short**: 0.900 instead of 0.950" in short
-    assert "1. Because." in run.table([HOLDS, SHORT])
+    assert "1. Because." in tables.table([HOLDS, SHORT])
 
 
 def test_the_last_word_names_what_falls_short() -> None:
     shown = dataclasses.replace(HOLDS, wanted="")
-    assert run.last_word([HOLDS, SHORT, shown]).splitlines() == [
+    assert tables.last_word([HOLDS, SHORT, shown]).splitlines() == [
         "many: falls short: 0.900 instead of 0.950",
         "1 of 2 hold",
     ]
-    assert run.last_word([HOLDS]) == "1 of 1 hold"
+    assert tables.last_word([HOLDS]) == "1 of 1 hold"
 
 
 @pytest.mark.parametrize(
@@ -80,11 +79,20 @@ def test_the_last_word_names_what_falls_short() -> None:
     [(0, "0"), (0.0123, "0.0123"), (1.5, "1.50"), (99.96, "100.0"), (123456.7, "123,457")],
 )
 def test_numbers_have_three_digits(value: float, written: str) -> None:
-    assert run.number(value) == written
+    assert tables.number(value) == written
+
+
+def test_results_are_read_as_they_were_written() -> None:
+    told = run.written({"figures": [HOLDS, SHORT], "machine": {"kernel": "6"}, "failed": {}})
+    read = json.loads(told)
+    assert [run.figure(one) for one in read["figures"]] == [HOLDS, SHORT]
+    assert read["machine"] == {"kernel": "6"}
+    assert len(told.splitlines()) < 12
 
 
 def test_every_page_that_shows_them_has_its_marks(tmp_path: Path) -> None:
-    marks = [(run.PAGE, name) for name in ("bench", "benchtables", "benchmachine")]
+    results = {"figures": [HOLDS], "tables": {}, "machine": {}}
+    marks = [(run.PAGE, name) for name in run.shown(results)]
     for page, name in [*marks, (run.README, "bench")]:
         copy = tmp_path / page.name
         copy.write_text(page.read_text())

@@ -217,7 +217,7 @@ def test_a_process_killed_at_any_moment_has_lost_nothing_that_it_had_recorded(
             [
                 sys.executable,
                 "-m",
-                "tests.history.writer",
+                "tests.daemon.writer",
                 path,
                 str(round_ * 100_000),
                 str(round_),
@@ -252,7 +252,7 @@ def test_a_process_killed_at_any_moment_has_lost_nothing_that_it_had_recorded(
 
 def test_a_reader_finds_all_that_a_killed_daemon_had_recorded(path: str) -> None:
     writer = subprocess.Popen(
-        [sys.executable, "-m", "tests.history.writer", path, "0", "1"],
+        [sys.executable, "-m", "tests.daemon.writer", path, "0", "1"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
     )
@@ -488,7 +488,7 @@ def test_a_full_disk_is_told_of_and_loses_nothing_once_there_is_room(
     tmp_path: Path, root: None
 ) -> None:
     done = subprocess.run(
-        ["unshare", "--mount", sys.executable, "-m", "tests.history.full_disk", tmp_path],
+        ["unshare", "--mount", sys.executable, "-m", "tests.daemon.full_disk", tmp_path],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -110,7 +110,7 @@ def test_what_was_recorded_is_there_whatever_is_taken_away(path: str, what: str,
 KILLED = """
 import os, signal, sys
 from kdumpfence.daemon.history import History
-from tests.history.test_history import a_whole_dump
+from tests.daemon.test_history import a_whole_dump
 path, tails = sys.argv[1], sys.argv[2].split(",")
 opened = History(path)
 write = opened._write

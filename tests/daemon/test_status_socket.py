@@ -282,7 +282,7 @@ def test_many_at_once_are_all_answered(server: Server) -> None:
 WITHOUT_DESCRIPTORS = """
 import os, resource, socket, sys, time
 from kdumpfence.daemon.status_socket import Client, Server
-from tests.history.test_control import status
+from tests.daemon.test_status_socket import status
 path = sys.argv[1]
 server = Server(path)
 server.publish(status())

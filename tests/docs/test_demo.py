@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`make demo` shows what it says, notices when that is not so, and leaves nothing behind."""
+"""`make demo` shows what it says, notices when something goes wrong, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def demo(
     )
 
 
-def assert_as_told(done: subprocess.CompletedProcess[str]) -> None:
+def assert_as_expected(done: subprocess.CompletedProcess[str]) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    assert "Everything went as told." in done.stdout
+    assert "Everything went as expected." in done.stdout
     assert "WRONG" not in done.stdout
     for agent, status in (("agent1", 0), ("agent2", 1)):
         assert re.search(rf"\b{agent} +exit status {status}$", done.stdout, re.MULTILINE)
@@ -49,7 +49,7 @@ def assert_as_told(done: subprocess.CompletedProcess[str]) -> None:
 
 def test_a_yes_and_a_no_are_shown_each_with_its_time(core_name: str) -> None:
     done = demo(core=core_name)
-    assert_as_told(done)
+    assert_as_expected(done)
     lines = [line for line in done.stdout.splitlines() if re.search(r"\[(debug|error)\]:", line)]
     times = [re.match(r" *(\d+\.\d\d) s ", line) for line in lines]
     assert None not in times, lines
@@ -60,10 +60,10 @@ def test_it_works_without_the_right_to_raw_sockets(core_name: str) -> None:
     wrapper = WITHOUT_RAW_SOCKETS if os.geteuid() == 0 else ()
     if wrapper and shutil.which(wrapper[0]) is None:
         cannot_run(f"{wrapper[0]} is missing")
-    assert_as_told(demo(core=core_name, wrapper=wrapper))
+    assert_as_expected(demo(core=core_name, wrapper=wrapper))
 
 
-#: Agents that do otherwise than told, and the first expectation that they fail.
+#: Agents that misbehave, and the first expectation that they fail.
 #: $NODE is the node that the agent is to hear: 127.0.0.1 dumps, 127.0.0.2 never speaks.
 LIARS = {
     "yes at once": ("exit 0", "agent1 believes none of it"),

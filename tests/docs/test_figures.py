@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The figures of the pages are those of the samples that lie beside them."""
+"""The figures of the pages are those of the results that lie beside them."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,15 +10,11 @@ from typing import Any
 
 import pytest
 
-from bench import run
-from bench.paired import Figure
+from bench import run, tables
+from bench.paired import ROOT
 
 RESULTS: dict[str, Any] = json.loads((run.SHOWN / "results.json").read_text())
-
-
-def figures() -> list[Figure]:
-    names = {field.name for field in dataclasses.fields(Figure)}
-    return [run._figure({name: told[name] for name in names}) for told in RESULTS["figures"]]
+RESULTS["figures"] = [run.figure(told) for told in RESULTS["figures"]]
 
 
 def between_marks(page: Path, name: str) -> str:
@@ -32,28 +27,25 @@ def between_marks(page: Path, name: str) -> str:
 @pytest.mark.parametrize(
     ("page", "name", "text"),
     [
-        (run.README, "bench", run.summary(figures())),
-        (run.PAGE, "bench", run.table(figures())),
-        (run.PAGE, "benchtables", run.titled(RESULTS["tables"])),
-        (run.PAGE, "benchmachine", run.described(RESULTS["machine"])),
+        (run.README, "bench", tables.summary(RESULTS["figures"])),
+        *((run.PAGE, name, text) for name, text in run.shown(RESULTS).items()),
     ],
-    ids=["readme", "figures", "tables", "machine"],
 )
-def test_a_page_shows_what_the_samples_say(page: Path, name: str, text: str) -> None:
+def test_a_page_shows_what_was_measured(page: Path, name: str, text: str) -> None:
     assert between_marks(page, name) == text
 
 
 def test_everything_that_is_demanded_was_measured() -> None:
     assert RESULTS["failed"] == {}
-    assert run.missing(figures()) == []
+    assert tables.missing(RESULTS["figures"]) == []
 
 
 def test_the_daemons_pages_say_what_was_measured_of_its_queue() -> None:
     row = re.search(r"^\| 64 MiB \| ([\d,]+) \|", (run.SHOWN / "limits.md").read_text(), re.M)
     assert row is not None
     assert f"64 MiB by default, holds {row[1]} of them" in " ".join(
-        (run.ROOT / "docs" / "scale.md").read_text().split()
+        (ROOT / "docs" / "scale.md").read_text().split()
     )
-    unit = run.ROOT / "packaging" / "systemd" / "kdumpfenced.socket"
+    unit = ROOT / "packaging" / "systemd" / "kdumpfenced.socket"
     rounded = round(int(row[1].replace(",", "")), -4)
     assert f"# Room for some {rounded:,} messages" in unit.read_text()

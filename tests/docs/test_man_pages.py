@@ -1,39 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The man pages say what the programs do, all of it, and in sound roff."""
+"""The man pages are sound roff, and their facts are those of the programs."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from kdumpfence import _purewire, cmdline, wire
+from kdumpfence.install import layouts
 from tests.conftest import cannot_run
 from tests.docs import manpage, said
 
-OPTIONS = {
-    "fence_kdump": cmdline.AGENT_OPTIONS,
-    "fence_kdump_send": cmdline.SENDER_OPTIONS,
-}
-DEFAULTS = {
-    "fence_kdump": cmdline.AgentOptions(),
-    "fence_kdump_send": cmdline.SenderOptions(),
-}
-SOURCES = {
-    "fence_kdump": (
-        "agent/main.py",
-        "cmdline.py",
-        "addresses.py",
-        "agent/sockets.py",
-        "agent/crashkernel.py",
-    ),
-    "fence_kdump_send": ("sender/main.py", "cmdline.py", "addresses.py"),
-}
-LINES = "WHAT THE LINES MEAN"
+pages = pytest.mark.parametrize("program", manpage.PAGES)
 
-pages = pytest.mark.parametrize("program", OPTIONS)
+STOCK = pytest.mark.parametrize(
+    ("program", "table", "default"),
+    [
+        ("fence_kdump", cmdline.AGENT_OPTIONS, cmdline.AgentOptions()),
+        ("fence_kdump_send", cmdline.SENDER_OPTIONS, cmdline.SenderOptions()),
+    ],
+    ids=["fence_kdump", "fence_kdump_send"],
+)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +33,7 @@ pages = pytest.mark.parametrize("program", OPTIONS)
     [("mandoc", "-T", "lint", "-W", "style"), ("groff", "-t", "-man", "-ww", "-z")],
     ids=lambda command: command[0],
 )
-@pytest.mark.parametrize("program", sorted(page.stem for page in manpage.DOCS.glob("*.8")))
+@pages
 def test_the_page_is_sound(program: str, checker: tuple[str, ...]) -> None:
     if shutil.which(checker[0]) is None:
         cannot_run(f"{checker[0]} is missing")
@@ -52,33 +44,46 @@ def test_the_page_is_sound(program: str, checker: tuple[str, ...]) -> None:
 
 
 @pages
-def test_the_page_has_its_sections_in_their_usual_order(program: str) -> None:
+def test_the_page_has_the_usual_sections(program: str) -> None:
     sections = list(manpage.read(program))
     assert sections[:4] == ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS"]
     assert sections[-1] == "SEE ALSO"
-    assert {"EXIT STATUS", "TIMING", "TRAPS", LINES, "EXAMPLES", "FILES"} <= set(sections)
+    assert {"EXIT STATUS", "DIAGNOSTICS", "EXAMPLES", "FILES"} <= set(sections)
+
+
+def usage(program: str, *arguments: str) -> str:
+    command = [str(Path(sys.executable).with_name(program)), *arguments, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
 
 
 @pages
-def test_every_option_is_explained_and_no_other(program: str) -> None:
+def test_every_option_of_the_help_is_explained_and_no_other(program: str) -> None:
+    text = usage(program)
+    if program == "kdumpfence":
+        commands = re.findall(r"^    ([a-z][a-z-]+)\b", text, re.MULTILINE)
+        assert len(commands) > 5
+        text += "".join(usage(program, command) for command in commands)
+    sections = manpage.read(program)
+    entries = sections["OPTIONS"].entries + sections.get("STORM", manpage.Section()).entries
+    documented = {name for one in entries for name in re.findall(r"--[a-z-]+", one.heading)}
+    assert documented == set(re.findall(r"--[a-z-]+", text))
+
+
+@STOCK
+def test_short_options_and_values_are_the_real_ones(
+    program: str, table: tuple[cmdline.Option, ...], default: object
+) -> None:
     documented = {}
-    for entry in manpage.read(program)["OPTIONS"].entries:
-        match = re.match(r"(?:-(\w), )?--([a-z]+)(\[=|=)?", entry.heading)
-        assert match is not None, entry.heading
+    for heading, text in manpage.entries(program, "OPTIONS").items():
+        match = re.match(r"(?:-(\w), )?--([a-z]+)(\[=|=)?", heading)
+        assert match is not None, heading
         documented[match[2]] = (match[1] or "", match[3])
-    value = {cmdline.NO: None, cmdline.REQUIRED: "=", cmdline.OPTIONAL: "[="}
-    real = {name: (short, value[takes]) for short, name, takes, _ in OPTIONS[program]}
-    assert documented == real
-
-
-@pages
-def test_every_default_is_the_real_one(program: str) -> None:
-    for entry in manpage.read(program)["OPTIONS"].entries:
-        name = re.findall(r"--([a-z]+)", entry.heading)[0]
-        default = getattr(DEFAULTS[program], name, None)
-        if name not in ("verbose", "version", "help") and default is not None:
-            text = " ".join(entry.text.split())
-            assert re.search(rf"(?<!\w){default}(?!\w)", text), f"--{name}: {default} is missing"
+        value = getattr(default, match[2], None)
+        if match[2] not in ("verbose", "version", "help") and value is not None:
+            assert re.search(rf"(?<!\w){value}(?!\w)", text), f"{heading}: {value} is missing"
+    takes = {cmdline.NO: None, cmdline.REQUIRED: "=", cmdline.OPTIONAL: "[="}
+    assert documented == {name: (short, takes[value]) for short, name, value, _ in table}
 
 
 def test_every_parameter_of_stdin_is_explained_and_no_other() -> None:
@@ -89,89 +94,60 @@ def test_every_parameter_of_stdin_is_explained_and_no_other() -> None:
 
 
 def test_every_action_is_explained_and_no_other() -> None:
-    headings = [entry.heading for entry in manpage.read("fence_kdump")["ACTIONS"].entries]
-    documented = set(re.findall(r"[a-z][a-z-]+", " ".join(headings))) - {"or"}
-    assert documented == set(cmdline.ACTIONS)
+    headings = " ".join(manpage.entries("fence_kdump", "ACTIONS"))
+    assert set(re.findall(r"[a-z][a-z-]+", headings)) - {"or"} == set(cmdline.ACTIONS)
 
 
-def test_the_numbers_of_the_protocol_are_the_real_ones() -> None:
-    text = manpage.read("fence_kdump")["DESCRIPTION"].text
-    assert f"0x{wire.MAGIC:08X}" in text
-    assert f"version {wire.VERSION}," in text
-    assert f"the {wire.MESSAGE_SIZE} bytes" in text
-
-
-def test_the_rhythm_of_the_sender_is_the_real_one() -> None:
-    text = " ".join(manpage.read("fence_kdump_send")["TIMING"].text.split())
-    assert (_purewire.EARLY_MESSAGES, _purewire.EARLY_GAP_NS) == (10, 10**9)
-    assert "The first ten are followed by a pause of one second each" in text
-    times = (_purewire.RETRY_NS, _purewire.RETRY_PATIENCE_NS, _purewire.RETRY_LATER_NS)
-    assert [time / 1e9 for time in times] == [0.1, 60.0, 1.0]
-    assert "every 0.1 seconds; after a minute without success every second" in text
-    assert f"within the first {_purewire.LATE_NETWORK_NS // 10**9} seconds" in text
-    assert f"it is tried {_purewire.SETTLING_NS / 1e9} seconds later" in text
-    assert f"{_purewire.MOST_ASKED_AGAIN} are asked for at a time" in text
-    limits = manpage.read("fence_kdump_send")["KNOWN LIMITS"].text
-    assert f"More than {_purewire.MOST_ASKED} neighbours that do not answer" in limits
-
-
-def is_said(piece: str, real: set[str]) -> bool:
-    """Whether the source has this text, in one piece or put together from two."""
-    words = piece.split(" ")
-    cuts = [(" ".join(words[:at]), " ".join(words[at:])) for at in range(len(words))]
-    return any(
-        all(any(part.strip(" '():;,") in text for text in real) for part in cut) for cut in cuts
+def test_every_reason_for_rejecting_a_datagram_is_explained() -> None:
+    (text,) = (
+        text
+        for heading, text in manpage.entries("fence_kdump", "DIAGNOSTICS").items()
+        if heading.startswith("datagrams to the port")
     )
-
-
-@pages
-def test_every_line_that_is_explained_can_be_said(program: str) -> None:
-    real = said.everything(*SOURCES[program])
-    if program == "fence_kdump_send":
-        real |= said.native()
-    for entry in manpage.read(program)[LINES].entries:
-        assert any(len(piece) > 5 for piece in entry.bold), f"nothing fixed in {entry.heading!r}"
-        for piece in entry.bold:
-            assert is_said(piece, real), f"nobody says {piece!r}: {entry.heading}"
-
-
-@pytest.mark.parametrize(
-    ("program", "module"),
-    [
-        ("fence_kdump", "agent/main.py"),
-        ("fence_kdump", "agent/sockets.py"),
-        ("fence_kdump", "addresses.py"),
-        ("fence_kdump", "cmdline.py"),
-        ("fence_kdump", "agent/crashkernel.py"),
-        ("fence_kdump_send", "sender/main.py"),
-    ],
-)
-def test_every_line_that_can_be_said_is_explained(program: str, module: str) -> None:
-    # What the sender alone says of its options stands in its own page.
-    text = manpage.read(program)[LINES].text + manpage.read("fence_kdump_send")[LINES].text
-    told = " ".join(text.split())
-    spoken = (
-        said.lines(module) if module != "agent/crashkernel.py" else said.lines(module, {"append"})
-    )
-    assert spoken, f"{module} says nothing: does the test still look in the right places?"
-    missing = {piece for piece in spoken if piece.strip(" '():;,") not in told}
-    assert missing == set()
-
-
-def test_every_reason_for_not_believing_a_datagram_is_explained() -> None:
-    entries = manpage.read("fence_kdump")[LINES].entries
-    text = next(one.text for one in entries if one.heading.startswith("datagrams to the port"))
     assert {*wire.REASONS, "unread", "none"} - set(re.findall(r"\w+", text)) == set()
 
 
-def test_the_two_senders_have_the_same_texts() -> None:
+def test_the_numbers_of_the_protocol_are_the_real_ones() -> None:
+    text = manpage.whole("fence_kdump")
+    assert f"the {wire.MESSAGE_SIZE} bytes" in text
+    assert f"0x{wire.MAGIC:08X} and version {wire.VERSION}," in text
+
+
+def test_the_rhythm_of_the_sender_is_the_real_one() -> None:
+    text = manpage.whole("fence_kdump_send")
+    assert (_purewire.EARLY_MESSAGES, _purewire.EARLY_GAP_NS) == (10, 10**9)
+    assert "the first ten are one second apart" in text
+    times = (_purewire.RETRY_NS, _purewire.RETRY_PATIENCE_NS, _purewire.RETRY_LATER_NS)
+    assert [time / 1e9 for time in times] == [0.1, 60.0, 1.0]
+    assert "every 0.1 seconds, and after a minute without success every second" in text
+    assert f"within the first {_purewire.LATE_NETWORK_NS // 10**9} seconds" in text
+    assert f"retried {_purewire.SETTLING_NS / 1e9} seconds later" in text
+    assert f"{_purewire.MOST_ASKED_AGAIN} are asked at a time" in text
+    assert f"More than {_purewire.MOST_ASKED} neighbours that do not answer" in text
+
+
+def test_every_distribution_is_explained_and_where_the_sender_goes() -> None:
+    assert set(manpage.entries("kdumpfence", "DISTRIBUTIONS")) == set(layouts.LAYOUTS)
+    for layout in layouts.LAYOUTS.values():
+        for item in layout.items:
+            if item.source == layouts.SENDER:
+                assert item.path in manpage.whole("kdumpfence")
+
+
+@pages
+def test_every_message_that_is_explained_exists(program: str) -> None:
+    for entry in manpage.read(program)["DIAGNOSTICS"].entries:
+        assert any(len(piece) > 5 for piece in entry.bold), f"nothing fixed in {entry.heading!r}"
+        for piece in entry.bold:
+            assert said.can_be_said(piece), f"nobody says {piece!r}: {entry.heading}"
+
+
+def test_the_native_sender_has_the_texts_of_the_python_one() -> None:
     # Those of a line or more; that whole lines are the same, tests/property/test_forms.py shows.
-    texts = {text for text in said.native() if not text.startswith("Usage:")}
-    native = {text.strip(" ;:") for text in texts if text.count(" ") >= 3}
-    assert len(native) > 15
-    python = "\n".join(said.everything("sender/main.py", "cmdline.py", "addresses.py", "log.py"))
-    python = re.sub(r"\s+", " ", python)
-    only_native = {text for text in native if text not in python}
-    assert {text for text in only_native if "%" not in text and not re.search(r"\d", text)} <= {
+    native = {text.strip(" ;:") for text in said.native() if not text.startswith("Usage:")}
+    native = {text for text in native if text.count(" ") >= 3 and not re.search(r"%|\d", text)}
+    assert len(native) > 10
+    python = re.sub(r"\s+", " ", "\n".join(said.python()))
+    assert {text for text in native if text not in python} <= {
         "this build has no name service, and needs addresses",
     }

@@ -27,7 +27,7 @@ PLACE = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"
 STOCK = b"\x7fELF the stock agent\n"
 THIS = "python{}.{}".format(*sys.version_info)
-SOURCE = Path(agent_files.__file__).parent
+SOURCE = Path(agent_files.__file__).parents[1]
 CORES = sorted(SOURCE.glob(f"_kdumpwire.{sys.implementation.cache_tag}-*.so"))
 
 
@@ -104,16 +104,21 @@ def at_run_time(node: ast.AST) -> Iterator[ast.AST]:
         yield from at_run_time(child)
 
 
+def is_module(name: str) -> bool:
+    return name == agent_files.CORE or (SOURCE / f"{name}.py").exists()
+
+
 def test_all_that_the_agent_imports_is_there_and_no_more() -> None:
-    wanted = {"agent", "__init__"}
+    wanted = {"agent/main", "agent/__init__", "__init__"}
     while True:
         imported = set(wanted)
         for name in wanted - {agent_files.CORE}:
             for node in at_run_time(ast.parse((SOURCE / f"{name}.py").read_text())):
-                if isinstance(node, ast.ImportFrom) and node.module == "kdumpfence":
-                    imported |= {alias.name for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module:
-                    imported |= set(re.findall(r"^kdumpfence\.(\w+)$", node.module))
+                module = getattr(node, "module", None) or ""
+                if isinstance(node, ast.ImportFrom) and module.partition(".")[0] == "kdumpfence":
+                    path = "/".join(module.split(".")[1:])
+                    names = {path, *(f"{path}/{one.name}".lstrip("/") for one in node.names)}
+                    imported |= {one for one in names if is_module(one)}
         if imported == wanted:
             break
         wanted = imported
@@ -242,8 +247,10 @@ def test_the_core_that_fits_comes_along_and_it_is_said(agent: AgentCommand, root
     assert "with the compiled core, for Python {}.{}\n".format(*sys.version_info) in said
     assert agent_of(root, "-V").stdout.endswith("(kdumpfence, compiled core)\n")
     tag = sys.implementation.cache_tag
-    compiled = {path.name for path in (modules(root) / "kdumpfence/__pycache__").iterdir()}
-    assert compiled == {f"{name}.{tag}.pyc" for name in agent_files.MODULES}
+    folder = modules(root) / "kdumpfence"
+    compiled = {path.relative_to(folder) for path in folder.rglob("*.pyc")}
+    names = [Path(name) for name in agent_files.MODULES]
+    assert compiled == {name.parent / "__pycache__" / f"{name.name}.{tag}.pyc" for name in names}
 
 
 @pytest.mark.parametrize(
@@ -390,7 +397,10 @@ def works(root: Path) -> bool:
     if (root / PLACE[1:]).read_bytes() == STOCK:
         return True
     folder = modules(root) / "kdumpfence"
-    content = {path.stem: path.read_bytes() for path in folder.glob("*.py")}
+    content = {
+        str(path.relative_to(folder).with_suffix("")): path.read_bytes()
+        for path in folder.rglob("*.py")
+    }
     if set(content) != set(agent_files.MODULES):
         return False
     version = content.pop("_version")
@@ -402,7 +412,7 @@ def works(root: Path) -> bool:
 @pytest.mark.parametrize("stage", ["fresh", "upgrade", "removal"])
 @pytest.mark.slow
 def test_whenever_it_is_killed(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_files, "MODULES", ("__init__", "_version", "agent"))
+    monkeypatch.setattr(agent_files, "MODULES", ("__init__", "_version", "agent/main"))
     ended, number = False, 0
     while not ended:
         number += 1

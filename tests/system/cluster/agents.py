@@ -65,7 +65,7 @@ _NOT_SOURCES = (".so", ".pyc", ".egg-info", "_native", "__pycache__")
 def package(folder: Path = HERE / "build" / "cluster") -> Path:
     """Return the Debian package of this tree, made if need be, as `make deb` makes it.
 
-    Raises tests.debian.NotAvailable.
+    Raises tests.support.debian.NotAvailable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:

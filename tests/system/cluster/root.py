@@ -27,7 +27,7 @@ ALONE = "fence-agents"
 def get() -> Path:
     """Return the root, made if need be. Nobody may write to it: put a layer over it.
 
-    Raises tests.debian.NotAvailable.
+    Raises tests.support.debian.NotAvailable.
     """
     recipe = Path(__file__).read_bytes()
     return debroot.made("cluster", PACKAGES, _furnish, recipe, alone=[ALONE]) / "root"

@@ -74,7 +74,7 @@ def test_nothing_survives_the_death_of_the_test(base: Path) -> None:
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from tests.cluster.machine import Machine, Site\n"
+        "from tests.system.cluster.machine import Machine, Site\n"
         "site = Site(Path(sys.argv[1]))\n"
         "node = Machine(site, 'node1', 1)\n"
         "node.write_file('/etc/boot', sys.argv[2])\n"

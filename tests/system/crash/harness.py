@@ -7,8 +7,8 @@
     assert outcome.status == 0
 
 The crashed node is a guest in QEMU, which emulates (TCG). The survivor is a host of
-`tests.netlab`, a set of namespaces without uplink or default route; each network is a TAP device
-between the two. QEMU itself runs among the survivor's processes, so it dies with them.
+`tests.support.netlab`, a set of namespaces without uplink or default route; each network is a TAP
+device between the two. QEMU itself runs among the survivor's processes, so it dies with them.
 
 What happens, in this order:
 
@@ -191,7 +191,7 @@ class Outcome:
 
 
 def run(crash: Crash) -> Outcome:
-    """Let a node crash. Raises tests.debian.NotAvailable where that is not possible."""
+    """Let a node crash. Raises tests.support.debian.NotAvailable where that is not possible."""
     obstacle = why_not()
     if obstacle is None and shutil.which(QEMU) is None:
         obstacle = f"{QEMU} is not on this machine; on Debian it is in qemu-system-x86"

@@ -38,7 +38,7 @@ class Root:
 
 
 def get() -> Root:
-    """Return the root, made if need be. Raises tests.debian.NotAvailable."""
+    """Return the root, made if need be. Raises tests.support.debian.NotAvailable."""
     package = debian.newest(KERNEL, "linux-image-")
     version = package[len("linux-image-") :]
     image = debian.unpacked(package)

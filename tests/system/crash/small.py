@@ -35,7 +35,7 @@ def save(file: Path, plan: str, programs: Mapping[str, Path], *, packed: bool = 
     """Write a crash initramfs with these programs in /usr/bin, and with their libraries.
 
     It is packed with gzip if asked for, as crash kernels' are; that costs an emulated processor
-    some time. Raises tests.debian.NotAvailable.
+    some time. Raises tests.support.debian.NotAvailable.
     """
     files = Initramfs()
     for name in ("/dev", "/proc", "/sys"):

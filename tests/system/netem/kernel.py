@@ -2,7 +2,7 @@
 """Debian's kernel for virtual machines, with the modules that a guest needs.
 
 It is downloaded and not installed; modules are kept in build/kernel as the system call takes them,
-not compressed. `python -m tests.netem.kernel` does just that and prints the kernel's image.
+not compressed. `python -m tests.system.netem.kernel` does just that and prints the kernel's image.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ PROGRAMS = "tests/system/network/test_bad_links.py"
 A_YES = "test_the_agent_hears_the_sender_through_a_bad_link[pure-half_lost]"
 A_NO = "test_rubbish_of_the_node_between_a_strangers_messages_is_no_yes[pure]"
 
-INSTEAD = ("-p", "tests.netem.instead", "--instead")
+INSTEAD = ("-p", "tests.system.netem.instead", "--instead")
 RUNS = {
     "programs": [PROGRAMS],
     "cut": [*INSTEAD, "loss 100%", *(f"{PROGRAMS}::{name}" for name in (A_YES, A_NO))],

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A day of kdumpfenced in virtual time: python -m tests.scale.day FOLDER NODES [HOURS [LEAK]]
+"""A day of kdumpfenced in virtual time.
+
+    python -m tests.system.scale.day FOLDER NODES [HOURS [LEAK]]
 
 So many nodes crash again and again, each every ten minutes for two; strangers come besides, of
 whom each is heard once. The daemon is the real one, with its history, log, metrics and control
@@ -107,7 +109,7 @@ def lengths(root: object) -> dict[str, int]:
             found[way] = len(one)  # type: ignore[arg-type]
         slots = [name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ())]
         inside = {**getattr(one, "__dict__", {}), **{s: getattr(one, s, None) for s in slots}}
-        if type(one).__module__.startswith(("kdumpfence.", "tests.scale", "__main__")):
+        if type(one).__module__.startswith(("kdumpfence.", "tests.system.scale", "__main__")):
             todo += [(f"{way}.{name}", value) for name, value in inside.items()]
     return found
 

@@ -14,14 +14,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ipaddress
-import json
 import math
 import os
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ from typing import Any
 from kdumpfence.daemon import status_socket
 from kdumpfence.daemon.history import History, Past
 from tests.daemon.running import Kdumpfenced, until
+from tests.support.storms import Storm
 
 #: Strangers are beyond it, nodes within.
 NETWORK = "127.0.0.0/9"
@@ -58,8 +56,6 @@ with socket.socket(socket.AF_UNIX) as listener:
         with listener.accept()[0] as asker:
             asker.sendall(asker.recv(4096))
 """
-
-STORM = (sys.executable, "-m", "kdumpfence.cli", "storm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,43 +205,6 @@ def processors() -> tuple[str, str, str]:
     return str(daemon), str(others[0]), str(others[-1])
 
 
-class Player:
-    """A `kdumpfence storm`."""
-
-    def __init__(self, processor: str, nice: int, port: int, *options: str) -> None:
-        self._out = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the Player)
-        self.process = subprocess.Popen(
-            ["taskset", "-c", processor, "nice", "-n", str(nice), *STORM]
-            + ["--port", str(port), "--json", *options],
-            stdin=subprocess.DEVNULL,
-            stdout=self._out,
-        )
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended."""
-        return self.process.poll() is not None
-
-    def told(self) -> dict[str, Any]:
-        """What it sent, when it has ended."""
-        self.process.wait(30)
-        self._out.seek(0)
-        told: dict[str, Any] = json.loads(self._out.read())
-        return told
-
-    def stop(self) -> None:
-        """End it early; it tells all the same."""
-        if not self.over:
-            self.process.send_signal(signal.SIGINT)
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        if not self.over:
-            self.process.kill()
-        self.process.wait()
-        self._out.close()
-
-
 class _Audience:
     """Asks, and looks at the process, in a rhythm."""
 
@@ -302,7 +261,7 @@ def play(plan: Plan, folder: Path) -> Outcome:
     outcome = Outcome(plan)
     daemon = Stage(folder, plan)
     where, player_at, flood_at = processors()
-    players: list[Player] = []
+    players: list[Storm] = []
     echo: subprocess.Popen[bytes] | None = None
     try:
         echo = subprocess.Popen(
@@ -316,14 +275,15 @@ def play(plan: Plan, folder: Path) -> Outcome:
             shares = ",".join(f"{kind}=1" for kind in RUBBISH)
             options = ("--mix", shares, "--nodes", str(plan.nodes), "--duration", "3600")
             # After the nodes: in the field each of those has a processor of its own.
-            players.append(Player(flood_at, 19, daemon.port, *options))
+            after = ("taskset", "-c", flood_at, "nice", "-n", "19")
+            players.append(Storm(daemon.port, *options, wrapper=after))
             _attend(audience, 3.0)
         audience.looks.append(_look(daemon.pid))
         outcome.memory_before = audience.looks[-1].resident
-        storm = Player(
-            player_at, 0, daemon.port,
-            "--nodes", str(plan.nodes), "--rounds", str(plan.rounds),
+        storm = Storm(
+            daemon.port, "--nodes", str(plan.nodes), "--rounds", str(plan.rounds),
             "--interval", str(plan.interval), "--panic-within", str(plan.within),
+            wrapper=("taskset", "-c", player_at),
         )  # fmt: skip
         players.insert(0, storm)
         while not storm.over:

@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def hours(folder: Path, *arguments: int) -> list[dict[str, Any]]:
     """What is told of each hour."""
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.scale.day", str(folder), *map(str, arguments)],
+        [sys.executable, "-m", "tests.system.scale.day", str(folder), *map(str, arguments)],
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,

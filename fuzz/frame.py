@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every fuzz target does: tell a finding, plant a fault for the fuzzer's own test, and run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+atheris: Any = importlib.import_module("atheris")
+
+
+class Finding(Exception):
+    """What must not be."""
+
+
+def require(condition: bool, what: str, given: object) -> None:
+    if not condition:
+        raise Finding(f"{what}: {given!r}")
+
+
+def plant(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
+    """Put a fault in the place of `owner.name`, if the test of the fuzzer asks for it.
+
+    The fault is given what it takes the place of, and then the arguments of a call.
+    """
+
+    def put(fault: Callable[..., Any]) -> None:
+        if os.environ.get("KDUMPFENCE_FUZZ_PLANT") == "1":
+            real, guided = getattr(owner, name), atheris.instrument_func(fault)
+            setattr(owner, name, lambda *given: guided(real, *given))
+
+    return put
+
+
+def run(check: Callable[[bytes], None]) -> None:
+    """Give inputs to `check`: whatever it raises is a finding."""
+    atheris.Setup(sys.argv, check)
+    atheris.Fuzz()
