@@ -6,6 +6,12 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 CORE   := setup.py $(wildcard src/*.pyx src/kdumpwire/*.* src/kdumpwire/*/*.* src/native/*.*)
 
+# Whose headers are needed: those of .venv, once it is there.
+HEADERS = $(firstword $(wildcard $(RUN)) $(PYTHON))
+# What shellcheck reads: every file whose first line names sh or bash.
+SCRIPTS      := .ci findings packaging src tests tools
+SHELL_SCRIPT := FNR == 1 && /^\#!.*[\/ ](ba)?sh$$/ { print FILENAME } { nextfile }
+
 # A core that does not compile is an error here; KDUMPFENCE_COMPILE=no does without one.
 export KDUMPFENCE_COMPILE ?= require
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -16,36 +22,48 @@ help:              ## this list
 demo: build        ## show the main job on loopback: a yes and a no, each with its time
 	$(RUN) tools/demo.py
 
-test: tools lint fuzz pythons ## everything, the unit tests on every Python there is
+check: lint build $(VENV)/.test ## what is quick, two minutes: lint and tests; FOR=agent: those of that folder
+	@$(RUN) tools/check.py $(FOR)
+
+test: plan tools lint fuzz pythons ## everything (half an hour): all tests, the unit tests on every Python there is
 	$(RUN) -m pytest -n 4 --dist loadfile -m 'not alone'
 	$(RUN) -m pytest --durations=10 -m alone
 
-check: lint build  ## what is quick: lint and unit tests, on one Python
-	$(RUN) -m pytest -q -m 'not slow' tests/core tests/shared tests/agent tests/storm tests/building
+plan:
+	@echo 'make test takes half an hour on two cores: 5 minutes for lint, fuzzing and every Python,'
+	@echo '10 for the tests that run in parallel, 16 for those that want the machine for themselves.'
+	@sh tools/prerequisites.sh --plan tests $(HEADERS)
+	@echo 'to be installed from PyPI, where not yet there: 400 MB into .venv, and 100 MB a Python into build/pythons'
 
-tools: venv
-	sh tools/prerequisites.sh tests $(RUN)
+tools:
+	@sh tools/prerequisites.sh tests $(HEADERS)
 
-lint: venv         ## ruff and mypy
+lint: $(VENV)/.lint ## style, types, spelling, shell scripts and the CI's own workflow
 	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --cache-dir build/imports
+	$(VENV)/bin/cython-lint --no-pycodestyle src
+	$(VENV)/bin/codespell
+	find $(SCRIPTS) -type f -exec awk '$(SHELL_SCRIPT)' {} + | xargs $(VENV)/bin/shellcheck
+	$(VENV)/bin/zizmor --offline --no-progress --quiet --strict-collection .github
 
 pythons: build     ## the unit tests on every CPython from 3.9 up that this machine has
 	$(RUN) -m tools.every_python
 
-fuzz: build        ## a short run of the fuzz targets; without atheris only CI insists
+fuzz: build $(VENV)/.fuzz ## a short run of the fuzz targets; without atheris only CI insists
 	$(RUN) fuzz/run.py --seconds 20 || { [ $$? = 2 ] && [ "$$CI" != true ]; }
 
-bench: $(VENV)/.bench build ## all figures, beside their peers (10 minutes), for docs/throughput.md
+bench: build $(VENV)/.test $(VENV)/.bench ## all figures, beside their peers (10 minutes), for docs/throughput.md
 	$(RUN) -m bench.run --write
 
-crashtable: build native ## measure the senders in crash kernels (11 minutes), for docs/crash-kernel.md
+crashtable: build $(VENV)/.test native ## measure the senders in crash kernels (11 minutes), for docs/crash-kernel.md
 	$(RUN) -m tools.crashtable
 
-clustertable: build ## crash both agents in real clusters (6 minutes), for docs/cluster-tests.md
+clustertable: build $(VENV)/.test ## crash both agents in real clusters (6 minutes), for docs/cluster-tests.md
 	$(RUN) -m tools.clustertable
 
-scale: build       ## a hundred thousand nodes, a flood, a day, a hundred kills (8 minutes), for docs/scale.md
+scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills (8 minutes), for docs/scale.md
 	$(RUN) -m tools.scale
 
 native:            ## the native sender alone, in build/native; needs Cython and a C compiler
@@ -60,18 +78,24 @@ deb: venv          ## a Debian package for this distribution, in dist/
 	sh tools/prerequisites.sh packages $(RUN)
 	sh packaging/deb.sh $(RUN) dist
 
-venv: $(VENV)/.made   ## .venv with all that is needed, and the programs in .venv/bin
+venv: $(VENV)/.made   ## .venv with what builds the core, and the programs in .venv/bin
 build: $(VENV)/.built ## the same with the compiled core, built anew if it changed
 
 $(VENV)/.made: pyproject.toml tools/prerequisites.sh
-	sh tools/prerequisites.sh build $(PYTHON)
+	@echo 'making $(VENV): Cython and what else builds the core, 50 MB from PyPI, a minute'
+	@sh tools/prerequisites.sh build $(HEADERS)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	KDUMPFENCE_COMPILE=no $(RUN) -m pip install -q -e '.[test,lint,build,fuzz]'
+	KDUMPFENCE_COMPILE=no $(RUN) -m pip install -q -e '.[build]'
 	touch $@
 
-$(VENV)/.bench: $(VENV)/.made
-	KDUMPFENCE_COMPILE=no $(RUN) -m pip install -q -e '.[bench]'
+# The extras of pyproject.toml, each when a target first needs it.
+$(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz $(VENV)/.bench: $(VENV)/.%: $(VENV)/.made
+	@echo 'adding to $(VENV), from PyPI: the extra "$*" of pyproject.toml'
+	KDUMPFENCE_COMPILE=no $(RUN) -m pip install -q --no-build-isolation -e '.[$*]'
 	touch $@
+
+# mypy reads the tests, and what they import.
+$(VENV)/.lint: $(VENV)/.test
 
 $(VENV)/.built: $(VENV)/.made $(CORE)
 	$(RUN) setup.py -q build_ext --inplace
@@ -81,5 +105,5 @@ clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo test check tools lint fuzz pythons bench crashtable clustertable scale native wheel deb venv build clean
+.PHONY: help demo check test plan tools lint fuzz pythons bench crashtable clustertable scale native wheel deb venv build clean
 .DELETE_ON_ERROR:

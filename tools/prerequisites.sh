@@ -2,11 +2,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Sees to what the machine itself must have, beside python3, git and make.
 #
-#     sh tools/prerequisites.sh build|packages|tests [PYTHON]
+#     sh tools/prerequisites.sh [--plan] build|packages|tests [PYTHON]
 #
 # As root on Debian or Ubuntu it installs what is missing. Elsewhere it says what that is, and
 # fails if the project cannot be built without it; tests that cannot run skip for themselves.
+# With --plan it only says what it would do.
 
+plan=''
+if [ "$1" = --plan ]; then
+    plan=1
+    shift
+fi
 purpose=$1
 python=${2:-python3}
 
@@ -19,16 +25,15 @@ look() {
     need python3-venv    build   'makes .venv'                 "$python" -c 'import ensurepip, venv'
     need debhelper       packages 'makes the Debian package'   command -v dh
     need python3-dev     packages 'headers for packages'       /usr/bin/python3 -c "$has_headers"
-    need iproute2        tests   'networks of tests/system/network'   command -v ip
-    need util-linux      tests   'namespaces of tests/system/network' command -v unshare
-    need mount           tests   'namespaces of tests/system/network' command -v mount
-    need qemu-system-x86 tests   'guests of tests/system/netem, crash' command -v qemu-system-x86_64
+    need iproute2        tests   'networks of tests/system'    command -v ip
+    need util-linux      tests   'namespaces of tests/system' command -v unshare
+    need mount           tests   'namespaces of tests/system' command -v mount
+    need qemu-system-x86 tests   'guests of tests/system'      command -v qemu-system-x86_64
     need mandoc          tests   'checks the man pages'        command -v mandoc
     need groff-base      tests   'checks the man pages'        command -v groff
     need musl-tools      packages 'a static native sender'     command -v musl-gcc
     need rpm             tests   'makes and tries the rpm'      command -v rpmbuild
     need lintian         tests   'checks the Debian package'    command -v lintian
-    need shellcheck      tests   'checks the scripts'          command -v shellcheck
     need systemd         tests   'checks and runs the units'   command -v systemd-analyze
 }
 
@@ -52,6 +57,7 @@ need() {
 }
 
 install() {
+    # shellcheck disable=SC2086  # a list of packages
     DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 \
         install -y --no-install-recommends $missing
 }
@@ -63,10 +69,11 @@ install() {
 look
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing$missing"
+    echo "to be installed with apt-get:$missing"
+    [ -z "$plan" ] || exit 0
     install || { apt-get -q update && install; }
     look
     [ -n "$missing" ] || exit 0
 fi
 echo "not on this machine: $reasons; on Debian: apt-get install$missing" >&2
-[ -z "$fatal" ]
+[ -z "$fatal" ] || [ -n "$plan" ]

@@ -1823,8 +1823,8 @@ cdef void close_network(Sender *sender) noexcept nogil:
 
 cdef int network_changed(Sender *sender) noexcept nogil:
     cdef char first
-    cdef int changes = 0, i
-    for i in range(1000):       # however much comes: the rest is for the next call
+    cdef int changes = 0, _call
+    for _call in range(1000):       # however much comes: the rest is for the next call
         if sender.network < 0:
             break
         if recv(sender.network, &first, 1, MSG_DONTWAIT) < 0:

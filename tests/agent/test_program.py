@@ -49,6 +49,7 @@ def test_yes_comes_with_the_message_and_not_with_the_time_out(core_name: str) ->
     assert out == f"[debug]: received valid message from '{NODE}' ({NODE})\n"
 
 
+@pytest.mark.slow
 def test_no_comes_at_the_time_out(core_name: str) -> None:
     before = time.monotonic()
     done = run(core_name, "-n", NODE, "-p", str(unused_port()), "-t", "1")
@@ -58,6 +59,7 @@ def test_no_comes_at_the_time_out(core_name: str) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_no_says_what_was_heard_instead(core_name: str) -> None:
     port = unused_port()
     agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "4"], core_name)
@@ -114,6 +116,7 @@ def test_a_signal_ends_it_with_no_and_a_word(core_name: str, number: signal.Sign
     assert err == f"[error]: ended by {number.name} before the node was heard\n"
 
 
+@pytest.mark.slow
 def test_a_stopped_agent_goes_on_and_keeps_its_deadline(core_name: str) -> None:
     port = unused_port()
     agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "6"], core_name)
@@ -128,6 +131,7 @@ def test_a_stopped_agent_goes_on_and_keeps_its_deadline(core_name: str) -> None:
     assert time.monotonic() - went_on < 5
 
 
+@pytest.mark.slow
 def test_a_message_that_came_while_it_was_stopped_counts(core_name: str) -> None:
     port = unused_port()
     agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "4"], core_name)
@@ -250,6 +254,7 @@ def test_only_its_own_descriptors_are_open_while_it_waits(core_name: str) -> Non
     agent.communicate()
 
 
+@pytest.mark.slow
 def test_after_a_strangers_message_it_sleeps_again(core_name: str) -> None:
     port = unused_port()
     agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "30"], core_name)

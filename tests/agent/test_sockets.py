@@ -131,6 +131,7 @@ def test_nothing_but_messages_of_the_node_enters_the_proof_queue(listening: List
     }
 
 
+@pytest.mark.slow
 def test_two_listeners_for_different_nodes_hear_each_its_own(listening: Listening) -> None:
     second = Listening(listening.port, BOTH, use_raw=listening.raw)
     listening.add([address(NODE)])

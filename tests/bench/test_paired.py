@@ -127,6 +127,7 @@ def test_the_peak_of_a_program_holds_what_it_gave_back() -> None:
         programs.peak_of([sys.executable, "-ISc", "raise SystemExit(3)"])
 
 
+@pytest.mark.slow
 def test_the_machine_is_described_with_the_programs_that_are_measured() -> None:
     told = {**machine.machine(), **programs.described()}
     assert all(told.values())

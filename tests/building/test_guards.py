@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.building.conftest import ROOT, run
 
 SKIPPING = """
@@ -49,6 +51,7 @@ def test_elsewhere_a_skip_is_a_skip(tmp_path: Path) -> None:
     assert re.search(r"5 skipped, 1 xfailed", said), said
 
 
+@pytest.mark.slow
 def test_this_python_is_among_those_that_the_unit_tests_run_on() -> None:
     said = run(sys.executable, "-m", "tools.every_python", "--list").stdout
     assert sys.version.split()[0] in said

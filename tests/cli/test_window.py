@@ -224,6 +224,7 @@ def test_history_says_how_long_power_must_stay_on_for_each_node_and_all(file: st
     assert "Power has to stay on for 5 min 01 s or longer" in text
 
 
+@pytest.mark.slow
 def test_history_of_one_node_or_from_one_time_on(file: str) -> None:
     def nodes(*arguments: str) -> list[str]:
         done = run("history", "--json", "--file", file, *arguments)
@@ -290,6 +291,7 @@ def test_a_file_that_is_no_history_is_told_of_in_one_line(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "text", ["", "yesterday", "5", "2026-13-01", "7 d", "1e3s", "-1d", "\u0665d"]
 )
+@pytest.mark.slow
 def test_a_time_that_is_none_is_refused_in_one_line(file: str, text: str) -> None:
     done = run("history", "--file", file, f"--since={text}")
     assert "neither a time (2026-11-20, " in complaint(done)
@@ -362,6 +364,7 @@ def test_watch_leaves_the_terminal_as_it_was_whatever_ends_it(
         assert terminal.is_as_before()
 
 
+@pytest.mark.slow
 def test_watch_says_that_the_daemon_is_gone_and_finds_it_again(tmp_path: Path) -> None:
     path = str(tmp_path / "control")
     argv = [*COMMAND, "watch", "--socket", path]
@@ -379,6 +382,7 @@ def test_watch_says_that_the_daemon_is_gone_and_finds_it_again(tmp_path: Path) -
         assert terminal.end() == 0
 
 
+@pytest.mark.slow
 def test_watch_shows_the_rate_of_datagrams_by_reason(server: Server) -> None:
     first = status()
     with Terminal(
@@ -395,6 +399,7 @@ def test_watch_shows_the_rate_of_datagrams_by_reason(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("lines", "columns"), [(24, 100), (10, 40), (5, 80), (2, 10), (1, 1)])
+@pytest.mark.slow
 def test_watch_draws_no_more_than_the_window_holds(
     server: Server, lines: int, columns: int
 ) -> None:
@@ -459,6 +464,7 @@ class Lines:
 
 
 @pytest.mark.parametrize("command", [COMMAND, WITHOUT_RICH], ids=["rich", "plain"])
+@pytest.mark.slow
 def test_watch_without_a_terminal_prints_a_line_for_each_change(
     tmp_path: Path, command: list[str]
 ) -> None:

@@ -425,6 +425,7 @@ def test_a_descriptor_ends_the_counting_in_another_thread(scene: Scene) -> None:
     assert (total, counted) == (240, [240])
 
 
+@pytest.mark.slow
 def test_a_rest_reads_more_at_a_time_and_ends_with_the_wait(scene: Scene) -> None:
     """What comes during the rest is read after it, and neither end of the wait is missed."""
     scene.sources.add(node(1))

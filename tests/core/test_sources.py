@@ -79,6 +79,7 @@ def test_many_addresses_come_and_go_without_a_mistake(core: ModuleType) -> None:
         assert sources.find(packed) == model.get(packed)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_sources_are_kept_apart_however_the_table_grows(
     core: ModuleType,
 ) -> None:

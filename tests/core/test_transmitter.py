@@ -217,6 +217,7 @@ def test_a_full_send_buffer_is_waited_for_but_not_for_ever(core: ModuleType) -> 
     theirs.close()
 
 
+@pytest.mark.slow
 def test_it_cannot_be_used_while_it_sends_in_another_thread(core: ModuleType) -> None:
     sock = udp()
     sock.setblocking(False)

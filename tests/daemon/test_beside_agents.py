@@ -76,6 +76,7 @@ def agent(host: Host, *wrapper: str, program: str = AGENT) -> subprocess.Popen[s
 
 
 @pytest.mark.parametrize("first", ["agent", "daemon"])
+@pytest.mark.slow
 def test_our_agent_and_the_daemon_both_hear_one_message(
     daemon: Kdumpfenced, watcher: Host, node: Host, first: str
 ) -> None:
@@ -90,6 +91,7 @@ def test_our_agent_and_the_daemon_both_hear_one_message(
     assert daemon.status().counts["accepted"] == 1
 
 
+@pytest.mark.slow
 def test_an_agent_without_raw_sockets_takes_nothing_from_the_daemon_and_says_why_it_hears_nothing(
     daemon: Kdumpfenced, watcher: Host, node: Host
 ) -> None:
@@ -107,6 +109,7 @@ def test_an_agent_without_raw_sockets_takes_nothing_from_the_daemon_and_says_why
     assert "another program holds it; with CAP_NET_RAW both would hear" in waiting.stdout.read()
 
 
+@pytest.mark.slow
 def test_a_stock_agent_beside_the_daemon_fails_and_does_not_disturb_it(
     daemon: Kdumpfenced, watcher: Host, node: Host
 ) -> None:
@@ -121,6 +124,7 @@ def test_a_stock_agent_beside_the_daemon_fails_and_does_not_disturb_it(
     until(lambda: daemon.dumping() == {NODE})
 
 
+@pytest.mark.slow
 def test_the_daemon_beside_a_stock_agent_says_that_the_port_is_taken(
     daemon: Kdumpfenced, watcher: Host
 ) -> None:

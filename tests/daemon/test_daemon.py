@@ -37,6 +37,7 @@ def page_with(daemon: Kdumpfenced, text: str) -> str:
 # ------------------------------------------------------------------ what it tells
 
 
+@pytest.mark.slow
 def test_a_dump_from_its_first_message_to_silence(daemon: Kdumpfenced) -> None:
     daemon.configure(
         'networks = ["127.3.0.0/16"]\nsilence = 3\nrepeat = 1',
@@ -174,6 +175,7 @@ def test_few_nodes_by_name_in_the_metrics_however_many_dump(daemon: Kdumpfenced)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.slow
 def test_it_ends_cleanly(daemon: Kdumpfenced, number: signal.Signals) -> None:
     daemon.start()
     daemon.hear(NODE)
@@ -266,6 +268,7 @@ def test_what_a_status_showed_is_in_the_history_when_it_was_ended(daemon: Kdumpf
     assert [dump.messages for dump in daemon.status().dumps] == [5]
 
 
+@pytest.mark.slow
 def test_what_a_crowd_said_before_the_end_is_in_the_history(daemon: Kdumpfenced) -> None:
     crowd = 5000
     # It is ended by its first event, and what a round takes is less than is there by then.
@@ -312,6 +315,7 @@ def test_what_the_history_could_not_take_is_told_at_the_end(daemon: Kdumpfenced)
     assert missing == "history: what was last heard of 1 dump is not in it"
 
 
+@pytest.mark.slow
 def test_a_second_one_says_who_holds_the_port(daemon: Kdumpfenced, tmp_path: Path) -> None:
     daemon.start()
     said = (
@@ -377,6 +381,7 @@ sys.stdin.read()
 
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("how", ["bound", "full"])
+@pytest.mark.slow
 def test_a_name_that_anybody_can_hold_keeps_nobody_from_listening(
     daemon: Kdumpfenced, how: str
 ) -> None:
@@ -639,6 +644,7 @@ def test_of_many_faults_the_log_tells_some_and_their_number(daemon: Kdumpfenced)
 # ------------------------------------------------------------------ systemd
 
 
+@pytest.mark.slow
 def test_it_tells_the_service_manager_how_it_is(daemon: Kdumpfenced, tmp_path: Path) -> None:
     with manager(tmp_path) as systemd:
         daemon.start(environment={"NOTIFY_SOCKET": systemd.path, "WATCHDOG_USEC": "600000"})
@@ -663,6 +669,7 @@ def test_it_tells_the_service_manager_how_it_is(daemon: Kdumpfenced, tmp_path: P
         systemd.hears("STOPPING=1")
 
 
+@pytest.mark.slow
 def test_a_main_loop_that_hangs_does_not_say_that_it_is_alive(
     daemon: Kdumpfenced, tmp_path: Path
 ) -> None:
@@ -818,6 +825,7 @@ def test_sockets_that_were_passed_to_another_process_are_not_ours(daemon: Kdumpf
 # ------------------------------------------------------------------ a history that fails
 
 
+@pytest.mark.slow
 def test_a_locked_history_does_not_stop_it(daemon: Kdumpfenced) -> None:
     daemon.start()
     daemon.hear("127.0.0.2")
@@ -845,6 +853,7 @@ def test_a_locked_history_does_not_stop_it(daemon: Kdumpfenced) -> None:
     assert daemon.end() == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_history_is_said_and_a_new_one_taken_when_it_is_gone(
     daemon: Kdumpfenced,
 ) -> None:
@@ -862,6 +871,7 @@ def test_a_damaged_history_is_said_and_a_new_one_taken_when_it_is_gone(
     assert daemon.end() == 0
 
 
+@pytest.mark.slow
 def test_a_history_with_a_row_that_is_no_dump_does_not_stop_it(daemon: Kdumpfenced) -> None:
     daemon.start()
     daemon.hear(NODE)
@@ -909,6 +919,7 @@ def test_a_history_that_may_not_be_written_says_why_and_works_once_it_may(
 
 
 @pytest.mark.usefixtures("root")
+@pytest.mark.slow
 def test_a_full_disk_does_not_stop_it(daemon: Kdumpfenced) -> None:
     disk = daemon.folder / "disk"
     disk.mkdir()
@@ -950,6 +961,7 @@ def test_a_full_disk_does_not_stop_it(daemon: Kdumpfenced) -> None:
     assert daemon.end() == 0
 
 
+@pytest.mark.slow
 def test_a_history_that_can_be_opened_only_later(daemon: Kdumpfenced) -> None:
     daemon.start()
     daemon.hear("127.0.0.2", "127.0.0.3")

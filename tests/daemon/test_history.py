@@ -206,6 +206,7 @@ def test_what_is_recorded_is_to_survive_a_power_cut(path: str) -> None:
 # --- kill -9 --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_has_lost_nothing_that_it_had_recorded(
     path: str,
 ) -> None:

@@ -81,6 +81,7 @@ TAKEN = {
 
 @pytest.mark.parametrize("what", list(TAKEN))
 @pytest.mark.parametrize("then", ["record", "look", "close"])
+@pytest.mark.slow
 def test_what_was_recorded_is_there_whatever_is_taken_away(path: str, what: str, then: str) -> None:
     opened = History(path)
     opened.record(a_whole_dump("before", START, 5))
@@ -124,6 +125,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("tails", ["-wal", ",-wal", ",-wal,-shm"])
+@pytest.mark.slow
 def test_what_was_taken_away_while_it_was_written_survives_a_kill(path: str, tails: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLED, path, tails],
@@ -201,6 +203,7 @@ except HistoryError as error:
 
 
 @pytest.mark.parametrize("how", ["same", "symlink", "hard link", "directory"])
+@pytest.mark.slow
 def test_a_second_daemon_is_refused_by_whatever_name_it_comes(tmp_path: Path, how: str) -> None:
     (tmp_path / "state").mkdir()
     path = tmp_path / "state" / "history"
@@ -433,6 +436,7 @@ def test_rows_that_others_removed_are_counted_again_by_the_trim(path: str) -> No
         assert len(names_of(opened)) == 10
 
 
+@pytest.mark.slow
 def test_the_file_does_not_grow_in_a_flood(path: str) -> None:
     with History(path) as opened:
         sizes = []

@@ -140,6 +140,7 @@ def test_what_was_told_is_in_the_history_however_often_it_is_killed(
     assert len(nodes) == len(set(nodes))
 
 
+@pytest.mark.slow
 def test_a_node_that_stopped_while_nobody_listened_falls_silent(daemon: Kdumpfenced) -> None:
     daemon.configure("networks = ['127.0.0.0/8']\nsilence = 3")
     daemon.start()
@@ -161,6 +162,7 @@ def test_a_node_that_stopped_while_nobody_listened_falls_silent(daemon: Kdumpfen
     assert gone.ended - gone.last > 3.5
 
 
+@pytest.mark.slow
 def test_a_node_that_is_none_any_more_falls_silent_after_a_restart(daemon: Kdumpfenced) -> None:
     daemon.configure("silence = 3", 'a = ["127.0.0.2"]\nb = ["127.0.0.3"]')
     daemon.start()
@@ -182,6 +184,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+@pytest.mark.slow
 def test_with_a_passed_socket_nothing_is_lost_that_comes_meanwhile(daemon: Kdumpfenced) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as port:
         port.bind(("127.0.0.1", daemon.port))

@@ -70,6 +70,7 @@ for path in sys.argv[1:]:
 
 
 @pytest.mark.parametrize("umask", ["000", "022", "077"])
+@pytest.mark.slow
 def test_what_others_cannot_read_they_cannot_lock(
     public: Kdumpfenced, as_nobody: tuple[str, ...], umask: str
 ) -> None:
@@ -125,6 +126,7 @@ def test_its_own_directory_is_closed_and_nobody_elses(
         assert mode(tmp_path / name) == after
 
 
+@pytest.mark.slow
 def test_who_holds_read_locks_delays_what_is_told_and_loses_nothing(daemon: Kdumpfenced) -> None:
     daemon.start()
     daemon.hear("127.0.0.2")
@@ -164,6 +166,7 @@ daemon.script()
 
 
 @pytest.mark.parametrize("years", [-60, -1, 2, 30])
+@pytest.mark.slow
 def test_a_clock_that_is_wrong_at_the_start_removes_nothing(
     daemon: Kdumpfenced, years: int
 ) -> None:
@@ -198,6 +201,7 @@ daemon.script()
 """
 
 
+@pytest.mark.slow
 def test_what_has_been_over_for_long_enough_is_removed(daemon: Kdumpfenced) -> None:
     daemon.configure('networks = ["127.0.0.0/8"]\nsilence = 1', history="days = 3")
     daemon.start(program=[sys.executable, "-c", HURRYING])
@@ -223,6 +227,7 @@ def more_than(daemon: Kdumpfenced, messages: int) -> bool:
 
 
 @pytest.mark.parametrize("seconds", [86400, -86400])
+@pytest.mark.slow
 def test_the_clock_that_is_set_while_a_node_dumps_does_not_change_its_length(
     daemon: Kdumpfenced, seconds: int
 ) -> None:
@@ -257,6 +262,7 @@ def test_the_clock_that_is_set_while_a_node_dumps_does_not_change_its_length(
     assert f'"took": {round(past.took, 3)}' in done.stdout
 
 
+@pytest.mark.slow
 def test_a_dump_keeps_its_length_over_a_restart(daemon: Kdumpfenced) -> None:
     flag = daemon.folder / "set"
     script = STEPS.format(seconds=86400, flag=str(flag))
@@ -278,6 +284,7 @@ def test_a_dump_keeps_its_length_over_a_restart(daemon: Kdumpfenced) -> None:
 # ------------------------------------------------------------------ forged senders
 
 
+@pytest.mark.slow
 def test_a_flood_of_forged_senders_pushes_out_nothing_of_a_named_node(daemon: Kdumpfenced) -> None:
     most = 300
     daemon.configure(
@@ -317,6 +324,7 @@ def test_a_flood_of_forged_senders_pushes_out_nothing_of_a_named_node(daemon: Kd
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "device", "huge"])
+@pytest.mark.slow
 def test_settings_that_are_no_file_hang_nothing(daemon: Kdumpfenced, kind: str) -> None:
     daemon.start()
     kept = daemon.settings.rename(daemon.folder / "kept")
@@ -349,6 +357,7 @@ def test_settings_that_are_no_file_hang_nothing(daemon: Kdumpfenced, kind: str) 
 
 
 @pytest.mark.parametrize("tails", [["-wal"], [""], ["", "-wal", "-shm"]])
+@pytest.mark.slow
 def test_what_was_told_survives_that_its_file_is_removed(
     daemon: Kdumpfenced, tails: list[str]
 ) -> None:

@@ -28,6 +28,7 @@ def says(host: Host, source: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("networks", ["", 'networks = ["10.0.0.0/24", "fd00::/64"]\nroom = 1'])
+@pytest.mark.slow
 def test_an_address_of_this_machine_is_passed_over_with_one_line(
     daemon: Kdumpfenced, networks: str
 ) -> None:
@@ -60,6 +61,7 @@ def test_an_address_of_this_machine_is_passed_over_with_one_line(
         assert daemon.said().count("not heard as a node") == 1
 
 
+@pytest.mark.slow
 def test_an_address_that_this_machine_takes_over_is_no_nodes_meanwhile(
     daemon: Kdumpfenced,
 ) -> None:

@@ -96,6 +96,7 @@ def thief(port: int, families: tuple[int, ...] = (4, 6), user: str = "nobody") -
 
 @pytest.mark.parametrize("family", ["auto", "ipv4"])
 @pytest.mark.parametrize("user", ["nobody", "root"])
+@pytest.mark.slow
 def test_nobody_can_bind_the_port_beside_the_daemon(
     daemon: Kdumpfenced, family: str, user: str
 ) -> None:
@@ -185,6 +186,7 @@ SHARING = [
 
 @pytest.mark.parametrize("options", SHARING)
 @pytest.mark.parametrize("user", ["nobody", "root"])
+@pytest.mark.slow
 def test_a_passed_socket_that_shared_its_port_does_not_any_more(
     daemon: Kdumpfenced, managers: list[Passed], options: tuple[int, ...], user: str
 ) -> None:
@@ -216,6 +218,7 @@ def rival(port: int, host: str, device: str = "", peer: str = "") -> socket.sock
     [("0.0.0.0",), ("127.0.0.1",), ("0.0.0.0", "lo"), ("0.0.0.0", "", NODE)],
     ids=["later", "more specific", "of an interface", "connected to the node"],
 )
+@pytest.mark.slow
 def test_who_shared_the_port_before_the_daemon_came_is_noticed(
     daemon: Kdumpfenced, managers: list[Passed], where: tuple[str, ...]
 ) -> None:
@@ -240,6 +243,7 @@ def test_who_shared_the_port_before_the_daemon_came_is_noticed(
     until(lambda: daemon.dumping() == {NODE})
 
 
+@pytest.mark.slow
 def test_root_who_makes_the_socket_share_again_is_noticed(
     daemon: Kdumpfenced, managers: list[Passed]
 ) -> None:
@@ -299,6 +303,7 @@ FAULTS: dict[str, tuple[Callable[[socket.socket], None], str]] = {
 
 
 @pytest.mark.parametrize("what", list(FAULTS))
+@pytest.mark.slow
 def test_a_socket_that_hears_nobody_any_more_is_refused_and_noticed(
     daemon: Kdumpfenced, managers: list[Passed], what: str
 ) -> None:
@@ -418,6 +423,7 @@ def test_a_family_that_nobody_passed_is_told_of(
     daemon.says("nothing is heard over IPv6: no socket for it was passed")
 
 
+@pytest.mark.slow
 def test_a_reading_thread_that_stands_still_is_noticed(daemon: Kdumpfenced) -> None:
     script = (
         "import threading, time\n"

@@ -63,6 +63,7 @@ def judge(text: str) -> None:
 
 
 @given(st.dictionaries(names, values, max_size=6))
+@pytest.mark.slow
 def test_any_table_is_taken_or_refused(table: dict[str, Any]) -> None:
     judge("".join(f"{json.dumps(key)} = {toml(value)}\n" for key, value in table.items()))
 

@@ -192,6 +192,7 @@ def test_an_sbin_that_is_a_link_to_bin(agent: AgentCommand, root_directory: Path
     assert roots.snapshot(root_directory) == before
 
 
+@pytest.mark.slow
 def test_a_file_of_a_package_is_diverted(agent: AgentCommand, root: Path) -> None:
     if shutil.which("dpkg-divert") is None:
         cannot_run("dpkg-divert is missing")
@@ -409,6 +410,7 @@ def works(root: Path) -> bool:
 
 
 @pytest.mark.parametrize("stage", ["fresh", "upgrade", "removal"])
+@pytest.mark.slow
 def test_whenever_it_is_killed(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_files, "MODULES", ("__init__", "_version", "agent/main"))
     ended, number = False, 0

@@ -52,6 +52,7 @@ def root(root_directory: Path) -> Path:
     return root_directory
 
 
+@pytest.mark.slow
 def test_the_unit_is_sound(command: Command, root: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         cannot_run("systemd-analyze is missing")
@@ -95,6 +96,7 @@ def transaction(root: Path, unit: str) -> tuple[set[str], str]:
 
 
 @pytest.mark.parametrize("boot", ["kdump-tools-dump.service", "kdump-tools.service"])
+@pytest.mark.slow
 def test_the_boot_into_the_dump_starts_the_sender_first(
     command: Command, root: Path, boot: str
 ) -> None:
@@ -289,6 +291,7 @@ def bootable(command: Command, root: Path, built: str) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_crash_kernel_tells_until_it_reboots(hosts: tuple[Host, Host], bootable: Path) -> None:
     with hosts[1].open_socket() as ear:
         ear.bind(("10.0.0.2", 7410))
@@ -306,6 +309,7 @@ def test_a_crash_kernel_tells_until_it_reboots(hosts: tuple[Host, Host], bootabl
             assert senders(hosts[0]) == []
 
 
+@pytest.mark.slow
 def test_a_normal_boot_sends_nothing(hosts: tuple[Host, Host], bootable: Path) -> None:
     with booted(hosts[0], bootable, crashed=False):
         assert (bootable / "talk/begun").read_text() == "load\n"
@@ -313,6 +317,7 @@ def test_a_normal_boot_sends_nothing(hosts: tuple[Host, Host], bootable: Path) -
 
 
 @pytest.mark.parametrize("trouble", ["the list is gone", "the console is stuck", "no sender"])
+@pytest.mark.slow
 def test_whatever_is_wrong_the_dump_begins_and_the_reboot_comes(
     hosts: tuple[Host, Host], bootable: Path, trouble: str
 ) -> None:

@@ -67,6 +67,7 @@ def diversions(root: Path) -> str:
     return dpkg(root, "dpkg-divert", "--list")
 
 
+@pytest.mark.slow
 def test_a_file_of_a_package_is_diverted(command: Command, root: Path) -> None:
     said = command.ok(root)
     assert f"divert {PLACE} of the package kdump-utils to {KEPT}" in said

@@ -55,6 +55,7 @@ def hears_only_the_second(
 
 
 @pytest.mark.parametrize("trailer", [0, 1, 56, 1464, 65507 - 8])
+@pytest.mark.slow
 def test_a_message_is_heard_with_whatever_follows_its_8_bytes(
     lab: Lab, listener: Programs, trailer: int
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_message_is_heard_with_whatever_follows_its_8_bytes(
 
 
 @pytest.mark.parametrize("what", NO_WHOLE_VALID_MESSAGE)
+@pytest.mark.slow
 def test_what_is_no_whole_valid_message_is_not_heard(
     lab: Lab, ours_anyhow: Programs, what: str
 ) -> None:
@@ -173,6 +175,7 @@ DROPPED_OR_CUT: dict[str, tuple[dict[str, int], bytes | None]] = {
 @both_families
 @pytest.mark.parametrize("what", DROPPED_OR_CUT)
 @needs_root
+@pytest.mark.slow
 def test_a_packet_that_the_kernel_drops_or_cuts_is_not_heard(
     lab: Lab, ours_anyhow: Programs, node: str, second: str, what: str
 ) -> None:
@@ -196,6 +199,7 @@ def test_a_cut_packet_without_a_checksum_is_not_heard(
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_packet_without_a_checksum_where_ipv6_demands_one_is_not_heard(
     lab: Lab, ours_anyhow: Programs
 ) -> None:

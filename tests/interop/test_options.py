@@ -81,6 +81,7 @@ HEARD_ARGV = [
 
 
 @pytest.mark.parametrize(("given", "speakers", "heard"), HEARD_ARGV)
+@pytest.mark.slow
 def test_the_node_of_the_command_line_is_heard(
     lab: Lab, programs: Programs, given: str, speakers: str, heard: str
 ) -> None:
@@ -120,6 +121,7 @@ HEARD_STDIN = {
 
 
 @pytest.mark.parametrize("what", HEARD_STDIN)
+@pytest.mark.slow
 def test_the_node_of_stdin_is_heard(lab: Lab, programs: Programs, what: str) -> None:
     given, speakers, heard = HEARD_STDIN[what]
     agent = lab.start(programs, programs.agent, [], filled(lab, given).encode())
@@ -146,6 +148,7 @@ def test_the_cluster_name_in_port_need_not_be_known_where_nodename_has_addresses
     assert is_heard(lab, agent, "N2") == "N2"
 
 
+@pytest.mark.slow
 def test_a_long_list_of_names_on_stdin_is_read_to_its_end(lab: Lab, ours: Programs) -> None:
     nodes = [f"127.0.1.{number}" for number in range(1, 255)]
     lines = f"nodename={','.join(nodes)}\nipport={lab.port}\ntimeout=30\n".encode()
@@ -156,6 +159,7 @@ def test_a_long_list_of_names_on_stdin_is_read_to_its_end(lab: Lab, ours: Progra
 
 
 @pytest.mark.parametrize("given", ["-n N1 -p PORT -t1", "nodename=N1\nipport=PORT\ntimeout=1\r\n"])
+@pytest.mark.slow
 def test_the_timeout_is_as_long_as_asked_for(lab: Lab, programs: Programs, given: str) -> None:
     argv, stdin = ([], filled(lab, given).encode()) if "=" in given else (words(lab, given), b"")
     started = time.monotonic()
@@ -265,6 +269,7 @@ SENT = [
 
 
 @pytest.mark.parametrize("given", SENT)
+@pytest.mark.slow
 def test_the_nodes_of_the_senders_command_line_get_a_message(
     lab: Lab, senders: Programs, given: str
 ) -> None:

@@ -34,6 +34,7 @@ async def collect(listening: Listener, most: int) -> list[Event]:
     return events
 
 
+@pytest.mark.slow
 def test_events_come_as_they_happen_while_the_loop_runs(listen: MakeListener) -> None:
     listening = listen([A], silence=1.5, repeat=0.0)
 

@@ -368,6 +368,7 @@ def live_through(dumps: Dumps, hours: int, chance: random.Random) -> int:
     return told
 
 
+@pytest.mark.slow
 def test_a_day_of_events_leaves_nothing_behind() -> None:
     dumps = Dumps()
     chance = random.Random(7410)

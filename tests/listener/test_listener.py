@@ -47,6 +47,7 @@ from tests.listener.conftest import (
 A, B, C = "127.7.4.1", "127.7.4.2", "127.7.4.3"
 
 
+@pytest.mark.slow
 def test_a_node_that_begins_to_dump_goes_on_and_falls_silent(listen: MakeListener) -> None:
     listening = listen({"node1": [A]}, silence=1.5, repeat=0.0)
     before = time.time()
@@ -210,6 +211,7 @@ def name_service(monkeypatch: pytest.MonkeyPatch) -> NameService:
     return service
 
 
+@pytest.mark.slow
 def test_a_name_is_asked_for_until_it_has_an_address(
     listen: MakeListener, name_service: NameService
 ) -> None:
@@ -250,6 +252,7 @@ def test_a_thousand_names_are_all_looked_up(
     assert until(listening, bool)[0].node == "node999"
 
 
+@pytest.mark.slow
 def test_a_change_of_the_hosts_file_is_noticed(
     listen: MakeListener, name_service: NameService, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
@@ -285,6 +288,7 @@ def test_anyone_in_a_network_is_a_node_while_its_dump_lasts(listen: MakeListener
     assert kinds(until(listening, bool)) == ["began"]
 
 
+@pytest.mark.slow
 def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +308,7 @@ def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
     assert until(listening, bool)[0][:2] == ("began", C)
 
 
+@pytest.mark.slow
 def test_losses_are_told_of_at_most_every_few_seconds(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +339,7 @@ def test_a_node_that_was_told_of_always_has_room(listen: MakeListener) -> None:
     assert {event.node for event in events} <= {"node1", "crowded"}
 
 
+@pytest.mark.slow
 def test_an_admitted_node_that_is_told_of_later_stays_known(listen: MakeListener) -> None:
     listening = listen(networks=["127.7.4.0/24"], room=1, silence=1.5)
     say(A, listening.port)
@@ -448,6 +454,7 @@ def test_closing_from_a_signal_handler_ends_a_loop_that_waits(listen: MakeListen
     wait_for(lambda: in_use() == before)
 
 
+@pytest.mark.slow
 def test_closing_from_a_signal_handler_at_any_moment_ends_it(listen: MakeListener) -> None:
     before = in_use()
     for number in range(40):
@@ -532,6 +539,7 @@ def test_a_descriptor_can_be_waited_for(listen: MakeListener) -> None:
     assert told == ["began", "silent"]
 
 
+@pytest.mark.slow
 def test_events_come_in_pieces_and_the_descriptor_says_that_there_are_more(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -590,6 +598,7 @@ def test_a_snapshot_can_be_had_from_any_thread_at_any_time(listen: MakeListener)
 # --------------------------------------------------------------------- clocks and restarts
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_does_not_change_when_a_dump_began(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -614,6 +623,7 @@ def test_a_clock_that_is_set_does_not_change_when_a_dump_began(
     assert seen.dumps[0].since > later
 
 
+@pytest.mark.slow
 def test_a_dump_from_before_a_restart_goes_on_as_the_same(listen: MakeListener) -> None:
     listening = listen({"node1": [A], "node2": [B]}, repeat=0.0, silence=2.0)
     long_ago = 1700000000.123456789
@@ -633,6 +643,7 @@ def test_a_dump_from_before_a_restart_goes_on_as_the_same(listen: MakeListener) 
     assert (events[0].last, events[0].took) == (long_ago + 9.1, 9.0)
 
 
+@pytest.mark.slow
 def test_a_dump_from_before_a_restart_stays_the_same_though_the_clock_is_behind(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -849,6 +860,7 @@ def test_a_reading_thread_that_dies_is_no_secret(
         until(listening, bool)
 
 
+@pytest.mark.slow
 def test_while_the_kernel_is_short_of_memory_nobody_is_declared_silent(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def dumping(host: str, port: int) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_listener_that_was_stopped_hears_what_came_meanwhile_before_it_decides(
     start: Callable[..., Program],
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_listener_that_was_stopped_hears_what_came_meanwhile_before_it_decides
     program.wait_for(lambda _: program.kinds() == ["began", "silent"])
 
 
+@pytest.mark.slow
 def test_a_listener_that_was_stopped_notices_who_fell_silent_meanwhile(
     start: Callable[..., Program],
 ) -> None:
@@ -149,6 +151,7 @@ def test_a_listener_that_was_stopped_notices_who_fell_silent_meanwhile(
         assert program.said[-1][:2] == ["silent", "node2"]
 
 
+@pytest.mark.slow
 def test_an_overfull_queue_is_counted_and_told_and_rubbish_then_kept_out(
     start: Callable[..., Program],
 ) -> None:

@@ -59,6 +59,7 @@ def test_both_cores_find_the_same_messages_equal(cores: Cores, one: bytes, two: 
 
 
 @given(st.text())
+@pytest.mark.slow
 def test_no_other_byte_order_can_be_encoded(cores: Cores, byteorder: str) -> None:
     outcome = cores.do(lambda core: core.encode(byteorder))
     if byteorder in ("little", "big"):

@@ -124,6 +124,7 @@ def is_refused(packet: Packet, way: Way, inside: bool) -> bool:
     inside=st.booleans(),
     way=ways,
 )
+@pytest.mark.slow
 def test_a_filter_keeps_whatever_the_receive_loop_would_accept(
     kind: str,
     version: int,

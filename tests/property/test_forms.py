@@ -89,6 +89,7 @@ lines = st.lists(options, max_size=5).map(lambda parts: [word for part in parts 
 @example(["{127.0.0.1;127.0.0.2}", '"::1","::"', "&", "5;6", ";" * 50])
 @example(['"-p', "7410", "-i", '10"', "127.0.0.1"])
 @example(["-p 7410 -c 0 -i 10", "127.0.0.1", "--count"])
+@pytest.mark.slow
 def test_the_same_words_make_the_same_lines(program: str, line: list[str]) -> None:
     # At the end something without a value, of which all is said that was taken before.
     line = ["--check", *line, "-p", "?", "-f", "?", "-c", "?", "-i", "?", "--verbose=?"]
@@ -145,6 +146,7 @@ operands = st.one_of(
 @settings(max_examples=100)
 @given(st.lists(operands, min_size=1, max_size=12), st.sampled_from(["auto", "ipv4", "ipv6"]))
 @example(REFUSED[:1], "ipv6")
+@pytest.mark.slow
 def test_all_forms_judge_names_and_addresses_alike(
     program: str, given_operands: list[str], family: str
 ) -> None:

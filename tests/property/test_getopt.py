@@ -98,6 +98,7 @@ def words_for(table: Sequence[Option]) -> st.SearchStrategy[list[str]]:
 
 @pytest.mark.parametrize("table", TABLES)
 @given(data=st.data())
+@pytest.mark.slow
 def test_command_lines_are_split_as_gnu_does(getopt: str, table: str, data: st.DataObject) -> None:
     argv = data.draw(words_for(TABLES[table]))
     assert ours(argv, TABLES[table]) == gnu(getopt, argv, TABLES[table])

@@ -228,6 +228,7 @@ def test_what_getopt_understands_the_sender_understands_alike(argv: list[str]) -
 
 
 @given(st.lists(settings_given, max_size=12), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_on_stdin_the_last_of_a_name_counts_and_the_order_of_names_does_not(
     given_settings: list[tuple[str, str]], random: Any
 ) -> None:

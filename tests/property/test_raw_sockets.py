@@ -137,6 +137,7 @@ def tell(core: Any, nodes: dict[bytes, int]) -> Any:
 
 @settings(max_examples=40)
 @given(data=st.data(), size=st.sampled_from([65535, 64, 80]), batch=st.integers(1, 8))
+@pytest.mark.slow
 def test_raw_packets_are_judged_as_an_independent_judge_does(
     cores: Cores, ether: Ether, data: st.DataObject, size: int, batch: int
 ) -> None:

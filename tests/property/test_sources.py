@@ -135,6 +135,7 @@ class Table(RuleBasedStateMachine):
             assert set(listed) == set(self.model)
 
 
+@pytest.mark.slow
 def test_any_sequence_of_changes_leaves_what_a_dict_would_hold(cores: Cores) -> None:
     machine = type("TableOfBoth", (Table,), {"cores": cores})
     run_state_machine_as_test(  # type: ignore[no-untyped-call,unused-ignore]

@@ -302,6 +302,7 @@ def test_no_descriptor_leaks_and_late_answers_do_no_harm(names: Names) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.slow
 def test_in_a_hurry_a_name_is_asked_for_at_once(names: Names) -> None:
     resolver = Resolver(["late"], AUTO, retry_last=3600, ask=names)
     run(resolver, lambda: len(names.asked) >= 6 and resolver.next_due is not None)
@@ -315,6 +316,7 @@ def test_in_a_hurry_a_name_is_asked_for_at_once(names: Names) -> None:
     resolver.close()
 
 
+@pytest.mark.slow
 def test_in_a_hurry_a_name_whose_look_up_hangs_is_asked_for_beside_it(names: Names) -> None:
     resolver = Resolver(["hang"], AUTO, ask=names)
     run(resolver, lambda: len(names.asked) == 1)

@@ -91,6 +91,7 @@ OUTPUTS = [full_pipe, pipe_without_reader, full_socket, terminal, stopped_termin
 
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: output.__name__)
+@pytest.mark.slow
 def test_an_output_that_nobody_reads_holds_up_no_message(
     form: str, node: socket.socket, output: Callable[[], tuple[int, int]]
 ) -> None:
@@ -115,6 +116,7 @@ def test_an_output_that_nobody_reads_holds_up_no_message(
             os.close(writer)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_not_to_be_written_to_from_the_background_stops_nobody(
     form: str, node: socket.socket
 ) -> None:
@@ -138,6 +140,7 @@ def test_a_terminal_that_is_not_to_be_written_to_from_the_background_stops_nobod
         os.close(slave)
 
 
+@pytest.mark.slow
 def test_a_full_file_ends_nobody(form: str, node: socket.socket) -> None:
     port = str(node.getsockname()[1])
     with open("/dev/full", "w", encoding="ascii") as full:
@@ -149,6 +152,7 @@ def test_a_full_file_ends_nobody(form: str, node: socket.socket) -> None:
     assert running.wait(10) == 0
 
 
+@pytest.mark.slow
 def test_a_limit_to_the_size_of_files_ends_nobody(
     form: str, node: socket.socket, tmp_path: os.PathLike[str]
 ) -> None:

@@ -223,12 +223,12 @@ cdef class Receiver:
             self.leave()
 
     def take(self, int batches=1):
-        cdef int i, j, got, error
+        cdef int i, _batch, got, error
         cdef list result = []
         self.enter()
         try:
             for i in range(self.c.socket_count):
-                for j in range(batches):
+                for _batch in range(batches):
                     with nogil:
                         got = receiver_read_batch(&self.c, &self.c.sockets[i])
                         error = errno

@@ -42,6 +42,7 @@ usable() {
 
 # memory NAME: what the program takes. smaps_rollup counts pages, status adds up roughly.
 memory() {
+    pid=
     eval "pid=\$pid_$1"
     while read -r key value _; do
         case $key in Rss:|Anonymous:) say "memory of $1: $key $value kB, exactly" ;; esac
@@ -62,6 +63,7 @@ mount -t devtmpfs devtmpfs /dev
 for module in /modules/*; do
     insmod "$module"
 done
+# shellcheck disable=SC1091  # written by the test
 . /plan
 say 'plan done'
 exec sleep 1000000

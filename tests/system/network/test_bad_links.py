@@ -27,6 +27,7 @@ MIXED = Impairment(delay=0.2, jitter=0.2, duplicate=0.2, reorder=0.3)
     indirect=["programs"],
     ids=["compiled-half_lost", "pure-half_lost", "compiled-late_uneven_twice", "pure-mixed"],
 )
+@pytest.mark.slow
 def test_the_agent_hears_the_sender_through_a_bad_link(
     programs: Programs, lab: Lab, node: Host, survivor: Host, impairment: Impairment
 ) -> None:
@@ -36,6 +37,7 @@ def test_the_agent_hears_the_sender_through_a_bad_link(
     assert agent.status(within=45) == 0
 
 
+@pytest.mark.slow
 def test_a_lost_first_message_costs_a_second_not_an_interval(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -56,6 +58,7 @@ def test_a_lost_first_message_costs_a_second_not_an_interval(
 @pytest.mark.parametrize(
     "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
 )
+@pytest.mark.slow
 def test_a_message_is_found_in_rubbish_that_overtakes_it(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -76,6 +79,7 @@ def test_a_message_is_found_in_rubbish_that_overtakes_it(
 @pytest.mark.parametrize(
     "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
 )
+@pytest.mark.slow
 def test_rubbish_of_the_node_between_a_strangers_messages_is_no_yes(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

@@ -15,6 +15,7 @@ from tests.system.network.datagrams import MESSAGE, PORT, arrivals, arrives, rec
 from tests.system.network.programs import Programs
 
 
+@pytest.mark.slow
 def test_a_neighbour_that_does_not_answer_holds_up_nobody(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -27,6 +28,7 @@ def test_a_neighbour_that_does_not_answer_holds_up_nobody(
     assert not arrives(messages, within=1.2)
 
 
+@pytest.mark.slow
 def test_a_port_that_is_closed_at_first_gets_the_message_when_it_opens(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -74,6 +76,7 @@ def checksum(data: bytes) -> bytes:
     indirect=["programs"],
     ids=["compiled-ipv4", "pure-ipv6", "pure-no_raw-ipv4", "compiled-no_raw-ipv6"],
 )
+@pytest.mark.slow
 def test_the_agent_survives_icmp_errors(
     programs: Programs, lab: Lab, node: Host, survivor: Host, family: socket.AddressFamily
 ) -> None:
@@ -110,6 +113,7 @@ def stop_and_go(process_id: int, times: int) -> None:
 
 
 @pytest.mark.parametrize("programs", ["compiled", "pure-no_raw"], indirect=True)
+@pytest.mark.slow
 def test_an_agent_that_was_stopped_hears_what_came_meanwhile(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -126,6 +130,7 @@ def test_an_agent_that_was_stopped_hears_what_came_meanwhile(
 
 
 @pytest.mark.parametrize("programs", ["pure", "compiled-no_raw"], indirect=True)
+@pytest.mark.slow
 def test_an_agent_that_is_stopped_and_continued_keeps_its_time(
     programs: Programs, survivor: Host
 ) -> None:
@@ -136,6 +141,7 @@ def test_an_agent_that_is_stopped_and_continued_keeps_its_time(
     assert agent.age >= 2
 
 
+@pytest.mark.slow
 def test_a_sender_that_is_stopped_and_continued_keeps_its_count_and_its_interval(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

@@ -65,6 +65,7 @@ def sends(programs: Programs, target: str) -> Callable[[Host, Host, Link], Runni
 
 
 @pytest.mark.parametrize("programs", ["native", "compiled"], indirect=True)
+@pytest.mark.slow
 def test_an_interface_that_comes_up(programs: Programs, lab: Lab) -> None:
     def start(node: Host, survivor: Host, link: Link) -> Running:
         link.add_address(node, "10.0.0.1/24")
@@ -75,6 +76,7 @@ def test_an_interface_that_comes_up(programs: Programs, lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("family", TARGETS, ids=["ipv4", "ipv6"])
+@pytest.mark.slow
 def test_an_address_that_is_added(
     programs: Programs, lab: Lab, family: socket.AddressFamily
 ) -> None:
@@ -84,6 +86,7 @@ def test_an_address_that_is_added(
 
 
 @pytest.mark.parametrize("programs", ["native"], indirect=True)
+@pytest.mark.slow
 def test_an_interface_that_is_renamed_and_then_comes_up(programs: Programs, lab: Lab) -> None:
     def start(node: Host, survivor: Host, link: Link) -> Running:
         link.down(node)
@@ -99,6 +102,7 @@ def test_an_interface_that_is_renamed_and_then_comes_up(programs: Programs, lab:
 
 
 @pytest.mark.parametrize("programs", ["native", "pure"], indirect=True)
+@pytest.mark.slow
 def test_no_interface_at_all_until_it_appears(programs: Programs, lab: Lab) -> None:
     def start(node: Host, survivor: Host, link: Link) -> Running:
         node.tool("ip", "link", "set", "dev", link.interface(node), "netns", str(survivor.pid),
@@ -117,6 +121,7 @@ def test_no_interface_at_all_until_it_appears(programs: Programs, lab: Lab) -> N
 
 
 @pytest.mark.parametrize("programs", ["native", "compiled"], indirect=True)
+@pytest.mark.slow
 def test_an_ipv6_address_that_is_no_longer_tentative(programs: Programs, lab: Lab) -> None:
     def start(node: Host, survivor: Host, link: Link) -> Running:
         return programs.sender(node, "fd00::2")
@@ -139,6 +144,7 @@ def with_all_tentative(node: Host, link: Link) -> None:
     node.tool("ip", "address", "add", "fd00::1/64", "dev", name)
 
 
+@pytest.mark.slow
 def test_while_all_addresses_are_tentative_nothing_is_taken_for_sent(
     programs: Programs, lab: Lab
 ) -> None:
@@ -168,6 +174,7 @@ def test_while_all_addresses_are_tentative_nothing_is_taken_for_sent(
     assert statistics.median(took) < PROMISED
 
 
+@pytest.mark.slow
 def test_a_source_that_only_loopback_has_is_none(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -185,6 +192,7 @@ def test_a_source_that_only_loopback_has_is_none(
     assert messages.recvfrom(100)[1][0] == "10.0.0.1"
 
 
+@pytest.mark.slow
 def test_without_any_address_a_message_does_not_leave_from_none(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -217,6 +225,7 @@ def test_a_rule_that_gives_another_source_is_obeyed(
 
 
 @pytest.mark.parametrize("programs", ["native", "pure"], indirect=True)
+@pytest.mark.slow
 def test_a_route_that_is_added(programs: Programs, lab: Lab) -> None:
     def start(node: Host, survivor: Host, link: Link) -> Running:
         link.add_address(node, "10.9.0.1/24")
@@ -230,6 +239,7 @@ def test_a_route_that_is_added(programs: Programs, lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("programs", ["native", "compiled"], indirect=True)
+@pytest.mark.slow
 def test_a_hosts_file_that_appears(programs: Programs, lab: Lab) -> None:
     def start(node: Host, survivor: Host, link: Link) -> Running:
         link.add_address(node, "10.0.0.1/24")
@@ -239,6 +249,7 @@ def test_a_hosts_file_that_appears(programs: Programs, lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("programs", ["native", "pure"], indirect=True)
+@pytest.mark.slow
 def test_a_hosts_file_that_appears_while_a_name_server_is_waited_for(
     programs: Programs, lab: Lab
 ) -> None:

@@ -15,6 +15,7 @@ from tests.system.network.programs import Programs
 
 
 @pytest.mark.parametrize("programs", ["compiled", "pure-no_raw", "native"], indirect=True)
+@pytest.mark.slow
 def test_an_interface_that_comes_up_seconds_late(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -27,6 +28,7 @@ def test_an_interface_that_comes_up_seconds_late(
     assert agent.status(within=5) == 0
 
 
+@pytest.mark.slow
 def test_a_cable_that_carries_seconds_late(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -45,6 +47,7 @@ def test_a_cable_that_carries_seconds_late(
     [("compiled", "node"), ("pure-no_raw", "survivor"), ("native", "node")],
     indirect=["programs"],
 )
+@pytest.mark.slow
 def test_an_address_that_is_added_seconds_late(
     programs: Programs, lab: Lab, node: Host, survivor: Host, late: str
 ) -> None:
@@ -60,6 +63,7 @@ def test_an_address_that_is_added_seconds_late(
 
 
 @pytest.mark.parametrize("programs", ["pure", "compiled-no_raw", "native"], indirect=True)
+@pytest.mark.slow
 def test_ipv6_addresses_that_are_still_tentative(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -74,6 +78,7 @@ def test_ipv6_addresses_that_are_still_tentative(
 
 
 @pytest.mark.parametrize("programs", ["pure", "compiled-no_raw"], indirect=True)
+@pytest.mark.slow
 def test_a_node_whose_name_resolves_seconds_late_at_the_agent(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -85,6 +90,7 @@ def test_a_node_whose_name_resolves_seconds_late_at_the_agent(
     assert agent.status(within=15) == 0
 
 
+@pytest.mark.slow
 def test_a_survivor_whose_name_resolves_seconds_late_at_the_sender(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -102,6 +108,7 @@ def test_a_survivor_whose_name_resolves_seconds_late_at_the_sender(
     indirect=["programs"],
     ids=["compiled-ipv4", "pure-ipv6", "native-ipv4"],
 )
+@pytest.mark.slow
 def test_a_count_is_of_messages_that_left(
     programs: Programs, lab: Lab, node: Host, survivor: Host, family: socket.AddressFamily
 ) -> None:
@@ -119,6 +126,7 @@ def test_a_count_is_of_messages_that_left(
 
 
 @pytest.mark.parametrize("programs", ["compiled", "native"], indirect=True)
+@pytest.mark.slow
 def test_a_count_is_not_of_messages_that_waited_for_a_neighbour_in_vain(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -134,6 +142,7 @@ def test_a_count_is_not_of_messages_that_waited_for_a_neighbour_in_vain(
 
 
 @pytest.mark.parametrize("programs", ["compiled", "pure", "native"], indirect=True)
+@pytest.mark.slow
 def test_where_the_kernel_cannot_tell_what_left_its_errors_are_heard(
     programs: Programs, lab: Lab, node: Host, survivor: Host, tmp_path: Path
 ) -> None:

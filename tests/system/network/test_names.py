@@ -46,6 +46,7 @@ def says(host: Host, source: str, target: str) -> None:
 
 
 @AGENTS
+@pytest.mark.slow
 def test_where_the_cluster_gives_addresses_the_nodes_name_adds_nothing(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -95,6 +96,7 @@ def without_raw(programs: Programs) -> str:
 
 
 @AGENTS
+@pytest.mark.slow
 def test_a_name_that_is_this_machine_itself_is_asked_for_until_it_is_not(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -115,6 +117,7 @@ def test_a_name_that_is_this_machine_itself_is_asked_for_until_it_is_not(
 
 
 @AGENTS
+@pytest.mark.slow
 def test_of_a_name_only_what_is_another_machines_counts(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -133,6 +136,7 @@ def test_of_a_name_only_what_is_another_machines_counts(
 
 @CORES
 @pytest.mark.parametrize("nonlocal_bind", ["0", "1"])
+@pytest.mark.slow
 def test_an_address_of_this_machine_is_a_no_at_once(
     programs: Programs, lab: Lab, node: Host, survivor: Host, nonlocal_bind: str
 ) -> None:
@@ -162,6 +166,7 @@ def test_an_address_of_this_machine_is_a_no_at_once(
 
 
 @AGENTS
+@pytest.mark.slow
 def test_an_address_that_this_machine_takes_over_during_the_wait_proves_nothing(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -201,6 +206,7 @@ def test_what_can_be_no_node_is_a_no_at_once_and_in_one_line(
 
 
 @AGENTS
+@pytest.mark.slow
 def test_what_is_refused_does_not_hide_the_rest(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -239,6 +245,7 @@ def test_the_sender_uses_an_interface_that_comes_late(
 
 
 @pytest.mark.parametrize("nonlocal_bind", ["0", "1"])
+@pytest.mark.slow
 def test_what_a_router_could_not_deliver_has_left_this_machine(
     programs: Programs, lab: Lab, node: Host, survivor: Host, nonlocal_bind: str
 ) -> None:
@@ -257,6 +264,7 @@ def test_what_a_router_could_not_deliver_has_left_this_machine(
 
 
 @pytest.mark.parametrize("target", ["10.0.0.99", "fd00::99", "fe80::99%eth0"])
+@pytest.mark.slow
 def test_what_this_machine_could_not_deliver_has_not_left_it(
     programs: Programs, lab: Lab, node: Host, survivor: Host, target: str
 ) -> None:
@@ -298,6 +306,7 @@ WRONG = [
 
 @CORES
 @pytest.mark.parametrize("is_node1", [False, True])
+@pytest.mark.slow
 def test_a_cluster_that_validates_asks_no_name_service(
     programs: Programs, survivor: Host, is_node1: bool
 ) -> None:
@@ -334,6 +343,7 @@ def test_a_device_may_be_created_on_the_node_that_it_is_for(
 
 
 @CORES
+@pytest.mark.slow
 def test_by_hand_names_are_looked_up_within_five_seconds(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

@@ -85,6 +85,7 @@ def test_duplication_doubles(lab: Lab, node: Host, survivor: Host) -> None:
     assert sorted(passed(*ends, 50, quiet=1)) == sorted(2 * list(range(50)))
 
 
+@pytest.mark.slow
 def test_reordering_and_jitter_lose_nothing_but_the_order(
     lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -139,6 +140,7 @@ def test_leaving_a_lab_leaves_nothing_behind(obstacle: str | None, lab: Lab) -> 
     assert descriptors() == before
 
 
+@pytest.mark.slow
 def test_killing_the_tester_leaves_nothing_behind(lab: Lab) -> None:
     tester = subprocess.Popen(
         [sys.executable, "-c", BUILD_AND_WAIT, str(NETLAB), "netlab-leftover"],

@@ -8,6 +8,7 @@ from tests.support.netlab import Host, Lab
 from tests.system.network.programs import Programs
 
 
+@pytest.mark.slow
 def test_a_cut_link_is_a_no_at_the_time_out(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -22,6 +23,7 @@ def test_a_cut_link_is_a_no_at_the_time_out(
 @pytest.mark.parametrize(
     "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
 )
+@pytest.mark.slow
 def test_the_messages_of_another_host_are_a_no(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

@@ -59,6 +59,7 @@ def listens(programs: Programs, host: Host, *nodes: str) -> Running:
 
 
 @every_way
+@pytest.mark.slow
 def test_a_user_of_the_survivor_cannot_be_the_node(
     programs: Programs, node: Host, survivor: Host, link: Link
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_user_of_the_survivor_cannot_be_the_node(
 
 @every_way
 @pytest.mark.parametrize("source", [NODE, LINK_LOCAL_NODE])
+@pytest.mark.slow
 def test_the_node_itself_is_heard_at_every_address(
     programs: Programs, node: Host, survivor: Host, link: Link, source: str
 ) -> None:
@@ -99,6 +101,7 @@ def say_as_mapped(host: Host, source: str) -> None:
 
 
 @every_way
+@pytest.mark.slow
 def test_an_ipv4_address_in_an_ipv6_header_is_not_the_nodes(
     programs: Programs, node: Host, survivor: Host, link: Link
 ) -> None:
@@ -130,6 +133,7 @@ def test_a_listener_does_not_take_it_for_the_node_either(
 
 
 @every_way
+@pytest.mark.slow
 def test_a_message_that_lay_there_before_the_agent_could_look_is_none(
     programs: Programs, survivor: Host, link: Link
 ) -> None:
@@ -160,6 +164,7 @@ FLOOD = """if True:
 
 
 @every_way
+@pytest.mark.slow
 def test_a_name_that_leads_to_this_machine_proves_nothing(
     programs: Programs, node: Host, survivor: Host, link: Link
 ) -> None:
@@ -210,6 +215,7 @@ class Listening:
 
 
 @pytest.mark.parametrize("core_name", ["compiled", "pure"])
+@pytest.mark.slow
 def test_a_listener_does_not_hear_its_own_machine(
     core_name: str, cores: set[str], node: Host, survivor: Host, link: Link
 ) -> None:

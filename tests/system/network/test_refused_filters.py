@@ -29,6 +29,7 @@ def flood(node: Host, number: int) -> None:
 
 
 @pytest.mark.parametrize("programs", ["compiled", "pure"], indirect=True)
+@pytest.mark.slow
 def test_the_newest_address_is_heard_in_a_flood(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

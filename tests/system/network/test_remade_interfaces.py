@@ -60,6 +60,7 @@ def goes_on_waiting(agent: Running) -> bool:
 
 
 @every_way
+@pytest.mark.slow
 def test_a_link_local_node_is_heard_over_the_new_interface(
     programs: Programs, node: Host, survivor: Host
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_message_counts_that_came_over_the_old_interface(
 
 
 @every_way
+@pytest.mark.slow
 def test_the_same_address_behind_another_interface_is_a_stranger_whatever_that_was_called(
     programs: Programs, node: Host, survivor: Host
 ) -> None:
@@ -125,6 +127,7 @@ def test_the_same_address_behind_another_interface_is_a_stranger_whatever_that_w
 
 
 @every_way
+@pytest.mark.slow
 def test_the_old_interface_under_another_name_is_not_the_nodes_any_more(
     programs: Programs, node: Host, survivor: Host
 ) -> None:
@@ -146,6 +149,7 @@ def test_the_old_interface_under_another_name_is_not_the_nodes_any_more(
 
 @every_way
 @pytest.mark.parametrize(("source", "own"), [("10.0.0.1", "10.0.0.7"), ("fd00::1", "fd00::7")])
+@pytest.mark.slow
 def test_other_nodes_are_heard_over_it_too_even_at_another_address(
     programs: Programs, node: Host, survivor: Host, source: str, own: str
 ) -> None:

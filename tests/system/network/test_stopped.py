@@ -47,6 +47,7 @@ def go_on(agent: Running) -> None:
 
 @every_way
 @pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.slow
 def test_what_came_before_the_deadline_counts_though_it_is_read_later(
     programs: Programs, node: Host, survivor: Host, pair: tuple[str, str]
 ) -> None:
@@ -65,6 +66,7 @@ def test_what_came_before_the_deadline_counts_though_it_is_read_later(
 
 @every_way
 @pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.slow
 def test_what_came_after_the_deadline_does_not(
     programs: Programs, node: Host, survivor: Host, pair: tuple[str, str]
 ) -> None:
@@ -76,6 +78,7 @@ def test_what_came_after_the_deadline_does_not(
 
 
 @every_way
+@pytest.mark.slow
 def test_a_late_message_of_a_name_that_resolves_late_does_not(
     programs: Programs, node: Host, survivor: Host
 ) -> None:
