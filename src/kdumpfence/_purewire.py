@@ -1173,7 +1173,10 @@ LATE_NETWORK_NS = 60_000_000_000
 
 
 class _Destination:
-    __slots__ = ("answers", "asked", "due", "failing", "last", "left", "nodes", "silent", "trusted")
+    __slots__ = (
+        *("answers", "asked", "due", "failing", "last", "left", "nodes", "silent", "tried"),
+        "trusted",
+    )
 
     def __init__(self, node: int, now_ns: int) -> None:
         self.nodes = [node]
@@ -1185,6 +1188,7 @@ class _Destination:
         self.asked: int | None = None
         self.answers = False  # the last message left
         self.silent = False  # the last one did not, for no neighbour answered
+        self.tried = False  # a message left, failed, or was under way
         self.trusted = False
 
 
@@ -1315,6 +1319,7 @@ class Schedule:
         """The kernel has a message for there, and may have to ask for the neighbour first."""
         destination = self._destination(index)
         self._ends(destination)
+        destination.tried = True
         destination.asked = now_ns
         self._under_way += 1
         if destination.silent:
@@ -1328,6 +1333,7 @@ class Schedule:
         """A message left for there."""
         destination = self._destination(index)
         self._ends(destination)
+        destination.tried = True
         destination.left += 1
         destination.last = now_ns
         destination.failing = None
@@ -1344,6 +1350,7 @@ class Schedule:
         """No message could leave for there."""
         destination = self._destination(index)
         self._ends(destination)
+        destination.tried = True
         destination.trusted = False
         if destination.failing is None:
             destination.failing = now_ns
@@ -1426,12 +1433,15 @@ class Schedule:
 
         With a count: a node that was ever reached is owed all its messages, at each
         address that was reached. One that never was is given up after `count` intervals;
-        while none was, not before LATE_NETWORK_NS either. Without a count it ends only if
+        while none was, not before LATE_NETWORK_NS either; and no address is given up that
+        was not tried, however long it takes to come to it. Without a count it ends only if
         there is nobody to be told.
         """
         if not self._open:
             return True
-        if not self._count or any(0 < one.left < self._count for one in self._destinations):
+        if not self._count or any(
+            not one.tried or 0 < one.left < self._count for one in self._destinations
+        ):
             return False
         return now_ns >= self._patience_ends or self.reached >= self._open
 

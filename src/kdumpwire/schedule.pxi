@@ -19,6 +19,7 @@ ctypedef struct Destination:
     int64_t asked       # since when one waits for its neighbour; -1: none does
     uint8_t answers     # the last one left
     uint8_t silent      # the last one did not, for no neighbour answered
+    uint8_t tried       # a message left, failed, or was under way
     uint8_t trusted
 
 ctypedef struct Owner:
@@ -117,7 +118,7 @@ cdef int schedule_add(CSchedule *schedule, uint32_t node, int64_t now) noexcept 
     destination.last = now
     destination.left = 0
     destination.asked = -1
-    destination.answers = destination.silent = destination.trusted = 0
+    destination.answers = destination.silent = destination.tried = destination.trusted = 0
     schedule.destination_count += 1
     return <int>schedule.destination_count - 1
 
@@ -184,6 +185,7 @@ cdef void schedule_taken(CSchedule *schedule, uint32_t index, int64_t now) noexc
     """The kernel has a message for there, and may have to ask for the neighbour first."""
     cdef Destination *destination = &schedule.destinations[index]
     destination_ends(schedule, destination)
+    destination.tried = 1
     destination.asked = now
     schedule.under_way += 1
     if destination.silent:
@@ -194,6 +196,7 @@ cdef void schedule_left(CSchedule *schedule, uint32_t index, int64_t now) noexce
     cdef Destination *destination = &schedule.destinations[index]
     cdef int64_t gap = schedule.interval
     destination_ends(schedule, destination)
+    destination.tried = 1
     destination.left += 1
     destination.last = now
     destination.failing = -1
@@ -210,6 +213,7 @@ cdef void schedule_failed(CSchedule *schedule, uint32_t index, int64_t now) noex
     cdef Destination *destination = &schedule.destinations[index]
     cdef int64_t gap = RETRY_NS
     destination_ends(schedule, destination)
+    destination.tried = 1
     destination.trusted = 0
     if destination.failing < 0:
         destination.failing = now
@@ -325,6 +329,8 @@ cdef int schedule_finished(CSchedule *schedule, int64_t now) noexcept nogil:
     if schedule.count == 0:
         return 0
     for i in range(schedule.destination_count):
+        if not schedule.destinations[i].tried:
+            return 0
         if 0 < schedule.destinations[i].left < schedule.count:
             return 0
     end = schedule_patience_ends(schedule)     # marks who was reached

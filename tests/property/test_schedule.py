@@ -51,6 +51,7 @@ class Sending(RuleBasedStateMachine):
         self.count, self.interval = count, float(interval)
         self.schedule = Schedule(load_core(self.core_name), NODES, count, interval, start)
         self.gone: dict[Hashable, int] = {}
+        self.tried: set[Hashable] = set()
         self.nodes_of: dict[Hashable, list[str]] = {}
         self.awaited = set(NODES)
         self.earliest: dict[Hashable, float] = {}
@@ -101,6 +102,7 @@ class Sending(RuleBasedStateMachine):
             elif up is None:
                 self.schedule.taken(destination, self.now)
                 self.asked[destination.key] = self.now
+                self.tried.add(destination.key)
             else:
                 self.fails(destination)
 
@@ -131,6 +133,7 @@ class Sending(RuleBasedStateMachine):
     def leaves(self, destination: Destination) -> None:
         key = destination.key
         self.schedule.left(destination, self.now)
+        self.tried.add(key)
         self.asked.pop(key, None)
         assert self.schedule.trusted(key) is (self.count == 0)
         self.gone[key] += 1
@@ -145,6 +148,7 @@ class Sending(RuleBasedStateMachine):
     def fails(self, destination: Destination) -> None:
         key = destination.key
         self.schedule.failed(destination, self.now)
+        self.tried.add(key)
         since = self.failing.setdefault(key, self.now)
         patient = self.now - since >= RETRY_PATIENCE
         gap = min(RETRY_LAST, self.interval) if patient else RETRY_FIRST
@@ -236,7 +240,8 @@ class Sending(RuleBasedStateMachine):
         if not self.reached():
             patience = max(patience, LATE_NETWORK)
         patient = self.now < self.start + patience
-        over = not under_way and (self.reached() >= self.awaited or not patient)
+        untried = set(self.gone) - self.tried
+        over = not under_way and not untried and (self.reached() >= self.awaited or not patient)
         over = (self.count > 0 and over) or not self.awaited
         assert self.schedule.finished(self.now) is over
 
