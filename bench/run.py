@@ -29,7 +29,6 @@ from tools import markedtable
 from tools.ownnetwork import own_network
 
 PAGE = ROOT / "docs" / "throughput.md"
-README = ROOT / "README.md"
 SHOWN = ROOT / "docs" / "bench"
 SPREADS = ("ours", "peer", "ratio", "difference")
 
@@ -115,9 +114,7 @@ def write(results: dict[str, Any]) -> int:
     """Put tables and picture where they are shown."""
     for name in ("receive.png", "results.json"):
         shutil.copy(WORK / name, SHOWN / name)
-    summary = tables.summary(results["figures"])
-    pages = [(PAGE, name, text) for name, text in shown(results).items()]
-    return max(markedtable.put(*one) for one in [*pages, (README, "bench", summary)])
+    return max(markedtable.put(PAGE, name, text) for name, text in shown(results).items())
 
 
 def main() -> int:

@@ -106,23 +106,6 @@ def table(figures: list[Figure]) -> str:
     return "\n".join(lines)
 
 
-def summary(figures: list[Figure]) -> str:
-    """What the README shows: those of which something is demanded."""
-    lines = ["| | measured | wanted | |", "|---|---|---|---|"]
-    for one in figures:
-        if not one.wanted:
-            continue
-        if one.of == "ratio":
-            measured = f"{one.ratio.median:.2f} of {one.peer_name}"
-        elif one.of == "ours":
-            measured = f"{number(one.ours.median)} {one.unit}"
-        else:
-            word = "less" if one.judged < 0 else "more"
-            measured = f"{number(abs(one.judged))} {one.unit} {word} than {one.peer_name}"
-        lines.append(f"| {one.title} | {measured} | {target(one)} | {verdict(one)} |")
-    return "\n".join(lines)
-
-
 def titled(tables: dict[str, str]) -> str:
     """Further tables, each below its title."""
     return "\n\n".join(f"{title}:\n\n{body.strip()}" for title, body in tables.items())
