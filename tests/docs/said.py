@@ -28,9 +28,12 @@ def python() -> frozenset[str]:
 @functools.lru_cache
 def native() -> frozenset[str]:
     """Every fixed piece of text in the native sender's source."""
-    files = [file for file in (SOURCE / "native").iterdir() if file.suffix in (".pyx", ".pxi")]
-    literals = (re.findall(r'b"((?:[^"\\]|\\.)+)"', file.read_text()) for file in files)
-    return frozenset(text for found in literals for text in found)
+    sources = [(file, r'b"((?:[^"\\]|\\.)+)"') for file in (SOURCE / "native").glob("*.p[yx]*")]
+    sources.append((SOURCE / "native" / "options.h", r'"((?:[^"\\]|\\.)+)"'))
+    literals = [text for file, form in sources for text in re.findall(form, file.read_text())]
+    # Without conversions, and apart where there is more than one blank.
+    pieces = (re.split(r"%(?:s|c|d|lld|02x)|\\n|  +|; ", text) for text in literals)
+    return frozenset(piece for found in pieces for piece in found if piece)
 
 
 def can_be_said(piece: str) -> bool:

@@ -296,7 +296,8 @@ def test_one_socket_a_family_however_many_nodes(form: str) -> None:
     hosts = [f"127.1.{n // 250}.{n % 250 + 1}" for n in range(2000)]
     running = start([sender(form), "-v", "-p", port, "127.0.0.1", "::1", *hosts], form)
     # Whichever family is first, messages for the second have left after a second round.
-    assert wait_for_line(running, "[debug]: message sent to node '::1' (::1), number 2")
+    for _ in range(2):  # whichever they are: lines that nobody reads in time are lost
+        assert wait_for_line(running, "[debug]: message sent to node '::1' (::1), number ")
     folder = f"/proc/{running.pid}/fd"
     counts = []
     for _ in range(50):  # now and then there is one more, to the system log
