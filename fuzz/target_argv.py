@@ -7,7 +7,15 @@ import os
 import sys
 from typing import Any
 
-from rules import atheris, check_agent, check_sender, cmdline, require
+from rules import (
+    agent_options,
+    atheris,
+    check_agent,
+    check_sender,
+    cmdline,
+    require,
+    sender_options,
+)
 
 
 @atheris.instrument_func  # type: ignore[untyped-decorator]
@@ -19,17 +27,17 @@ def planted(argv: list[str]) -> Any:
     return sender
 
 
-sender_from_argv = cmdline.sender_from_argv
+sender_from_argv = sender_options.sender_from_argv
 if os.environ.get("KDUMPFENCE_FUZZ_PLANT") == "1":
-    cmdline.sender_from_argv = planted
+    sender_options.sender_from_argv = planted
 
 
 def check(data: bytes) -> None:
     """One input. Whatever it raises is a finding."""
     argv = [os.fsdecode(word) for word in data.split(b"\0")]
     for parse, look in (
-        (cmdline.agent_from_argv, check_agent),
-        (cmdline.sender_from_argv, check_sender),
+        (agent_options.agent_from_argv, check_agent),
+        (sender_options.sender_from_argv, check_sender),
     ):
         try:
             look(parse(argv))

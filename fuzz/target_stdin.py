@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from rules import atheris, check_agent, cmdline, require
+from rules import agent_options, atheris, check_agent, cmdline, require
 
 
 @atheris.instrument_func  # type: ignore[untyped-decorator]
@@ -19,15 +19,15 @@ def planted(data: bytes) -> Any:
     return agent
 
 
-agent_from_stdin = cmdline.agent_from_stdin
+agent_from_stdin = agent_options.agent_from_stdin
 if os.environ.get("KDUMPFENCE_FUZZ_PLANT") == "1":
-    cmdline.agent_from_stdin = planted
+    agent_options.agent_from_stdin = planted
 
 
 def check(data: bytes) -> None:
     """One input. Whatever it raises is a finding."""
     try:
-        check_agent(cmdline.agent_from_stdin(data))
+        check_agent(agent_options.agent_from_stdin(data))
     except cmdline.OptionError as error:
         require(str(error).isprintable() and bool(str(error)), "unfit to be shown", str(error))
 

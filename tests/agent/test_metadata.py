@@ -6,7 +6,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from kdumpfence.agent.metadata import METADATA
-from kdumpfence.cmdline import AGENT_OPTIONS, agent_from_argv
+from kdumpfence.agent.options import AGENT_OPTIONS, agent_from_argv
 
 TREE = ElementTree.fromstring(METADATA)
 PARAMETERS = {parameter.get("name"): parameter for parameter in TREE.iter("parameter")}

@@ -10,26 +10,30 @@ import subprocess
 import pytest
 
 from kdumpfence import _purewire, cmdline, wire
+from kdumpfence.agent import options as agent
+from kdumpfence.sender import options as sender
 from tests.conftest import cannot_run
 from tests.docs import manpage, said
 
 OPTIONS = {
-    "fence_kdump": cmdline.AGENT_OPTIONS,
-    "fence_kdump_send": cmdline.SENDER_OPTIONS,
+    "fence_kdump": agent.AGENT_OPTIONS,
+    "fence_kdump_send": sender.SENDER_OPTIONS,
 }
 DEFAULTS = {
-    "fence_kdump": cmdline.AgentOptions(),
-    "fence_kdump_send": cmdline.SenderOptions(),
+    "fence_kdump": agent.AgentOptions(),
+    "fence_kdump_send": sender.SenderOptions(),
 }
 SOURCES = {
     "fence_kdump": (
         "agent/main.py",
         "cmdline.py",
         "addresses.py",
+        "agent/options.py",
         "agent/sockets.py",
+        "sockets.py",
         "agent/crashkernel.py",
     ),
-    "fence_kdump_send": ("sender/main.py", "cmdline.py", "addresses.py"),
+    "fence_kdump_send": ("sender/main.py", "sender/options.py", "cmdline.py", "addresses.py"),
 }
 LINES = "WHAT THE LINES MEAN"
 
@@ -84,14 +88,14 @@ def test_every_default_is_the_real_one(program: str) -> None:
 def test_every_parameter_of_stdin_is_explained_and_no_other() -> None:
     table = manpage.read("fence_kdump")["STDIN PARAMETERS"].text
     documented = set(re.findall(r"^([a-z]+)\t", table, re.MULTILINE))
-    with_values = {name for _, name, takes, _ in cmdline.AGENT_OPTIONS if takes}
-    assert documented == with_values | set(cmdline.NODE_PARAMETERS)
+    with_values = {name for _, name, takes, _ in agent.AGENT_OPTIONS if takes}
+    assert documented == with_values | set(agent.NODE_PARAMETERS)
 
 
 def test_every_action_is_explained_and_no_other() -> None:
     headings = [entry.heading for entry in manpage.read("fence_kdump")["ACTIONS"].entries]
     documented = set(re.findall(r"[a-z][a-z-]+", " ".join(headings))) - {"or"}
-    assert documented == set(cmdline.ACTIONS)
+    assert documented == set(agent.ACTIONS)
 
 
 def test_the_numbers_of_the_protocol_are_the_real_ones() -> None:
@@ -141,6 +145,7 @@ def test_every_line_that_is_explained_can_be_said(program: str) -> None:
         ("fence_kdump", "agent/main.py"),
         ("fence_kdump", "agent/sockets.py"),
         ("fence_kdump", "addresses.py"),
+        ("fence_kdump", "agent/options.py"),
         ("fence_kdump", "cmdline.py"),
         ("fence_kdump", "agent/crashkernel.py"),
         ("fence_kdump_send", "sender/main.py"),
@@ -169,7 +174,7 @@ def test_the_two_senders_have_the_same_texts() -> None:
     texts = {text for text in said.native() if not text.startswith("Usage:")}
     native = {text.strip(" ;:") for text in texts if text.count(" ") >= 3}
     assert len(native) > 15
-    python = "\n".join(said.everything("sender/main.py", "cmdline.py", "addresses.py", "log.py"))
+    python = "\n".join(said.everything(*SOURCES["fence_kdump_send"], "log.py", "text.py"))
     python = re.sub(r"\s+", " ", python)
     only_native = {text for text in native if text not in python}
     assert {text for text in only_native if "%" not in text and not re.search(r"\d", text)} <= {

@@ -695,7 +695,7 @@ def test_a_queue_that_was_made_deep_with_more_rights_stays_so(
     (given,) = reader.open_sockets([socket.AF_INET], 0)
     sockets.deepen(given, queue)
     assert depth(given) == 2 * queue
-    monkeypatch.setattr(reader, "_SO_RCVBUFFORCE", -1)  # as the kernel refuses it: an error
+    monkeypatch.setattr(sockets, "_SO_RCVBUFFORCE", -1)  # as the kernel refuses it: an error
     shallow = udp()
     listen([A], sockets=[given, shallow], queue=2 * queue)
     assert depth(given) == 2 * queue

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdumpfence import log
-from kdumpfence.log import Report, one_line
+from kdumpfence.log import Report
+from kdumpfence.text import one_line
 
 #: Also what decodes from bytes that are no UTF-8, and what would turn a terminal around.
 texts = st.one_of(

@@ -5,20 +5,16 @@ from __future__ import annotations
 
 import pytest
 
-from kdumpfence.cmdline import (
+from kdumpfence.agent.options import (
     AGENT_OPTIONS,
     MOST_STDIN,
     AgentOptions,
-    OptionError,
-    SenderOptions,
-    UsageError,
     agent_from_argv,
     agent_from_stdin,
-    getopt_long,
-    sender_from_argv,
-    shown,
-    usage,
 )
+from kdumpfence.cmdline import OptionError, UsageError, getopt_long, usage
+from kdumpfence.sender.options import SenderOptions, sender_from_argv
+from kdumpfence.text import shown
 
 
 def stdin(text: str) -> AgentOptions:

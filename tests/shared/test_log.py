@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from kdumpfence import log as report_module
-from kdumpfence.log import Report, one_line, write
+from kdumpfence.log import Report, write
+from kdumpfence.text import one_line
 from tests.conftest import fill
 
 

@@ -29,17 +29,15 @@ from kdumpfence.addresses import (
     why_own,
 )
 from kdumpfence.agent.decision import Watch
-from kdumpfence.agent.sockets import Listening, PortError
-from kdumpfence.cmdline import (
+from kdumpfence.agent.options import (
     AGENT_OPTIONS,
     MOST_STDIN,
     AgentOptions,
-    OptionError,
-    UsageError,
     agent_from_argv,
     agent_from_stdin,
-    usage,
 )
+from kdumpfence.agent.sockets import Listening, PortError
+from kdumpfence.cmdline import OptionError, UsageError, usage
 from kdumpfence.log import Report, write
 
 TYPE_CHECKING = False

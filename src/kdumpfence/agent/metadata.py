@@ -12,7 +12,8 @@ which nodes may be fenced). The order of the elements is that of the fence-agent
 
 from __future__ import annotations
 
-from kdumpfence.cmdline import AGENT_OPTIONS, NODE_PARAMETERS, REQUIRED
+from kdumpfence.agent.options import AGENT_OPTIONS, NODE_PARAMETERS
+from kdumpfence.cmdline import REQUIRED
 from kdumpfence.wire import PORT
 
 #: name, content type, default or None, description

@@ -48,8 +48,8 @@ from kdumpfence.listener import port_owners
 from kdumpfence.listener.dumps import Dump, Event, length
 from kdumpfence.listener.listener import Listener, Snapshot
 from kdumpfence.listener.reader import open_sockets
-from kdumpfence.log import one_line
 from kdumpfence.sockets import deepen
+from kdumpfence.text import one_line
 
 if TYPE_CHECKING:
     from types import FrameType

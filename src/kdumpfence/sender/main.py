@@ -27,15 +27,10 @@ from kdumpfence.addresses import (
     literal,
     why_refused,
 )
-from kdumpfence.cmdline import (
-    SENDER_OPTIONS,
-    SenderOptions,
-    UsageError,
-    sender_from_argv,
-    shown,
-    usage,
-)
+from kdumpfence.cmdline import UsageError, usage
 from kdumpfence.log import Report, write
+from kdumpfence.sender.options import SENDER_OPTIONS, SenderOptions, sender_from_argv
+from kdumpfence.text import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
