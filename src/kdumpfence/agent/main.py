@@ -20,13 +20,9 @@ from kdumpfence.addresses import (
     Address,
     LookUpError,
     Resolver,
-    is_own,
     joined,
     literal,
     look_up,
-    look_up_node,
-    node_literal,
-    why_own,
 )
 from kdumpfence.agent.decision import Watch
 from kdumpfence.agent.options import (
@@ -39,6 +35,7 @@ from kdumpfence.agent.options import (
 from kdumpfence.agent.sockets import Listening, PortError
 from kdumpfence.cmdline import OptionError, UsageError, usage
 from kdumpfence.log import Report, write
+from kdumpfence.own_addresses import is_own, look_up_node, node_literal, why_own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -109,7 +109,7 @@ def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
         if name in NODE_PARAMETERS:
             nodes[name] = _names(name, text, options.complaints)
         elif name == "ipport":
-            options.ipport = _number(name, text, text, 65535, "a port number")
+            options.ipport = _number(name, text, text, 65535, "not a port number (1 to 65535)")
         elif name == "family":
             options.family = _choice(name, text, FAMILIES)
         elif name == "action":
@@ -118,8 +118,8 @@ def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
             # "60s" is how the rest of a cluster's configuration writes a minute.
             digits = text.strip()
             digits = digits[:-1] if digits[-1:] in ("s", "S") else digits
-            what = "a whole number of seconds"
-            options.timeout = _number(name, text, digits, MOST_SECONDS, what)
+            fault = f"not a whole number of seconds (1 to {MOST_SECONDS})"
+            options.timeout = _number(name, text, digits, MOST_SECONDS, fault)
         elif name == "verbose":
             level = read_level(value, options.verbose)
             if level is None:
@@ -138,10 +138,10 @@ def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
     return options
 
 
-def _number(name: str, text: str, digits: str, most: int, what: str) -> int:
+def _number(name: str, text: str, digits: str, most: int, fault: str) -> int:
     number = whole_number(digits.strip(), 1, most)
     if number is None:
-        raise OptionError(f"{name} {shown(text)}: not {what} (1 to {most})")
+        raise OptionError(f"{name} {shown(text)}: {fault}")
     return number
 
 

@@ -25,7 +25,7 @@ TEMPLATE = "common/fence_kdump"
 
 MODULES = (
     *("__init__", "_purewire", "_version", "addresses", "cmdline", "filters", "links", "log"),
-    *("signals", "sockets", "text", "wire"),
+    *("own_addresses", "signals", "sockets", "text", "wire"),
     *("agent/__init__", "agent/crashkernel", "agent/decision", "agent/main", "agent/metadata"),
     *("agent/options", "agent/sockets"),
 )

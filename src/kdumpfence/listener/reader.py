@@ -22,9 +22,10 @@ import time
 from collections.abc import Iterable, Iterator
 
 from kdumpfence import filters
-from kdumpfence.addresses import NameFiles, Resolver, look_up_node
+from kdumpfence.addresses import NameFiles, Resolver
 from kdumpfence.listener import port_owners
 from kdumpfence.listener.nodes import Nodes
+from kdumpfence.own_addresses import look_up_node
 from kdumpfence.sockets import prepare_udp, udp_program
 from kdumpfence.wire import Receiver, Sources
 

@@ -23,12 +23,12 @@ from kdumpfence.addresses import (
     LookUpError,
     NameFiles,
     Resolver,
-    is_own,
     literal,
     why_refused,
 )
 from kdumpfence.cmdline import UsageError, usage
 from kdumpfence.log import Report, write
+from kdumpfence.own_addresses import is_own
 from kdumpfence.sender.options import SENDER_OPTIONS, SenderOptions, sender_from_argv
 from kdumpfence.text import shown
 

@@ -111,7 +111,8 @@ class _Number:
     """The values of an option that takes a number, with a unit if there are `units`."""
 
     def __init__(self, what: str, least: int, most: int, units: dict[str, int]) -> None:
-        self.what = f"{what} ({least} to {most})"
+        #: What is said of others.
+        self.fault = f"{what} ({least} to {most})"
         self._least, self._most = least, most
         self._units = {"": 1000, **units}  # in thousandths
 
@@ -163,7 +164,7 @@ _FAMILIES = {
 class _Family:
     """The values of --family."""
 
-    what = f"one of {', '.join(FAMILIES)}"
+    fault = f"not one of {', '.join(FAMILIES)}"
 
     def may_be(self, core: str) -> bool:
         known = self.guess(core) is not None
@@ -193,10 +194,10 @@ _UNITS = {
 
 #: The values of the options that need one.
 _VALUES: dict[str, _Number | _Family] = {
-    "ipport": _Number("a port number", 1, 65535, {}),
+    "ipport": _Number("not a port number", 1, 65535, {}),
     "family": _Family(),
-    "count": _Number("a number of messages", 0, MOST_MESSAGES, {}),
-    "interval": _Number("a whole number of seconds", 1, MOST_SECONDS, _UNITS),
+    "count": _Number("not a number of messages", 0, MOST_MESSAGES, {}),
+    "interval": _Number("not a whole number of seconds", 1, MOST_SECONDS, _UNITS),
 }
 
 
@@ -354,7 +355,7 @@ class _CommandLine:
             setattr(self.options, name, guess)
         if value is None:
             using = getattr(self.options, name)
-            self._complain(f"{name} {shown(text)}: not {values.what}; using {using}")
+            self._complain(f"{name} {shown(text)}: {values.fault}; using {using}")
 
     def _may_follow(self, values: _Number | _Family, empty: bool = True) -> bool:
         """Whether the next word is such a value, if a wrong one: no node, no option.
