@@ -22,8 +22,6 @@ NO, REQUIRED, OPTIONAL = 0, 1, 2
 #: One option: short letter, long name, whether it takes a value, what is said of it.
 Option = tuple[str, str, int, str]
 
-FAMILIES = ("auto", "ipv4", "ipv6")
-
 #: Seconds: what fits into the kernel's and everybody's arithmetic (68 years).
 MOST_SECONDS = 2**31 - 1
 

@@ -6,14 +6,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 import kdumpfence
+from kdumpfence import addresses
+from kdumpfence.addresses import Address
+from kdumpfence.agent import main
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import fill, load_core, udp, unused_port
 from tests.support.programs import AGENT, agent_waits, environment, start
@@ -68,7 +73,7 @@ def test_no_says_what_was_heard_instead(core_name: str) -> None:
     out, err = agent.communicate(timeout=30)
     assert agent.returncode == 1
     assert "datagrams to the port: 1 short, 1 magic, 1 stranger\n" in out
-    assert err == (f"[error]: valid messages came from {OTHER}: no address of '{NODE}'\n")
+    assert err == (f"[error]: valid messages from {OTHER}: not among the addresses of '{NODE}'\n")
 
 
 def test_stdin_is_read_when_there_is_no_argument(core_name: str) -> None:
@@ -312,6 +317,30 @@ def test_without_descriptors_it_is_a_no_in_one_line(core_name: str) -> None:
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == (
-        "[error]: the system refuses what is needed: Too many open files"
-    )
+    assert done.stderr.splitlines()[-1] == ("[error]: cannot continue: Too many open files")
+
+
+def test_a_name_that_appears_in_the_hosts_file_is_looked_up_although_a_look_up_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts, port, over = tmp_path / "hosts", unused_port(), threading.Event()
+
+    def look_up(name: str, family: int) -> list[Address]:
+        if not hosts.exists():
+            over.wait(60)
+        return [Address(socket.inet_aton(NODE))]
+
+    def node() -> None:
+        time.sleep(1)
+        hosts.touch()
+        while not over.wait(0.1):
+            send(port)
+
+    monkeypatch.setattr(addresses, "NAME_FILES", (str(hosts),))
+    monkeypatch.setattr(main, "look_up_node", look_up)
+    monkeypatch.setattr("kdumpfence.signals.install", lambda: None)
+    sender = threading.Thread(target=node)
+    sender.start()
+    assert main.main(["-n", "late.invalid", "-p", str(port), "-t", "20"]) == 0
+    over.set()
+    sender.join()

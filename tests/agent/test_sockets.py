@@ -175,7 +175,7 @@ def test_without_raw_sockets_a_held_port_is_waited_for() -> None:
     holder = udp("0.0.0.0", port)
     listener = Listening(port, (socket.AF_INET,), use_raw=False)
     listener.add([address(NODE)])
-    assert "another program holds it" in listener.obstacle
+    assert "held by another program" in listener.obstacle
     assert listener.next_try is not None
     holder.close()
     time.sleep(module.RETRY)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdumpfence.addresses import cleaned, why_refused
+from kdumpfence.addresses import FAMILIES, cleaned, why_refused
 from kdumpfence.agent.options import (
     ACTIONS,
     AGENT_OPTIONS,
@@ -23,7 +23,7 @@ from kdumpfence.agent.options import (
     agent_from_argv,
     agent_from_stdin,
 )
-from kdumpfence.cmdline import FAMILIES, MOST_SECONDS, OptionError, UsageError, getopt_long
+from kdumpfence.cmdline import MOST_SECONDS, OptionError, UsageError, getopt_long
 from kdumpfence.sender.options import MOST_MESSAGES, SENDER_OPTIONS, SenderOptions, sender_from_argv
 
 KNOWN = ("nodename", "plug", "port", "ipport", "family", "action", "timeout", "verbose")

@@ -134,7 +134,7 @@ def test_help_and_version_win_over_everything_else() -> None:
     [
         ("", "action 'off' needs the node to be heard"),
         ("nodename=", "action 'off' needs the node to be heard"),
-        ("nodename=,", "nodename ',': no name in it"),
+        ("nodename=,", "nodename ',': empty"),
         ("nodename=a b", "nodename 'a b': neither a host name nor an IP address"),
         ("nodename=a\x07", r"neither a host name nor an IP address"),
         ("nodename=a\ntimeout=abc", r"timeout 'abc': not a whole number of seconds \(1 to"),
@@ -183,7 +183,9 @@ def test_a_mistyped_address_does_not_hand_over_to_the_name_that_pacemaker_adds(
         stdin(f"{given}={mistyped}\n{added}=node1\n")
     options = stdin(f"{given}={mistyped},ring1\n{added}=node1\n")
     assert options.names == ("ring1",)
-    assert options.passed_over == [f"{added} 'node1': not looked up, for {given} gives addresses"]
+    assert options.passed_over == [
+        f"{added} 'node1': not looked up, because {given} gives addresses"
+    ]
     assert stdin(f"{given}={mistyped}\n{added}=192.0.2.9\n").names == ("192.0.2.9",)
 
 
@@ -206,7 +208,7 @@ def test_names_of_parameters_may_be_in_capitals() -> None:
 
 @pytest.mark.parametrize("action", ["off", "validate-all"])
 def test_a_list_without_a_name_is_an_error(action: str) -> None:
-    with pytest.raises(OptionError, match="nodename ',': no name in it"):
+    with pytest.raises(OptionError, match="nodename ',': empty"):
         stdin(f"action={action}\nnodename=,")
 
 

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from kdumpfence.addresses import is_meant_as_address, split, why_refused
+from kdumpfence.addresses import FAMILIES, is_meant_as_address, split, why_refused
 from kdumpfence.cmdline import (
-    FAMILIES,
     MOST_SECONDS,
     NO,
     OPTIONAL,
@@ -36,7 +35,7 @@ AGENT_OPTIONS: tuple[Option, ...] = (
     ("v", "verbose", OPTIONAL, "say more; again or with a level: even more"),
     ("V", "version", NO, "print the version"),
     ("h", "help", NO, "print this help"),
-    ("", "plug", REQUIRED, "NODE[,NODE...]: the same as nodename, added to it"),
+    ("", "plug", REQUIRED, "NODE[,NODE...]: more names or addresses of the same node"),
 )
 
 #: The parameters that name the node; all of them together are its names.
@@ -145,7 +144,7 @@ def _number(name: str, text: str, digits: str, most: int, fault: str) -> int:
     return number
 
 
-def _choice(name: str, text: str, allowed: Sequence[str]) -> str:
+def _choice(name: str, text: str, allowed: Iterable[str]) -> str:
     chosen = text.strip().lower()
     if chosen not in allowed:
         raise OptionError(f"{name} {shown(text)}: not one of {', '.join(allowed)}")
@@ -160,7 +159,7 @@ def _names(parameter: str, text: str, complaints: list[str]) -> tuple[list[str],
     """
     parts = split(text)
     if text.strip() and not parts:
-        complaints.append(f"{parameter} {shown(text)}: no name in it")
+        complaints.append(f"{parameter} {shown(text)}: empty")
     found = []
     for part in parts:
         why = why_refused(part)
@@ -186,6 +185,6 @@ def _union(nodes: dict[str, tuple[list[str], bool]], passed_over: list[str]) -> 
         for name in names:
             if name not in union:
                 passed_over.append(
-                    f"{parameter} '{name}': not looked up, for {given[0]} gives addresses"
+                    f"{parameter} '{name}': not looked up, because {given[0]} gives addresses"
                 )
     return tuple(union)

@@ -343,9 +343,9 @@ class _UdpSockets:
         why = posix.strerror(error.errno or 0)
         where = f"port {self._listening.port}/udp"
         if error.errno == errno.EADDRINUSE:
-            why += " (another program holds it; with CAP_NET_RAW both would hear)"
+            why += " (held by another program; with CAP_NET_RAW both could listen)"
         elif not isinstance(wanted, int):
-            where = f"the way to {wanted}"
+            where = f"route to {wanted}"
         return f"{where}: {why}"
 
 

@@ -27,7 +27,7 @@ MODULES = (
     *("__init__", "_purewire", "_version", "addresses", "cmdline", "filters", "links", "log"),
     *("own_addresses", "signals", "sockets", "text", "wire"),
     *("agent/__init__", "agent/crashkernel", "agent/decision", "agent/main", "agent/metadata"),
-    *("agent/options", "agent/sockets"),
+    *("agent/options", "agent/sockets", "agent/validate"),
 )
 CORE = "_kdumpwire"
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import re
 
-from kdumpfence.addresses import split
+from kdumpfence.addresses import FAMILIES, split
 from kdumpfence.cmdline import (
-    FAMILIES,
     MOST_SECONDS,
     NO,
     OPTIONAL,
