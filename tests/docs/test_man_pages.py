@@ -33,7 +33,13 @@ SOURCES = {
         "sockets.py",
         "agent/crashkernel.py",
     ),
-    "fence_kdump_send": ("sender/main.py", "sender/options.py", "cmdline.py", "addresses.py"),
+    "fence_kdump_send": (
+        "sender/main.py",
+        "sender/delivery.py",
+        "sender/options.py",
+        "cmdline.py",
+        "addresses.py",
+    ),
 }
 LINES = "WHAT THE LINES MEAN"
 
