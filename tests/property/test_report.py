@@ -97,12 +97,3 @@ def test_a_pipe_that_nobody_reads_loses_the_line_and_no_time(data: bytes, times:
     finally:
         os.close(reader)
         os.close(writer)
-
-
-def test_a_closed_descriptor_is_no_error() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    log.write(writer, b"line\n")
-    os.close(writer)
-    log.write(writer, b"line\n")
-    log.write(-1, b"line\n")

@@ -13,7 +13,6 @@ import pytest
 from kdumpfence import log as report_module
 from kdumpfence.log import Report, write
 from kdumpfence.text import one_line
-from tests.conftest import fill
 
 
 @pytest.fixture
@@ -60,14 +59,6 @@ def test_details_are_told_from_their_level_on(capfd: pytest.CaptureFixture[str])
 )
 def test_nothing_can_break_the_line_or_the_terminal(text: str, line: str) -> None:
     assert one_line(text) == line
-
-
-def test_a_full_pipe_costs_the_line_not_the_time() -> None:
-    read, pipe = os.pipe()
-    fill(pipe)
-    write(pipe, b"lost\n")  # would hang here
-    os.close(read)
-    os.close(pipe)
 
 
 def test_closed_and_broken_descriptors_do_no_harm() -> None:
