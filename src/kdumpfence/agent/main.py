@@ -13,7 +13,6 @@ import sys
 import time
 
 from kdumpfence import signals, wire
-from kdumpfence._version import __version__
 from kdumpfence.addresses import (
     FAMILIES,
     Address,
@@ -110,11 +109,11 @@ def _read_stdin() -> bytes:
 
 
 def _run(options: AgentOptions, report: Report, started: float) -> int:
-    report.debug(
-        f"kdumpfence {__version__}, {wire.IMPLEMENTATION} core"
-        + (f" ({wire.FALLBACK_REASON})" if wire.FALLBACK_REASON else ""),
-        level=2,
-    )
+    if options.action == "version" or report.verbose >= 2:
+        from kdumpfence._version import __version__  # rarely wanted
+
+        why = f" ({wire.FALLBACK_REASON})" if wire.FALLBACK_REASON else ""
+        report.debug(f"kdumpfence {__version__}, {wire.IMPLEMENTATION} core{why}", level=2)
     report.debug(
         f"action={options.action} nodename={','.join(options.names)} ipport={options.ipport} "
         f"family={options.family} timeout={options.timeout} verbose={options.verbose}",
