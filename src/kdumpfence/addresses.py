@@ -23,6 +23,7 @@ import posix
 import time
 
 from kdumpfence.signals import Wakeup
+from kdumpfence.text import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,15 +95,18 @@ class Address:
 
     def __str__(self) -> str:
         host = _socket.inet_ntop(self.family, self.packed)
-        if not self.scope:
-            return host
-        try:
-            return f"{host}%{_socket.if_indextoname(self.scope)}"
-        except OSError:  # the interface went away
-            return f"{host}%{self.scope}"
+        return f"{host}%{interface_name(self.scope)}" if self.scope else host
 
     def __repr__(self) -> str:
         return f"Address({str(self)!r})"
+
+
+def interface_name(index: int) -> str:
+    """The name of an interface; its index if it has gone away."""
+    try:
+        return _socket.if_indextoname(index)
+    except OSError:
+        return str(index)
 
 
 class LookUpError(Exception):
@@ -211,8 +215,7 @@ def _scope(zone: str) -> int:
     try:
         return _socket.if_nametoindex(zone)
     except OSError:
-        number = zone.lstrip("0")
-        return int(number) if number.isdigit() and len(number) <= 10 and int(number) < 2**31 else 0
+        return whole_number(zone, 0, 2**31 - 1) or 0
 
 
 def literal(text: str, family: int) -> list[Address] | None:

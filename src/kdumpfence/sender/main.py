@@ -22,6 +22,7 @@ from kdumpfence.addresses import (
     LookUpError,
     NameFiles,
     Resolver,
+    interface_name,
     literal,
     why_refused,
 )
@@ -293,7 +294,7 @@ class Sender:
         if local:
             way = "is this machine itself"
         else:
-            way = f"by {_interface_name(interface)}"
+            way = f"by {interface_name(interface)}"
             if source:
                 way += f", from {Address(source)}"
             if gateway:
@@ -307,13 +308,6 @@ class Sender:
 def _quoted(node: str) -> str:
     """For a line; what is refused may be anything."""
     return shown(node) if why_refused(node) else f"'{node}'"
-
-
-def _interface_name(index: int) -> str:
-    try:
-        return _socket.if_indextoname(index)
-    except OSError:  # it went away
-        return str(index)
 
 
 if __name__ == "__main__":
