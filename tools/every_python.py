@@ -46,7 +46,7 @@ TESTS = (
 UNIT = (
     *("tests/core", "tests/shared", "tests/agent", "tests/storm"),
     "--ignore-glob=*/test_program.py",
-    "--ignore=tests/shared/test_output.py",
+    "--ignore=tests/sender/test_output.py",
 )
 
 PROBE = """
