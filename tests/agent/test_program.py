@@ -295,6 +295,7 @@ def test_without_descriptors_it_is_a_no_in_one_line(core_name: str) -> None:
     assert done.stderr.splitlines()[-1] == "[error]: cannot continue: Too many open files"
 
 
+@pytest.mark.slow
 def test_a_name_that_appears_in_the_hosts_file_is_looked_up_although_a_look_up_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def received(sock: Node) -> list[bytes]:
         return got
 
 
+@pytest.mark.slow
 def test_a_count_is_the_number_of_messages(form: str, sock: Node, port: str) -> None:
     done = run(form, "-p", port, "-c", "3", "-i", "1", "127.0.0.1")
     assert (done.returncode, done.stdout, unwarned(done.stderr)) == (0, "", "")
@@ -82,6 +83,7 @@ def test_the_message_is_in_the_byte_order_of_this_machine(form: str, sock: Node,
     assert sock.recv(100) == struct.pack("=II", 0x1B302A40, 1)
 
 
+@pytest.mark.slow
 def test_every_node_gets_its_messages(form: str) -> None:
     first = node("127.0.0.1")
     port = first.getsockname()[1]
@@ -105,6 +107,7 @@ def test_a_node_that_was_given_twice_is_told_once(form: str, sock: Node, port: s
     assert received(sock) == [OWN_MESSAGE]
 
 
+@pytest.mark.slow
 def test_without_a_count_the_first_messages_come_a_second_apart(
     form: str, sock: Node, port: str
 ) -> None:
@@ -118,6 +121,7 @@ def test_without_a_count_the_first_messages_come_a_second_apart(
     running.communicate(timeout=20)
 
 
+@pytest.mark.slow
 def test_a_name_that_does_not_resolve_holds_up_nobody(form: str, sock: Node, port: str) -> None:
     running = start([sender(form), "-p", port, "nosuchnode.invalid", "127.0.0.1"], form)
     assert sock.recv(100) == OWN_MESSAGE
@@ -142,6 +146,7 @@ def test_with_a_count_nobody_reached_in_a_minute_is_status_1() -> None:
         assert "[error]: node 'nosuchnode.invalid' was never reached\n" in errors
 
 
+@pytest.mark.slow
 def test_with_a_count_one_reached_is_status_0_and_the_others_are_named(
     form: str, sock: Node, port: str
 ) -> None:
@@ -164,6 +169,7 @@ def test_an_address_of_the_other_family_is_named(form: str) -> None:
 
 @pytest.mark.parametrize("refuse", [True, False], ids=["refuses", "is mute"])
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "static"])
+@pytest.mark.slow
 def test_where_the_kernel_cannot_tell_what_left_it_is_believed(
     form: str,
     sock: socket.socket,
@@ -180,6 +186,7 @@ def test_where_the_kernel_cannot_tell_what_left_it_is_believed(
     six.close()
 
 
+@pytest.mark.slow
 def test_port_unreachable_means_that_it_left(form: str) -> None:
     closed = node()
     port = closed.getsockname()[1]
@@ -264,6 +271,7 @@ def test_version_and_help(form: str) -> None:
     assert run(form, "-h").stdout.startswith("Usage: fence_kdump_send [options] NODE...")
 
 
+@pytest.mark.slow
 def test_it_sleeps_when_there_is_nothing_to_do(form: str) -> None:
     # A name that never resolves, a count that has passed its patience, an ICMP error
     # that waits to be read: none of them may make the loop spin.
@@ -280,6 +288,7 @@ def test_it_sleeps_when_there_is_nothing_to_do(form: str) -> None:
     assert seconds < 1  # a spinning loop would have taken nearly three
 
 
+@pytest.mark.slow
 def test_one_socket_a_family_however_many_nodes(form: str, sock: Node, port: str) -> None:
     six = node("::1", int(port))
     hosts = [f"127.1.{n // 250}.{n % 250 + 1}" for n in range(2000)]
