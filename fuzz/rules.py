@@ -8,8 +8,9 @@ from typing import Any
 
 from frame import atheris, require
 
-with atheris.instrument_imports(include=["kdumpfence.cmdline"]):
-    cmdline: Any = importlib.import_module("kdumpfence.cmdline")
+_MODULES = ("kdumpfence.cmdline", "kdumpfence.agent.options", "kdumpfence.sender.options")
+with atheris.instrument_imports(include=list(_MODULES)):
+    cmdline, agent_options, sender_options = map(importlib.import_module, _MODULES)
 
 
 def check_names(names: tuple[str, ...]) -> None:
@@ -28,9 +29,9 @@ def check_agent(agent: Any) -> None:
     check_names(agent.names)
     check_complaints(agent.complaints)
     require(1 <= agent.ipport <= 65535, "no port", agent.ipport)
-    require(agent.family in cmdline.FAMILIES, "no family", agent.family)
+    require(agent.family in agent_options.FAMILIES, "no family", agent.family)
     require(
-        agent.action in (*cmdline.ACTIONS, "help", "version") and agent.action != "reboot",
+        agent.action in (*agent_options.ACTIONS, "help", "version") and agent.action != "reboot",
         "no action",
         agent.action,
     )
@@ -45,8 +46,8 @@ def check_sender(sender: Any) -> None:
     require(len(set(sender.nodes)) == len(sender.nodes), "a name twice", sender.nodes)
     check_complaints(sender.complaints)
     require(1 <= sender.ipport <= 65535, "no port", sender.ipport)
-    require(sender.family in cmdline.FAMILIES, "no family", sender.family)
-    require(0 <= sender.count <= cmdline.MOST_MESSAGES, "no count", sender.count)
+    require(sender.family in agent_options.FAMILIES, "no family", sender.family)
+    require(0 <= sender.count <= sender_options.MOST_MESSAGES, "no count", sender.count)
     require(1 <= sender.interval <= cmdline.MOST_SECONDS, "no interval", sender.interval)
     require(sender.verbose >= 0, "no level", sender.verbose)
     require(bool(sender.nodes) or sender.action != "send", "no node", sender.nodes)

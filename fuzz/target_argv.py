@@ -7,10 +7,10 @@ import os
 from typing import Any
 
 from frame import plant, require, run
-from rules import check_agent, check_sender, cmdline
+from rules import agent_options, check_agent, check_sender, cmdline, sender_options
 
 
-@plant(cmdline, "sender_from_argv")
+@plant(sender_options, "sender_from_argv")
 def _(parse: Any, argv: list[str]) -> Any:
     """A node whose name ends with a z is lost."""
     sender = parse(argv)
@@ -22,8 +22,8 @@ def _(parse: Any, argv: list[str]) -> Any:
 def check(data: bytes) -> None:
     argv = [os.fsdecode(word) for word in data.split(b"\0")]
     for parse, look in (
-        (cmdline.agent_from_argv, check_agent),
-        (cmdline.sender_from_argv, check_sender),
+        (agent_options.agent_from_argv, check_agent),
+        (sender_options.sender_from_argv, check_sender),
     ):
         try:
             look(parse(argv))

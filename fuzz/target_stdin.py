@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from frame import plant, require, run
-from rules import check_agent, cmdline
+from rules import agent_options, check_agent, cmdline
 
 
-@plant(cmdline, "agent_from_stdin")
+@plant(agent_options, "agent_from_stdin")
 def _(parse: Any, data: bytes) -> Any:
     """Names that end with a z end the wait."""
     agent = parse(data)
@@ -20,7 +20,7 @@ def _(parse: Any, data: bytes) -> Any:
 
 def check(data: bytes) -> None:
     try:
-        check_agent(cmdline.agent_from_stdin(data))
+        check_agent(agent_options.agent_from_stdin(data))
     except cmdline.OptionError as error:
         require(str(error).isprintable() and bool(str(error)), "unfit to be shown", str(error))
 

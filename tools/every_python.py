@@ -40,15 +40,15 @@ COMPILE = os.environ.get("KDUMPFENCE_COMPILE") or "require"
 #: What the package is made of, and what is run on it. A change in either runs all again.
 PACKAGE = ("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 TESTS = (
-    *("tests/core", "tests/shared", "tests/agent", "tests/storm"),
+    *("tests/core", "tests/shared", "tests/agent", "tests/sender", "tests/storm"),
     *("tests/__init__.py", "tests/conftest.py", "tests/ciguard.py"),
     "tests/support/rhythm.py",
 )
 #: Those that need nothing but the package: what runs programs of .venv is tested with one Python.
 UNIT = (
-    *("tests/core", "tests/shared", "tests/agent", "tests/storm"),
+    *("tests/core", "tests/shared", "tests/agent", "tests/sender", "tests/storm"),
     "--ignore-glob=*/test_program.py",
-    "--ignore=tests/shared/test_output.py",
+    "--ignore=tests/sender/test_output.py",
 )
 
 PROBE = """

@@ -11,7 +11,6 @@ Message(version=1, byteorder='little', trailer=b'')
 
 from __future__ import annotations
 
-from kdumpfence._version import __version__
 from kdumpfence.wire import (
     IMPLEMENTATION,
     MAGIC,
@@ -32,6 +31,7 @@ from kdumpfence.wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kdumpfence._version import __version__
     from kdumpfence.listener.dumps import Dump, Dumps, Event
     from kdumpfence.listener.listener import Listener, Snapshot
 
@@ -43,6 +43,7 @@ _LATER = {
     "Event": "listener.dumps",
     "Listener": "listener.listener",
     "Snapshot": "listener.listener",
+    "__version__": "_version",
 }
 
 __all__ = [

@@ -22,7 +22,8 @@ import _thread
 import posix
 import time
 
-from kdumpfence.wire import find_route
+from kdumpfence.signals import Wakeup
+from kdumpfence.text import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ MOST_LABEL = 63
 #: Why a text is neither an address nor a name.
 NEITHER = "neither a host name nor an IP address"
 NO_NUMBERS = NEITHER + " (IPv4: four numbers from 0 to 255 without leading zeros)"
-
-_SO_BINDTOIFINDEX = 62
 
 
 class Address:
@@ -96,15 +95,18 @@ class Address:
 
     def __str__(self) -> str:
         host = _socket.inet_ntop(self.family, self.packed)
-        if not self.scope:
-            return host
-        try:
-            return f"{host}%{_socket.if_indextoname(self.scope)}"
-        except OSError:  # the interface went away
-            return f"{host}%{self.scope}"
+        return f"{host}%{interface_name(self.scope)}" if self.scope else host
 
     def __repr__(self) -> str:
         return f"Address({str(self)!r})"
+
+
+def interface_name(index: int) -> str:
+    """The name of an interface; its index if it has gone away."""
+    try:
+        return _socket.if_indextoname(index)
+    except OSError:
+        return str(index)
 
 
 class LookUpError(Exception):
@@ -213,8 +215,7 @@ def _scope(zone: str) -> int:
     try:
         return _socket.if_nametoindex(zone)
     except OSError:
-        number = zone.lstrip("0")
-        return int(number) if number.isdigit() and len(number) <= 10 and int(number) < 2**31 else 0
+        return whole_number(zone, 0, 2**31 - 1) or 0
 
 
 def literal(text: str, family: int) -> list[Address] | None:
@@ -286,63 +287,6 @@ def joined(found: Sequence[Address]) -> str:
     return ", ".join(str(address) for address in found)
 
 
-# ------------------------------------------------------------------ this machine's own
-
-
-def is_own(address: Address) -> bool:
-    """Whether it is this machine's: what comes from there proves nothing about another one.
-
-    The routing table knows. bind() does not: it takes any address with ip_nonlocal_bind.
-    """
-    try:
-        return find_route(address.packed, address.scope or _device(address.family))[3]
-    except OSError:
-        return False
-
-
-def _device(family: int) -> int:
-    """The interface that this process's sockets are bound to by `ip vrf exec`, or 0.
-
-    The addresses of a VRF are in its own routing table.
-    """
-    try:
-        sock = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        return sock.getsockopt(_socket.SOL_SOCKET, _SO_BINDTOIFINDEX)
-    except OSError:  # a kernel before 5.0
-        return 0
-    finally:
-        sock.close()
-
-
-def why_own(found: Sequence[Address]) -> str:
-    """Says that these addresses are this machine's."""
-    are = "are addresses" if len(found) > 1 else "is an address"
-    return f"{joined(found)} {are} of this machine"
-
-
-def node_literal(text: str, family: int) -> list[Address] | None:
-    """As `literal`, but no address of this machine except loopback ones, which serve for trials."""
-    found = literal(text, family)
-    if found and not found[0].loopback and is_own(found[0]):
-        raise LookUpError(why_own(found), True)
-    return found
-
-
-def look_up_node(name: str, family: int) -> list[Address]:
-    """As `look_up`, but only what is another machine's; LookUpError if nothing is.
-
-    A hosts file may well give a node's name to this machine, or to 127.0.1.1 as Debian's does.
-    """
-    found = look_up(name, family)
-    others = [address for address in found if not address.loopback and not is_own(address)]
-    if not others:
-        raise LookUpError(why_own(found))
-    return others
-
-
 class NameFiles:
     """Notices that names may mean something else than before."""
 
@@ -400,12 +344,9 @@ class Resolver:
         self._pending = {name: _Pending(now) for name in names}
         self._answers: list[tuple[str, list[Address] | LookUpError]] = []
         self._lock = _thread.allocate_lock()
-        self._read, self._write = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
-
-    @property
-    def fd(self) -> int:
-        """Can be read when an answer came: for poll, not for reading."""
-        return self._read
+        self._wakeup: Wakeup | None = Wakeup()
+        #: Can be read when an answer came: for poll, not for reading.
+        self.fd = self._wakeup.fileno()
 
     @property
     def busy(self) -> bool:
@@ -451,11 +392,8 @@ class Resolver:
 
     def step(self) -> list[tuple[str, list[Address] | LookUpError]]:
         """Start look-ups that are due; the answers that came since the last call."""
-        try:
-            while posix.read(self._read, 4096):
-                pass
-        except BlockingIOError:
-            pass
+        if self._wakeup is not None:
+            self._wakeup.clear()
         with self._lock:
             answers, self._answers = self._answers, []
         now = time.monotonic()
@@ -496,15 +434,12 @@ class Resolver:
             answer = LookUpError(f"{type(error).__name__}: {error}")
         with self._lock:
             self._answers.append((name, answer))
-            if self._write >= 0:
-                try:
-                    posix.write(self._write, b".")
-                except BlockingIOError:
-                    pass  # the pipe is full, so it can be read: that is all it is for
+            if self._wakeup is not None:
+                self._wakeup.wake()
 
     def close(self) -> None:
         """Give the descriptors back. Look-ups under way end unheard."""
         with self._lock:
-            posix.close(self._read)
-            posix.close(self._write)
-            self._write = -1
+            if self._wakeup is not None:
+                self._wakeup.close()
+            self._wakeup = None

@@ -23,8 +23,9 @@ _AF_NETLINK = 16
 _ROUTE = 0  # NETLINK_ROUTE
 _GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
-_REQUEST, _DUMP = 0x1, 0x300
-_ERROR, _DONE = 2, 3
+_REQUEST, DUMP = 0x1, 0x300
+ERROR, _DONE = 2, 3
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _IFLA_LINKINFO, _INFO_KIND, _INFO_SLAVE_KIND = 18, 1, 4
 _NO_STATISTICS = (29, 1 << 3)  # IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS
 
@@ -39,7 +40,7 @@ def _number(data: bytes) -> int:
     return int.from_bytes(data, sys.byteorder)
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Each attribute of a netlink message: its type and what it holds."""
     while len(data) >= 4:
         length = _number(data[:2])
@@ -71,12 +72,50 @@ def _read(sock: _socket.socket) -> bytes:
     return data if sender[0] == 0 else b""
 
 
-def _kinds(attributes: bytes) -> tuple[bytes, bytes]:
+def ask(request: int, flags: int, body: bytes, strict: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Each message of the kernel's answer, an error included: its type and what is in it.
+
+    `strict`: a DUMP is of what `body` selects, if the kernel can (Linux 4.20). Raises OSError.
+    """
+    order = sys.byteorder
+    head = (16 + len(body)).to_bytes(4, order) + request.to_bytes(2, order)
+    head += (_REQUEST | flags).to_bytes(2, order) + (1).to_bytes(4, order) + bytes(4)
+    sock = _socket.socket(_AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _ROUTE)
+    try:
+        if strict:
+            try:
+                sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+            except OSError:
+                pass
+        sock.settimeout(_PATIENCE)
+        sock.sendto(head + body, (0, 0))
+        while True:
+            for message, answer in _messages(_read(sock)):
+                if message == _DONE:
+                    return
+                yield message, answer
+                if message == ERROR:
+                    return
+            if not flags:
+                return
+    finally:
+        sock.close()
+
+
+def _ask(flags: int, index: int, wanted: bytes) -> Iterator[tuple[int, bytes]]:
+    """RTM_GETLINK: of one interface, or of all that have these attributes."""
+    mask, value = _NO_STATISTICS
+    wanted += _attribute(mask, value.to_bytes(4, sys.byteorder))
+    header = bytes(4) + index.to_bytes(4, sys.byteorder) + bytes(8)
+    return ask(_GETLINK, flags, header + wanted)
+
+
+def _kinds(body: bytes) -> tuple[bytes, bytes]:
     """What kind of interface it is, and what kind the one above it is; b"" for a plain one."""
     found = {_INFO_KIND: b"", _INFO_SLAVE_KIND: b""}
-    for kind, data in _attributes(attributes):
+    for kind, data in attributes(body):
         if kind == _IFLA_LINKINFO:
-            found.update((inner, value.rstrip(b"\0")) for inner, value in _attributes(data))
+            found.update((inner, value.rstrip(b"\0")) for inner, value in attributes(data))
     return found[_INFO_KIND], found[_INFO_SLAVE_KIND]
 
 
@@ -175,7 +214,7 @@ class Links:
             self._take_news()
             if index in self.vrfs or index in self._inside:
                 return True
-            for message, body in self._ask(0, index, b""):
+            for message, body in _ask(0, index, b""):
                 if message == _NEWLINK:
                     return b"vrf" in _kinds(body[16:])
         except OSError:
@@ -185,34 +224,11 @@ class Links:
     def _ask_for_vrfs(self) -> None:
         wanted = _attribute(_IFLA_LINKINFO, _attribute(_INFO_KIND, b"vrf\0"))
         self.vrfs.clear()
-        for message, body in self._ask(_DUMP, 0, wanted):
+        for message, body in _ask(DUMP, 0, wanted):
             self._learn(message, body)  # a kernel before 4.6 tells of all interfaces
         if self.vrfs:
-            for message, body in self._ask(_DUMP, 0, b""):
+            for message, body in _ask(DUMP, 0, b""):
                 self._learn(message, body)
-
-    @staticmethod
-    def _ask(flags: int, index: int, attributes: bytes) -> Iterator[tuple[int, bytes]]:
-        """RTM_GETLINK: each message of the answer."""
-        order = sys.byteorder
-        mask, value = _NO_STATISTICS
-        attributes += _attribute(mask, value.to_bytes(4, order))
-        body = bytes(4) + index.to_bytes(4, order) + bytes(8) + attributes
-        head = (16 + len(body)).to_bytes(4, order) + _GETLINK.to_bytes(2, order)
-        head += (_REQUEST | flags).to_bytes(2, order) + (1).to_bytes(4, order) + bytes(4)
-        sock = _socket.socket(_AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _ROUTE)
-        try:
-            sock.settimeout(_PATIENCE)
-            sock.sendto(head + body, (0, 0))
-            while True:
-                for message, answer in _messages(_read(sock)):
-                    if message in (_ERROR, _DONE):
-                        return
-                    yield message, answer
-                if not flags:
-                    return
-        finally:
-            sock.close()
 
     def close(self) -> None:
         """Hear no more of it."""

@@ -13,6 +13,8 @@ import posix
 import select
 import time
 
+from kdumpfence.text import one_line
+
 _SYSLOG = "/dev/log"
 _DAEMON_INFO = 30
 _DAEMON_WARNING = 28
@@ -20,14 +22,6 @@ _DAEMON_ERROR = 27
 
 #: Bytes; a pipe that can be written to at all takes as much without blocking.
 _MOST = 4096
-
-
-def one_line(text: str) -> str:
-    """`text` with everything escaped that could break a line or a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
-                   for c in text)  # fmt: skip
 
 
 def _is_kmsg(about: posix.stat_result) -> bool:

@@ -52,12 +52,12 @@ def test_not_ready_without_memory(tmp_path: Path, cmdline: str, hint: bool) -> N
     state = look(tmp_path, size="0", loaded="0", cmdline=cmdline)
     assert not state.ready
     assert "no memory is reserved" in state.lines[0]
-    assert ("although it asks for some" in state.lines[0]) == hint
+    assert ("although crashkernel= asks for some" in state.lines[0]) == hint
 
 
 WAITS = (
     "with ,cma the kernel waits 10 seconds between a panic and its crash kernel: "
-    "add them to the time-outs"
+    "add 10 seconds to the time-outs"
 )
 
 
@@ -70,8 +70,8 @@ def test_a_kernel_that_reserved_nothing_because_of_cma_is_recognised(
     state = look(tmp_path, size="0", loaded="0", cmdline=cmdline)
     assert not state.ready
     (line,) = state.lines
-    assert "no memory is reserved for a crash kernel although it asks for some" in line
-    assert "an older kernel reserves nothing at all when it sees ,cma" in line
+    assert "no memory is reserved for a crash kernel although crashkernel= asks for some" in line
+    assert "older kernels then reserve nothing at all" in line
     assert "6.17" in line
 
 
@@ -86,7 +86,7 @@ def test_memory_lent_by_cma_is_added_up_and_its_wait_is_told(tmp_path: Path) -> 
     assert state.ready
     assert state.lines == [
         "256 MiB of memory are reserved for a crash kernel",
-        "320 MiB more are lent to it, by ,cma",
+        "320 MiB more come from crashkernel=...,cma",
         WAITS,
         "a crash kernel is loaded",
     ]
@@ -98,7 +98,7 @@ def test_cma_alone_is_no_place_for_a_crash_kernel(tmp_path: Path) -> None:
         cmdline="crashkernel=256M,cma",
     )  # fmt: skip
     assert not state.ready
-    assert "crashkernel=SIZE,cma needs crashkernel=SIZE beside it" in state.lines[0]
+    assert "crashkernel=SIZE,cma also needs a plain crashkernel=SIZE" in state.lines[0]
 
 
 def test_a_kernel_that_keeps_silent_about_cma_is_taken_to_wait(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from kdumpfence.agent.metadata import METADATA
-from kdumpfence.cmdline import AGENT_OPTIONS, agent_from_argv
 
 TREE = ElementTree.fromstring(METADATA)
 PARAMETERS = {parameter.get("name"): parameter for parameter in TREE.iter("parameter")}
@@ -15,21 +14,6 @@ PARAMETERS = {parameter.get("name"): parameter for parameter in TREE.iter("param
 def test_the_actions_are_the_stock_agents() -> None:
     actions = [action.get("name") for action in TREE.iter("action")]
     assert actions == ["off", "monitor", "metadata", "validate-all"]
-
-
-def test_every_option_is_a_parameter() -> None:
-    named = {"help": "usage"}
-    assert {named.get(name, name) for _, name, _, _ in AGENT_OPTIONS} == set(PARAMETERS)
-
-
-def test_the_defaults_are_the_real_ones() -> None:
-    options = agent_from_argv(["-n", "a"])
-    for name, parameter in PARAMETERS.items():
-        content = parameter.find("content")
-        assert content is not None
-        default = content.get("default")
-        if default is not None:
-            assert default == str(getattr(options, str(name)))
 
 
 def test_everything_is_described_in_ascii() -> None:

@@ -6,14 +6,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 import kdumpfence
+from kdumpfence import addresses
+from kdumpfence.addresses import Address
+from kdumpfence.agent import main
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import fill, load_core, udp, unused_port
 from tests.support.programs import AGENT, agent_waits, environment, start
@@ -23,14 +28,9 @@ NODE, OTHER = "127.0.0.21", "127.0.0.22"
 
 def run(core_name: str, *argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [AGENT, *argv],
-        input=stdin,
-        env=environment(core_name),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+        [AGENT, *argv], input=stdin, env=environment(core_name),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
 
 
 def send(port: int, data: bytes = OWN_MESSAGE, host: str = NODE) -> None:
@@ -39,10 +39,17 @@ def send(port: int, data: bytes = OWN_MESSAGE, host: str = NODE) -> None:
     sock.close()
 
 
-def test_yes_comes_with_the_message_and_not_with_the_time_out(core_name: str) -> None:
+def waiting(core_name: str, *command: str, seconds: int) -> tuple[subprocess.Popen[str], int]:
+    """An agent that waits for NODE, started by this command, and its port."""
     port = unused_port()
-    agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "50"], core_name)
+    argv = [*command, AGENT, "-n", NODE, "-p", str(port), "-t", str(seconds)]
+    agent = start(argv, core_name)
     agent_waits(agent)
+    return agent, port
+
+
+def test_yes_comes_with_the_message_and_not_with_the_time_out(core_name: str) -> None:
+    agent, port = waiting(core_name, seconds=50)
     send(port)
     out, err = agent.communicate(timeout=30)
     assert (agent.returncode, err) == (0, "")
@@ -61,16 +68,14 @@ def test_no_comes_at_the_time_out(core_name: str) -> None:
 
 @pytest.mark.slow
 def test_no_says_what_was_heard_instead(core_name: str) -> None:
-    port = unused_port()
-    agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "4"], core_name)
-    agent_waits(agent)
+    agent, port = waiting(core_name, seconds=4)
     send(port, host=OTHER)
     send(port, b"")
     send(port, b"rubbish!")
     out, err = agent.communicate(timeout=30)
     assert agent.returncode == 1
     assert "datagrams to the port: 1 short, 1 magic, 1 stranger\n" in out
-    assert err == (f"[error]: valid messages came from {OTHER}: no address of '{NODE}'\n")
+    assert err == (f"[error]: valid messages from {OTHER}: not among the addresses of '{NODE}'\n")
 
 
 def test_stdin_is_read_when_there_is_no_argument(core_name: str) -> None:
@@ -108,8 +113,7 @@ def test_a_node_that_can_never_be_heard_is_a_no_at_once(core_name: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_with_no_and_a_word(core_name: str, number: signal.Signals) -> None:
-    agent = start([AGENT, "-n", NODE, "-p", str(unused_port()), "-t", "50"], core_name)
-    agent_waits(agent)
+    agent, _ = waiting(core_name, seconds=50)
     agent.send_signal(number)
     out, err = agent.communicate(timeout=30)
     assert (agent.returncode, out) == (1, "")
@@ -118,9 +122,7 @@ def test_a_signal_ends_it_with_no_and_a_word(core_name: str, number: signal.Sign
 
 @pytest.mark.slow
 def test_a_stopped_agent_goes_on_and_keeps_its_deadline(core_name: str) -> None:
-    port = unused_port()
-    agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "6"], core_name)
-    agent_waits(agent)
+    agent, _ = waiting(core_name, seconds=6)
     agent.send_signal(signal.SIGSTOP)
     time.sleep(6.5)
     went_on = time.monotonic()
@@ -133,9 +135,7 @@ def test_a_stopped_agent_goes_on_and_keeps_its_deadline(core_name: str) -> None:
 
 @pytest.mark.slow
 def test_a_message_that_came_while_it_was_stopped_counts(core_name: str) -> None:
-    port = unused_port()
-    agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "4"], core_name)
-    agent_waits(agent)
+    agent, port = waiting(core_name, seconds=4)
     agent.send_signal(signal.SIGSTOP)
     send(port)
     time.sleep(4.5)
@@ -150,11 +150,9 @@ def test_closed_output_changes_no_answer(core_name: str) -> None:
         ["sh", "-c", f"exec {AGENT} -n {NODE} -p {port} -t 30 >&- 2>&- <&-"],
         env=environment(core_name),
     )
-    sock = udp(NODE)
     while agent.poll() is None:
-        sock.sendto(OWN_MESSAGE, ("127.0.0.1", port))
+        send(port)
         time.sleep(0.05)
-    sock.close()
     assert agent.returncode == 0
 
 
@@ -168,24 +166,11 @@ def test_nobody_reading_its_output_changes_no_answer(core_name: str) -> None:
         stdout=write,
         stderr=write,
     )
-    sock = udp(NODE)
     while agent.poll() is None:
-        sock.sendto(OWN_MESSAGE, ("127.0.0.1", port))
+        send(port)
         time.sleep(0.05)
-    sock.close()
     os.close(read)
     os.close(write)
-    assert agent.returncode == 0
-
-
-def test_a_name_service_that_hangs_at_the_end_does_not_delay_the_answer(core_name: str) -> None:
-    # Look-ups of .invalid names fail; that they cannot hang the exit is shown in
-    # tests/system/network with a name server that never answers.
-    port = unused_port()
-    agent = start([AGENT, "-n", f"a.invalid,{NODE}", "-p", str(port), "-t", "30"], core_name)
-    agent_waits(agent)
-    send(port)
-    agent.communicate(timeout=20)
     assert agent.returncode == 0
 
 
@@ -234,8 +219,7 @@ def test_a_message_from_a_name_that_resolves_to_several_addresses(core_name: str
 
 
 def test_only_its_own_descriptors_are_open_while_it_waits(core_name: str) -> None:
-    agent = start([AGENT, "-n", NODE, "-p", str(unused_port()), "-t", "30"], core_name)
-    agent_waits(agent)
+    agent, _ = waiting(core_name, seconds=30)
     folder = f"/proc/{agent.pid}/fd"
     end = time.monotonic() + 20
     while True:  # what it writes its lines with, to stdout and to the system log, comes and goes
@@ -256,9 +240,7 @@ def test_only_its_own_descriptors_are_open_while_it_waits(core_name: str) -> Non
 
 @pytest.mark.slow
 def test_after_a_strangers_message_it_sleeps_again(core_name: str) -> None:
-    port = unused_port()
-    agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "30"], core_name)
-    agent_waits(agent)
+    agent, port = waiting(core_name, seconds=30)
     send(port, host=OTHER)
     time.sleep(1)
     before = times_woken(agent.pid)
@@ -297,10 +279,8 @@ def test_a_whole_wait_needs_no_module_that_is_slow_to_import() -> None:
 
 
 def test_unprivileged_it_works_with_udp_sockets(core_name: str, root: None) -> None:
-    port = unused_port()
     argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
-    agent = start([*argv, AGENT, "-n", NODE, "-p", str(port), "-t", "30"], core_name)
-    agent_waits(agent)
+    agent, port = waiting(core_name, *argv, seconds=30)
     send(port)
     agent.communicate(timeout=20)
     assert agent.returncode == 0
@@ -317,6 +297,33 @@ def test_without_descriptors_it_is_a_no_in_one_line(core_name: str) -> None:
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == (
-        "[error]: the system refuses what is needed: Too many open files"
-    )
+    assert done.stderr.splitlines()[-1] == "[error]: cannot continue: Too many open files"
+
+
+@pytest.mark.slow
+def test_a_name_that_appears_in_the_hosts_file_is_looked_up_although_a_look_up_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts, port, over = tmp_path / "hosts", unused_port(), threading.Event()
+
+    def look_up(name: str, family: int) -> list[Address]:
+        if not hosts.exists():
+            over.wait(60)
+        return [Address(socket.inet_aton(NODE))]
+
+    def node() -> None:
+        time.sleep(1)
+        hosts.touch()
+        while not over.wait(0.1):
+            send(port)
+
+    monkeypatch.setattr(addresses, "NAME_FILES", (str(hosts),))
+    monkeypatch.setattr(main, "look_up_node", look_up)
+    monkeypatch.setattr("kdumpfence.signals.install", lambda: None)
+    sender = threading.Thread(target=node)
+    sender.start()
+    try:
+        assert main.main(["-n", "late.invalid", "-p", str(port), "-t", "20"]) == 0
+    finally:
+        over.set()
+        sender.join()

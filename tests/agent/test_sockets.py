@@ -72,17 +72,10 @@ def all_heard(listening: Listening) -> set[str]:
 
 def test_a_known_address_is_heard_in_both_families(listening: Listening) -> None:
     listening.add([address(NODE), address("::1")])
-    send(listening.port)
-    assert hears(listening, NODE)
-    send(listening.port, host="::1", to="::1")
-    assert hears(listening, "::1")
-
-
-def test_an_address_added_late_is_heard_from_then_on(listening: Listening) -> None:
-    listening.add([address(NODE)])
-    listening.add([address(OTHER)])
-    send(listening.port, host=OTHER)
-    assert hears(listening, OTHER)
+    listening.add([address(OTHER)])  # one that became known later
+    for host, to in ((NODE, "127.0.0.1"), ("::1", "::1"), (OTHER, "127.0.0.1")):
+        send(listening.port, host=host, to=to)
+        assert hears(listening, host)
 
 
 def test_what_is_rejected_is_counted_and_strangers_are_remembered(listening: Listening) -> None:
@@ -125,10 +118,7 @@ def test_nothing_but_messages_of_the_node_enters_the_proof_queue(listening: List
         send(listening.port, b"", host=NODE)
     send(listening.port)
     assert len(listening.proof.take(batches=20)) == 1
-    assert listening.proof.counts == {
-        **dict.fromkeys(listening.proof.counts, 0),
-        "accepted": 1,
-    }
+    assert {name for name, number in listening.proof.counts.items() if number} == {"accepted"}
 
 
 @pytest.mark.slow
@@ -176,7 +166,7 @@ def test_without_raw_sockets_a_held_port_is_waited_for() -> None:
     holder = udp("0.0.0.0", port)
     listener = Listening(port, (socket.AF_INET,), use_raw=False)
     listener.add([address(NODE)])
-    assert "another program holds it" in listener.obstacle
+    assert "held by another program" in listener.obstacle
     assert listener.next_try is not None
     holder.close()
     time.sleep(module.RETRY)
@@ -203,7 +193,10 @@ def test_without_raw_sockets_those_who_share_the_port_keep_what_is_theirs() -> N
     listener.close()
 
 
-def test_without_raw_sockets_a_way_that_does_not_exist_costs_no_message() -> None:
+def test_without_raw_sockets_a_way_that_does_not_exist_costs_no_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "RETRY", 0)
     listening = Listening(unused_port(), (socket.AF_INET,), use_raw=False)
     listening.add([address("127.255.255.255")])  # connecting to a broadcast address fails
     assert listening.next_try is not None
@@ -211,7 +204,6 @@ def test_without_raw_sockets_a_way_that_does_not_exist_costs_no_message() -> Non
     sending = threading.Thread(target=send_slowly, args=(sender, listening.port))
     sending.start()
     while sending.is_alive():
-        listening._next_try = 0.0
         listening.retry()
         listening.census.take(20)
     listening.census.take(256)
@@ -265,19 +257,16 @@ def test_no_descriptor_leaks() -> None:
 # --------------------------------------------------------------- filters that are refused
 
 
-def refuse(monkeypatch: pytest.MonkeyPatch, longest: int) -> list[int]:
-    """Let the kernel take no filter with more instructions; the lengths of those attached."""
-    attached: list[int] = []
+def refuse(monkeypatch: pytest.MonkeyPatch, longest: int) -> None:
+    """Let the kernel take no filter with more instructions."""
     real = filters.attach
 
     def attach(sock: socket.socket, instructions: list[filters.Instruction]) -> None:
         if len(instructions) > longest:
             raise OSError(errno.ENOMEM, "Cannot allocate memory")
-        attached.append(len(instructions))
         real(sock, instructions)
 
     monkeypatch.setattr(filters, "attach", attach)
-    return attached
 
 
 def test_a_filter_that_is_too_long_gives_way_to_one_without_addresses(

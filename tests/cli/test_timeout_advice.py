@@ -93,9 +93,9 @@ def test_what_has_to_be_waited_for_is_never_rounded_down() -> None:
 
 
 def test_the_pause_is_that_of_the_senders() -> None:
-    from kdumpfence import cmdline
+    from kdumpfence.sender.options import SenderOptions
 
-    assert cmdline.SenderOptions().interval == timeout_advice.PAUSE
+    assert SenderOptions().interval == timeout_advice.PAUSE
 
 
 def test_the_wait_of_cma_is_the_same_in_monitor_manual_and_guide() -> None:

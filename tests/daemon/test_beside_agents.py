@@ -106,7 +106,7 @@ def test_an_agent_without_raw_sockets_takes_nothing_from_the_daemon_and_says_why
     until(lambda: daemon.dumping() == {NODE})
     assert daemon.status().counts["accepted"] == 1
     assert waiting.wait(60) == 1
-    assert "another program holds it; with CAP_NET_RAW both would hear" in waiting.stdout.read()
+    assert "held by another program; with CAP_NET_RAW both could listen" in waiting.stdout.read()
 
 
 @pytest.mark.slow

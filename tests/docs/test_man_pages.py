@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from kdumpfence import _purewire, cmdline, wire
+from kdumpfence.agent import options as agent
 from kdumpfence.install import layouts
+from kdumpfence.sender import options as sender
 from tests.conftest import cannot_run
 from tests.docs import manpage, said
 
@@ -21,8 +23,8 @@ pages = pytest.mark.parametrize("program", manpage.PAGES)
 STOCK = pytest.mark.parametrize(
     ("program", "table", "default"),
     [
-        ("fence_kdump", cmdline.AGENT_OPTIONS, cmdline.AgentOptions()),
-        ("fence_kdump_send", cmdline.SENDER_OPTIONS, cmdline.SenderOptions()),
+        ("fence_kdump", agent.AGENT_OPTIONS, agent.AgentOptions()),
+        ("fence_kdump_send", sender.SENDER_OPTIONS, sender.SenderOptions()),
     ],
     ids=["fence_kdump", "fence_kdump_send"],
 )
@@ -89,13 +91,13 @@ def test_short_options_and_values_are_the_real_ones(
 def test_every_parameter_of_stdin_is_explained_and_no_other() -> None:
     table = manpage.read("fence_kdump")["STDIN PARAMETERS"].text
     documented = set(re.findall(r"^([a-z]+)\t", table, re.MULTILINE))
-    with_values = {name for _, name, takes, _ in cmdline.AGENT_OPTIONS if takes}
-    assert documented == with_values | set(cmdline.NODE_PARAMETERS)
+    with_values = {name for _, name, takes, _ in agent.AGENT_OPTIONS if takes}
+    assert documented == with_values | set(agent.NODE_PARAMETERS)
 
 
 def test_every_action_is_explained_and_no_other() -> None:
     headings = " ".join(manpage.entries("fence_kdump", "ACTIONS"))
-    assert set(re.findall(r"[a-z][a-z-]+", headings)) - {"or"} == set(cmdline.ACTIONS)
+    assert set(re.findall(r"[a-z][a-z-]+", headings)) - {"or"} == set(agent.ACTIONS)
 
 
 def test_every_reason_for_rejecting_a_datagram_is_explained() -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import addresses, cmdline
+from kdumpfence import addresses
 from kdumpfence.install import layouts, sender_arguments
 from kdumpfence.install.root_directory import Tree
+from kdumpfence.sender import options
 from tests.docs import manpage
 from tests.install import roots
 from tests.install.conftest import Command
@@ -121,13 +122,13 @@ def test_one_judge_says_what_a_node_can_be(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_the_parser_forgives_is_complained_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it refuses an option or falls back to the default."""
 
-    def forgiving(argv: list[str]) -> cmdline.SenderOptions:
-        parsed = cmdline.SenderOptions()
+    def forgiving(argv: list[str]) -> options.SenderOptions:
+        parsed = options.SenderOptions()
         parsed.nodes = tuple(word for word in argv if not word.startswith("-"))
         parsed.complaints = ["interval '10x': taken for 10"]
         return parsed
 
-    monkeypatch.setattr(cmdline, "sender_from_argv", forgiving)
+    monkeypatch.setattr(options, "sender_from_argv", forgiving)
     assert sender_arguments.complaints(["-i", "10x"], True) == ["interval '10x': taken for 10"]
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 import kdumpfence
-from kdumpfence import filters
+from kdumpfence import filters, sockets
 from kdumpfence.addresses import Address, LookUpError, Resolver
 from kdumpfence.listener import listener as module
 from kdumpfence.listener import reader
@@ -704,9 +704,9 @@ def test_a_queue_that_was_made_deep_with_more_rights_stays_so(
 
     queue = 1 << 24
     (given,) = reader.open_sockets([socket.AF_INET], 0)
-    reader.deepen(given, queue)
+    sockets.deepen(given, queue)
     assert depth(given) == 2 * queue
-    monkeypatch.setattr(reader, "_SO_RCVBUFFORCE", -1)  # as the kernel refuses it: an error
+    monkeypatch.setattr(sockets, "_SO_RCVBUFFORCE", -1)  # as the kernel refuses it: an error
     shallow = udp()
     listen([A], sockets=[given, shallow], queue=2 * queue)
     assert depth(given) == 2 * queue

@@ -17,8 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kdumpfence.addresses import LookUpError, literal, why_refused
-from kdumpfence.cmdline import sender_from_argv, shown
 from kdumpfence.install import native_sender
+from kdumpfence.sender.options import sender_from_argv
+from kdumpfence.text import shown
 from tests.conftest import CORES, cannot_run
 from tests.support.refused import REFUSED
 

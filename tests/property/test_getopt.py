@@ -14,15 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdumpfence.cmdline import (
-    AGENT_OPTIONS,
-    NO,
-    REQUIRED,
-    SENDER_OPTIONS,
-    Option,
-    UsageError,
-    getopt_long,
-)
+from kdumpfence.agent.options import AGENT_OPTIONS
+from kdumpfence.cmdline import NO, REQUIRED, Option, UsageError, getopt_long
+from kdumpfence.sender.options import SENDER_OPTIONS
 from tests.conftest import cannot_run
 
 Split = tuple[list[tuple[str, str]], list[str]]

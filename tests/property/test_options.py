@@ -13,25 +13,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdumpfence.addresses import cleaned, why_refused
-from kdumpfence.cmdline import (
+from kdumpfence.addresses import FAMILIES, cleaned, why_refused
+from kdumpfence.agent.options import (
     ACTIONS,
     AGENT_OPTIONS,
-    FAMILIES,
-    MOST_MESSAGES,
-    MOST_SECONDS,
     MOST_STDIN,
     NODE_PARAMETERS,
-    SENDER_OPTIONS,
     AgentOptions,
-    OptionError,
-    SenderOptions,
-    UsageError,
     agent_from_argv,
     agent_from_stdin,
-    getopt_long,
-    sender_from_argv,
 )
+from kdumpfence.cmdline import MOST_SECONDS, OptionError, UsageError, getopt_long
+from kdumpfence.sender.options import MOST_MESSAGES, SENDER_OPTIONS, SenderOptions, sender_from_argv
 
 KNOWN = ("nodename", "plug", "port", "ipport", "family", "action", "timeout", "verbose")
 

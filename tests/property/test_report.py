@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdumpfence import log
-from kdumpfence.log import Report, one_line
+from kdumpfence.log import Report
+from kdumpfence.text import one_line
 
 #: Also what decodes from bytes that are no UTF-8, and what would turn a terminal around.
 texts = st.one_of(
@@ -96,12 +97,3 @@ def test_a_pipe_that_nobody_reads_loses_the_line_and_no_time(data: bytes, times:
     finally:
         os.close(reader)
         os.close(writer)
-
-
-def test_a_closed_descriptor_is_no_error() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    log.write(writer, b"line\n")
-    os.close(writer)
-    log.write(writer, b"line\n")
-    log.write(-1, b"line\n")

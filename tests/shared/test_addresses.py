@@ -79,14 +79,6 @@ def test_what_is_neither_is_refused_for_good(text: str) -> None:
     assert cleaned(text) == text
 
 
-@pytest.mark.parametrize("text", ["192.0.2.010", "127.0.0.256", "127.1", "0x7f000001", "node.1"])
-def test_for_an_abbreviation_it_says_what_an_ipv4_address_is(text: str) -> None:
-    assert why_refused(text) == (
-        "neither a host name nor an IP address "
-        "(IPv4: four numbers from 0 to 255 without leading zeros)"
-    )
-
-
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -123,18 +115,9 @@ def test_an_interface_that_is_not_there_may_come() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("0.0.0.0", "not an address that a node can have"),
-        ("224.0.0.1", "not an address that a node can have"),
-        ("255.255.255.255", "not an address that a node can have"),
-        ("::", "not an address that a node can have"),
-        ("ff02::1", "not an address that a node can have"),
-        ("fe80::1", "needs its interface, as in fe80::1%eth0"),
-        ("fe80::1%0", "needs its interface, as in fe80::1%eth0"),
-        ("0.1.2.3", "not an address that a node can have"),
-        ("239.255.255.255", "not an address that a node can have"),
         ("::ffff:0.0.0.0", "not an address that a node can have"),
         ("ff02::1%lo", "not an address that a node can have"),
-        ("2001:db8::1%lo", "only a link-local address has an interface"),
+        ("fe80::1%0", "needs its interface, as in fe80::1%eth0"),
         ("2001:db8::1%1", "only a link-local address has an interface"),
         ("::ffff:10.0.0.1%1", "only a link-local address has an interface"),
     ],
@@ -155,14 +138,6 @@ def test_an_address_of_the_other_family_is_refused_for_good() -> None:
 
 def test_localhost_resolves() -> None:
     assert "127.0.0.1" in shown(look_up("localhost", V4))
-
-
-def test_an_address_is_equal_to_itself_only_on_its_interface() -> None:
-    packed = socket.inet_pton(V6, "fe80::1")
-    assert Address(packed, 1) == Address(packed, 1)
-    assert Address(packed, 1) != Address(packed, 2)
-    assert len({Address(packed, 1), Address(packed, 1), Address(packed, 2)}) == 2
-    assert str(Address(packed, 99999)) == "fe80::1%99999"
 
 
 class Names:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdumpfence import log as report_module
-from kdumpfence.log import Report, one_line, write
-from tests.conftest import fill
+from kdumpfence.log import Report, write
 
 
 @pytest.fixture
@@ -46,27 +45,6 @@ def test_details_are_told_from_their_level_on(capfd: pytest.CaptureFixture[str])
     report.debug("one", level=1)
     report.debug("two", level=2)
     assert capfd.readouterr().out == "[debug]: one\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("plain", "plain"),
-        ("a\nb\r\x1b[31m\0", r"a\nb\r\x1b[31m\x00"),
-        ("\udcff", r"\udcff"),
-        ("näme", "näme"),
-    ],
-)
-def test_nothing_can_break_the_line_or_the_terminal(text: str, line: str) -> None:
-    assert one_line(text) == line
-
-
-def test_a_full_pipe_costs_the_line_not_the_time() -> None:
-    read, pipe = os.pipe()
-    fill(pipe)
-    write(pipe, b"lost\n")  # would hang here
-    os.close(read)
-    os.close(pipe)
 
 
 def test_closed_and_broken_descriptors_do_no_harm() -> None:

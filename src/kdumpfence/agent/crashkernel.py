@@ -30,12 +30,12 @@ class CrashKernel:
         asked = _asked_for(root)
         with_cma = any(word.endswith(",cma") for word in asked)
         if not size and not loaded:
-            although = " although it asks for some" if asked else ""
+            although = " although crashkernel= asks for some" if asked else ""
             remedy = "see crashkernel= on the kernel command line"
             if with_cma:
                 remedy = (
-                    "crashkernel=SIZE,cma needs crashkernel=SIZE beside it, and Linux 6.17; "
-                    "an older kernel reserves nothing at all when it sees ,cma"
+                    "crashkernel=SIZE,cma also needs a plain crashkernel=SIZE, and Linux 6.17 or "
+                    "newer; older kernels then reserve nothing at all"
                 )
             self.lines.append(f"no memory is reserved for a crash kernel{although}: {remedy}")
             return False
@@ -43,12 +43,12 @@ class CrashKernel:
             self.lines.append(f"{size >> 20} MiB of memory are reserved for a crash kernel")
         borrowed = _read_ranges(root + "/sys/kernel/kexec/crash_cma_ranges")
         if borrowed:
-            self.lines.append(f"{borrowed >> 20} MiB more are lent to it, by ,cma")
+            self.lines.append(f"{borrowed >> 20} MiB more come from crashkernel=...,cma")
         # Linux 6.17 and 6.18 do not say whether they could reserve it.
         if borrowed or (borrowed is None and with_cma):
             self.lines.append(
                 "with ,cma the kernel waits 10 seconds between a panic and its crash kernel: "
-                "add them to the time-outs"
+                "add 10 seconds to the time-outs"
             )
         if not loaded:
             self.lines.append("no crash kernel is loaded: start the kdump service")

@@ -60,8 +60,7 @@ class Watch:
         new = [address for address in addresses if self.name_of(address) is None]
         self.names[name] = tuple(addresses)
         for address in new:
-            if self.proof is None and heard_before(address) and not self._is_own(address):
-                self.proof = address
+            self._heard_before(address, heard_before)
         return new
 
     def moved(
@@ -73,8 +72,12 @@ class Watch:
         for name, its in self.names.items():
             self.names[name] = tuple(addresses.get(one, one) for one in its)
         for after in addresses.values():
-            if self.proof is None and self.name_of(after) is not None and heard_before(after):
-                self.proof = after
+            if self.name_of(after) is not None:
+                self._heard_before(after, heard_before)
+
+    def _heard_before(self, address: Address, heard_before: Callable[[Address], bool]) -> None:
+        if self.proof is None and heard_before(address) and not self._is_own(address):
+            self.proof = address
 
     def unresolvable(self, name: str) -> None:
         """The node's name will never have an address."""

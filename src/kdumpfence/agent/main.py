@@ -1,46 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """fence_kdump: the fence agent. Exit status 0 = the node is in its crash kernel.
 
-The actions, and the loop that waits. What is believed is decided in `watch`, how the
-port is heard in `listening`; this file only moves things between them.
+The actions, and the loop that waits. What is believed is decided in `decision`, how the
+port is heard in `sockets`; this file only moves things between them.
 """
 
 from __future__ import annotations
 
 import _socket
 import posix
-import select
 import sys
 import time
 
 from kdumpfence import signals, wire
-from kdumpfence._version import __version__
 from kdumpfence.addresses import (
     FAMILIES,
     Address,
     LookUpError,
+    NameFiles,
     Resolver,
-    is_own,
     joined,
-    literal,
-    look_up,
-    look_up_node,
-    node_literal,
-    why_own,
 )
 from kdumpfence.agent.decision import Watch
-from kdumpfence.agent.sockets import Listening, PortError
-from kdumpfence.cmdline import (
+from kdumpfence.agent.options import (
     AGENT_OPTIONS,
     MOST_STDIN,
     AgentOptions,
-    OptionError,
-    UsageError,
     agent_from_argv,
     agent_from_stdin,
-    usage,
 )
+from kdumpfence.agent.sockets import Listening, PortError
+from kdumpfence.cmdline import OptionError, UsageError, usage
 from kdumpfence.log import Report, write
+from kdumpfence.own_addresses import is_own, look_up_node, node_literal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,11 +49,11 @@ CENSUS_REST = 0.05
 CENSUS_READS = 4
 CENSUS_READS_FOR_PROOF = 32
 
-#: Seconds that a validation by hand waits for look-ups.
-PATIENCE = 5
-
 #: After a look at what has changed with the interfaces, seconds: many may come and go together.
 LINKS_REST = 0.05
+
+#: Seconds between looks at the files that names stand in, while a name has no address.
+NAMES_SLICE = 0.5
 
 YES, NO = 0, 1
 
@@ -94,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report.error("out of memory")
         return NO
     except OSError as error:
-        report.error(f"the system refuses what is needed: {error.strerror}")
+        report.error(f"cannot continue: {error.strerror}")
         return NO
 
 
@@ -117,11 +109,11 @@ def _read_stdin() -> bytes:
 
 
 def _run(options: AgentOptions, report: Report, started: float) -> int:
-    report.debug(
-        f"kdumpfence {__version__}, {wire.IMPLEMENTATION} core"
-        + (f" ({wire.FALLBACK_REASON})" if wire.FALLBACK_REASON else ""),
-        level=2,
-    )
+    if options.action == "version" or report.verbose >= 2:
+        from kdumpfence._version import __version__  # rarely wanted
+
+        why = f" ({wire.FALLBACK_REASON})" if wire.FALLBACK_REASON else ""
+        report.debug(f"kdumpfence {__version__}, {wire.IMPLEMENTATION} core{why}", level=2)
     report.debug(
         f"action={options.action} nodename={','.join(options.names)} ipport={options.ipport} "
         f"family={options.family} timeout={options.timeout} verbose={options.verbose}",
@@ -141,7 +133,9 @@ def _run(options: AgentOptions, report: Report, started: float) -> int:
         _write_all(1, METADATA.encode())
         return YES
     if options.action == "validate-all":
-        return _validate(options, report)
+        from kdumpfence.agent.validate import validate
+
+        return YES if validate(options, _families(options), report) else NO
     if options.action in ("monitor", "status"):
         return _monitor(report)
     return _off(options, report, started)
@@ -173,78 +167,6 @@ def _monitor(report: Report) -> int:
     return YES if state.ready else NO
 
 
-def _validate(options: AgentOptions, report: Report) -> int:
-    """What can be known without a crash; the options as such were checked before.
-
-    Of a fence daemon's request only what the device says is judged, and no name is looked up:
-    Pacemaker names "node1" here, whatever its nodes are called, and waits. It may also ask on
-    the very node that the device is for.
-    """
-    good = not options.complaints
-    names = []
-    judge = node_literal if options.by_hand else literal
-    for name in options.names:
-        try:
-            found = judge(name, FAMILIES[options.family])
-        except LookUpError as error:
-            report.error(f"node '{name}': {error}")
-            good = False
-            continue
-        if found is None:
-            names.append(name)
-        elif found[0].loopback:
-            report.debug(f"node '{name}': a loopback address, good for trials only")
-        elif not options.by_hand and is_own(found[0]):
-            report.debug(f"node '{name}': {why_own(found)}, where it is never heard")
-    if options.by_hand and not _all_resolve(names, FAMILIES[options.family], report):
-        good = False
-    try:
-        listening = Listening(options.ipport, _families(options))
-    except PortError as error:
-        report.error(str(error))
-        return NO
-    if not listening.raw:
-        report.debug("no right to open raw sockets: other programs on the port are in the way")
-    if listening.obstacle:
-        report.error(listening.obstacle)
-        good = False
-    listening.close()
-    return YES if good else NO
-
-
-def _all_resolve(names: list[str], family: int, report: Report) -> bool:
-    """Whether each name has an address of another machine, by one look-up within PATIENCE."""
-    good = True
-    waiting = dict.fromkeys(names)
-    resolver = Resolver(names, family, ask=look_up)
-    poller = select.poll()
-    poller.register(resolver.fd, select.POLLIN)
-    ends = time.monotonic() + PATIENCE
-    while True:
-        for name, answer in resolver.step():
-            resolver.discard(name)
-            del waiting[name]
-            if isinstance(answer, LookUpError):
-                report.error(f"node '{name}': {answer}")
-                good = False
-                continue
-            report.debug(f"'{name}' is {joined(answer)}")
-            own = [address for address in answer if address.loopback or is_own(address)]
-            if len(own) == len(answer):
-                report.error(f"node '{name}': {why_own(own)}")
-                good = False
-            elif own:
-                report.warning(f"node '{name}': left out, being this machine's own: {joined(own)}")
-        left = ends - time.monotonic()
-        if not waiting or left <= 0:
-            break
-        poller.poll(min(left, 0.1) * 1000)
-    resolver.close()
-    for name in waiting:
-        report.error(f"node '{name}': the look-up has not answered within {PATIENCE} seconds")
-    return good and not waiting
-
-
 # ------------------------------------------------------------------ the action off
 
 
@@ -270,6 +192,7 @@ class _Wait:
                     names.append(name)
                 else:
                     self._resolved(name, addresses)
+            self.name_files = NameFiles()
             self.resolver = Resolver(names, self.family, ask=look_up_node)
         except BaseException:
             self.listening.close()
@@ -314,7 +237,7 @@ class _Wait:
         if address not in self.complained:
             self.complained.add(address)
             self.report.error(
-                f"a message came from {address}, an address of this machine by now: no proof"
+                f"ignoring a message from {address}: it is now an address of this machine"
             )
         return True
 
@@ -336,7 +259,7 @@ class _Wait:
         self._heard(listening.census.take(batches=256))
         moved = listening.moved()
         for address in moved.values():
-            self.report.debug(f"the interface of {address} was made anew", level=1)
+            self.report.debug(f"the interface of {address} was recreated", level=1)
         self.watch.moved(moved, listening.heard)
         return True
 
@@ -359,11 +282,13 @@ class _Wait:
                 if watch.proof is not None:
                     break
             if self.resolver.busy:
+                if self.name_files.changed():
+                    self.resolver.hurry()
                 self._names()
                 if watch.proof is not None:  # heard before its name resolved
                     break
                 wake.append(self.resolver.fd)
-                moments.append(self.resolver.next_due)
+                moments += [self.resolver.next_due, time.monotonic() + NAMES_SLICE]
             if listening.next_try is not None:
                 listening.retry()
                 moments.append(listening.next_try)
@@ -441,11 +366,12 @@ def _explain(wait: _Wait, shown: str, report: Report) -> None:
     if strangers:
         more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
         report.error(
-            f"valid messages came from {joined(strangers[:5])}{more}: no address of '{shown}'"
+            f"valid messages from {joined(strangers[:5])}{more}: "
+            f"not among the addresses of '{shown}'"
         )
     unresolved = [name for name, addresses in wait.watch.names.items() if not addresses]
     if unresolved:
-        report.error(f"without an address to the end: {', '.join(unresolved)}")
+        report.error(f"never resolved: {', '.join(unresolved)}")
     if wait.listening.obstacle:
         report.error(wait.listening.obstacle)
 

@@ -19,8 +19,6 @@ node, connected to (address, port 0), which the kernel prefers for what comes fr
 one that is not connected, because a connected socket hears only what is sent to the local
 address that the route chose.
 
-No socket is read that has not had the guard of `filters` from before it heard anything: without
-it any user of this machine could be the node.
 What may not be in this file: what a message means.
 """
 
@@ -31,12 +29,11 @@ import errno
 import posix
 import time
 
-from kdumpfence import filters
+from kdumpfence import filters, sockets
 from kdumpfence.addresses import Address
-from kdumpfence.links import Links, hears_vrfs, is_bound
+from kdumpfence.links import Links, is_bound
 from kdumpfence.wire import Receiver, Sources
 
-_SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPING = 37
 _STAMPS = 1 << 3 | 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE
 _IP_PKTINFO = 8
@@ -57,14 +54,6 @@ class PortError(Exception):
     """The port cannot be listened to; the text says why."""
 
 
-def _deepen(sock: _socket.socket) -> None:
-    """A deep queue; as deep as the system allows, for who may not ask for more."""
-    try:
-        sock.setsockopt(_socket.SOL_SOCKET, _SO_RCVBUFFORCE, QUEUE_SIZE)
-    except OSError:
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, QUEUE_SIZE)
-
-
 def _stamp(sock: _socket.socket) -> None:
     """Have the kernel tell when each datagram arrived; see `Receiver.end`."""
     try:
@@ -81,27 +70,15 @@ def _tell_interface(sock: _socket.socket) -> None:
         sock.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
-def _filter(sock: _socket.socket, instructions: list[filters.Instruction]) -> None:
-    """Put a filter on a socket that must not be read without."""
-    try:
-        filters.attach(sock, instructions)
-    except OSError as error:
-        raise PortError(f"cannot attach a socket filter: {error.strerror}") from None
-
-
-def _raw_kind(family: int) -> str:
-    return "raw4" if family == _socket.AF_INET else "raw6"
-
-
 def _open_raw(family: int, interface: bytes = b"") -> _socket.socket:
     """A raw socket for UDP that hears nothing yet."""
     sock = _socket.socket(family, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _socket.IPPROTO_UDP)
     try:
         # It has heard everything since it was made: that is thrown away when it gets its filter.
-        _filter(sock, filters.NOTHING)
+        sockets.attach(sock, filters.NOTHING)
         if interface:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, interface)
-        _deepen(sock)
+        sockets.set_queue(sock, QUEUE_SIZE)
         _stamp(sock)
         _tell_interface(sock)
     except BaseException:
@@ -110,35 +87,14 @@ def _open_raw(family: int, interface: bytes = b"") -> _socket.socket:
     return sock
 
 
-def _empty(sock: _socket.socket) -> None:
-    while True:
-        try:
-            sock.recv(1, _socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            pass  # one that something was told of
-
-
 def _open_udp(family: int, port: int, share: bool, messages_only: bool = False) -> _socket.socket:
     """A UDP socket bound to the port; without `share` only if nobody else holds it."""
     sock = _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, _socket.IPPROTO_UDP)
     try:
-        _filter(
-            sock,
-            filters.program(
-                "udp",
-                port,
-                messages_only=messages_only,
-                inside=hears_vrfs(sock),
-                refused=0 if messages_only else filters.CUT,
-            ),
-        )
-        if family == _socket.AF_INET6:
-            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
+        sockets.prepare_udp(sock, messages_only)
         if share:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        _deepen(sock)
+        sockets.set_queue(sock, QUEUE_SIZE)
         _stamp(sock)
         _tell_interface(sock)
         sock.bind(("", port))
@@ -154,29 +110,14 @@ def _connect_udp(address: Address, port: int) -> _socket.socket:
     """A UDP socket that shares the port and hears only this address."""
     # Without a way to there it would be bound, not connected, and closed: until then it is the
     # newest on the port, and takes away what comes for others.
-    _local_host(address)
+    sockets.local_host(address)
     sock = _open_udp(address.family, port, share=True, messages_only=True)
     try:
-        sock.connect(_peer(address, 0))
+        sock.connect(sockets.peer(address, 0))
     except BaseException:
         sock.close()
         raise
     return sock
-
-
-def _peer(address: Address, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    host = _socket.inet_ntop(address.family, address.packed)
-    return (host, port) if len(address.packed) == 4 else (host, port, 0, address.scope)
-
-
-def _local_host(address: Address) -> str:
-    """The address of this machine that it would send from to there. OSError if there is no way."""
-    sock = _socket.socket(address.family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    try:
-        sock.connect(_peer(address, 9))
-        return str(sock.getsockname()[0])
-    finally:
-        sock.close()
 
 
 def _interface_of(name: str) -> int:
@@ -207,6 +148,207 @@ def _open_census_udp(family: int, port: int) -> _socket.socket | None:
     return None
 
 
+class _RawSockets:
+    """Two for each family, and for each VRF that has to be listened to: for proof and census."""
+
+    def __init__(self, listening: Listening, families: tuple[int, ...], links: Links) -> None:
+        self._listening = listening
+        self._links = links
+        self._opened: list[tuple[_socket.socket, Receiver]] = []
+        self._vrfs: set[int] = set()  # that are dealt with
+        try:
+            for family in families:
+                try:
+                    for receiver in (listening.proof, listening.census):
+                        self._opened.append((_open_raw(family), receiver))
+                except sockets.FilterRefusedError:
+                    raise
+                except OSError as error:
+                    if error.errno in _NOT_PERMITTED:
+                        break
+                    if error.errno != errno.EAFNOSUPPORT:
+                        self._fails(error)
+            if not self:
+                return
+            # One that is bound, as by `ip vrf exec`, hears its VRF, and only that.
+            self._bound = is_bound(self._opened[0][0])
+            #: Whether they hear VRFs.
+            self.inside = self._bound or links.udp_hears_vrfs
+            for sock, receiver in self._opened:
+                self._begin(sock, receiver)
+            self.meet_vrfs()
+        except BaseException:
+            self.close()
+            raise
+
+    def __bool__(self) -> bool:
+        """Whether raw sockets may be had, and are."""
+        return bool(self._opened)
+
+    def _begin(self, sock: _socket.socket, receiver: Receiver) -> None:
+        """From now on this socket hears."""
+        sockets.empty(sock)
+        sockets.attach(sock, self._program(sock, receiver, []))
+        self._listening.keep(sock, receiver)
+        self._restrict(sock, receiver)
+
+    def _fails(self, error: OSError) -> None:
+        self._listening.obstacle = f"raw socket: {posix.strerror(error.errno or 0)}"
+
+    def meet_vrfs(self) -> None:
+        """Deal with the VRFs that there are now: hear them, or keep them out."""
+        links = self._links
+        if links.vrfs == self._vrfs:
+            return
+        new, self._vrfs = links.vrfs - self._vrfs, set(links.vrfs)
+        if not self.inside:
+            for sock, receiver in self._opened:
+                self._restrict(sock, receiver)
+        elif not links.raw_hears_vrfs and not self._bound:
+            for index in new:
+                self._open_in_vrf(index)
+
+    def _open_in_vrf(self, index: int) -> None:
+        """Open those for a VRF that UDP sockets hear, and raw ones only if bound to it."""
+        try:
+            name = _socket.if_indextoname(index).encode()
+            for family in {sock.family for sock, _ in self._opened}:
+                for receiver in (self._listening.proof, self._listening.census):
+                    self._opened.append((_open_raw(family, name), receiver))
+                    self._begin(*self._opened[-1])
+        except OSError as error:
+            self._fails(error)
+
+    def _program(
+        self, sock: _socket.socket, receiver: Receiver, sources: list[Address] | None
+    ) -> list[filters.Instruction]:
+        proof = receiver is self._listening.proof
+        return filters.program(
+            "raw4" if sock.family == _socket.AF_INET else "raw6",
+            self._listening.port,
+            messages_only=proof,
+            sources=sources if proof else None,
+            vrfs=() if self.inside else sorted(self._vrfs),
+            inside=self.inside,
+        )
+
+    def _restrict(self, sock: _socket.socket, receiver: Receiver) -> None:
+        """Let nothing but messages of the known addresses into a proof queue.
+
+        A kernel that has no memory for a long list (net.core.optmem_max) gets a filter without:
+        an older list would keep out the newer addresses. While one filter takes the place of
+        another it counts both.
+        """
+        whole = self._program(sock, receiver, self._listening.addresses)
+        for program in (whole, self._program(sock, receiver, None), whole):
+            try:
+                filters.attach(sock, program)
+            except OSError:
+                continue
+            if program is whole:
+                return
+
+    def let_in(self) -> None:
+        """Take new addresses into the filters."""
+        for sock, receiver in self._opened:
+            if receiver is self._listening.proof:
+                self._restrict(sock, receiver)
+
+    def close(self) -> None:
+        for sock, _ in self._opened:
+            sock.close()
+
+
+class _UdpSockets:
+    """One for all that comes, and one connected to each address of the node.
+
+    Raises PortError if the port cannot be heard at all.
+    """
+
+    def __init__(self, listening: Listening, families: tuple[int, ...]) -> None:
+        self._listening = listening
+        self._connected: dict[Address, _socket.socket] = {}
+        #: Addresses to connect to, families to bind.
+        self._unopened: list[Address | int] = list(families)
+        self._next_try = 0.0
+        self.retry()
+        if not listening.census_fds and not self._unopened and listening.obstacle:
+            raise PortError(listening.obstacle)
+
+    @property
+    def next_try(self) -> float | None:
+        return self._next_try if self._unopened else None
+
+    def connect(self, addresses: list[Address]) -> None:
+        """Hear these as well, as soon as may be."""
+        self._unopened += addresses
+        self._next_try = 0.0
+        self.retry()
+
+    def disconnect(self, address: Address) -> None:
+        """Hear it no more."""
+        if address in self._unopened:
+            self._unopened.remove(address)
+        sock = self._connected.pop(address, None)
+        if sock is not None:
+            self._listening.drop(sock)
+
+    def follow(self) -> None:
+        """What a connected socket hears is sent to the address that this machine had then."""
+        for address, sock in list(self._connected.items()):
+            try:
+                local = sockets.local_host(address)
+            except OSError:  # no way to there at the moment
+                continue
+            if local != sock.getsockname()[0]:
+                self.disconnect(address)
+                self._unopened.append(address)
+                self._next_try = 0.0
+        self.retry()
+
+    def retry(self) -> None:
+        if not self._unopened or time.monotonic() < self._next_try:
+            return
+        left: list[Address | int] = []
+        self._listening.obstacle = ""
+        for wanted in self._unopened:
+            try:
+                self._open(wanted)
+            except sockets.FilterRefusedError as error:
+                if not self._listening.census_fds and not self._connected:
+                    raise PortError(str(error.strerror)) from None
+                self._listening.obstacle = str(error.strerror)
+                left.append(wanted)
+            except OSError as error:
+                self._listening.obstacle = self._why(wanted, error)
+                if error.errno == errno.EAFNOSUPPORT:
+                    continue
+                if error.errno in _NOT_PERMITTED and isinstance(wanted, int):
+                    raise PortError(self._listening.obstacle) from None
+                left.append(wanted)
+        self._unopened = left
+        self._next_try = time.monotonic() + RETRY
+
+    def _open(self, wanted: Address | int) -> None:
+        if isinstance(wanted, int):
+            census = _open_census_udp(wanted, self._listening.port)
+            if census is not None:
+                self._listening.keep(census, self._listening.census)
+        else:
+            sock = _connect_udp(wanted, self._listening.port)
+            self._listening.keep(sock, self._listening.proof)
+            self._connected[wanted] = sock
+
+    def _why(self, wanted: Address | int, error: OSError) -> str:
+        why = posix.strerror(error.errno or 0)
+        where = f"port {self._listening.port}/udp"
+        if error.errno == errno.EADDRINUSE:
+            why += " (held by another program; with CAP_NET_RAW both could listen)"
+        elif not isinstance(wanted, int):
+            where = f"route to {wanted}"
+        return f"{where}: {why}"
+
+
 class Listening:
     """The sockets that hear one port, and the two receivers over them.
 
@@ -222,139 +364,62 @@ class Listening:
         self.strangers = Sources()
         self.proof = Receiver(self.sources, self.strangers, port=port, batch=16)
         self.census = Receiver(self.sources, self.strangers, port=port, batch=16)
-        #: Whether raw sockets do the work.
-        self.raw = False
         #: Why something is not open yet; "" if all is.
         self.obstacle = ""
-        self._addresses: list[Address] = []
+        #: The node's, so far.
+        self.addresses: list[Address] = []
         #: Of link-local ones, the name of the interface.
         self._interfaces: dict[Address, str] = {}
         self._newest = 0  # interface, of those that may have been named otherwise before
-        self._raw: list[tuple[_socket.socket, Receiver]] = []
-        self._inside = False  # raw sockets that hear VRFs
-        self._vrfs: set[int] = set()  # that are dealt with
-        self._connected: dict[Address, _socket.socket] = {}
         self._sockets: list[_socket.socket] = []
         #: Readable when a census socket has something; its descriptors for poll.
         self.census_fds: list[int] = []
-        self._unopened: list[Address | int] = []  # addresses to connect to, families to bind
-        self._next_try = 0.0
+        self._raw: _RawSockets | None = None
+        self._udp: _UdpSockets | None = None
         try:
             self._links: Links | None = Links()
         except OSError:
             self._links = None
         try:
             if use_raw and self._links is not None:
-                self.raw = self._open_all_raw(families, self._links)
-            if not self.raw:
-                self._unopened += list(families)
-                self.retry()
-                if not self._sockets and not self._unopened and self.obstacle:
-                    raise PortError(self.obstacle)
+                self._raw = _RawSockets(self, families, self._links) or None
+            if self._raw is None:
+                self._udp = _UdpSockets(self, families)
+        except sockets.FilterRefusedError as error:
+            self.close()
+            raise PortError(str(error.strerror)) from None
         except BaseException:
             self.close()
             raise
 
-    def _open_all_raw(self, families: tuple[int, ...], links: Links) -> bool:
-        """Whether raw sockets may be had, and are."""
-        for family in families:
-            try:
-                self._raw.append((_open_raw(family), self.proof))
-                self._raw.append((_open_raw(family), self.census))
-            except OSError as error:
-                if error.errno in _NOT_PERMITTED:
-                    break
-                if error.errno != errno.EAFNOSUPPORT:
-                    self.obstacle = f"raw socket: {posix.strerror(error.errno or 0)}"
-        if not self._raw:
-            return False
-        # One that is bound, as by `ip vrf exec`, hears its VRF, and only that.
-        self._inside = is_bound(self._raw[0][0]) or links.udp_hears_vrfs
-        for sock, receiver in self._raw:
-            self._begin(sock, receiver)
-        self._meet_vrfs(links)
-        return True
+    @property
+    def raw(self) -> bool:
+        """Whether raw sockets do the work."""
+        return self._raw is not None
 
-    def _begin(self, sock: _socket.socket, receiver: Receiver) -> None:
-        """From now on this raw socket hears."""
-        _empty(sock)
-        _filter(sock, self._program(sock, receiver, self._addresses[:0]))
-        self._keep(sock, receiver)
-        self._restrict(sock, receiver)
-
-    def _meet_vrfs(self, links: Links) -> None:
-        """Deal with the VRFs that there are now: hear them, or keep them out."""
-        if links.vrfs == self._vrfs:
-            return
-        new, self._vrfs = links.vrfs - self._vrfs, set(links.vrfs)
-        if not self._inside:
-            for sock, receiver in self._raw:
-                self._restrict(sock, receiver)
-        elif not links.raw_hears_vrfs and not is_bound(self._raw[0][0]):
-            for index in new:
-                self._open_in_vrf(index)
-
-    def _open_in_vrf(self, index: int) -> None:
-        """Raw sockets for a VRF that UDP sockets hear, and raw ones only if bound to it."""
-        try:
-            name = _socket.if_indextoname(index).encode()
-            for family in {sock.family for sock, _ in self._raw}:
-                for receiver in (self.proof, self.census):
-                    sock = _open_raw(family, name)
-                    self._raw.append((sock, receiver))
-                    self._begin(sock, receiver)
-        except OSError as error:
-            self.obstacle = f"raw socket: {posix.strerror(error.errno or 0)}"
-
-    def _keep(self, sock: _socket.socket, receiver: Receiver) -> None:
+    def keep(self, sock: _socket.socket, receiver: Receiver) -> None:
+        """Have one of the receivers read this socket, too."""
         self._sockets.append(sock)
         receiver.add_socket(sock)
         if receiver is self.census:
             self.census_fds.append(sock.fileno())
 
-    def _program(
-        self, sock: _socket.socket, receiver: Receiver, sources: list[Address] | None
-    ) -> list[filters.Instruction]:
-        proof = receiver is self.proof
-        return filters.program(
-            _raw_kind(sock.family),
-            self.port,
-            messages_only=proof,
-            sources=sources if proof else None,
-            vrfs=() if self._inside else sorted(self._vrfs),
-            inside=self._inside,
-        )
-
-    def _restrict(self, sock: _socket.socket, receiver: Receiver) -> None:
-        """Let nothing but messages of the known addresses into a proof queue.
-
-        A kernel that has no memory for a long list (net.core.optmem_max) gets a filter without:
-        an older list would keep out the newer addresses. While one filter takes the place of
-        another it counts both.
-        """
-        whole = self._program(sock, receiver, self._addresses)
-        for program in (whole, self._program(sock, receiver, None), whole):
-            try:
-                filters.attach(sock, program)
-            except OSError:
-                continue
-            if program is whole:
-                return
+    def drop(self, sock: _socket.socket) -> None:
+        """Close one that the proof came by."""
+        self.proof.discard_socket(sock)
+        self._sockets.remove(sock)
+        sock.close()
 
     def add(self, addresses: list[Address]) -> None:
         """Hear these addresses too: they are the node's."""
         for address in addresses:
             self.sources.add(address.packed, address.scope)
-            self._addresses.append(address)
+            self.addresses.append(address)
             self._remember_interface(address)
-        if self.raw:
-            for sock, receiver in self._raw:
-                if receiver is self.proof:
-                    self._restrict(sock, receiver)
-        else:
-            self._unopened += addresses
-            self._next_try = 0.0
-            self.retry()
+        if self._raw is not None:
+            self._raw.let_in()
+        if self._udp is not None:
+            self._udp.connect(addresses)
 
     def _remember_interface(self, address: Address) -> None:
         if not address.scope:
@@ -379,9 +444,8 @@ class Listening:
         link-local address keeps to the interface's name. What is in the queues is to be read
         before, or it is judged by what the interfaces are called now.
         """
-        assert self._links is not None
-        if self.raw:
-            self._meet_vrfs(self._links)
+        if self._raw is not None:
+            self._raw.meet_vrfs()
         moved: dict[Address, Address] = {}
         for before, name in list(self._interfaces.items()):
             index = _interface_of(name)
@@ -394,35 +458,17 @@ class Listening:
                 # the node's then.
                 self.strangers.discard(after.packed, index)
             self.sources.discard(before.packed, before.scope)
-            self._addresses.remove(before)
+            self.addresses.remove(before)
             del self._interfaces[before]
+            if self._udp is not None:
+                self._udp.disconnect(before)
         if self._newest:
             self._newest = _newest_interface()
-        for before in moved:
-            if before in self._connected:
-                self._disconnect(before)
-            elif before in self._unopened:
-                self._unopened.remove(before)
         if moved:
             self.add(list(moved.values()))
-        # What a connected socket hears is sent to the address of this machine that it had then.
-        for address, sock in list(self._connected.items()):
-            try:
-                local = _local_host(address)
-            except OSError:  # no way to there at the moment
-                continue
-            if local != sock.getsockname()[0]:
-                self._disconnect(address)
-                self._unopened.append(address)
-                self._next_try = 0.0
-        self.retry()
+        if self._udp is not None:
+            self._udp.follow()
         return moved
-
-    def _disconnect(self, address: Address) -> None:
-        sock = self._connected.pop(address)
-        self.proof.discard_socket(sock)
-        self._sockets.remove(sock)
-        sock.close()
 
     def believes(self, interface: int) -> bool:
         """Whether a UDP socket would have heard what came through this interface.
@@ -430,7 +476,7 @@ class Listening:
         The kernel decides that for UDP sockets; for raw ones only as far as a filter knew of the
         VRFs when the datagram came.
         """
-        if not self.raw or self._inside or self._links is None:
+        if self._raw is None or self._raw.inside or self._links is None:
             return True
         return interface != 0 and not self._links.in_vrf(interface)
 
@@ -455,44 +501,12 @@ class Listening:
     @property
     def next_try(self) -> float | None:
         """When `retry` wants to be called (time.monotonic); None: all is open."""
-        return self._next_try if self._unopened else None
+        return None if self._udp is None else self._udp.next_try
 
     def retry(self) -> None:
         """Open what could not be opened: a port still held, a network still down."""
-        if not self._unopened or time.monotonic() < self._next_try:
-            return
-        left: list[Address | int] = []
-        self.obstacle = ""
-        for wanted in self._unopened:
-            try:
-                if isinstance(wanted, int):
-                    census = _open_census_udp(wanted, self.port)
-                    if census is not None:
-                        self._keep(census, self.census)
-                else:
-                    sock = _connect_udp(wanted, self.port)
-                    self._keep(sock, self.proof)
-                    self._connected[wanted] = sock
-            except PortError as error:
-                if not self._sockets:
-                    raise
-                self.obstacle = str(error)
-                left.append(wanted)
-            except OSError as error:
-                why = posix.strerror(error.errno or 0)
-                if error.errno == errno.EADDRINUSE:
-                    why += " (another program holds it; with CAP_NET_RAW both would hear)"
-                where = f"port {self.port}/udp"
-                if not isinstance(wanted, int) and error.errno != errno.EADDRINUSE:
-                    where = f"the way to {wanted}"
-                self.obstacle = f"{where}: {why}"
-                if error.errno == errno.EAFNOSUPPORT:
-                    continue
-                if error.errno in _NOT_PERMITTED and isinstance(wanted, int):
-                    raise PortError(self.obstacle) from None
-                left.append(wanted)
-        self._unopened = left
-        self._next_try = time.monotonic() + RETRY
+        if self._udp is not None:
+            self._udp.retry()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -509,8 +523,8 @@ class Listening:
         """Close all sockets."""
         for sock in self._sockets:
             sock.close()
-        for sock, _ in self._raw:
-            sock.close()
-        self._sockets, self._raw = [], []
+        self._sockets = []
+        if self._raw is not None:
+            self._raw.close()
         if self._links is not None:
             self._links.close()

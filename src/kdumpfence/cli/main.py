@@ -18,8 +18,8 @@ from kdumpfence.install import agent_files, installer, layouts, native_sender, s
 from kdumpfence.install.dpkg import DpkgError
 from kdumpfence.install.layouts import LAYOUTS, Layout
 from kdumpfence.install.root_directory import Tree
-from kdumpfence.log import one_line
 from kdumpfence.storm import player
+from kdumpfence.text import one_line
 
 INSTALLED = "installed"  # instead of the name of a distribution
 _NO_RIGHTS = (errno.EACCES, errno.EPERM)

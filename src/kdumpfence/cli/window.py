@@ -27,7 +27,7 @@ from kdumpfence.cli.timeout_advice import duration, rounded_up
 from kdumpfence.daemon.history import History, Past
 from kdumpfence.daemon.status_socket import MOST, Client, ControlError, Status, as_object
 from kdumpfence.listener.dumps import Dump, length
-from kdumpfence.log import one_line
+from kdumpfence.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from kdumpfence.daemon.settings import LEVELS
 from kdumpfence.listener.dumps import length
-from kdumpfence.log import one_line
+from kdumpfence.text import one_line
 
 if TYPE_CHECKING:
     from kdumpfence.listener.dumps import Event

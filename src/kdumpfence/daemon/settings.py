@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Union
 
 from kdumpfence.addresses import FAMILIES, LookUpError, cleaned, is_address, literal, split
 from kdumpfence.listener.nodes import address_in, is_nobodys
-from kdumpfence.log import one_line
+from kdumpfence.text import one_line
 from kdumpfence.wire import PORT
 
 DEFAULT_PATH = "/etc/kdumpfence/kdumpfenced.toml"

@@ -13,8 +13,9 @@ import stat
 import time
 from collections.abc import MutableMapping
 
-from kdumpfence.cmdline import MOST_SECONDS, shown
+from kdumpfence.cmdline import MOST_SECONDS
 from kdumpfence.listener import port_owners
+from kdumpfence.text import shown
 
 #: The first passed descriptor, and more of them than anybody passes.
 FIRST = 3

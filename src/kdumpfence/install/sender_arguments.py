@@ -17,8 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kdumpfence import addresses, cmdline
+from kdumpfence import addresses
+from kdumpfence.cmdline import OptionError
 from kdumpfence.install.root_directory import Tree
+from kdumpfence.sender import options
+from kdumpfence.text import shown
 
 KDUMP_CONF = "/etc/kdump.conf"
 FENCE_KDUMP = "/etc/sysconfig/fence_kdump"
@@ -72,16 +75,16 @@ class Findings:
 def complaints(words: Sequence[str], to_be_continued: bool = False) -> list[str]:
     """What the sender has to complain of, called with these words (and nodes behind them)."""
     try:
-        parsed = cmdline.sender_from_argv([*words, _ANY_NODE] if to_be_continued else words)
-    except cmdline.OptionError as error:
+        parsed = options.sender_from_argv([*words, _ANY_NODE] if to_be_continued else words)
+    except OptionError as error:
         return [*getattr(error, "complaints", ()), str(error)]
     found = list(parsed.complaints)
     if parsed.action != "send":
         found.append(f"--{parsed.action} sends nothing")
     for node in (part for text in parsed.nodes for part in text.split(",") if part):
         why = _why_no_node(node)
-        if why and not any(cmdline.shown(node) in one for one in found):
-            found.append(f"node {cmdline.shown(node)}: {why}")
+        if why and not any(shown(node) in one for one in found):
+            found.append(f"node {shown(node)}: {why}")
     return list(dict.fromkeys(found))
 
 
@@ -207,14 +210,14 @@ def _kdumpctl_refuses(node: str, machine: Machine) -> str:
     character.
     """
     if node in machine.names:
-        return f"{cmdline.shown(node)} is this machine itself"
+        return f"{shown(node)} is this machine itself"
     ending = re.compile(re.escape(node).replace(r"\.", ".") + "$")
     for own in machine.addresses:
         if own == node:
-            return f"{cmdline.shown(node)} is this machine itself"
+            return f"{shown(node)} is this machine itself"
         if ending.search(own):
             return (
-                f"{cmdline.shown(node)} is how this machine's own address {own} ends, which "
+                f"{shown(node)} is how this machine's own address {own} ends, which "
                 "kdumpctl cannot tell apart; name that node by its host name"
             )
     return ""
@@ -329,7 +332,7 @@ def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
     foreign = [word for word in _words(script.value) if not _PLAIN.fullmatch(word)]
     if foreign:
         found.append(
-            f"{cmdline.shown(foreign[0])}: kdump 1.9 to 2.1.0 has no shell for this and hands it "
+            f"{shown(foreign[0])}: kdump 1.9 to 2.1.0 has no shell for this and hands it "
             "on as a word: leave it out"
         )
     before, _, behind = script.value.partition("fence_kdump_send")
@@ -345,5 +348,5 @@ def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
     found += complaints(words)
     for node in words:
         if node in machine.names or node in machine.addresses:
-            found.append(f"node {cmdline.shown(node)} is this machine itself")
+            found.append(f"node {shown(node)} is this machine itself")
     return found

@@ -35,9 +35,10 @@ from typing import NamedTuple
 from kdumpfence.addresses import FAMILIES, Address
 from kdumpfence.listener.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.listener.nodes import Nodes, is_nobodys
-from kdumpfence.listener.own_addresses import OwnAddresses
 from kdumpfence.listener.port_owners import claim
-from kdumpfence.listener.reader import Reading, deepen, guard, open_sockets
+from kdumpfence.listener.reader import Reading, open_sockets
+from kdumpfence.own_addresses import OwnAddresses
+from kdumpfence.sockets import deepen, guard
 from kdumpfence.wire import PORT, Sources
 
 TYPE_CHECKING = False

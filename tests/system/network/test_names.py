@@ -55,7 +55,7 @@ def test_where_the_cluster_gives_addresses_the_nodes_name_adds_nothing(
     lab.link(other, survivor, ["10.1.0.3/24"], ["10.1.0.2/24"])
     survivor.add_name("node1", "10.1.0.3")  # by mistake
     agent = programs.agent(survivor, "-n", "node1", "--plug", "10.0.0.1", "-t", "4")
-    agent.says("[debug]: nodename 'node1': not looked up, for plug gives addresses")
+    agent.says("[debug]: nodename 'node1': not looked up, because plug gives addresses")
     agent.says(f"[debug]: waiting for message from '10.0.0.1'{without_raw(programs)}")
     says(other, "10.1.0.3", "10.1.0.2")
     assert agent.status(within=20) == 1
@@ -337,7 +337,7 @@ def test_a_device_may_be_created_on_the_node_that_it_is_for(
     status, out, err, _ = asks(programs, survivor, words)
     assert (status, err) == (0, [])
     assert (
-        "[debug]: node '10.0.0.2': 10.0.0.2 is an address of this machine, where it is never heard"
+        "[debug]: node '10.0.0.2': 10.0.0.2 is an address of this machine, which cannot hear itself"
         in out
     )
 
@@ -371,9 +371,9 @@ def test_by_hand_names_are_looked_up_within_five_seconds(
         f"{own}127.0.1.1, 10.0.0.2 are addresses of this machine",
     }
     assert {line for line in err if not line.startswith(own)} == {
-        "[error]: node 'nobody1': the look-up has not answered within 5 seconds",
-        "[error]: node 'nobody2': the look-up has not answered within 5 seconds",
-        "[warning]: node 'partly': left out, being this machine's own: 127.0.1.1",
+        "[error]: node 'nobody1': name lookup timed out after 5 seconds",
+        "[error]: node 'nobody2': name lookup timed out after 5 seconds",
+        "[warning]: node 'partly': ignored: 127.0.1.1 is an address of this machine",
     }
     assert len(err) == 4
     assert 5 <= took < 9

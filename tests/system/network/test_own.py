@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from kdumpfence import addresses
-from kdumpfence.addresses import Address, is_own
+from kdumpfence import own_addresses
+from kdumpfence.addresses import Address
+from kdumpfence.own_addresses import is_own
 from tests.support.netlab import Host, Lab
 
 #: Of the second host in the test, which has eth0 and eth1.
@@ -22,8 +23,8 @@ OTHERS = [
 # Loopback addresses are this machine's, but the second way leaves them out.
 PROGRAM = """
 import socket, sys
-from kdumpfence.addresses import is_own, literal
-from kdumpfence.listener.own_addresses import OwnAddresses
+from kdumpfence.addresses import literal
+from kdumpfence.own_addresses import OwnAddresses, is_own
 known = OwnAddresses()
 known.renew(0.0)
 for text in sys.argv[1:]:
@@ -84,8 +85,8 @@ def test_in_a_vrf_its_own_routing_table_is_asked(monkeypatch: pytest.MonkeyPatch
         asked.append(scope)
         return 0, b"", b"", True, True
 
-    monkeypatch.setattr(addresses, "_socket", Bound())
-    monkeypatch.setattr(addresses, "find_route", find_route)
+    monkeypatch.setattr(own_addresses, "_socket", Bound())
+    monkeypatch.setattr(own_addresses, "find_route", find_route)
     assert is_own(Address(bytes([10, 0, 0, 1])))
     assert is_own(Address(socket.inet_pton(socket.AF_INET6, "fe80::1"), 3))
     assert asked == [7, 3]

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""fence_kdump: argv or stdin -> one validated object; nothing further down looks at either."""
+
+from __future__ import annotations
+
+from kdumpfence.addresses import FAMILIES, is_meant_as_address, split, why_refused
+from kdumpfence.cmdline import (
+    MOST_SECONDS,
+    NO,
+    OPTIONAL,
+    REQUIRED,
+    Option,
+    OptionError,
+    getopt_long,
+    read_level,
+)
+from kdumpfence.text import shown, whole_number
+from kdumpfence.wire import PORT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+ACTIONS = ("off", "reboot", "monitor", "status", "metadata", "validate-all")
+
+#: Bytes that are read from stdin at most: far above what Pacemaker sends.
+MOST_STDIN = 1 << 20
+
+AGENT_OPTIONS: tuple[Option, ...] = (
+    ("n", "nodename", REQUIRED, "NODE[,NODE...]: names or addresses of the node to be heard"),
+    ("p", "ipport", REQUIRED, f"UDP port to listen to (default: {PORT})"),
+    ("f", "family", REQUIRED, "addresses to use: auto, ipv4, ipv6 (default: auto)"),
+    ("o", "action", REQUIRED, "off, monitor, status, metadata, validate-all (default: off)"),
+    ("t", "timeout", REQUIRED, "seconds to wait for a message (default: 60)"),
+    ("v", "verbose", OPTIONAL, "say more; again or with a level: even more"),
+    ("V", "version", NO, "print the version"),
+    ("h", "help", NO, "print this help"),
+    ("", "plug", REQUIRED, "NODE[,NODE...]: more names or addresses of the same node"),
+)
+
+#: The parameters that name the node; all of them together are its names.
+NODE_PARAMETERS = ("nodename", "plug", "port")
+
+
+class AgentOptions:
+    """What the agent was told to do."""
+
+    def __init__(self) -> None:
+        #: All names and addresses of the one node that count, each once, in the order given.
+        self.names: tuple[str, ...] = ()
+        #: Which names do not count, and why.
+        self.passed_over: list[str] = []
+        #: Whether they came from the command line, not from a fence daemon.
+        self.by_hand = False
+        self.ipport = PORT
+        #: One of FAMILIES.
+        self.family = "auto"
+        #: One of ACTIONS, or "help" or "version".
+        self.action = "off"
+        #: Seconds.
+        self.timeout = 60
+        self.verbose = 0
+        #: What was wrong with the input but need not stop the agent.
+        self.complaints: list[str] = []
+
+
+def agent_from_argv(argv: Sequence[str]) -> AgentOptions:
+    """Options of fence_kdump on the command line. Raises OptionError.
+
+    Operands are ignored, as the stock agent does.
+    """
+    pairs, _ = getopt_long(argv, AGENT_OPTIONS)
+    for name, _ in pairs:
+        if name in ("help", "version"):
+            options = AgentOptions()
+            options.action = name
+            return options
+    options = _read(pairs)
+    options.by_hand = True
+    return options
+
+
+def agent_from_stdin(data: bytes) -> AgentOptions:
+    """Options of fence_kdump as a fence daemon writes them. Raises OptionError.
+
+    ``name=value`` lines; empty lines, lines that begin with '#', lines without '=' and
+    unknown names are passed over; case does not matter in names; of repeated names the
+    last counts.
+    """
+    if len(data) > MOST_STDIN:
+        raise OptionError(f"more than {MOST_STDIN} bytes of options on stdin")
+    values: dict[str, str] = {}
+    for line in data.decode("utf-8", "surrogateescape").split("\n"):
+        text = line.strip(" \t\r\0")
+        name, equals, value = text.partition("=")
+        if equals and not text.startswith("#"):
+            values[name.rstrip().lower()] = value.strip()
+    known = dict.fromkeys([name for _, name, takes, _ in AGENT_OPTIONS if takes])
+    known.update(dict.fromkeys(NODE_PARAMETERS))
+    return _read([(name, values[name]) for name in known if name in values])
+
+
+def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
+    options = AgentOptions()
+    nodes: dict[str, tuple[list[str], bool]] = {}
+    for name, value in pairs:
+        text = value or ""
+        if name in NODE_PARAMETERS:
+            nodes[name] = _names(name, text, options.complaints)
+        elif name == "ipport":
+            options.ipport = _number(name, text, text, 65535, "not a port number (1 to 65535)")
+        elif name == "family":
+            options.family = _choice(name, text, FAMILIES)
+        elif name == "action":
+            options.action = _choice(name, text, ACTIONS)
+        elif name == "timeout":
+            # "60s" is how the rest of a cluster's configuration writes a minute.
+            digits = text.strip()
+            digits = digits[:-1] if digits[-1:] in ("s", "S") else digits
+            fault = f"not a whole number of seconds (1 to {MOST_SECONDS})"
+            options.timeout = _number(name, text, digits, MOST_SECONDS, fault)
+        elif name == "verbose":
+            level = read_level(value, options.verbose)
+            if level is None:
+                # No dump is to be lost over how much is said.
+                options.complaints.append(f"verbose {shown(text)}: not a number or a boolean")
+                level = max(options.verbose, 1)
+            options.verbose = level
+    options.names = _union(nodes, options.passed_over)
+    if options.action == "reboot":
+        options.action = "off"
+    asks_for_a_node = options.action in ("off", "validate-all")
+    if asks_for_a_node and nodes and not options.names and options.complaints:
+        raise OptionError("; ".join(options.complaints))
+    if options.action == "off" and not options.names:
+        raise OptionError("action 'off' needs the node to be heard: nodename=NODE[,NODE...]")
+    return options
+
+
+def _number(name: str, text: str, digits: str, most: int, fault: str) -> int:
+    number = whole_number(digits.strip(), 1, most)
+    if number is None:
+        raise OptionError(f"{name} {shown(text)}: {fault}")
+    return number
+
+
+def _choice(name: str, text: str, allowed: Iterable[str]) -> str:
+    chosen = text.strip().lower()
+    if chosen not in allowed:
+        raise OptionError(f"{name} {shown(text)}: not one of {', '.join(allowed)}")
+    return chosen
+
+
+def _names(parameter: str, text: str, complaints: list[str]) -> tuple[list[str], bool]:
+    """NODE[,NODE...], and whether it is meant to give addresses.
+
+    A part that can be neither a name nor an address is complained of: a cluster may put anything
+    into `port`, and that must not keep the agent from hearing the others.
+    """
+    parts = split(text)
+    if text.strip() and not parts:
+        complaints.append(f"{parameter} {shown(text)}: empty")
+    found = []
+    for part in parts:
+        why = why_refused(part)
+        if why:
+            complaints.append(f"{parameter} {shown(part)}: {why}")
+        else:
+            found.append(part)
+    return found, any(map(is_meant_as_address, parts))
+
+
+def _union(nodes: dict[str, tuple[list[str], bool]], passed_over: list[str]) -> tuple[str, ...]:
+    """The names and addresses of the node, each once.
+
+    Where one parameter gives addresses, the bare names in the others add nothing: Pacemaker puts
+    the cluster's name for the node there by itself, and what a name service says of that must
+    not decide where an administrator wrote down the addresses, be they mistyped.
+    """
+    given = [name for name in nodes if nodes[name][1]]
+    union: dict[str, None] = {}
+    for parameter in given or nodes:
+        union.update(dict.fromkeys(nodes[parameter][0]))
+    for parameter, (names, _) in nodes.items():
+        for name in names:
+            if name not in union:
+                passed_over.append(
+                    f"{parameter} '{name}': not looked up, because {given[0]} gives addresses"
+                )
+    return tuple(union)
