@@ -9,13 +9,13 @@ from pathlib import Path
 from kdumpfence import wire
 from kdumpfence.daemon import history, metrics, settings
 from kdumpfence.daemon import main as daemon
-from kdumpfence.listener import port_owners
+from kdumpfence.listener import deafness
 from tests.docs import manpage, said
 
 PAGE = "kdumpfenced"
 SOURCES = ("daemon/main.py", "daemon/log.py", "daemon/metrics.py", "daemon/systemd.py",
            "daemon/settings.py", "daemon/privileges.py",
-           "daemon/history.py", "listener/port_owners.py", "listener/reader.py")  # fmt: skip
+           "daemon/history.py", "listener/deafness.py", "listener/reader.py")  # fmt: skip
 
 
 def test_every_option_is_explained_and_no_other() -> None:
@@ -78,7 +78,7 @@ def test_the_numbers_are_the_real_ones() -> None:
     text = " ".join(" ".join(section.text.split()) for section in manpage.read(PAGE).values())
     assert f"of {daemon.MOST_HELD} dumps at most" in text
     assert (daemon.HOLD, daemon.RETRY_LAST, metrics.PATIENCE) == (2.0, 10.0, 5.0)
-    assert (port_owners.EVERY, daemon.LOOK_EVERY, daemon.METRICS_RETRY) == (5.0, 1.0, 10.0)
+    assert (deafness.EVERY, daemon.LOOK_EVERY, daemon.METRICS_RETRY) == (5.0, 1.0, 10.0)
     assert "Every five seconds it looks" in text
     assert "Every second, and before anything is told" in text
     assert history._PATIENCE_WRITING == 0.5

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdumpfence.listener import listener as module
+from kdumpfence.listener import event_queue
 from kdumpfence.listener.dumps import Event
 from kdumpfence.listener.listener import Listener
 from tests.listener.conftest import PATIENCE, MakeListener, in_use, kinds, say, wait_for
@@ -128,7 +128,7 @@ def test_several_tasks_share_the_events(listen: MakeListener) -> None:
 def test_a_flood_of_events_does_not_hold_up_the_loop_for_long(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST", 50)
+    monkeypatch.setattr(event_queue, "MOST", 50)
     listening = listen(networks=["127.0.0.0/8"])
     hosts = [f"127.7.{third}.{last}" for third in range(5) for last in range(1, 201)]
     for host in hosts:

@@ -196,13 +196,13 @@ def test_a_snapshot_has_the_order_of_the_beginnings_and_stays_what_it_was() -> N
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_a_silence_that_cannot_be_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="seconds above 0 is allowed"):
+    with pytest.raises(ValueError, match="must be a number of seconds above 0"):
         Dumps(silence=value)
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
 def test_a_repeat_that_cannot_be_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="seconds from 0 up is allowed"):
+    with pytest.raises(ValueError, match="must be a number of seconds, 0 or more"):
         Dumps(repeat=value)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import kdumpfence
-from kdumpfence.listener import dumps, listener, nodes, reader
+from kdumpfence.listener import dumps, event_queue, nodes, reader
 from tests.conftest import unused_port
 from tests.listener.conftest import PATIENCE, say, wait_for
 
@@ -146,9 +146,9 @@ def test_every_option_event_and_count_is_explained() -> None:
         ("silence=30.0", f"silence={dumps.SILENCE}"),
         ("repeat=10.0", f"repeat={dumps.REPEAT}"),
         ("every 5 minutes", f"every {nodes.REFRESH / 60:.0f} minutes"),
-        ("every 5 seconds", f"every {listener.OVERFLOW_REPEAT:.0f} seconds"),
+        ("every 5 seconds", f"every {reader.OVERFLOW_REPEAT:.0f} seconds"),
         ("for 30 seconds", f"for {reader.FENCE:.0f} seconds"),
-        ("at most 2,048", f"at most {listener.MOST:,}"),
+        ("at most 2,048", f"at most {event_queue.MOST:,}"),
     ],
 )
 def test_the_numbers_on_the_page_are_those_of_the_source(what: str, value: str) -> None:

@@ -23,10 +23,9 @@ from typing import Any
 import pytest
 
 import kdumpfence
-from kdumpfence import filters
-from kdumpfence.addresses import Address, LookUpError, Resolver
-from kdumpfence.listener import listener as module
-from kdumpfence.listener import reader
+from kdumpfence import addresses, filters
+from kdumpfence.addresses import Address, LookUpError
+from kdumpfence.listener import event_queue, reader
 from kdumpfence.listener.dumps import Dump, Event
 from kdumpfence.listener.listener import Listener
 from kdumpfence.wire import OWN_MESSAGE
@@ -202,12 +201,21 @@ class NameService:
 @pytest.fixture
 def name_service(monkeypatch: pytest.MonkeyPatch) -> NameService:
     service = NameService()
-    # Nodes are played on loopback, whose addresses a name cannot have.
-    monkeypatch.setattr(Address, "loopback", False)
-    monkeypatch.setattr(
-        reader, "Resolver", lambda names, family, ask: Resolver(names, family, ask=service.ask)
-    )
+    monkeypatch.setattr(reader, "look_up_node", service.ask)
     return service
+
+
+def test_a_name_that_leads_to_this_machine_is_no_nodes(
+    listen: MakeListener, name_service: NameService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "look_up_node", addresses.look_up_node)
+    monkeypatch.setattr(addresses, "look_up", name_service.ask)
+    name_service.answers["node1"] = ["127.0.1.1"]  # as Debian's hosts file has it
+    listening = listen(["node1"])
+    wait_for(lambda: len(name_service.asked) >= 2)
+    assert listening.snapshot().unresolved == ["node1"]
+    say("127.0.1.1", listening.port)
+    wait_for(lambda: listening.snapshot().counts["stranger"] == 1)
 
 
 def test_a_name_is_asked_for_until_it_has_an_address(
@@ -308,7 +316,7 @@ def test_losses_are_told_of_at_most_every_few_seconds(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "UPKEEP", 0.02)
-    monkeypatch.setattr(module, "OVERFLOW_REPEAT", 1.0)
+    monkeypatch.setattr(reader, "OVERFLOW_REPEAT", 1.0)
     listening = listen(networks=["127.7.4.0/24"], room=0, silence=60)
     told: list[Event] = []
     end = time.monotonic() + PATIENCE
@@ -358,7 +366,7 @@ def test_a_message_that_comes_while_silence_is_decided_begins_another_dump(
 ) -> None:
     def silence_while_a_message_comes() -> bool:
         listening = listen(networks=["127.7.4.0/24"], silence=0.3)
-        decide = listening._dumps.tick
+        decide = listening._events._dumps.tick
         came: list[bool] = []
 
         def tick(now: float, most: int | None = None) -> list[Event]:
@@ -372,7 +380,7 @@ def test_a_message_that_comes_while_silence_is_decided_begins_another_dump(
                 came.append(listening.snapshot().counts["accepted"] == 2)
             return events
 
-        monkeypatch.setattr(listening._dumps, "tick", tick)
+        monkeypatch.setattr(listening._events._dumps, "tick", tick)
         say(A, listening.port)
         events = until(listening, lambda events: len(events) >= 4)
         assert kinds(events) == ["began", "silent"] * 2
@@ -535,7 +543,7 @@ def test_a_descriptor_can_be_waited_for(listen: MakeListener) -> None:
 def test_events_come_in_pieces_and_the_descriptor_says_that_there_are_more(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST", 10)
+    monkeypatch.setattr(event_queue, "MOST", 10)
     hosts = [f"127.7.5.{last}" for last in range(1, 36)]
     listening = listen(hosts, silence=1.0)
     for host in hosts:
@@ -792,10 +800,10 @@ for _ in range(10):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ({"family": "ipv5"}, "family 'ipv5': auto, ipv4, ipv6 are allowed"),
-        ({"port": 65536}, "port 65536: 0 to 65535 are allowed"),
+        ({"family": "ipv5"}, "family 'ipv5': must be one of auto, ipv4, ipv6"),
+        ({"port": 65536}, "port 65536: must be 0 to 65535"),
         ({"room": -1}, "room -1"),
-        ({"room": 1 << 32}, "room 4294967296: 0 to 4294967295 are allowed"),
+        ({"room": 1 << 32}, "room 4294967296: must be 0 to 4294967295"),
         ({"queue": 0}, "queue 0"),
         ({"queue": 1 << 31}, "queue 2147483648"),
         ({"silence": 0}, "silence 0"),
@@ -809,7 +817,7 @@ for _ in range(10):
         ({"nodes": ["192.0.2.010"]}, "node '192.0.2.010': neither .* without leading zeros"),
         ({"nodes": ["a,b"]}, "node 'a,b': neither a host name nor an IP address"),
         ({"nodes": {"a": ["192.0.2.1,;"]}}, "node 'a': address ';': neither a host name nor an IP"),
-        ({"nodes": {"[::1]": ["::2"]}}, "named like an address that is not its own"),
+        ({"nodes": {"[::1]": ["::2"]}}, "has an address for a name, but not as one of its"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -823,7 +831,7 @@ def test_what_cannot_be_is_refused(
 
 @pytest.mark.parametrize("arguments", [{"nodes": "node1"}, {"networks": "192.0.2.0/24"}])
 def test_a_string_is_no_list(listen: MakeListener, arguments: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="a list is wanted"):
+    with pytest.raises(TypeError, match="expected a list"):
         listen(**arguments)
 
 
@@ -844,7 +852,7 @@ def test_a_reading_thread_that_dies_is_no_secret(
         raise MemoryError
 
     listening = listen([A])
-    monkeypatch.setattr(reader.Reading, "_look_after", fail)
+    monkeypatch.setattr(reader.Reader, "_look_after", fail)
     with pytest.raises(RuntimeError, match="the reading thread has died"):
         until(listening, bool)
 
@@ -958,7 +966,7 @@ def test_a_socket_whose_filter_cannot_be_had_is_refused(
 ) -> None:
     given = free_socket()
     given.setsockopt(socket.SOL_SOCKET, 44, 1)  # SO_LOCK_FILTER
-    with pytest.raises(OSError, match="has a filter that cannot be taken off"):
+    with pytest.raises(OSError, match="has a filter that cannot be removed"):
         listen([A], sockets=[given])
     given.close()
     monkeypatch.setattr(

@@ -81,8 +81,8 @@ def test_spoofed_sources_cannot_make_it_grow(listen: MakeListener, core: ModuleT
     assert counts["accepted"] == room
     assert counts["crowded"] == NODES - room
     assert kinds(told).count("began") == room
-    assert len(listening._sources) == 1, "the node alone"
-    assert not listening._admitted
+    assert len(listening._events._sources) == 1, "the node alone"
+    assert not listening._events._admitted
     say("127.0.0.9", listening.port)
     until(listening, lambda events: "127.0.0.9" in {event.node for event in events})
 
@@ -95,6 +95,10 @@ def test_dumps_that_come_and_go_leave_nothing_in_a_listener(listen: MakeListener
             say(f"127.9.{number}.{last}", listening.port)
         until(listening, lambda events: kinds(events).count("silent") >= 1)
         wait_for(lambda: listening.events(0.05) == [] and not listening.snapshot().dumps)
-        after = (len(listening._sources), len(listening._admitted), len(listening._ready))
+        after = (
+            len(listening._events._sources),
+            len(listening._events._admitted),
+            len(listening._events),
+        )
         before = before or after
         assert after == before == (0, 0, 0)

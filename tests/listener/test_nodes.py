@@ -118,8 +118,8 @@ def test_addresses_may_be_written_as_elsewhere(table: Table) -> None:
         ("node1", ["fe80::1"], "needs its interface"),
         ("node1", ["192.0.2.1", "näme"], "neither a host name nor an IP address"),
         ("0.0.0.0", [], "node '0.0.0.0': .*not an address that a node can have"),
-        ("192.0.2.1", ["192.0.2.2"], "named like an address that is not its own"),
-        ("", ["192.0.2.2"], "a name of at least one character"),
+        ("192.0.2.1", ["192.0.2.2"], "has an address for a name, but not as one of its"),
+        ("", ["192.0.2.2"], "a name needs at least one character"),
     ],
 )
 def test_a_node_that_cannot_be_is_refused_and_changes_nothing(
@@ -138,7 +138,7 @@ def test_an_address_of_the_family_not_asked_for_is_refused(core: ModuleType) -> 
 
 
 def test_a_string_is_no_list_of_addresses(table: Table) -> None:
-    with pytest.raises(TypeError, match="a list of addresses is wanted"):
+    with pytest.raises(TypeError, match="expected a list of addresses"):
         table.nodes.add("node1", "192.0.2.1", 0.0)
 
 
@@ -236,21 +236,6 @@ def test_a_name_that_was_asked_for_before_the_change_is_asked_for_again_soon(tab
     table.nodes.answered("node1", addresses("192.0.2.2"), 2.0)
     assert (table.who("192.0.2.1"), table.who("192.0.2.2")) == (None, "node1")
     assert table.nodes.next_ask == pytest.approx(2.0 + REFRESH)
-
-
-def test_a_name_that_leads_to_this_machine_is_no_nodes(table: Table) -> None:
-    table.nodes.add("node1", ["127.0.0.5", "::1"], 0.0)  # given as such: good for trials
-    table.nodes.add("node2", [], 0.0)
-    assert table.nodes.ask(0.0, 5) == ["node2"]
-    table.nodes.answered("node2", addresses("127.0.1.1"), 0.0)
-    assert table.who("127.0.1.1") is None
-    assert table.nodes.unresolved == ["node2"]
-    assert table.nodes.next_ask == RETRY_FIRST
-    assert table.nodes.ask(RETRY_FIRST, 5) == ["node2"]
-    table.nodes.answered("node2", addresses("127.0.1.1", "::1", "192.0.2.2"), 1.0)
-    assert table.who("192.0.2.2") == "node2"
-    assert table.who("127.0.1.1") is None
-    assert table.who("::1") == table.who("127.0.0.5") == "node1"
 
 
 def test_no_more_names_are_asked_for_than_there_is_room(table: Table) -> None:

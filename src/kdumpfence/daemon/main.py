@@ -44,7 +44,7 @@ from kdumpfence.daemon.settings import (
     load,
     many,
 )
-from kdumpfence.listener import port_owners
+from kdumpfence.listener import deafness
 from kdumpfence.listener.dumps import Dump, Event, length
 from kdumpfence.listener.listener import Listener, Snapshot
 from kdumpfence.listener.reader import deepen, open_sockets
@@ -423,7 +423,7 @@ class Daemon:
             if family in wanted and family not in heard:
                 self.journal.say("warning", f"nothing is heard over {name}: {why}")
         try:
-            port_owners.rivals(sockets, self.settings.port)
+            deafness.rivals(sockets, self.settings.port)
         except OSError as error:
             self.journal.say(
                 "warning", f"who else holds the port cannot be seen: sock_diag: {error.strerror}"

@@ -95,9 +95,9 @@ class Dumps:
 
     def __init__(self, silence: float = SILENCE, repeat: float = REPEAT) -> None:
         if not (math.isfinite(silence) and silence > 0):
-            raise ValueError(f"silence {silence}: a number of seconds above 0 is allowed")
+            raise ValueError(f"silence {silence}: must be a number of seconds above 0")
         if not (math.isfinite(repeat) and repeat >= 0):
-            raise ValueError(f"repeat {repeat}: a number of seconds from 0 up is allowed")
+            raise ValueError(f"repeat {repeat}: must be a number of seconds, 0 or more")
         self.silence = silence
         self.repeat = repeat
         # In the order in which they began. A Dump is never changed but replaced, so a

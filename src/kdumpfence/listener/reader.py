@@ -4,7 +4,7 @@
 The core counts each message at its source, the compiled one without Python's lock, so the
 kernel's queue is emptied whatever Python does meanwhile. The thread comes out of the core for
 names that resolved, once a second to look after the queues, and when it is to say how far it
-has read: `Reading.through`.
+has read: `Reader.through`.
 
 What may not be in this file: who is dumping, and events.
 """
@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from kdumpfence import filters
 from kdumpfence.addresses import NameFiles, Resolver, look_up_node
 from kdumpfence.links import hears_vrfs
-from kdumpfence.listener import port_owners
+from kdumpfence.listener import deafness, port_holders
 from kdumpfence.listener.nodes import Nodes
 from kdumpfence.wire import Receiver, Sources
 
@@ -58,8 +58,8 @@ _SO_RCVBUFFORCE = 33
 #: Ports that are tried where any will do.
 PORTS_TRIED = 100
 
-#: What counts as a loss, by its name among the counts.
-LOSSES = ("unread", "crowded")
+#: Seconds; lost datagrams are told of at most that often.
+OVERFLOW_REPEAT = 5.0
 
 
 class Bell:
@@ -160,7 +160,7 @@ def open_sockets(families: Iterable[int], port: int) -> list[socket.socket]:
             if error.errno != errno.EADDRINUSE:
                 raise
             if not tries:
-                others = port_owners.who(port)
+                others = port_holders.who(port)
                 raise OSError(
                     error.errno,
                     f"{error.strerror} (another program holds it{others and ': ' + others})",
@@ -274,7 +274,7 @@ def _wait_for_memory(error: OSError) -> None:
     time.sleep(0.05)
 
 
-class Reading:
+class Reader:
     """The thread that reads `sockets` into `sources`, and all that it uses.
 
     It knows no `Listener`, so that one that nobody refers to any more is collected though its
@@ -302,13 +302,13 @@ class Reading:
         self._deadline = -math.inf  # until when the thread waits at most
         self._upkeep = 0.0
         self._port: int = sockets[0].getsockname()[1]
-        self._deaf = port_owners.deaf(sockets, self._port)
-        self._look_again = time.monotonic() + port_owners.EVERY
+        self._deaf = deafness.why_deaf(sockets, self._port)
+        self._look_again = time.monotonic() + deafness.EVERY
         self._fenced_until = 0.0
         self._unread = 0
-        #: Losses that were told of, and when others may be.
-        self.told = dict.fromkeys(LOSSES, 0)
-        self.tell_again = -math.inf
+        # Losses that were told of, and when others may be.
+        self._told = {"unread": 0, "crowded": 0}
+        self._tell_again = -math.inf
         #: What the counts were when the sockets were closed.
         self._final_counts: dict[str, int] | None = None
         #: Why the thread ended, if it was not asked to.
@@ -343,11 +343,22 @@ class Reading:
             final = {**self._receiver.counts, "unread": self._receiver.dropped}
         return dict(final)
 
+    def new_losses(self) -> dict[str, int]:
+        """Datagrams lost since this last told of some, by their name among the counts.
+
+        {} if there are none, or within OVERFLOW_REPEAT seconds of the last time.
+        """
+        now, before, losses = time.monotonic(), self._told, self._losses()
+        if now < self._tell_again or losses == before:
+            return {}
+        self._told, self._tell_again = losses, now + OVERFLOW_REPEAT
+        return {name: n - before[name] for name, n in losses.items() if n > before[name]}
+
     @property
     def deaf(self) -> str:
         """Why messages may not be heard; "" if nothing is known of it."""
         if self._upkeep and time.monotonic() - self._upkeep > LATE:
-            return f"port {self._port}/udp: nobody has read it for more than {LATE:.0f} s"
+            return f"port {self._port}/udp: not read for more than {LATE:.0f} s"
         return self._deaf
 
     def stop(self) -> None:
@@ -440,8 +451,8 @@ class Reading:
             with self.lock:
                 self.nodes.hurry(now)
         if now >= self._look_again:
-            self._look_again = now + port_owners.EVERY
-            self._deaf = port_owners.deaf(self._sockets, self._port)
+            self._look_again = now + deafness.EVERY
+            self._deaf = deafness.why_deaf(self._sockets, self._port)
         unread = self._receiver.dropped
         if unread > self._unread:
             self._fence(True)
@@ -450,11 +461,11 @@ class Reading:
             self._fence(False)
             self._fenced_until = 0.0
         self._unread = unread
-        if now >= self.tell_again and self.losses() != self.told:
+        if now >= self._tell_again and self._losses() != self._told:
             self.bell.ring()
 
-    def losses(self) -> dict[str, int]:
-        """Datagrams that were lost, as of the last look."""
+    def _losses(self) -> dict[str, int]:
+        """Datagrams that were lost, as of the last look, by their name among the counts."""
         return {"unread": self._unread, "crowded": self._receiver.counts["crowded"]}
 
     def _fence(self, up: bool) -> None:
