@@ -25,7 +25,47 @@ PATIENCE = 60.0
 A, B, C = "127.7.4.1", "127.7.4.2", "127.7.4.3"
 NETWORK = "127.7.4.0/24"
 
-MakeListener = Callable[..., Listener]
+
+class TrialListener(Listener):
+    """A Listener, what nodes say to it, and what is waited for."""
+
+    def say(self, host: str, payload: bytes = OWN_MESSAGE) -> None:
+        """A datagram from that address of this machine to the Listener."""
+        say(host, self.port, payload)
+
+    def until(self, enough: Callable[[list[Event]], bool]) -> list[Event]:
+        """The events until there are enough of them."""
+        events: list[Event] = []
+        end = time.monotonic() + PATIENCE
+        while not enough(events):
+            assert time.monotonic() < end, f"only {events[:20]}"
+            events += self.events(0.5)
+        return events
+
+    def several(self, number: int) -> list[Event]:
+        """The events until there are so many."""
+        return self.until(lambda events: len(events) >= number)
+
+    def next_event(self) -> Event:
+        """The one event that comes next."""
+        (event,) = self.until(bool)
+        return event
+
+    def after_message(self, host: str) -> Event:
+        """The one event that a message from there brings about."""
+        self.say(host)
+        return self.next_event()
+
+    def counted(self) -> dict[str, int]:
+        """The counts that are not 0."""
+        return {name: number for name, number in self.snapshot().counts.items() if number}
+
+    def wait_for_count(self, name: str, number: int) -> None:
+        """Until there were so many datagrams of that kind."""
+        wait_for(lambda: self.counted().get(name) == number)
+
+
+MakeListener = Callable[..., TrialListener]
 
 
 @pytest.fixture
@@ -33,11 +73,11 @@ def listen(core: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeLi
     """Makes Listeners with that core on a free port, and closes them after the test."""
     monkeypatch.setattr(reader, "Receiver", core.Receiver)
     monkeypatch.setattr(listener, "Sources", core.Sources)
-    made: list[Listener] = []
+    made: list[TrialListener] = []
 
-    def make(*arguments: Any, **options: Any) -> Listener:
+    def make(*arguments: Any, **options: Any) -> TrialListener:
         options.setdefault("port", 0)
-        made.append(Listener(*arguments, **options))
+        made.append(TrialListener(*arguments, **options))
         return made[-1]
 
     yield make
@@ -74,28 +114,6 @@ def say(host: str, port: int, payload: bytes = OWN_MESSAGE) -> None:
         sock.sendto(payload, ("::1" if ":" in host else "127.0.0.1", port))
 
 
-def until(listening: Listener, enough: Callable[[list[Event]], bool]) -> list[Event]:
-    """The events until there are enough of them."""
-    events: list[Event] = []
-    end = time.monotonic() + PATIENCE
-    while not enough(events):
-        assert time.monotonic() < end, f"only {events[:20]}"
-        events += listening.events(0.5)
-    return events
-
-
-def next_event(listening: Listener) -> Event:
-    """The one event that comes next."""
-    (event,) = until(listening, bool)
-    return event
-
-
-def after_message(listening: Listener, host: str) -> Event:
-    """The one event that a message from there brings about."""
-    say(host, listening.port)
-    return next_event(listening)
-
-
 def kinds(events: Iterable[Event]) -> list[str]:
     return [event.kind for event in events]
 
@@ -106,13 +124,3 @@ def wait_for(happened: Callable[[], object]) -> None:
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.01)
-
-
-def counted(listening: Listener) -> dict[str, int]:
-    """The counts that are not 0."""
-    return {name: number for name, number in listening.snapshot().counts.items() if number}
-
-
-def wait_for_count(listening: Listener, name: str, number: int) -> None:
-    """Until there were so many datagrams of that kind."""
-    wait_for(lambda: listening.snapshot().counts[name] == number)

@@ -17,11 +17,7 @@ from kdumpfence.listener.listener import Listener
 from tests.listener.conftest import (
     A,
     MakeListener,
-    after_message,
     in_use,
-    next_event,
-    say,
-    until,
     wait_for,
 )
 
@@ -69,7 +65,7 @@ def test_a_reading_thread_that_dies_is_no_secret(
     listening = listen([A])
     monkeypatch.setattr(reader.Reader, "_look_after", fail)
     with pytest.raises(RuntimeError, match="the reading thread has died"):
-        until(listening, bool)
+        listening.until(bool)
 
 
 def test_while_the_kernel_is_short_of_memory_nobody_is_declared_silent(
@@ -87,15 +83,15 @@ def test_while_the_kernel_is_short_of_memory_nobody_is_declared_silent(
 
     monkeypatch.setattr(reader, "Receiver", Short)
     listening = listen([A], silence=1.0)
-    assert after_message(listening, A).kind == "began"
+    assert listening.after_message(A).kind == "began"
     short.set()
     listening._in_use.poke()
     wait_for(lambda: refused)
-    say(A, listening.port)
+    listening.say(A)
     wait_for(lambda: 0 in refused)
     assert listening.events(0) == []
     short.clear()
-    silent = next_event(listening)
+    silent = listening.next_event()
     assert (silent.kind, silent.messages) == ("silent", 2)
 
 

@@ -15,11 +15,7 @@ from tests.listener.conftest import (
     A,
     B,
     MakeListener,
-    after_message,
-    counted,
-    say,
     wait_for,
-    wait_for_count,
 )
 
 
@@ -49,12 +45,12 @@ def test_a_name_is_asked_for_until_it_has_an_address_and_an_address_never(
     listen: MakeListener, name_service: NameService
 ) -> None:
     listening = listen({"node1": ["ring0.example", A], "127.7.4.9": []}, repeat=0.0)
-    assert after_message(listening, A).kind == "began"  # what needs no name service is heard
+    assert listening.after_message(A).kind == "began"  # what needs no name service is heard
     wait_for(lambda: len(name_service.asked) >= 3)
     assert listening.snapshot().unresolved == ["node1"]
     name_service.answers["ring0.example"] = [B]
     wait_for(lambda: listening.snapshot().unresolved == [])
-    assert after_message(listening, B).addresses == (A, B)
+    assert listening.after_message(B).addresses == (A, B)
     assert set(name_service.asked) == {"ring0.example"}
 
 
@@ -67,8 +63,8 @@ def test_a_name_that_leads_to_this_machine_is_no_nodes(
     listening = listen(["node1"])
     wait_for(lambda: len(name_service.asked) >= 2)
     assert listening.snapshot().unresolved == ["node1"]
-    say("127.0.1.1", listening.port)
-    wait_for_count(listening, "stranger", 1)
+    listening.say("127.0.1.1")
+    listening.wait_for_count("stranger", 1)
 
 
 def test_a_thousand_names_are_all_looked_up(
@@ -81,7 +77,7 @@ def test_a_thousand_names_are_all_looked_up(
     listening = listen(names)
     wait_for(lambda: listening.snapshot().unresolved == [])
     assert sorted(name_service.asked) == sorted(names)
-    assert after_message(listening, "127.8.3.250").node == "node999"
+    assert listening.after_message("127.8.3.250").node == "node999"
 
 
 def test_a_change_of_the_hosts_file_is_noticed(
@@ -98,12 +94,12 @@ def test_a_change_of_the_hosts_file_is_noticed(
 
     # Asked is not answered yet: until then the new address is a stranger's, and a node repeats.
     def heard_at_its_new_address() -> bool:
-        say(B, listening.port)
+        listening.say(B)
         events = listening.events(0.05)
         return [(event.node, event.addresses) for event in events] == [("node1", (B,))]
 
     wait_for(heard_at_its_new_address)
     # The old address is no longer the node's.
-    strangers = counted(listening).get("stranger", 0)
-    say(A, listening.port)
-    wait_for_count(listening, "stranger", strangers + 1)
+    strangers = listening.counted().get("stranger", 0)
+    listening.say(A)
+    listening.wait_for_count("stranger", strangers + 1)

@@ -25,13 +25,9 @@ from tests.listener.conftest import (
     A,
     B,
     MakeListener,
-    after_message,
-    counted,
     in_use,
     kinds,
-    next_event,
     say,
-    until,
 )
 
 SO_LOCK_FILTER = 44
@@ -60,7 +56,7 @@ def test_sockets_of_others_making_are_used_and_closed(listen: MakeListener) -> N
     listening = listen([A, B], sockets=given)
     assert listening.port == ports[0]
     say(B, ports[1])
-    until(listening, lambda events: len(events) == 2)
+    listening.several(2)
     listening.close()
     assert [sock.fileno() for sock in given] == [-1, -1]
 
@@ -100,7 +96,7 @@ def test_a_port_that_another_program_holds_is_refused_and_nothing_stays_open(
         listen([A], port=first.port)
     assert error.value.strerror is not None
     assert in_use() == before
-    after_message(first, A)
+    first.after_message(A)
 
 
 def test_where_no_descriptor_is_left_it_says_so_and_nothing_stays_open(
@@ -159,7 +155,7 @@ def test_one_family_alone(listen: MakeListener) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
         other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         other.bind(("::", listening.port))
-    after_message(listening, A)
+    listening.after_message(A)
 
 
 # --------------------------------------------------------- what the machine sends itself
@@ -172,8 +168,8 @@ def test_a_socket_that_heard_before_it_was_guarded_is_emptied(listen: MakeListen
     forge(port)
     listening = listen(NODES, sockets=[given])
     forge(port)
-    assert after_message(listening, "::1").node == "node2"
-    assert counted(listening) == {"accepted": 1, "short": 1}
+    assert listening.after_message("::1").node == "node2"
+    assert listening.counted() == {"accepted": 1, "short": 1}
 
 
 @pytest.mark.usefixtures("ipv6")
@@ -183,7 +179,7 @@ def test_what_came_between_two_listeners_with_one_socket_is_heard(listen: MakeLi
     listen(NODES, sockets=[given]).close()
     say("::1", kept.getsockname()[1])
     forge(kept.getsockname()[1])
-    assert next_event(listen(NODES, sockets=[kept])).node == "node2"
+    assert listen(NODES, sockets=[kept]).next_event().node == "node2"
 
 
 @pytest.mark.usefixtures("ipv6")
@@ -196,10 +192,10 @@ def test_the_guard_stays_when_rubbish_was_kept_out_and_is_again_let_in(
         reading_thread._fence(up)
         reading_thread._fenced_until = time.monotonic() + 60 if up else 0.0
         forge(listening.port)
-    say("::1", listening.port)
-    began = until(listening, lambda events: "began" in kinds(events))
+    listening.say("::1")
+    began = listening.until(lambda events: "began" in kinds(events))
     assert [event.node for event in began if event.kind == "began"] == ["node2"]
-    assert counted(listening)["accepted"] == 1
+    assert listening.counted()["accepted"] == 1
 
 
 def test_a_socket_whose_filter_cannot_be_had_is_refused(

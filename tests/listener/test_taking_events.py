@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import select
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -27,11 +29,49 @@ from tests.listener.conftest import (
     B,
     C,
     MakeListener,
+    in_use,
     kinds,
-    say,
-    until,
-    wait_for_count,
 )
+
+
+async def collect(listening: Listener, most: int) -> list[Event]:
+    events: list[Event] = []
+    async for event in listening:
+        events.append(event)
+        if len(events) == most:
+            break
+    return events
+
+
+def run(coroutine: Coroutine[Any, Any, Any], pause: float = 1.0) -> tuple[Any, int]:
+    """What comes of it, and how often another task had its turn meanwhile, with such pauses."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(pause)
+
+    async def limited() -> Any:
+        other = asyncio.create_task(take_turns())
+        result = await asyncio.wait_for(coroutine, PATIENCE)
+        other.cancel()
+        return result
+
+    return asyncio.run(limited()), turns
+
+
+def take_in_loop(listening: Listener, most: int) -> list[Event]:
+    return list(itertools.islice(listening, most))
+
+
+def take_in_asyncio(listening: Listener, most: int) -> list[Event]:
+    events: list[Event] = run(collect(listening, most))[0]
+    return events
+
+
+in_both_loops = pytest.mark.parametrize("take", [take_in_loop, take_in_asyncio])
 
 
 @contextlib.contextmanager
@@ -66,21 +106,23 @@ def on_alarm(handler: Any, after: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@in_both_loops
 def test_breaking_out_of_a_loop_loses_no_event_and_closing_leaves_nothing(
-    listen: MakeListener, leaves_nothing: Callable[[], bool]
+    listen: MakeListener,
+    leaves_nothing: Callable[[], bool],
+    take: Callable[[Listener, int], list[Event]],
 ) -> None:
     with listen([A, B, C]) as listening:
         for host in (A, B, C):
-            say(host, listening.port)
-        wait_for_count(listening, "accepted", 3)
-        told = []
-        for event in listening:
-            told.append(event.node)
-            break
+            listening.say(host)
+        listening.wait_for_count("accepted", 3)
+        told = take(listening, 1)
         assert select.select([listening], [], [], 20)[0], "the others can be had"
-        told += [event.node for event in listening.events(20)]
-        assert sorted(told) == [A, B, C]
+        told += take(listening, 1)
+        told += listening.events(20)
+        assert sorted(event.node for event in told) == [A, B, C]
         assert not leaves_nothing()
+    gc.collect()
     assert leaves_nothing()
     assert list(listening) == listening.events(None) == []
     assert listening.fileno() == -1
@@ -89,7 +131,7 @@ def test_breaking_out_of_a_loop_loses_no_event_and_closing_leaves_nothing(
 
 def test_closing_ends_a_loop_in_the_same_thread(listen: MakeListener) -> None:
     listening = listen([A], repeat=0.0)
-    say(A, listening.port)
+    listening.say(A)
     told = []
     for event in listening:
         told.append(event.kind)
@@ -97,10 +139,13 @@ def test_closing_ends_a_loop_in_the_same_thread(listen: MakeListener) -> None:
     assert told == ["began"]
 
 
+@in_both_loops
 @pytest.mark.usefixtures("leaves_nothing")
-def test_closing_from_another_thread_ends_all_loops(listen: MakeListener) -> None:
+def test_closing_from_another_thread_ends_all_loops(
+    listen: MakeListener, take: Callable[[Listener, int], list[Event]]
+) -> None:
     listening = listen([A])
-    with in_threads(3, lambda: list(listening)):
+    with in_threads(3, lambda: take(listening, 1)):
         time.sleep(0.1)
         listening.close()
 
@@ -139,7 +184,7 @@ def test_an_exception_of_a_signal_handler_is_passed_on_and_all_goes_on(
     listening = listen([A])
     with pytest.raises(KeyboardInterrupt), on_alarm(fail, 0.1):
         next(listening)
-    say(A, listening.port)
+    listening.say(A)
     assert next(listening).node == A
 
 
@@ -185,7 +230,7 @@ def test_a_descriptor_can_be_waited_for_and_a_wait_ends_with_its_time(
     assert listening.events(0.2) == []
     assert time.monotonic() - started >= 0.2
     told = []
-    say(A, listening.port)
+    listening.say(A)
     while "silent" not in told:  # silence makes it readable, too
         assert select.select([listening], [], [], 20)[0]
         told += kinds(listening.events(0))
@@ -199,8 +244,8 @@ def test_events_come_in_pieces_and_the_descriptor_says_that_there_are_more(
     hosts = [f"127.7.5.{last}" for last in range(1, 36)]
     listening = listen(hosts, silence=1.0)
     for host in hosts:
-        say(host, listening.port)
-    wait_for_count(listening, "accepted", 35)
+        listening.say(host)
+    listening.wait_for_count("accepted", 35)
     told: list[Event] = []
     while len(told) < 70:
         assert select.select([listening], [], [], PATIENCE)[0]
@@ -222,9 +267,77 @@ def test_a_snapshot_can_be_had_from_any_thread_at_any_time(listen: MakeListener)
     with in_threads(2, look):
         try:
             for number in range(300):
-                say(f"127.7.6.{number % 200 + 1}", listening.port)
+                listening.say(f"127.7.6.{number % 200 + 1}")
                 listening.events(0)
-            say("127.7.7.1", listening.port)
-            until(listening, lambda events: "127.7.7.1" in {event.node for event in events})
+            listening.say("127.7.7.1")
+            listening.until(lambda events: "127.7.7.1" in {event.node for event in events})
         finally:
             stop.set()
+
+
+# ---------------------------------------------------------------------------- asyncio
+
+
+def test_events_come_as_they_happen_while_the_loop_runs(listen: MakeListener) -> None:
+    listening = listen([A], silence=1.5, repeat=0.0)
+
+    async def play() -> list[Event]:
+        events: list[Event] = []
+        for _ in range(3):  # the next when the last was told, or two might be told in one
+            listening.say(A)
+            events += await collect(listening, 1)
+        return events + await collect(listening, 1)
+
+    events, turns = run(play(), 0.01)
+    assert kinds(events) == ["began", "dumping", "dumping", "silent"]
+    assert turns > 5, "the loop was not held up"
+
+
+def test_a_task_that_is_cancelled_while_it_waits_leaves_nothing(listen: MakeListener) -> None:
+    listening = listen([A])
+    before = in_use()
+
+    async def play() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(collect(listening, 1), 0.2)
+
+    run(play())
+    assert in_use() == before
+    listening.say(A)
+    assert next(listening).kind == "began"
+
+
+def test_several_tasks_share_the_events(listen: MakeListener) -> None:
+    hosts = [f"127.7.5.{last}" for last in range(1, 31)]
+    listening = listen(hosts)
+    found: list[Event] = []
+
+    async def take() -> None:
+        async for event in listening:
+            found.append(event)
+            if len(found) == len(hosts):
+                listening.close()
+
+    async def play() -> None:
+        tasks = [asyncio.create_task(take()) for _ in range(3)]
+        for host in hosts:
+            await asyncio.sleep(0.002)
+            listening.say(host)
+        await asyncio.gather(*tasks)
+
+    run(play())
+    assert sorted(event.node for event in found) == sorted(hosts)
+
+
+def test_a_flood_of_events_does_not_hold_up_the_loop_for_long(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_queue, "MOST", 50)
+    listening = listen(networks=["127.0.0.0/8"])
+    hosts = [f"127.7.{third}.{last}" for third in range(5) for last in range(1, 201)]
+    for host in hosts:
+        listening.say(host)
+    listening.wait_for_count("accepted", len(hosts))
+    events, turns = run(collect(listening, len(hosts)), 0)
+    assert len(events) == len(hosts)
+    assert turns >= len(hosts) / 50
