@@ -48,34 +48,6 @@ def test_an_event_has_first_and_last_time_number_addresses_and_what_it_took() ->
     assert dumps.tick(60.0) == [Event("silent", "node1", 60, 10, 15, 8, (A, B), 5)]
 
 
-@pytest.mark.parametrize(("now", "over"), [(29.99, False), (30.0, True), (1e9, True)])
-def test_a_dump_is_over_when_nothing_was_heard_for_the_whole_time(now: float, over: bool) -> None:
-    dumps = Dumps(silence=30.0)
-    dumps.heard("node1", A, 0.0)
-    assert bool(dumps.tick(now)) == over
-    assert ("node1" in dumps) != over
-
-
-def test_a_dump_began_with_the_first_of_the_messages_that_are_told_together() -> None:
-    dumps = Dumps(silence=30.0, repeat=10.0)
-    began = Event("began", "node1", 4, 4, 9, 5, (A,), 5)
-    assert dumps.heard("node1", A, 9.0, 5, 4.0) == began
-    dumping = Event("dumping", "node1", 19, 4, 19, 7, (A,), 15)
-    assert dumps.heard("node1", A, 19.0, 2, 12.0) == dumping
-
-
-def test_those_silent_longest_are_told_first_and_in_pieces_if_asked_so() -> None:
-    dumps = Dumps(silence=30.0)
-    for number in (3, 1, 4, 0, 5, 9, 2, 6):
-        dumps.heard(f"node{number}", A, float(number))
-    told = []
-    while (due := dumps.next_due) is not None and due <= 35.0:
-        piece = dumps.tick(35.0, most=2)
-        assert len(piece) == 2
-        told += [event.node for event in piece]
-    assert told == [f"node{number}" for number in range(6)]
-
-
 def test_what_a_restored_dump_took_is_what_was_measured() -> None:
     dumps = Dumps(repeat=0.0)
     # Its times say 1,000 s, since the clock was set meanwhile.
@@ -83,17 +55,6 @@ def test_what_a_restored_dump_took_is_what_was_measured() -> None:
     assert dumps.heard("node1", A, 1015.0) == Event("dumping", "node1", 1015, 5, 1015, 4, (A,), 30)
     dumps.heard("node1", A, 1010.0)  # of a moment before
     assert [dump.took for dump in dumps.snapshot()] == [30]
-
-
-def test_the_silence_of_a_restored_dump_counts_from_when_there_was_listening_again() -> None:
-    dumps = Dumps(silence=30.0)
-    for node in ("node1", "node2"):
-        dumps.restore(Dump(node, 5.0, 25.0, 3, (A,)), 1000.0)
-    dumps.heard("node2", A, 1010.0)
-    assert dumps.tick(1029.0) == []
-    assert dumps.tick(1031.0) == [Event("silent", "node1", 1031.0, 5.0, 25.0, 3, (A,), 20.0)]
-    assert dumps.tick(1039.0) == []
-    assert len(dumps.tick(1040.0)) == 1
 
 
 def test_a_dump_from_ever_new_addresses_does_not_grow() -> None:
