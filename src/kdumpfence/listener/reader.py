@@ -277,8 +277,9 @@ def _wait_for_memory(error: OSError) -> None:
 class Reader:
     """The thread that reads `sockets` into `sources`, and all that it uses.
 
-    It knows no `Listener`, so that one that nobody refers to any more is collected though its
-    thread runs. Whoever touches `nodes` holds `lock`. Times are CLOCK_MONOTONIC, seconds.
+    It keeps `nodes` in step with the name service. It knows no `Listener`, so that one that nobody
+    refers to any more is collected though its thread runs. Whoever touches `nodes` holds `lock`.
+    Times are CLOCK_MONOTONIC, seconds.
     """
 
     def __init__(self, nodes: Nodes, sources: Sources, sockets: list[socket.socket]) -> None:
@@ -289,7 +290,6 @@ class Reader:
         self._wake = Bell()
         self._resolver = Resolver((), nodes.family, ask=look_up_node)
         self._name_files = NameFiles()
-        self._sources = sources
         self._sockets = sockets
         self._receiver = Receiver(sources, None, batch=BATCH, size=SIZE)
         for sock in sockets:
@@ -384,7 +384,7 @@ class Reader:
 
     def _turn(self) -> None:
         self._deadline = math.inf  # whoever wants less meanwhile pokes
-        moments = [self._upkeep, self._names()]
+        moments = [self._upkeep, self._look_up_names()]
         if self._due > self.through:
             moments.append(self._due)
         self._deadline = min(moments)
@@ -425,27 +425,28 @@ class Reader:
                 break
             self._receiver.count(0)
 
-    def _names(self) -> float:
-        """Look names up, and take the answers; when to come again."""
+    def _look_up_names(self) -> float:
+        """Take the answers, and ask for other names; when to come again."""
         now = time.monotonic()
+        self._take_answers(now)
         with self.lock:
-            for name, answer in self._resolver.step():
-                self._resolver.discard(name)
-                self.nodes.answered(name, answer, now)
             room = LOOK_UPS - len(self._resolver.unresolved)
             for name in self.nodes.ask(now, room):
                 self._resolver.add(name)
                 room -= 1
             again = self.nodes.next_ask if room else None
-        for name, answer in self._resolver.step():  # which starts them
-            with self.lock:
-                self._resolver.discard(name)
-                self.nodes.answered(name, answer, now)
+        self._take_answers(now)  # which starts the look-ups
         moments = [moment for moment in (again, self._resolver.next_due) if moment is not None]
         return min(moments, default=math.inf)
 
+    def _take_answers(self, now: float) -> None:
+        for name, answer in self._resolver.step():
+            with self.lock:
+                self._resolver.discard(name)
+                self.nodes.answered(name, answer, now)
+
     def _look_after(self, now: float) -> None:
-        """What is to be done now and then."""
+        """What is to be done every UPKEEP seconds: name files, who else holds the port, floods."""
         if self._name_files.changed():
             self._resolver.hurry()
             with self.lock:
