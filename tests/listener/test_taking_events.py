@@ -112,7 +112,8 @@ def test_breaking_out_of_a_loop_loses_no_event_and_closing_leaves_nothing(
     leaves_nothing: Callable[[], bool],
     take: Callable[[Listener, int], list[Event]],
 ) -> None:
-    with listen([A, B, C]) as listening:
+    listening = listen([A, B, C])
+    with listening:
         for host in (A, B, C):
             listening.say(host)
         listening.wait_for_count("accepted", 3)

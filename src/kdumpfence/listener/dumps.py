@@ -32,13 +32,13 @@ MOST_ADDRESSES = 16
 
 
 class Event(NamedTuple):
-    """What happened to a node.
+    """What happened to a node. All times are float seconds.
 
-    `kind`: "began": first message of a dump; "dumping": it goes on; "silent": it is over, or
-    the node died in it. A `Listener` adds "overflow": datagrams were lost, and this is not about
-    a node: `node` is the name under which they are counted ("unread": dropped by the kernel;
-    "crowded": messages that found no room), `messages` how many there were since the last
-    such event, and `addresses` is empty.
+    `kind`: "began": the first message of a dump; "dumping": it goes on; "silent": it is over, or
+    the node died in it. A `Listener` adds "overflow": datagrams were lost. That is not about a
+    node: `node` is the name under which they are counted ("unread": dropped by the kernel;
+    "crowded": messages from a network that had no room for their senders), `messages` how many
+    there were since the last such event, and `addresses` is empty.
     """
 
     kind: str

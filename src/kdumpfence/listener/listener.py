@@ -64,8 +64,8 @@ class Snapshot(NamedTuple):
     shared: list[str]
     #: Addresses of nodes that are this machine's own. Messages from there do not count.
     own: list[str]
-    #: Why messages may not reach it, in a line, as when somebody else holds the port too; "" if
-    #: nothing is known of it. What a firewall drops is not.
+    #: Why messages may not reach it, in one line, such as that another program shares the port;
+    #: "" if nothing is known to be wrong. Firewalls are not looked at.
     deaf: str = ""
 
 
@@ -78,8 +78,8 @@ def _sockets(given: Iterable[socket.socket] | None, family: int, port: int) -> l
     if not sockets:
         raise ValueError("sockets: at least one bound UDP socket is required")
     for sock in sockets:
-        family, kind = sock.family, sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-        if family not in (socket.AF_INET, socket.AF_INET6) or kind != socket.SOCK_DGRAM:
+        kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        if sock.family not in (socket.AF_INET, socket.AF_INET6) or kind != socket.SOCK_DGRAM:
             raise ValueError(f"socket {sock.fileno()}: not a UDP socket")
         if not sock.getsockname()[1]:
             raise ValueError(f"socket {sock.fileno()}: not bound to a port")
@@ -90,40 +90,39 @@ def _sockets(given: Iterable[socket.socket] | None, family: int, port: int) -> l
 
 
 class Listener:
-    """Listens for nodes that are dumping, and tells what happens.
+    """Listens for nodes that are dumping, and yields an `Event` for each thing that happens.
 
-    Use it as a context manager, and iterate over it with `for` or `async for`: it yields an
-    `Event` for each thing that happens, until `close` is called. Several threads may do so;
-    each event goes to one of them.
+    Use it as a context manager, and iterate over it with `for` or `async for` until `close` is
+    called. Several threads may do so; each event goes to one of them.
 
-    `nodes`: {name: addresses or host names of the node}, or names (addresses) alone. Host
-    names are looked up in the background, again and again until they have addresses, and
-    from then on every five minutes or when /etc/hosts changes. An address that several
-    nodes have counts for none of them: give a node with two names as one node. Neither does one
-    of this machine, nor a loopback address unless it is given as such.
+    `nodes`: {name: addresses or host names of the node}, or names alone that are addresses or
+    host names themselves. Host names are looked up in the background, again and again until they
+    have addresses, and from then on every five minutes and when /etc/hosts changes. An address
+    that several nodes have counts for none of them: give a machine with two names as one node. Nor
+    does an address of this machine count, nor a loopback address that a name leads to.
 
-    `networks`, such as "192.0.2.0/24": who sends a message from there is a node, named by its
-    address, while its dump lasts; at most `room` of them at a time.
+    `networks`, such as "192.0.2.0/24": whoever sends a message from there is a node while its
+    dump lasts, named by its address; at most `room` of them at a time.
 
-    What this machine sends itself is never heard, whatever its source address: any user can
-    choose it. For trials loopback addresses count, if they are given as such: as addresses
-    (127.0.0.1, not "localhost"), or as networks within 127.0.0.0/8.
+    What this machine sends to itself is never heard, whatever its source address, which any user
+    can choose. For trials loopback counts if it is given as such: as addresses (127.0.0.1, not
+    "localhost"), or as networks within 127.0.0.0/8.
 
-    `silence`, `repeat`: see `kdumpfence.listener.dumps.Dumps`. `family` is "auto" (both), "ipv4" or
-    "ipv6". `port` 0 takes any that is free. `sockets` are bound UDP sockets to be used
-    instead of opening some, as those of socket activation; they are closed with the Listener,
-    and do not share their port any more (SO_REUSEADDR, SO_REUSEPORT). What lies in the queues of
-    IPv6 ones is lost, unless a Listener had them before.
-    `queue` is the number of bytes asked of the kernel for each socket's queue; without
-    CAP_NET_ADMIN it gives no more than net.core.rmem_max.
+    `silence`, `repeat`: seconds, see `kdumpfence.listener.dumps.Dumps`.
+    `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free.
+    `sockets`: bound UDP sockets to be used instead of opening some, such as those of socket
+    activation. They are closed with the Listener, and no longer share their port (SO_REUSEADDR,
+    SO_REUSEPORT). What lies in the queue of an IPv6 one is lost, unless a Listener had it before.
+    `queue`: bytes asked of the kernel for each socket's queue; without CAP_NET_ADMIN it gives at
+    most net.core.rmem_max.
 
-    Raises ValueError for what cannot be, with one line that says what, and OSError if the
-    port cannot be listened to.
+    Raises ValueError or TypeError with one line that says what cannot be, and OSError if it cannot
+    listen on the port.
 
-    All times that it tells are Unix times, seconds. It decides by CLOCK_MONOTONIC.
+    All times that it tells are Unix times, float seconds; it decides by CLOCK_MONOTONIC.
 
-    A process that forks must not use it in the child. `close` may be called by any thread
-    and by signal handlers; iteration ends then.
+    A process that forks must not use it in the child. `close` may be called from any thread and
+    from signal handlers.
     """
 
     _reader: Reader | None = None
