@@ -11,16 +11,7 @@ import pytest
 from kdumpfence.listener import reader
 from kdumpfence.listener.dumps import Dump, Event
 from kdumpfence.wire import OWN_MESSAGE
-from tests.listener.conftest import (
-    NETWORK,
-    PATIENCE,
-    A,
-    B,
-    C,
-    MakeListener,
-    kinds,
-    wait_for,
-)
+from tests.listener.conftest import NETWORK, PATIENCE, A, B, C, MakeListener, kinds, wait_for
 
 
 def test_a_node_that_begins_to_dump_goes_on_and_falls_silent(listen: MakeListener) -> None:

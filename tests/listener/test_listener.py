@@ -14,12 +14,7 @@ import pytest
 import kdumpfence
 from kdumpfence.listener import reader
 from kdumpfence.listener.listener import Listener
-from tests.listener.conftest import (
-    A,
-    MakeListener,
-    in_use,
-    wait_for,
-)
+from tests.listener.conftest import A, MakeListener, in_use, wait_for
 
 
 @pytest.mark.parametrize(

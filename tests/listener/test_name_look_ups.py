@@ -11,12 +11,7 @@ import pytest
 from kdumpfence import addresses
 from kdumpfence.addresses import Address, LookUpError
 from kdumpfence.listener import reader
-from tests.listener.conftest import (
-    A,
-    B,
-    MakeListener,
-    wait_for,
-)
+from tests.listener.conftest import A, B, MakeListener, wait_for
 
 
 class NameService:

@@ -21,14 +21,7 @@ from kdumpfence import filters
 from kdumpfence.listener import reader
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
-from tests.listener.conftest import (
-    A,
-    B,
-    MakeListener,
-    in_use,
-    kinds,
-    say,
-)
+from tests.listener.conftest import A, B, MakeListener, in_use, kinds, say
 
 SO_LOCK_FILTER = 44
 IPV6_FREEBIND = 78

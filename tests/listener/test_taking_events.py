@@ -23,15 +23,7 @@ from kdumpfence.listener.dumps import Event
 from kdumpfence.listener.listener import Listener
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
-from tests.listener.conftest import (
-    PATIENCE,
-    A,
-    B,
-    C,
-    MakeListener,
-    in_use,
-    kinds,
-)
+from tests.listener.conftest import PATIENCE, A, B, C, MakeListener, in_use, kinds
 
 
 async def collect(listening: Listener, most: int) -> list[Event]:
