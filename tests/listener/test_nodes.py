@@ -68,6 +68,10 @@ def test_a_node_that_was_removed_has_nothing(table: Table) -> None:
     table.nodes.answered("host1", addresses("192.0.2.5"), 1.0)
     assert len(table.sources) == len(table.nodes) == 0
     assert table.nodes.next_ask is None
+    table.nodes.add("node2", ["host1"], 2.0)
+    table.nodes.answered("host1", addresses("192.0.2.5"), 3.0)  # to the question from before
+    assert table.nodes.unresolved == ["node2"]
+    assert table.nodes.next_ask == 2.0
     with pytest.raises(KeyError):
         table.nodes.remove("node1")
 
