@@ -15,7 +15,8 @@ from tests.docs import manpage, said
 PAGE = "kdumpfenced"
 SOURCES = ("daemon/main.py", "daemon/log.py", "daemon/metrics.py", "daemon/systemd.py",
            "daemon/settings.py", "daemon/privileges.py",
-           "daemon/history.py", "listener/deafness.py", "listener/reader.py")  # fmt: skip
+           "daemon/history.py", "listener/deafness.py", "listener/reader.py",
+           "listener/sockets.py")  # fmt: skip
 
 
 def test_every_option_is_explained_and_no_other() -> None:

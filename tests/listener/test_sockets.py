@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence import filters
-from kdumpfence.listener import reader
+from kdumpfence import filters, sockets
+from kdumpfence.listener.sockets import open_sockets
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
 from tests.listener.conftest import A, B, MakeListener, in_use, kinds, say
@@ -58,10 +58,10 @@ def test_a_queue_that_was_made_deep_with_more_rights_stays_so(
     listen: MakeListener, root: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = 1 << 24
-    (given,) = reader.open_sockets([socket.AF_INET], 0)
-    reader.deepen(given, queue)
+    (given,) = open_sockets([socket.AF_INET], 0)
+    sockets.deepen(given, queue)
     assert depth(given) == 2 * queue
-    monkeypatch.setattr(reader, "_SO_RCVBUFFORCE", -1)  # as the kernel refuses it: an error
+    monkeypatch.setattr(sockets, "_SO_RCVBUFFORCE", -1)  # as the kernel refuses it: an error
     shallow = udp()
     listen([A], sockets=[given, shallow], queue=2 * queue)
     assert depth(given) == 2 * queue

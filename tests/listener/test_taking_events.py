@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from kdumpfence.listener import event_queue, reader
+from kdumpfence.listener import event_queue
+from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.dumps import Event
 from kdumpfence.listener.listener import Listener
 from kdumpfence.wire import OWN_MESSAGE
@@ -198,7 +199,7 @@ def test_one_that_nobody_closed_warns_and_cleans_up(action: Any) -> None:
 
 def test_the_last_ring_is_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task of an event loop waits until it can read; a thread may read before it looks."""
-    bell = reader.Bell()
+    bell = Bell()
     with bell.held():
         read = os.read
 

@@ -47,8 +47,9 @@ from kdumpfence.daemon.settings import (
 from kdumpfence.listener import deafness
 from kdumpfence.listener.dumps import Dump, Event, length
 from kdumpfence.listener.listener import Listener, Snapshot
-from kdumpfence.listener.reader import deepen, open_sockets
+from kdumpfence.listener.sockets import open_sockets
 from kdumpfence.log import one_line
+from kdumpfence.sockets import deepen
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -22,11 +22,13 @@ from types import TracebackType
 from typing import NamedTuple
 
 from kdumpfence.addresses import FAMILIES
-from kdumpfence.listener.deafness import claim
+from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.listener.event_queue import EventQueue
 from kdumpfence.listener.nodes import ADMITTED, Nodes, parsed_network
-from kdumpfence.listener.reader import Bell, Reader, deepen, guard, open_sockets
+from kdumpfence.listener.reader import Reader
+from kdumpfence.listener.sockets import open_sockets, taken_over
+from kdumpfence.sockets import deepen
 from kdumpfence.wire import PORT, Sources
 
 TYPE_CHECKING = False
@@ -67,26 +69,6 @@ class Snapshot(NamedTuple):
     #: Why messages may not reach it, in one line, such as that another program shares the port;
     #: "" if nothing is known to be wrong. Firewalls are not looked at.
     deaf: str = ""
-
-
-def _sockets(given: Iterable[socket.socket] | None, family: int, port: int) -> list[socket.socket]:
-    """The sockets to be read: those that were given, checked and ready, or some of our own."""
-    if given is None:
-        both = (socket.AF_INET, socket.AF_INET6)
-        return open_sockets(both if family == socket.AF_UNSPEC else (family,), port)
-    sockets = list(given)
-    if not sockets:
-        raise ValueError("sockets: at least one bound UDP socket is required")
-    for sock in sockets:
-        kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-        if sock.family not in (socket.AF_INET, socket.AF_INET6) or kind != socket.SOCK_DGRAM:
-            raise ValueError(f"socket {sock.fileno()}: not a UDP socket")
-        if not sock.getsockname()[1]:
-            raise ValueError(f"socket {sock.fileno()}: not bound to a port")
-    for sock in sockets:
-        claim(sock)
-        guard(sock)
-    return sockets
 
 
 class Listener:
@@ -160,7 +142,12 @@ class Listener:
         pairs = nodes.items() if isinstance(nodes, Mapping) else ((name, ()) for name in nodes)
         for name, addresses in pairs:
             self._nodes.add(name, addresses, now)
-        opened = _sockets(sockets, FAMILIES[family], port)
+        if sockets is not None:
+            opened = taken_over(sockets)
+        elif family == "auto":
+            opened = open_sockets((socket.AF_INET, socket.AF_INET6), port)
+        else:
+            opened = open_sockets((FAMILIES[family],), port)
         for sock in opened:
             deepen(sock, queue)
         self._port: int = opened[0].getsockname()[1]

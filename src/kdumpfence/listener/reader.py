@@ -14,18 +14,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-import os
 import select
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
 
 from kdumpfence import filters
 from kdumpfence.addresses import NameFiles, Resolver, look_up_node
-from kdumpfence.links import hears_vrfs
-from kdumpfence.listener import deafness, port_holders
+from kdumpfence.listener import deafness
+from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.nodes import Nodes
+from kdumpfence.sockets import udp_program
 from kdumpfence.wire import Receiver, Sources
 
 #: Seconds between two looks of the reading thread at the kernel's counters and name files.
@@ -52,215 +51,8 @@ REST_QUEUE = 1 << 21
 #: Bytes of a queue that a datagram takes at least.
 _DATAGRAM_ROOM = 512
 
-_SO_GET_FILTER = 26
-_SO_RCVBUFFORCE = 33
-
-#: Ports that are tried where any will do.
-PORTS_TRIED = 100
-
 #: Seconds; lost datagrams are told of at most that often.
 OVERFLOW_REPEAT = 5.0
-
-
-class Bell:
-    """A pipe that is readable when somebody is to look; whoever uses it keeps it open.
-
-    No lock is held, so that it can be rung and closed from a signal handler: adding to a set
-    and taking from a list are one step each.
-    """
-
-    def __init__(self) -> None:
-        self.closed = False
-        self._users: set[object] = set()
-        self._ends: list[int] = []
-        self._ends += os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.readable, self.writable = self._ends
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[bool]:
-        """Its descriptors stay open meanwhile; False if they are closed already."""
-        user = object()
-        # First this, then the look: whoever closes does it the other way round.
-        self._users.add(user)
-        try:
-            yield not self.closed
-        finally:
-            self._users.discard(user)
-            self._dispose()
-
-    def ring(self) -> None:
-        """Have whoever waits for it look."""
-        with self.held() as usable:
-            if usable:
-                self._write()
-
-    def _write(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full, so it can be read
-            os.write(self.writable, b"12345678")
-
-    def hush(self) -> None:
-        """Be silent until it is rung again."""
-        with self.held() as usable:
-            if not usable:
-                return
-            with contextlib.suppress(BlockingIOError):
-                while len(os.read(self.readable, 65536)) == 65536:
-                    pass
-            if self.closed:
-                self._write()  # the last ring is for all who wait, and may just have been read
-
-    def close(self) -> None:
-        """Ring for the last time, and close it as soon as nobody uses it."""
-        with self.held() as usable:
-            self.closed = True
-            if usable:
-                self._write()
-
-    def __del__(self) -> None:
-        self.closed = True
-        self._dispose()
-
-    def _dispose(self) -> None:
-        while self.closed and not self._users:
-            try:
-                os.close(self._ends.pop())
-            except IndexError:
-                break
-
-
-def _open_socket(family: int, port: int) -> socket.socket:
-    """A UDP socket bound to the port. OSError if another program holds it."""
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _attach(sock, _guard(sock))  # before it hears anything
-        # Never shared (SO_REUSEADDR): of two sockets the kernel gives all to one, and the other's
-        # program never knows. Agents hear beside it, by raw sockets.
-        sock.bind(("", port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def open_sockets(families: Iterable[int], port: int) -> list[socket.socket]:
-    """A socket for each of these families that the kernel has, on one port (0: any).
-
-    OSError with one line if the port is not to be had.
-    """
-    families = list(families)
-    tries = 1 if port else PORTS_TRIED
-    while True:
-        tries -= 1
-        try:
-            return _open_on_one_port(families, port)
-        except OSError as error:
-            # What is free for one family may be taken for the other.
-            if error.errno != errno.EADDRINUSE:
-                raise
-            if not tries:
-                others = port_holders.who(port)
-                raise OSError(
-                    error.errno,
-                    f"{error.strerror} (another program holds it{others and ': ' + others})",
-                ) from None
-
-
-def _open_on_one_port(families: Iterable[int], port: int) -> list[socket.socket]:
-    opened: list[socket.socket] = []
-    missing: OSError | None = None
-    try:
-        for family in families:
-            try:
-                opened.append(_open_socket(family, port))
-            except OSError as error:
-                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                    raise
-                missing = error  # this kernel has no IPv6, say
-                continue
-            port = port or opened[0].getsockname()[1]
-        if not opened and missing is not None:
-            raise missing
-    except OSError as error:
-        for sock in opened:
-            sock.close()
-        raise OSError(error.errno, f"port {port}/udp: {error.strerror}") from None
-    return opened
-
-
-def _guard(sock: socket.socket) -> list[filters.Instruction]:
-    """What this machine sent itself becomes an empty datagram: dropped, it would count as lost."""
-    return filters.program("udp", 0, inside=hears_vrfs(sock), refused=filters.CUT)
-
-
-def _fence(sock: socket.socket) -> list[filters.Instruction]:
-    """Nothing but messages."""
-    return filters.program("udp", 0, messages_only=True, inside=hears_vrfs(sock))
-
-
-def guard(sock: socket.socket) -> None:
-    """Keep what this machine sends itself from being a message; see `filters`.
-
-    A socket that was opened elsewhere may hold such messages already, and nobody can tell them
-    from others: an IPv6 one is emptied, unless an earlier program of ours put the guard on it.
-    (With another host's IPv4 address nobody sends here without CAP_NET_RAW.)
-    OSError if the kernel refuses the filter.
-    """
-    own = [filters.packed(program) for program in (_guard(sock), _fence(sock))]
-    if sock.family == socket.AF_INET6 and _filter_of(sock) not in own:
-        _attach(sock, filters.NOTHING)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                with contextlib.suppress(ConnectionError):  # that an ICMP message told of
-                    sock.recv(1, socket.MSG_DONTWAIT)
-    _attach(sock, _guard(sock))
-
-
-def _attach(sock: socket.socket, program: list[filters.Instruction]) -> None:
-    """Put a filter on a socket that must not be read without."""
-    try:
-        filters.attach(sock, program)
-    except OSError as error:
-        why = f"cannot attach a socket filter: {error.strerror}"
-        raise OSError(error.errno, why) from None
-
-
-def _filter_of(sock: socket.socket) -> bytes:
-    """The filter of this socket; b"" if it has none."""
-    import ctypes  # rarely needed; and `getsockopt` cannot ask, for the length counts instructions
-
-    most = 4096
-    buffer = ctypes.create_string_buffer(8 * most)
-    length = ctypes.c_uint32(most)
-    libc = ctypes.CDLL(None, use_errno=True)
-    wanted = (sock.fileno(), socket.SOL_SOCKET, _SO_GET_FILTER, buffer, ctypes.byref(length))
-    if libc.getsockopt(*wanted) < 0:
-        return b""
-    return buffer.raw[: 8 * length.value]
-
-
-def deepen(sock: socket.socket, queue: int) -> None:
-    """Ask for so many bytes of queue; the kernel gives what it may.
-
-    One that is deeper already, because whoever opened it had more rights, stays so.
-    """
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 2 * queue:
-        return  # the kernel tells twice of what was asked for
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, queue)
-        return
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 2 * min(queue, _most_queue()):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, queue)
-
-
-def _most_queue() -> int:
-    """Bytes that one may have without CAP_NET_ADMIN."""
-    try:
-        with open("/proc/sys/net/core/rmem_max", encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return 212992  # the kernel's default
 
 
 def _nanoseconds(moment: float) -> int | None:
@@ -475,4 +267,4 @@ class Reader:
             return
         for sock in self._sockets:
             with contextlib.suppress(OSError):  # then the one that it has stays
-                filters.attach(sock, _fence(sock) if up else _guard(sock))
+                filters.attach(sock, udp_program(sock, messages_only=up))
