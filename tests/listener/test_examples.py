@@ -103,6 +103,7 @@ def test_a_call_that_fails_does_not_end_the_example(
     assert end(process) == ("", "")
 
 
+@pytest.mark.slow
 def test_the_watching_example_does_other_work_as_well(start: Start, port: int) -> None:
     process = start("async_watch.py", "127.7.0.0/16")
     assert process.stdout is not None

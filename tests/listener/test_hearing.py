@@ -14,6 +14,7 @@ from kdumpfence.wire import OWN_MESSAGE
 from tests.listener.conftest import NETWORK, PATIENCE, A, B, C, MakeListener, kinds, wait_for
 
 
+@pytest.mark.slow
 def test_a_node_that_begins_to_dump_goes_on_and_falls_silent(listen: MakeListener) -> None:
     listening = listen({"node1": [A]}, silence=1.5, repeat=0.0)
     before = time.time()
@@ -148,6 +149,7 @@ def test_anyone_in_a_network_is_a_node_while_its_dump_lasts(listen: MakeListener
     assert listening.after_message(A).kind == "began"
 
 
+@pytest.mark.slow
 def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +168,7 @@ def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
     assert listening.after_message(C)[:2] == ("began", C)
 
 
+@pytest.mark.slow
 def test_losses_are_told_of_at_most_every_few_seconds(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +191,7 @@ def test_losses_are_told_of_at_most_every_few_seconds(
     assert set(kinds(told)) == {"overflow"}
 
 
+@pytest.mark.slow
 def test_an_admitted_node_that_is_told_of_later_stays_known(listen: MakeListener) -> None:
     listening = listen(networks=[NETWORK], room=1, silence=1.5)
     assert listening.after_message(A).node == A
@@ -235,6 +239,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(time, "time", lambda: real() + seconds)
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_does_not_change_when_a_dump_began(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +260,7 @@ def test_a_clock_that_is_set_does_not_change_when_a_dump_began(
 
 
 @pytest.mark.parametrize("ahead", [-1e7, 3000.0], ids=["long ago", "by a clock that is behind now"])
+@pytest.mark.slow
 def test_a_dump_from_before_a_restart_goes_on_as_the_same(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:

@@ -63,6 +63,7 @@ def test_a_reading_thread_that_dies_is_no_secret(
         listening.until(bool)
 
 
+@pytest.mark.slow
 def test_while_the_kernel_is_short_of_memory_nobody_is_declared_silent(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

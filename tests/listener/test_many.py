@@ -8,6 +8,8 @@ import time
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 from kdumpfence.listener.dumps import Event
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
@@ -44,6 +46,7 @@ class Crowd:
             time.sleep(0.001)
 
 
+@pytest.mark.slow
 def test_of_thousands_that_panic_at_once_each_is_told_of_and_none_is_lost(
     listen: MakeListener, core: ModuleType
 ) -> None:
@@ -68,6 +71,7 @@ def test_of_thousands_that_panic_at_once_each_is_told_of_and_none_is_lost(
     assert seen.counts["unread"] == 0
 
 
+@pytest.mark.slow
 def test_spoofed_sources_cannot_make_it_grow(listen: MakeListener, core: ModuleType) -> None:
     room = 50
     listening = listen(["192.0.2.1"], ["127.0.0.0/8"], room=room, silence=2.0)

@@ -36,6 +36,7 @@ def name_service(monkeypatch: pytest.MonkeyPatch) -> NameService:
     return service
 
 
+@pytest.mark.slow
 def test_a_name_is_asked_for_until_it_has_an_address_and_an_address_never(
     listen: MakeListener, name_service: NameService
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_thousand_names_are_all_looked_up(
     assert listening.after_message("127.8.3.250").node == "node999"
 
 
+@pytest.mark.slow
 def test_a_change_of_the_hosts_file_is_noticed(
     listen: MakeListener, name_service: NameService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

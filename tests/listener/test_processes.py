@@ -105,6 +105,7 @@ def dumping(host: str, port: int) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_listener_that_was_stopped_hears_what_came_meanwhile_before_it_decides(
     start: Start,
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_listener_that_was_stopped_hears_what_came_meanwhile_before_it_decides
     wait_for(lambda: program.kinds() == ["began", "silent"])
 
 
+@pytest.mark.slow
 def test_a_listener_that_was_stopped_notices_who_fell_silent_meanwhile(start: Start) -> None:
     program = start(nodes={"node1": [A], "node2": [B]}, silence=2.0)
     with dumping(A, program.port), contextlib.ExitStack() as stack:
@@ -133,6 +135,7 @@ def test_a_listener_that_was_stopped_notices_who_fell_silent_meanwhile(start: St
         assert program.said[-1][:2] == ["silent", "node2"]
 
 
+@pytest.mark.slow
 def test_an_overfull_queue_is_counted_and_told_and_rubbish_then_kept_out(start: Start) -> None:
     program = start(nodes={"node1": [A]}, queue=65536)
     with udp(B) as stranger:

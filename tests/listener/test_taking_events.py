@@ -152,6 +152,7 @@ def test_closing_from_a_signal_handler_ends_a_loop_that_waits(listen: MakeListen
 
 
 @pytest.mark.usefixtures("leaves_nothing")
+@pytest.mark.slow
 def test_closing_from_a_signal_handler_at_any_moment_ends_it(listen: MakeListener) -> None:
     for number in range(40):
         listening = listen(networks=["127.0.0.0/8"], repeat=0.0, silence=0.01)
@@ -231,6 +232,7 @@ def test_a_descriptor_can_be_waited_for_and_a_wait_ends_with_its_time(
     assert told == ["began", "silent"]
 
 
+@pytest.mark.slow
 def test_events_come_in_pieces_and_the_descriptor_says_that_there_are_more(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +274,7 @@ def test_a_snapshot_can_be_had_from_any_thread_at_any_time(listen: MakeListener)
 # ---------------------------------------------------------------------------- asyncio
 
 
+@pytest.mark.slow
 def test_events_come_as_they_happen_while_the_loop_runs(listen: MakeListener) -> None:
     listening = listen([A], silence=1.5, repeat=0.0)
 
