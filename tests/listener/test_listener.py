@@ -85,7 +85,7 @@ def test_while_the_kernel_is_short_of_memory_nobody_is_declared_silent(
     wait_for(lambda: refused)
     listening.say(A)
     wait_for(lambda: 0 in refused)
-    assert listening.events(0) == []
+    assert listening.events(0.5) == []
     short.clear()
     silent = listening.next_event()
     assert (silent.kind, silent.messages) == ("silent", 2)
