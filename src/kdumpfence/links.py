@@ -72,7 +72,9 @@ def _read(sock: _socket.socket) -> bytes:
     return data if sender[0] == 0 else b""
 
 
-def ask(request: int, flags: int, body: bytes, strict: bool = False) -> Iterator[tuple[int, bytes]]:
+def ask(
+    request: int, flags: int, body: bytes, strict: bool = False, protocol: int = _ROUTE
+) -> Iterator[tuple[int, bytes]]:
     """Each message of the kernel's answer, an error included: its type and what is in it.
 
     `strict`: a DUMP is of what `body` selects, if the kernel can (Linux 4.20). Raises OSError.
@@ -80,7 +82,7 @@ def ask(request: int, flags: int, body: bytes, strict: bool = False) -> Iterator
     order = sys.byteorder
     head = (16 + len(body)).to_bytes(4, order) + request.to_bytes(2, order)
     head += (_REQUEST | flags).to_bytes(2, order) + (1).to_bytes(4, order) + bytes(4)
-    sock = _socket.socket(_AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _ROUTE)
+    sock = _socket.socket(_AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
     try:
         if strict:
             try:

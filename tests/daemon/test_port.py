@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kdumpfence import Listener, filters
-from kdumpfence.listener import port_owners
+from kdumpfence.listener import deafness, port_holders
 from tests.conftest import cannot_run, unused_port
 from tests.daemon.running import Kdumpfenced, until
 
@@ -228,10 +228,12 @@ def test_who_shared_the_port_before_the_daemon_came_is_noticed(
         # It is real: what the node says goes to the other one.
         assert select.select([other, passed], [], [], 10)[0] == [other]
         start(daemon, managers, passed)
-        daemon.says(f"messages may be missed: port {daemon.port}/udp: others hold it as well and")
+        daemon.says(
+            f"messages may be missed: port {daemon.port}/udp: shared with user {os.geteuid()} at "
+        )
         code, why = daemon.get("/health")
         assert code == 503
-        assert f"take messages away: user {os.geteuid()} at " in why
+        assert "which may take messages away" in why
         assert daemon.status().troubles == (why.strip(),)
         page = daemon.get("/metrics")[1]
         assert "\nkdumpfence_deaf 1.0\n" in page
@@ -263,10 +265,10 @@ def test_a_program_on_another_address_or_of_another_family_is_no_rival(
 ) -> None:
     passed = made(daemon.port, "127.0.0.1", socket.SO_REUSEADDR)
     with made(daemon.port, "127.0.0.2"), made(daemon.port, "::"):
-        assert port_owners.rivals([passed], daemon.port) == []
+        assert deafness.rivals([passed], daemon.port) == []
         start(daemon, managers, passed)
         assert daemon.get("/health") == (200, "well\n")
-        assert len(port_owners.holders(daemon.port)) == 3
+        assert len(port_holders.holders(daemon.port)) == 3
 
 
 def test_a_socket_that_takes_both_families_is_one_of_either() -> None:
@@ -276,10 +278,10 @@ def test_a_socket_that_takes_both_families_is_one_of_either() -> None:
         other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("::ffff:127.0.0.1", port))
-        assert [str(one) for one in port_owners.rivals([ours], port)] == [
+        assert [str(one) for one in deafness.rivals([ours], port)] == [
             f"user {os.geteuid()} at ::ffff:127.0.0.1"
         ]
-        assert port_owners.rivals([ours, other], port) == []
+        assert deafness.rivals([ours, other], port) == []
 
 
 def shut(sock: socket.socket) -> None:
@@ -292,11 +294,11 @@ def shut(sock: socket.socket) -> None:
 FAULTS: dict[str, tuple[Callable[[socket.socket], None], str]] = {
     "connected": (
         lambda sock: sock.connect(("127.0.0.9", 1)),
-        "is connected, so it hears one address alone",
+        "is connected, so it hears only one address",
     ),
     "connected to any port": (
         lambda sock: sock.connect(("127.0.0.9", 0)),
-        "is connected, so it hears one address alone",
+        "is connected, so it hears only one address",
     ),
     "shut down": (shut, "was shut down"),
 }
@@ -345,13 +347,13 @@ def test_an_interface_or_an_address_that_is_gone_is_noticed(
         ip("address", "add", "198.18.77.1/32", "dev", name)
         with made(0, "198.18.77.1") as on_address, made(0, "0.0.0.0", device=name) as on_interface:
             for sock in (on_address, on_interface):
-                assert port_owners.fault(sock, sock.getsockname()[1]) == ""
+                assert deafness.fault(sock, sock.getsockname()[1]) == ""
             ip("link", "delete", name)
             name = ""
-            assert port_owners.fault(on_address, on_address.getsockname()[1]) == (
-                "is bound to 198.18.77.1, which is not an address of this machine any more"
+            assert deafness.fault(on_address, on_address.getsockname()[1]) == (
+                "is bound to 198.18.77.1, which is no longer an address of this machine"
             )
-            assert port_owners.fault(on_interface, on_interface.getsockname()[1]) == (
+            assert deafness.fault(on_interface, on_interface.getsockname()[1]) == (
                 "is bound to an interface that is gone"
             )
     finally:
@@ -361,11 +363,11 @@ def test_an_interface_or_an_address_that_is_gone_is_noticed(
 
 def test_a_socket_that_lost_its_port_is_told_of() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        assert port_owners.fault(sock, 7410) == "is not bound any more"
+        assert deafness.fault(sock, 7410) == "is no longer bound"
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-        assert port_owners.fault(sock, port + 1) == f"is bound to port {port}"
-        assert port_owners.deaf([sock], port) == ""
+        assert deafness.fault(sock, port + 1) == f"is bound to port {port}"
+        assert deafness.why_deaf([sock], port) == ""
 
 
 def test_a_filter_that_is_on_a_passed_socket_is_taken_off(
@@ -389,7 +391,7 @@ def test_a_filter_that_cannot_be_taken_off_is_refused(
     daemon.start(manager.wrapper, pass_fds=manager.fds, wait=False)
     assert daemon.process is not None
     assert daemon.process.wait(60) == 1
-    assert "passed socket 1 ('kdump'): has a filter that cannot be taken off" in daemon.said()
+    assert "passed socket 1 ('kdump'): has a filter that cannot be removed" in daemon.said()
 
 
 def test_two_daemons_with_one_passed_socket_are_refused(
@@ -430,16 +432,16 @@ def test_a_reading_thread_that_stands_still_is_noticed(daemon: Kdumpfenced) -> N
         "from kdumpfence.daemon import main as daemon\n"
         "from kdumpfence.listener import reader\n"
         "reader.LATE = 1.0\n"
-        "turn = reader.Reading._turn\n"
+        "turn = reader.Reader._turn\n"
         "began = time.monotonic()\n"
         "def stand_still(self):\n"
         "    if time.monotonic() > began + 2: time.sleep(600)\n"
         "    turn(self)\n"
-        "reader.Reading._turn = stand_still\n"
+        "reader.Reader._turn = stand_still\n"
         "daemon.script()\n"
     )
     daemon.start(program=[sys.executable, "-c", script])
-    daemon.says(f"messages may be missed: port {daemon.port}/udp: nobody has read it for more than")
+    daemon.says(f"messages may be missed: port {daemon.port}/udp: not read for more than")
     assert daemon.get("/health")[0] == 503
 
 
@@ -447,9 +449,9 @@ def test_a_kernel_that_does_not_tell_who_holds_the_port_is_told_of(daemon: Kdump
     script = (
         "import errno, os\n"
         "from kdumpfence.daemon import main as daemon\n"
-        "from kdumpfence.listener import port_owners\n"
+        "from kdumpfence.listener import port_holders\n"
         "def refuse(port): raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))\n"
-        "port_owners.holders = refuse\n"
+        "port_holders.holders = refuse\n"
         "daemon.script()\n"
     )
     daemon.start(program=[sys.executable, "-c", script])

@@ -9,7 +9,7 @@ from pathlib import Path
 from kdumpfence import wire
 from kdumpfence.daemon import history, metrics, settings
 from kdumpfence.daemon import main as daemon
-from kdumpfence.listener import port_owners
+from kdumpfence.listener import deafness
 from tests.docs import manpage
 
 PAGE = "kdumpfenced"
@@ -54,7 +54,7 @@ def test_the_numbers_are_the_real_ones() -> None:
     text = manpage.whole(PAGE)
     assert f"of {daemon.MOST_HELD} dumps at most" in text
     assert (daemon.HOLD, daemon.RETRY_LAST, metrics.PATIENCE) == (2.0, 10.0, 5.0)
-    assert (port_owners.EVERY, daemon.LOOK_EVERY, daemon.METRICS_RETRY) == (5.0, 1.0, 10.0)
+    assert (deafness.EVERY, daemon.LOOK_EVERY, daemon.METRICS_RETRY) == (5.0, 1.0, 10.0)
     assert "Every five seconds the daemon checks" in text
     assert "Every second, and before any report, the daemon checks" in text
     assert history._PATIENCE_WRITING == 0.5

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,15 +12,60 @@ from typing import Any
 
 import pytest
 
-from kdumpfence.listener import dumps, listener, reader
+from kdumpfence.listener import listener, reader
+from kdumpfence.listener.dumps import Event
 from kdumpfence.listener.listener import Listener
 from kdumpfence.wire import OWN_MESSAGE
-from tests.conftest import udp
+from tests.conftest import cannot_run, udp
 
 #: Seconds that a test waits for what has to come.
 PATIENCE = 60.0
 
-MakeListener = Callable[..., Listener]
+#: Nodes are played from these addresses; all are in NETWORK.
+A, B, C = "127.7.4.1", "127.7.4.2", "127.7.4.3"
+NETWORK = "127.7.4.0/24"
+
+
+class TrialListener(Listener):
+    """A Listener, what nodes say to it, and what is waited for."""
+
+    def say(self, host: str, payload: bytes = OWN_MESSAGE) -> None:
+        """A datagram from that address of this machine to the Listener."""
+        say(host, self.port, payload)
+
+    def until(self, enough: Callable[[list[Event]], bool]) -> list[Event]:
+        """The events until there are enough of them."""
+        events: list[Event] = []
+        end = time.monotonic() + PATIENCE
+        while not enough(events):
+            assert time.monotonic() < end, f"only {events[:20]}"
+            events += self.events(0.5)
+        return events
+
+    def several(self, number: int) -> list[Event]:
+        """The events until there are so many."""
+        return self.until(lambda events: len(events) >= number)
+
+    def next_event(self) -> Event:
+        """The one event that comes next."""
+        (event,) = self.until(bool)
+        return event
+
+    def after_message(self, host: str) -> Event:
+        """The one event that a message from there brings about."""
+        self.say(host)
+        return self.next_event()
+
+    def counted(self) -> dict[str, int]:
+        """The counts that are not 0."""
+        return {name: number for name, number in self.snapshot().counts.items() if number}
+
+    def wait_for_count(self, name: str, number: int) -> None:
+        """Until there were so many datagrams of that kind."""
+        wait_for(lambda: self.counted().get(name) == number)
+
+
+MakeListener = Callable[..., TrialListener]
 
 
 @pytest.fixture
@@ -29,16 +73,39 @@ def listen(core: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeLi
     """Makes Listeners with that core on a free port, and closes them after the test."""
     monkeypatch.setattr(reader, "Receiver", core.Receiver)
     monkeypatch.setattr(listener, "Sources", core.Sources)
-    made: list[Listener] = []
+    made: list[TrialListener] = []
 
-    def make(*arguments: Any, **options: Any) -> Listener:
+    def make(*arguments: Any, **options: Any) -> TrialListener:
         options.setdefault("port", 0)
-        made.append(Listener(*arguments, **options))
+        made.append(TrialListener(*arguments, **options))
         return made[-1]
 
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def leaves_nothing(listen: MakeListener) -> Iterator[Callable[[], bool]]:
+    """The test itself has to end all threads and close all descriptors; whether it has by now."""
+    del listen  # what it closes is closed later
+    before = in_use()
+    yield lambda: in_use() == before
+    wait_for(lambda: in_use() == before)
+
+
+@pytest.fixture
+def ipv6() -> None:
+    """For tests that need IPv6 on loopback."""
+    try:
+        udp("::1").close()
+    except OSError:
+        cannot_run("no IPv6 on loopback")
+
+
+def in_use() -> tuple[int, int]:
+    """How many threads and descriptors this process has."""
+    return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
 
 def say(host: str, port: int, payload: bytes = OWN_MESSAGE) -> None:
@@ -47,27 +114,7 @@ def say(host: str, port: int, payload: bytes = OWN_MESSAGE) -> None:
         sock.sendto(payload, ("::1" if ":" in host else "127.0.0.1", port))
 
 
-def until(listening: Listener, enough: Callable[[list[dumps.Event]], bool]) -> list[dumps.Event]:
-    """The events until there are enough of them."""
-    events: list[dumps.Event] = []
-    end = time.monotonic() + PATIENCE
-    while not enough(events):
-        assert time.monotonic() < end, f"only {events[:20]}"
-        events += listening.events(0.5)
-    return events
-
-
-def first_event(listening: Listener, host: str) -> dumps.Event:
-    """What is told first of a node at that address, which repeats its message as senders do."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        say(host, listening.port)
-        for event in listening.events(0.05):
-            return event
-    raise AssertionError(f"nothing is told of {host}")
-
-
-def kinds(events: Iterable[dumps.Event]) -> list[str]:
+def kinds(events: Iterable[Event]) -> list[str]:
     return [event.kind for event in events]
 
 
@@ -77,20 +124,3 @@ def wait_for(happened: Callable[[], object]) -> None:
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.01)
-
-
-def in_use() -> tuple[int, int]:
-    """How many threads and descriptors this process has."""
-    return threading.active_count(), len(os.listdir("/proc/self/fd"))
-
-
-def has_ipv6() -> bool:
-    try:
-        udp("::1").close()
-    except OSError:
-        return False
-    return True
-
-
-def free_socket() -> socket.socket:
-    return udp("127.0.0.1")

@@ -12,7 +12,6 @@ import json
 import signal
 import socket
 import sys
-import time
 
 from kdumpfence.listener.listener import Listener
 
@@ -41,7 +40,6 @@ def main() -> None:
                 asked.clear()
                 fenced = len(sock.getsockopt(socket.SOL_SOCKET, _SO_GET_FILTER, 1024)) > guard
                 say("counts", listening.snapshot().counts, fenced)
-    say("end", time.time())
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ from pathlib import Path
 import pytest
 
 import kdumpfence
-from kdumpfence.listener import dumps, listener, nodes, reader
+from kdumpfence.listener import dumps, event_queue, nodes, reader
 from tests.conftest import unused_port
-from tests.listener.conftest import PATIENCE, say, wait_for
+from tests.listener.conftest import PATIENCE, A, B, C, say, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "listener.md").read_text()
-A, B = "127.7.4.1", "127.7.4.2"
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -79,10 +78,10 @@ def test_the_fencing_service_is_told_to_hold_and_to_release(
     program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
     program.chmod(0o755)
     calls.touch()
-    process = start("cloud_fencing.py", str(program), f"compute1={A},{B}", "compute2=127.7.4.3")
+    process = start("cloud_fencing.py", str(program), f"compute1={A},{B}", f"compute2={C}")
     say(B, port)
     wait_for(lambda: calls.read_text() == "hold compute1 60\n")
-    say("127.7.4.3", port)
+    say(C, port)
     wait_for(lambda: "hold compute2 60\n" in calls.read_text())
     say("127.7.4.9", port)
     wait_for(lambda: calls.read_text().count("release") == 2)
@@ -147,9 +146,9 @@ def test_every_option_event_and_count_is_explained() -> None:
         ("silence=30.0", f"silence={dumps.SILENCE}"),
         ("repeat=10.0", f"repeat={dumps.REPEAT}"),
         ("every 5 minutes", f"every {nodes.REFRESH / 60:.0f} minutes"),
-        ("every 5 seconds", f"every {listener.OVERFLOW_REPEAT:.0f} seconds"),
+        ("every 5 seconds", f"every {reader.OVERFLOW_REPEAT:.0f} seconds"),
         ("for 30 seconds", f"for {reader.FENCE:.0f} seconds"),
-        ("at most 2,048", f"at most {listener.MOST:,}"),
+        ("at most 2,048", f"at most {event_queue.MOST:,}"),
     ],
 )
 def test_the_numbers_on_the_page_are_those_of_the_source(what: str, value: str) -> None:

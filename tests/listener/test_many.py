@@ -13,7 +13,7 @@ import pytest
 from kdumpfence.listener.dumps import Event
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
-from tests.listener.conftest import MakeListener, kinds, say, until, wait_for
+from tests.listener.conftest import MakeListener, kinds, wait_for
 
 NODES = 5000
 PIECE = 100
@@ -55,14 +55,14 @@ def test_of_thousands_that_panic_at_once_each_is_told_of_and_none_is_lost(
     crowd = Crowd(core, NODES, listening.port)
     with crowd.sock:
         crowd.panic()
-        began = until(listening, lambda events: len(events) >= NODES)
+        began = listening.several(NODES)
         assert set(kinds(began)) == {"began"}
         assert {event.node: event.addresses for event in began} == {
             name: tuple(addresses) for name, addresses in nodes.items()
         }
         crowd.panic()
         wait_for(lambda: listening.snapshot().counts["accepted"] == 2 * NODES)
-        silent = until(listening, lambda events: len(events) >= NODES)
+        silent = listening.several(NODES)
     assert {(event.kind, event.messages) for event in silent} == {("silent", 2)}
     assert {event.node for event in silent} == set(nodes)
     seen = listening.snapshot()
@@ -80,26 +80,13 @@ def test_spoofed_sources_cannot_make_it_grow(listen: MakeListener, core: ModuleT
     with crowd.sock:
         crowd.panic()
         wait_for(lambda: sum(listening.snapshot().counts.values()) == 2 * NODES)
-        told += until(listening, lambda events: kinds(events).count("silent") == room)
+        told += listening.until(lambda events: kinds(events).count("silent") == room)
     counts = listening.snapshot().counts
     assert counts["accepted"] == room
     assert counts["crowded"] == NODES - room
     assert kinds(told).count("began") == room
-    assert len(listening._sources) == 1, "the node alone"
-    assert not listening._admitted
-    say("127.0.0.9", listening.port)
-    until(listening, lambda events: "127.0.0.9" in {event.node for event in events})
-
-
-@pytest.mark.slow
-def test_dumps_that_come_and_go_leave_nothing_in_a_listener(listen: MakeListener) -> None:
-    listening = listen(networks=["127.0.0.0/8"], silence=0.1, repeat=0.0)
-    before = None
-    for number in range(12):
-        for last in range(1, 51):
-            say(f"127.9.{number}.{last}", listening.port)
-        until(listening, lambda events: kinds(events).count("silent") >= 1)
-        wait_for(lambda: listening.events(0.05) == [] and not listening.snapshot().dumps)
-        after = (len(listening._sources), len(listening._admitted), len(listening._ready))
-        before = before or after
-        assert after == before == (0, 0, 0)
+    queue = listening._events
+    assert len(queue._sources) == 1, "the node alone"
+    assert (len(queue._admitted), len(queue)) == (0, 0), "what is over leaves nothing"
+    listening.say("127.0.0.9")
+    listening.until(lambda events: "127.0.0.9" in {event.node for event in events})

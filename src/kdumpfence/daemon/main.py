@@ -44,10 +44,10 @@ from kdumpfence.daemon.settings import (
     load,
     many,
 )
-from kdumpfence.listener import port_owners
+from kdumpfence.listener import deafness
 from kdumpfence.listener.dumps import Dump, Event, length
 from kdumpfence.listener.listener import Listener, Snapshot
-from kdumpfence.listener.reader import open_sockets
+from kdumpfence.listener.sockets import open_sockets
 from kdumpfence.sockets import deepen
 from kdumpfence.text import one_line
 
@@ -424,7 +424,7 @@ class Daemon:
             if family in wanted and family not in heard:
                 self.journal.say("warning", f"nothing is heard over {name}: {why}")
         try:
-            port_owners.rivals(sockets, self.settings.port)
+            deafness.rivals(sockets, self.settings.port)
         except OSError as error:
             self.journal.say(
                 "warning", f"who else holds the port cannot be seen: sock_diag: {error.strerror}"

@@ -14,7 +14,7 @@ import time
 from collections.abc import MutableMapping
 
 from kdumpfence.cmdline import MOST_SECONDS
-from kdumpfence.listener import port_owners
+from kdumpfence.listener import deafness
 from kdumpfence.text import shown
 
 #: The first passed descriptor, and more of them than anybody passes.
@@ -155,7 +155,7 @@ def _passed(fd: int, what: str, port: int) -> socket.socket:
         if bound != port:
             where = f"bound to port {bound}" if bound else "not bound"
             raise NotifyError(f"{what}: {where}, but the settings say port {port}")
-        fault = port_owners.fault(sock, port)
+        fault = deafness.fault(sock, port)
         if fault:
             raise NotifyError(f"{what}: {fault}")
         if sock.family == socket.AF_INET6 and not sock.getsockopt(
@@ -163,8 +163,8 @@ def _passed(fd: int, what: str, port: int) -> socket.socket:
         ):
             raise NotifyError(f"{what}: takes IPv4 as well; it needs BindIPv6Only=ipv6-only")
         # systemd sets SO_REUSEADDR on every socket that it opens.
-        port_owners.claim(sock)
-        process = port_owners.lock(sock)
+        deafness.claim(sock)
+        process = deafness.lock(sock)
         if process:
             raise NotifyError(
                 f"{what}: process {process} reads it already; each would hear half of the messages"

@@ -32,13 +32,13 @@ MOST_ADDRESSES = 16
 
 
 class Event(NamedTuple):
-    """What happened to a node.
+    """What happened to a node. All times are float seconds.
 
-    `kind`: "began": first message of a dump; "dumping": it goes on; "silent": it is over, or
-    the node died in it. A `Listener` adds "overflow": datagrams were lost, and this is not about
-    a node: `node` is the name under which they are counted ("unread": dropped by the kernel;
-    "crowded": messages that found no room), `messages` how many there were since the last
-    such event, and `addresses` is empty.
+    `kind`: "began": the first message of a dump; "dumping": it goes on; "silent": it is over, or
+    the node died in it. A `Listener` adds "overflow": datagrams were lost. That is not about a
+    node: `node` is the name under which they are counted ("unread": dropped by the kernel;
+    "crowded": messages from a network that had no room for their senders), `messages` how many
+    there were since the last such event, and `addresses` is empty.
     """
 
     kind: str
@@ -95,9 +95,9 @@ class Dumps:
 
     def __init__(self, silence: float = SILENCE, repeat: float = REPEAT) -> None:
         if not (math.isfinite(silence) and silence > 0):
-            raise ValueError(f"silence {silence}: a number of seconds above 0 is allowed")
+            raise ValueError(f"silence {silence}: must be a number of seconds above 0")
         if not (math.isfinite(repeat) and repeat >= 0):
-            raise ValueError(f"repeat {repeat}: a number of seconds from 0 up is allowed")
+            raise ValueError(f"repeat {repeat}: must be a number of seconds, 0 or more")
         self.silence = silence
         self.repeat = repeat
         # In the order in which they began. A Dump is never changed but replaced, so a

@@ -1,25 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Listens for any number of nodes, and tells what happens to them as events.
+"""The public interface: hears any number of nodes, and tells what happens to them as events.
 
-Who is dumping is decided in `dumps`, which node has which address in `nodes`, what is a
-message in the core; this file only moves things between them. What may not be in it: files,
-a daemon's settings, anything about a cluster.
-
-Two sides, and a table of the core between them: a thread reads the sockets and has the
-core count each message at its source (`reading`). Whoever wants the events takes out of that
-table which sources were heard since the last time, and lets `dumps` decide. How many messages
-there were does not matter, only from how many sources.
-
-**First read, then decide.** A process that was stopped (SIGSTOP, a paused guest, a machine
-that slept) finds the messages of that time in its sockets' queues. Silence is decided only
-up to a moment before which all that had arrived was read: the reading thread says which.
+This file checks what it is given, opens the sockets, and hands events to whoever waits for them,
+in a thread or in asyncio. A thread reads the sockets (`reader`), what it counted becomes events
+(`event_queue`), who is dumping is decided in `dumps`, which node has which address in `nodes`,
+and what is a message in the core. What may not be in it: files, a daemon's settings, anything
+about a cluster.
 """
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import ipaddress
 import math
 import os
 import select
@@ -27,18 +17,18 @@ import socket
 import threading
 import time
 import warnings
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
-from kdumpfence.addresses import FAMILIES, Address
+from kdumpfence.addresses import FAMILIES
+from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.dumps import REPEAT, SILENCE, Dump, Dumps, Event
-from kdumpfence.listener.nodes import Nodes, is_nobodys
-from kdumpfence.listener.port_owners import claim
-from kdumpfence.listener.reader import Reading, open_sockets
-from kdumpfence.own_addresses import OwnAddresses
-from kdumpfence.sockets import deepen, guard
+from kdumpfence.listener.event_queue import EventQueue
+from kdumpfence.listener.nodes import ADMITTED, Nodes, parsed_network
+from kdumpfence.listener.reader import Reader
+from kdumpfence.listener.sockets import open_sockets, taken_over
+from kdumpfence.sockets import deepen
 from kdumpfence.wire import PORT, Sources
 
 TYPE_CHECKING = False
@@ -46,22 +36,6 @@ if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["Dump", "Event", "Listener", "Snapshot"]
-
-#: Events and sources that are dealt with at a time: some milliseconds.
-MOST = 2048
-
-#: Seconds between two looks at what was heard, so that there is something to be seen.
-REST = 0.02
-
-#: Seconds between two decisions over who fell silent.
-DECIDE = 0.02
-
-#: Seconds; lost datagrams are told of at most that often.
-OVERFLOW_REPEAT = 5.0
-
-#: Seconds by which the system's clock has to jump to be followed.
-CLOCK_STEP = 0.5
-MOST_CLOCK_STEPS = 64
 
 #: Seconds; a signal that came just before a poll does not end it, so none is longer.
 SLICE = 0.5
@@ -72,9 +46,6 @@ JOIN = 10.0
 #: What numbers the core and the kernel take.
 MOST_ROOM = (1 << 32) - 1
 MOST_QUEUE = 1 << 30
-
-#: The number of all nodes that networks admit; others have numbers from 1 up.
-_ADMITTED = 0
 
 
 class Snapshot(NamedTuple):
@@ -95,122 +66,48 @@ class Snapshot(NamedTuple):
     shared: list[str]
     #: Addresses of nodes that are this machine's own. Messages from there do not count.
     own: list[str]
-    #: Why messages may not reach it, in a line, as when somebody else holds the port too; "" if
-    #: nothing is known of it. What a firewall drops is not.
+    #: Why messages may not reach it, in one line, such as that another program shares the port;
+    #: "" if nothing is known to be wrong. Firewalls are not looked at.
     deaf: str = ""
 
 
-class _Clock:
-    """A clock that only goes forwards, and what its times are as Unix times.
-
-    Its times begin as Unix times and then follow CLOCK_MONOTONIC. When the system's clock is
-    set, later times are told by the new one; earlier ones, and so the beginning of a dump,
-    stay what they were.
-    """
-
-    def __init__(self) -> None:
-        self.base = time.time() - time.monotonic()
-        self._steps: list[float] = []
-        self._ahead = [0.0]
-
-    def now(self) -> float:
-        return time.monotonic() + self.base
-
-    def follow(self) -> None:
-        """See whether the system's clock was set."""
-        now = self.now()
-        ahead = time.time() - now
-        if abs(ahead - self._ahead[-1]) > CLOCK_STEP:
-            self._steps.append(now)
-            self._ahead.append(ahead)
-            if len(self._steps) > MOST_CLOCK_STEPS:
-                del self._steps[0], self._ahead[0]
-
-    @property
-    def stepped(self) -> bool:
-        return bool(self._steps)
-
-    def unix(self, moment: float) -> float:
-        return moment + self._ahead[bisect_right(self._steps, moment)]
-
-    def event(self, event: Event) -> Event:
-        return event._replace(
-            when=self.unix(event.when), since=self.unix(event.since), last=self.unix(event.last)
-        )
-
-    def dump(self, dump: Dump) -> Dump:
-        return dump._replace(since=self.unix(dump.since), last=self.unix(dump.last))
-
-
-def _network(text: str, families: Iterable[int]) -> tuple[bytes, int]:
-    """(packed, prefix length). ValueError if it is no network that nodes can be in."""
-    try:
-        network = ipaddress.ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"network {text!r}: {error}") from None
-    if "%" in str(text):  # which ip_network drops without a word
-        raise ValueError(f"network {text!r}: one of all interfaces, without %, is allowed")
-    if is_nobodys(network):
-        raise ValueError(f"network {text!r}: no node can have an address in it")
-    packed, prefix = network.network_address.packed, network.prefixlen
-    if prefix >= 96 and packed[:12] == b"\0" * 10 + b"\xff\xff":
-        packed, prefix = packed[12:], prefix - 96  # IPv4-mapped: on the wire it is IPv4
-    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
-    if family not in families:
-        other = "ipv6" if family == socket.AF_INET else "ipv4"
-        raise ValueError(f"network {text!r}: not an {other} network")
-    return packed, prefix
-
-
-def _check_sockets(sockets: list[socket.socket]) -> None:
-    if not sockets:
-        raise ValueError("sockets: at least one bound UDP socket is wanted")
-    for sock in sockets:
-        family, kind = sock.family, sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-        if family not in (socket.AF_INET, socket.AF_INET6) or kind != socket.SOCK_DGRAM:
-            raise ValueError(f"socket {sock.fileno()}: not a UDP socket")
-        if not sock.getsockname()[1]:
-            raise ValueError(f"socket {sock.fileno()}: not bound to a port")
-
-
 class Listener:
-    """Listens for nodes that are dumping, and tells what happens.
+    """Listens for nodes that are dumping, and yields an `Event` for each thing that happens.
 
-    Use it as a context manager, and iterate over it with `for` or `async for`: it yields an
-    `Event` for each thing that happens, until `close` is called. Several threads may do so;
-    each event goes to one of them.
+    Use it as a context manager, and iterate over it with `for` or `async for` until `close` is
+    called. Several threads may do so; each event goes to one of them.
 
-    `nodes`: {name: addresses or host names of the node}, or names (addresses) alone. Host
-    names are looked up in the background, again and again until they have addresses, and
-    from then on every five minutes or when /etc/hosts changes. An address that several
-    nodes have counts for none of them: give a node with two names as one node. Neither does one
-    of this machine, nor a loopback address unless it is given as such.
+    `nodes`: {name: addresses or host names of the node}, or names alone that are addresses or
+    host names themselves. Host names are looked up in the background, again and again until they
+    have addresses, and from then on every five minutes and when /etc/hosts changes. An address
+    that several nodes have counts for none of them: give a machine with two names as one node. Nor
+    does an address of this machine count, nor a loopback address that a name leads to.
 
-    `networks`, such as "192.0.2.0/24": who sends a message from there is a node, named by its
-    address, while its dump lasts; at most `room` of them at a time.
+    `networks`, such as "192.0.2.0/24": whoever sends a message from there is a node while its
+    dump lasts, named by its address; at most `room` of them at a time.
 
-    What this machine sends itself is never heard, whatever its source address: any user can
-    choose it. For trials loopback addresses count, if they are given as such: as addresses
-    (127.0.0.1, not "localhost"), or as networks within 127.0.0.0/8.
+    What this machine sends to itself is never heard, whatever its source address, which any user
+    can choose. For trials loopback counts if it is given as such: as addresses (127.0.0.1, not
+    "localhost"), or as networks within 127.0.0.0/8.
 
-    `silence`, `repeat`: see `kdumpfence.listener.dumps.Dumps`. `family` is "auto" (both), "ipv4" or
-    "ipv6". `port` 0 takes any that is free. `sockets` are bound UDP sockets to be used
-    instead of opening some, as those of socket activation; they are closed with the Listener,
-    and do not share their port any more (SO_REUSEADDR, SO_REUSEPORT). What lies in the queues of
-    IPv6 ones is lost, unless a Listener had them before.
-    `queue` is the number of bytes asked of the kernel for each socket's queue; without
-    CAP_NET_ADMIN it gives no more than net.core.rmem_max.
+    `silence`, `repeat`: seconds, see `kdumpfence.listener.dumps.Dumps`.
+    `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free.
+    `sockets`: bound UDP sockets to be used instead of opening some, such as those of socket
+    activation. They are closed with the Listener, and no longer share their port (SO_REUSEADDR,
+    SO_REUSEPORT). What lies in the queue of an IPv6 one is lost, unless a Listener had it before.
+    `queue`: bytes asked of the kernel for each socket's queue; without CAP_NET_ADMIN it gives at
+    most net.core.rmem_max.
 
-    Raises ValueError for what cannot be, with one line that says what, and OSError if the
-    port cannot be listened to.
+    Raises ValueError or TypeError with one line that says what cannot be, and OSError if it cannot
+    listen on the port.
 
-    All times that it tells are Unix times, seconds. It decides by CLOCK_MONOTONIC.
+    All times that it tells are Unix times, float seconds; it decides by CLOCK_MONOTONIC.
 
-    A process that forks must not use it in the child. `close` may be called by any thread
-    and by signal handlers; iteration ends then.
+    A process that forks must not use it in the child. `close` may be called from any thread and
+    from signal handlers.
     """
 
-    _reading: Reading | None = None
+    _reader: Reader | None = None
 
     def __init__(
         self,
@@ -226,52 +123,39 @@ class Listener:
         queue: int = 1 << 26,
     ) -> None:
         if isinstance(nodes, (str, bytes)) or isinstance(networks, (str, bytes)):
-            raise TypeError("nodes, networks: a list is wanted, not a string")
+            raise TypeError("nodes, networks: expected a list, not a string")
         if family not in FAMILIES:
-            raise ValueError(f"family {family!r}: {', '.join(FAMILIES)} are allowed")
-        if not 0 <= port <= 65535:
-            raise ValueError(f"port {port}: 0 to 65535 are allowed")
-        if not 0 <= room <= MOST_ROOM:
-            raise ValueError(f"room {room}: 0 to {MOST_ROOM} are allowed")
-        if not 1 <= queue <= MOST_QUEUE:
-            raise ValueError(f"queue {queue}: 1 to {MOST_QUEUE} bytes are allowed")
-        wanted = FAMILIES[family]
-        families = (socket.AF_INET, socket.AF_INET6) if wanted == socket.AF_UNSPEC else (wanted,)
-        self._clock = _Clock()
-        self._dumps = Dumps(silence, repeat)
-        self._sources = Sources(room=room)
+            raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
+        for what, number, least, most in (
+            ("port", port, 0, 65535),
+            ("room", room, 0, MOST_ROOM),
+            ("queue", queue, 1, MOST_QUEUE),
+        ):
+            if not least <= number <= most:
+                raise ValueError(f"{what} {number}: must be {least} to {most}")
+        dumps = Dumps(silence, repeat)
+        sources = Sources(room=room)
         for text in networks:
-            self._sources.admit(*_network(text, families), _ADMITTED)
-        self._nodes = Nodes(wanted, self._sources)
-        self._own = OwnAddresses()
+            sources.admit(*parsed_network(text, FAMILIES[family]), ADMITTED)
+        self._nodes = Nodes(FAMILIES[family], sources)
         now = time.monotonic()
         pairs = nodes.items() if isinstance(nodes, Mapping) else ((name, ()) for name in nodes)
         for name, addresses in pairs:
             self._nodes.add(name, addresses, now)
-        # Restored, and begun later than the clock says that it is: node -> (first message, and
-        # by how much its times are ahead of the clock).
-        self._ahead: dict[str, tuple[float, float]] = {}
-        # Under way and admitted by a network: name -> (packed, scope).
-        self._admitted: dict[str, tuple[bytes, int]] = {}
-        self._ready: collections.deque[Event] = collections.deque()
-        self._rest_until = 0.0
-        self._rang = False
-        if sockets is None:
-            opened = open_sockets(families, port)
+        if sockets is not None:
+            opened = taken_over(sockets)
+        elif family == "auto":
+            opened = open_sockets((socket.AF_INET, socket.AF_INET6), port)
         else:
-            opened = list(sockets)
-            _check_sockets(opened)
-            for sock in opened:
-                claim(sock)
-                guard(sock)
+            opened = open_sockets((FAMILIES[family],), port)
         for sock in opened:
             deepen(sock, queue)
         self._port: int = opened[0].getsockname()[1]
         try:
-            reading = Reading(self._nodes, self._sources, opened)
-            self._lock = reading.lock
-            reading.start()
-            self._reading = reading
+            reader = Reader(self._nodes, sources, opened)
+            self._events = EventQueue(reader, self._nodes, sources, dumps)
+            reader.start()
+            self._reader = reader
         except BaseException:
             if sockets is None:
                 for sock in opened:
@@ -290,7 +174,7 @@ class Listener:
 
         Without `addresses` its name is its address. ValueError if one can never be a node's.
         """
-        with self._lock:
+        with self._in_use.lock:
             self._nodes.add(name, addresses, time.monotonic())
         self._in_use.poke()
 
@@ -299,9 +183,9 @@ class Listener:
 
         KeyError if there is no such node.
         """
-        with self._lock:
+        with self._in_use.lock:
             self._nodes.remove(name)
-            self._tell(self._dumps.forget(name, self._clock.now()))
+            self._events.forget(name)
         self._in_use.bell.ring()
 
     def restore(self, dumps: Iterable[Dump]) -> None:
@@ -310,18 +194,7 @@ class Listener:
         To be called before the first event is taken. Their silence counts from now on.
         ValueError for a node that is dumping already.
         """
-        with self._lock:
-            now = self._clock.now()
-            for told in dumps:
-                dump = told
-                ahead = max(told.since, told.last) - now
-                if ahead > 0:
-                    # The clock was set back meanwhile, or will be right only later. The dump
-                    # keeps the times and the length that it had; its silence counts from now.
-                    self._ahead[told.node] = (told.since, ahead)
-                    dump = told._replace(since=told.since - ahead, last=now)
-                self._dumps.restore(dump, now)
-            self._schedule()
+        self._events.restore(dumps)
 
     # ------------------------------------------------------------------------- the events
 
@@ -335,12 +208,12 @@ class Listener:
         until = math.inf if timeout is None else time.monotonic() + timeout
         with bell.held() as usable:
             while usable and not bell.closed:
-                if not self._ready:
-                    rest = min(self._rest_until, until) - time.monotonic()
+                if not self._events:
+                    rest = min(self._events.rest_until, until) - time.monotonic()
                     if rest > 0:
                         time.sleep(rest)
-                    self._collect()
-                taken = self._take()
+                    self._events.collect()
+                taken = self._events.take()
                 if taken:
                     return taken
                 left = until - time.monotonic()
@@ -357,9 +230,9 @@ class Listener:
     def __next__(self) -> Event:
         while not self.closed:
             try:
-                return self._ready.popleft()
+                return self._events.pop()
             except IndexError:
-                self._put_back(self.events())
+                self._events.put_back(self.events())
         raise StopIteration
 
     def __aiter__(self) -> Listener:
@@ -369,169 +242,29 @@ class Listener:
         import asyncio  # those who get here have it anyway
 
         while not self.closed:
-            if not self._ready:
+            if not self._events:
                 # Others have their turn, even if there is no end of events.
-                await asyncio.sleep(max(0.0, self._rest_until - time.monotonic()))
-                self._collect()
+                await asyncio.sleep(max(0.0, self._events.rest_until - time.monotonic()))
+                self._events.collect()
             try:
-                event = self._ready.popleft()
+                event = self._events.pop()
             except IndexError:
-                await self._rung()
+                await _rung(self._in_use.bell)
                 continue
-            self._ring_for_the_rest()
+            self._events.ring_for_the_rest()
             return event
         raise StopAsyncIteration
-
-    async def _rung(self) -> None:
-        """Wait for the bell in this task's event loop."""
-        import asyncio
-
-        with self._in_use.bell.held() as usable:
-            if not usable:
-                return
-            # One of its own: several tasks may wait, and it stays when the bell is closed.
-            fd = os.dup(self._in_use.bell.readable)
-        loop = asyncio.get_running_loop()
-        rung: asyncio.Future[None] = loop.create_future()
-        try:
-            loop.add_reader(fd, _set, rung)
-            await rung
-        finally:
-            loop.remove_reader(fd)
-            os.close(fd)
-
-    def _put_back(self, events: list[Event]) -> None:
-        self._ready.extendleft(reversed(events))
-        self._ring_for_the_rest()
-
-    def _take(self) -> list[Event]:
-        taken: list[Event] = []
-        with contextlib.suppress(IndexError):
-            while len(taken) < MOST:
-                taken.append(self._ready.popleft())
-        self._ring_for_the_rest()
-        return taken
-
-    def _ring_for_the_rest(self) -> None:
-        """Whoever waits for `fileno` is to come again for what is left."""
-        if self._ready and not self._rang:
-            self._rang = True
-            self._in_use.bell.ring()
-
-    def _collect(self) -> None:
-        """Take what was heard, decide, and put the events where they are taken from."""
-        reading = self._in_use
-        with self._lock:
-            if reading.failure is not None:
-                raise RuntimeError("the reading thread has died") from reading.failure
-            reading.bell.hush()
-            self._rang = False
-            self._clock.follow()
-            # First the moment, then what was heard: all of it that came before that moment
-            # is in the table by now.
-            through = reading.through
-            heard = self._sources.heard(MOST)
-            self._hear(heard)
-            now = time.monotonic()
-            more = len(heard) == MOST
-            self._rest_until = now + REST if heard and not more else 0.0
-            if not more:
-                for event in self._dumps.tick(through + self._clock.base, MOST):
-                    self._tell(event)
-            self._tell_losses(now)
-            if not self._schedule() or more:
-                self._rang = True
-                reading.bell.ring()
-
-    def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int]]) -> None:
-        name_of, decide, base = self._nodes.name_of, self._dumps.heard, self._clock.base
-        self._own.renew(time.monotonic())
-        for number, packed, scope, _, first_ns, last_ns, messages in heard:
-            if (packed, scope) in self._own:
-                if number == _ADMITTED:
-                    self._sources.discard(packed, scope)
-                continue
-            address = _show(packed, scope)
-            node = name_of(number)
-            if node is None:
-                if number != _ADMITTED:
-                    continue  # removed meanwhile
-                if self._nodes.has(packed, scope):
-                    # Shared by several nodes, one of which may be called by this address.
-                    self._sources.discard(packed, scope)
-                    continue
-                node = address
-                self._admitted[node] = (packed, scope)
-            event = decide(node, address, last_ns * 1e-9 + base, messages, first_ns * 1e-9 + base)
-            if event is not None:
-                self._tell(event)
-
-    def _tell(self, event: Event | None) -> None:
-        if event is None:
-            return
-        if event.kind == "silent":
-            admitted = self._admitted.pop(event.node, None)
-            if admitted is not None:
-                # Its room is free again, unless it has just sent the first message of another dump.
-                self._sources.release(*admitted)
-        told = self._clock.event(event) if self._clock.stepped else event
-        if event.node in self._ahead:
-            since, ahead = self._ahead[event.node]
-            told = told._replace(since=since, last=event.last + ahead)
-            if event.kind == "silent":
-                del self._ahead[event.node]
-        self._ready.append(told)
-
-    def _tell_losses(self, now: float) -> None:
-        reading = self._in_use
-        if now < reading.tell_again:
-            return
-        losses = reading.losses()
-        if losses == reading.told:
-            return
-        when = now + self._clock.base
-        for name, before in reading.told.items():
-            if losses[name] > before:
-                number = losses[name] - before
-                self._tell(Event("overflow", name, when, when, when, number, ()))
-        reading.told = losses
-        reading.tell_again = now + OVERFLOW_REPEAT
-
-    def _schedule(self) -> bool:
-        """Have it read until the next decision is due; False if one is due now."""
-        reading = self._in_use
-        due = self._dumps.next_due
-        if due is None:
-            reading.read_through(math.inf)
-        elif due <= reading.through + self._clock.base:
-            return False
-        else:
-            reading.read_through(max(due - self._clock.base, reading.through + DECIDE))
-        return True
 
     # ---------------------------------------------------------------------------- the rest
 
     def snapshot(self) -> Snapshot:
         """What is known now, as of the last event that was made. From any thread."""
-        with self._lock:
-            when = self._clock.unix(self._clock.now())
-            dumps = known = self._dumps.snapshot()
-            if self._clock.stepped:
-                dumps = [self._clock.dump(dump) for dump in known]
-            if self._ahead:
-                for at, dump in enumerate(known):
-                    if dump.node in self._ahead:
-                        since, ahead = self._ahead[dump.node]
-                        dumps[at] = dumps[at]._replace(since=since, last=dump.last + ahead)
-            nodes, unresolved, shared = (
-                len(self._nodes),
-                self._nodes.unresolved,
-                self._nodes.shared,
-            )
-            self._own.renew(time.monotonic())
-            own = sorted(str(Address(*key)) for key in self._own if self._nodes.has(*key))
-        reading = self._in_use
-        return Snapshot(when, dumps, nodes, unresolved, reading.counts, shared, own, reading.deaf)
+        reader = self._in_use
+        with reader.lock:
+            when, dumps, own = self._events.known()
+            nodes, unresolved = len(self._nodes), self._nodes.unresolved
+            shared = self._nodes.shared
+        return Snapshot(when, dumps, nodes, unresolved, reader.counts, shared, own, reader.deaf)
 
     def fileno(self) -> int:
         """A descriptor that can be read when there are events, for poll; -1 when closed.
@@ -546,23 +279,23 @@ class Listener:
         return self._in_use.bell.closed
 
     @property
-    def _in_use(self) -> Reading:
-        if self._reading is None:
-            raise RuntimeError("this Listener was never made")
-        return self._reading
+    def _in_use(self) -> Reader:
+        if self._reader is None:
+            raise RuntimeError("this Listener was not initialised")
+        return self._reader
 
     def close(self) -> None:
         """Stop listening, and end all iterations. Events that nobody took are lost.
 
         The sockets are closed when it returns; from a signal handler, soon afterwards.
         """
-        reading = self._in_use
-        reading.stop()
+        reader = self._in_use
+        reader.stop()
         # A signal handler may have interrupted what the thread waits for. Whether a lock is held
         # here has no other name; threading's own conditions ask so, too.
-        held_here: bool = reading.lock._is_owned()  # type: ignore[attr-defined]
-        if threading.current_thread() is not reading.thread and not held_here:
-            reading.thread.join(JOIN)
+        held_here: bool = reader.lock._is_owned()  # type: ignore[attr-defined]
+        if threading.current_thread() is not reader.thread and not held_here:
+            reader.thread.join(JOIN)
 
     def __enter__(self) -> Listener:
         return self
@@ -576,21 +309,34 @@ class Listener:
         self.close()
 
     def __del__(self) -> None:
-        reading = self._reading
-        if reading is not None and not reading.bell.closed:
-            reading.stop()  # first: the warning may be an exception
+        reader = self._reader
+        if reader is not None and not reader.bell.closed:
+            reader.stop()  # first: the warning may be an exception
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=1)
 
     def __repr__(self) -> str:
         return f"<kdumpfence.Listener on port {self._port}/udp>"
 
 
+async def _rung(bell: Bell) -> None:
+    """Wait for the bell in this task's event loop."""
+    import asyncio
+
+    with bell.held() as usable:
+        if not usable:
+            return
+        # One of its own: several tasks may wait, and it stays when the bell is closed.
+        fd = os.dup(bell.readable)
+    loop = asyncio.get_running_loop()
+    rung: asyncio.Future[None] = loop.create_future()
+    try:
+        loop.add_reader(fd, _set, rung)
+        await rung
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _show(packed: bytes, scope: int) -> str:
-    if scope:
-        return str(Address(packed, scope))
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)

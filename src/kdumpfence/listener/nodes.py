@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import ipaddress
+import socket
 from collections.abc import Iterable, Iterator
 
 from kdumpfence.addresses import Address, LookUpError, cleaned, literal, split, why_unusable
@@ -27,6 +28,9 @@ REFRESH = 300.0
 #: ... but no more than one in so many seconds, however many names there are.
 REFRESH_GAP = 0.05
 
+#: The number of all nodes that networks admit; others have numbers from 1 up.
+ADMITTED = 0
+
 #: An address as a key: packed, scope.
 Key = tuple[bytes, int]
 
@@ -40,6 +44,28 @@ def address_in(name: str) -> Key | None:
     except LookUpError:
         return None
     return (found[0].packed, found[0].scope) if found else None
+
+
+def parsed_network(text: str, family: int) -> tuple[bytes, int]:
+    """A network that nodes may be in: (its first address, the length of its prefix in bits).
+
+    `family` is one of FAMILIES' values. ValueError if it is none, or not of that family.
+    """
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"network {text!r}: {error}") from None
+    if "%" in str(text):  # which ip_network drops without a word
+        raise ValueError(f"network {text!r}: a network has no interface; write it without %")
+    if is_nobodys(network):
+        raise ValueError(f"network {text!r}: no node can have an address in it")
+    packed, prefix = network.network_address.packed, network.prefixlen
+    if prefix >= 96 and packed[:12] == b"\0" * 10 + b"\xff\xff":
+        packed, prefix = packed[12:], prefix - 96  # IPv4-mapped: on the wire it is IPv4
+    if family not in (socket.AF_UNSPEC, Address(packed).family):
+        other = "ipv6" if family == socket.AF_INET6 else "ipv4"
+        raise ValueError(f"network {text!r}: not an {other} network")
+    return packed, prefix
 
 
 def is_nobodys(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
@@ -107,9 +133,9 @@ class Nodes:
         changed, if one of them can never be a node's address.
         """
         if isinstance(addresses, (str, bytes)):
-            raise TypeError(f"node {name!r}: a list of addresses is wanted, not a string")
+            raise TypeError(f"node {name!r}: expected a list of addresses, not a string")
         if not name:
-            raise ValueError("node '': a name of at least one character is wanted")
+            raise ValueError("node '': a name needs at least one character")
         # As keys of a dict: each once, in their order.
         literals: dict[Key, None] = {}
         # With what is known of them already: an interface that is made anew, as a bond may be,
@@ -126,7 +152,9 @@ class Nodes:
         if name not in hosts:
             own = address_in(name)
             if own is not None and own not in literals and [own] not in hosts.values():
-                raise ValueError(f"node {name!r}: named like an address that is not its own")
+                raise ValueError(
+                    f"node {name!r}: has an address for a name, but not as one of its addresses"
+                )
         number = self._numbers.get(name)
         if number is None:
             self._last_number += 1
@@ -274,10 +302,6 @@ class Nodes:
         host = self._hosts.get(name)
         if host is None or host.due is not None:
             return
-        if not isinstance(answer, LookUpError):
-            # A name that leads to this machine itself, as 127.0.1.1 does on Debian, names no other.
-            others = [address for address in answer if not address.loopback]
-            answer = others or LookUpError("an address of this machine")
         if isinstance(answer, LookUpError):
             wait = host.delay
             host.delay = min(2 * host.delay, RETRY_LAST)

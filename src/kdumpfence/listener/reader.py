@@ -4,7 +4,7 @@
 The core counts each message at its source, the compiled one without Python's lock, so the
 kernel's queue is emptied whatever Python does meanwhile. The thread comes out of the core for
 names that resolved, once a second to look after the queues, and when it is to say how far it
-has read: `Reading.through`.
+has read: `Reader.through`.
 
 What may not be in this file: who is dumping, and events.
 """
@@ -14,19 +14,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-import os
 import select
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
 
 from kdumpfence import filters
 from kdumpfence.addresses import NameFiles, Resolver
-from kdumpfence.listener import port_owners
+from kdumpfence.listener import deafness
+from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.nodes import Nodes
 from kdumpfence.own_addresses import look_up_node
-from kdumpfence.sockets import prepare_udp, udp_program
+from kdumpfence.sockets import udp_program
 from kdumpfence.wire import Receiver, Sources
 
 #: Seconds between two looks of the reading thread at the kernel's counters and name files.
@@ -53,136 +52,8 @@ REST_QUEUE = 1 << 21
 #: Bytes of a queue that a datagram takes at least.
 _DATAGRAM_ROOM = 512
 
-#: Ports that are tried where any will do.
-PORTS_TRIED = 100
-
-#: What counts as a loss, by its name among the counts.
-LOSSES = ("unread", "crowded")
-
-
-class Bell:
-    """A pipe that is readable when somebody is to look; whoever uses it keeps it open.
-
-    No lock is held, so that it can be rung and closed from a signal handler: adding to a set
-    and taking from a list are one step each.
-    """
-
-    def __init__(self) -> None:
-        self.closed = False
-        self._users: set[object] = set()
-        self._ends: list[int] = []
-        self._ends += os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.readable, self.writable = self._ends
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[bool]:
-        """Its descriptors stay open meanwhile; False if they are closed already."""
-        user = object()
-        # First this, then the look: whoever closes does it the other way round.
-        self._users.add(user)
-        try:
-            yield not self.closed
-        finally:
-            self._users.discard(user)
-            self._dispose()
-
-    def ring(self) -> None:
-        """Have whoever waits for it look."""
-        with self.held() as usable:
-            if usable:
-                self._write()
-
-    def _write(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full, so it can be read
-            os.write(self.writable, b"12345678")
-
-    def hush(self) -> None:
-        """Be silent until it is rung again."""
-        with self.held() as usable:
-            if not usable:
-                return
-            with contextlib.suppress(BlockingIOError):
-                while len(os.read(self.readable, 65536)) == 65536:
-                    pass
-            if self.closed:
-                self._write()  # the last ring is for all who wait, and may just have been read
-
-    def close(self) -> None:
-        """Ring for the last time, and close it as soon as nobody uses it."""
-        with self.held() as usable:
-            self.closed = True
-            if usable:
-                self._write()
-
-    def __del__(self) -> None:
-        self.closed = True
-        self._dispose()
-
-    def _dispose(self) -> None:
-        while self.closed and not self._users:
-            try:
-                os.close(self._ends.pop())
-            except IndexError:
-                break
-
-
-def _open_socket(family: int, port: int) -> socket.socket:
-    """A UDP socket bound to the port. OSError if another program holds it."""
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        prepare_udp(sock)
-        # Never shared (SO_REUSEADDR): of two sockets the kernel gives all to one, and the other's
-        # program never knows. Agents hear beside it, by raw sockets.
-        sock.bind(("", port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def open_sockets(families: Iterable[int], port: int) -> list[socket.socket]:
-    """A socket for each of these families that the kernel has, on one port (0: any).
-
-    OSError with one line if the port is not to be had.
-    """
-    families = list(families)
-    tries = 1 if port else PORTS_TRIED
-    while True:
-        tries -= 1
-        try:
-            return _open_on_one_port(families, port)
-        except OSError as error:
-            # What is free for one family may be taken for the other.
-            if error.errno != errno.EADDRINUSE:
-                raise
-            if not tries:
-                others = port_owners.who(port)
-                raise OSError(
-                    error.errno,
-                    f"{error.strerror} (another program holds it{others and ': ' + others})",
-                ) from None
-
-
-def _open_on_one_port(families: Iterable[int], port: int) -> list[socket.socket]:
-    opened: list[socket.socket] = []
-    missing: OSError | None = None
-    try:
-        for family in families:
-            try:
-                opened.append(_open_socket(family, port))
-            except OSError as error:
-                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                    raise
-                missing = error  # this kernel has no IPv6, say
-                continue
-            port = port or opened[0].getsockname()[1]
-        if not opened and missing is not None:
-            raise missing
-    except OSError as error:
-        for sock in opened:
-            sock.close()
-        raise OSError(error.errno, f"port {port}/udp: {error.strerror}") from None
-    return opened
+#: Seconds; lost datagrams are told of at most that often.
+OVERFLOW_REPEAT = 5.0
 
 
 def _nanoseconds(moment: float) -> int | None:
@@ -196,11 +67,12 @@ def _wait_for_memory(error: OSError) -> None:
     time.sleep(0.05)
 
 
-class Reading:
+class Reader:
     """The thread that reads `sockets` into `sources`, and all that it uses.
 
-    It knows no `Listener`, so that one that nobody refers to any more is collected though its
-    thread runs. Whoever touches `nodes` holds `lock`. Times are CLOCK_MONOTONIC, seconds.
+    It keeps `nodes` in step with the name service. It knows no `Listener`, so that one that nobody
+    refers to any more is collected though its thread runs. Whoever touches `nodes` holds `lock`.
+    Times are CLOCK_MONOTONIC, seconds.
     """
 
     def __init__(self, nodes: Nodes, sources: Sources, sockets: list[socket.socket]) -> None:
@@ -211,7 +83,6 @@ class Reading:
         self._wake = Bell()
         self._resolver = Resolver((), nodes.family, ask=look_up_node)
         self._name_files = NameFiles()
-        self._sources = sources
         self._sockets = sockets
         self._receiver = Receiver(sources, None, batch=BATCH, size=SIZE)
         for sock in sockets:
@@ -224,13 +95,13 @@ class Reading:
         self._deadline = -math.inf  # until when the thread waits at most
         self._upkeep = 0.0
         self._port: int = sockets[0].getsockname()[1]
-        self._deaf = port_owners.deaf(sockets, self._port)
-        self._look_again = time.monotonic() + port_owners.EVERY
+        self._deaf = deafness.why_deaf(sockets, self._port)
+        self._look_again = time.monotonic() + deafness.EVERY
         self._fenced_until = 0.0
         self._unread = 0
-        #: Losses that were told of, and when others may be.
-        self.told = dict.fromkeys(LOSSES, 0)
-        self.tell_again = -math.inf
+        # Losses that were told of, and when others may be.
+        self._told = {"unread": 0, "crowded": 0}
+        self._tell_again = -math.inf
         #: What the counts were when the sockets were closed.
         self._final_counts: dict[str, int] | None = None
         #: Why the thread ended, if it was not asked to.
@@ -265,11 +136,22 @@ class Reading:
             final = {**self._receiver.counts, "unread": self._receiver.dropped}
         return dict(final)
 
+    def new_losses(self) -> dict[str, int]:
+        """Datagrams lost since this last told of some, by their name among the counts.
+
+        {} if there are none, or within OVERFLOW_REPEAT seconds of the last time.
+        """
+        now, before, losses = time.monotonic(), self._told, self._losses()
+        if now < self._tell_again or losses == before:
+            return {}
+        self._told, self._tell_again = losses, now + OVERFLOW_REPEAT
+        return {name: n - before[name] for name, n in losses.items() if n > before[name]}
+
     @property
     def deaf(self) -> str:
         """Why messages may not be heard; "" if nothing is known of it."""
         if self._upkeep and time.monotonic() - self._upkeep > LATE:
-            return f"port {self._port}/udp: nobody has read it for more than {LATE:.0f} s"
+            return f"port {self._port}/udp: not read for more than {LATE:.0f} s"
         return self._deaf
 
     def stop(self) -> None:
@@ -295,7 +177,7 @@ class Reading:
 
     def _turn(self) -> None:
         self._deadline = math.inf  # whoever wants less meanwhile pokes
-        moments = [self._upkeep, self._names()]
+        moments = [self._upkeep, self._look_up_names()]
         if self._due > self.through:
             moments.append(self._due)
         self._deadline = min(moments)
@@ -336,34 +218,35 @@ class Reading:
                 break
             self._receiver.count(0)
 
-    def _names(self) -> float:
-        """Look names up, and take the answers; when to come again."""
+    def _look_up_names(self) -> float:
+        """Take the answers, and ask for other names; when to come again."""
         now = time.monotonic()
+        self._take_answers(now)
         with self.lock:
-            for name, answer in self._resolver.step():
-                self._resolver.discard(name)
-                self.nodes.answered(name, answer, now)
             room = LOOK_UPS - len(self._resolver.unresolved)
             for name in self.nodes.ask(now, room):
                 self._resolver.add(name)
                 room -= 1
             again = self.nodes.next_ask if room else None
-        for name, answer in self._resolver.step():  # which starts them
-            with self.lock:
-                self._resolver.discard(name)
-                self.nodes.answered(name, answer, now)
+        self._take_answers(now)  # which starts the look-ups
         moments = [moment for moment in (again, self._resolver.next_due) if moment is not None]
         return min(moments, default=math.inf)
 
+    def _take_answers(self, now: float) -> None:
+        for name, answer in self._resolver.step():
+            with self.lock:
+                self._resolver.discard(name)
+                self.nodes.answered(name, answer, now)
+
     def _look_after(self, now: float) -> None:
-        """What is to be done now and then."""
+        """What is to be done every UPKEEP seconds: name files, who else holds the port, floods."""
         if self._name_files.changed():
             self._resolver.hurry()
             with self.lock:
                 self.nodes.hurry(now)
         if now >= self._look_again:
-            self._look_again = now + port_owners.EVERY
-            self._deaf = port_owners.deaf(self._sockets, self._port)
+            self._look_again = now + deafness.EVERY
+            self._deaf = deafness.why_deaf(self._sockets, self._port)
         unread = self._receiver.dropped
         if unread > self._unread:
             self._fence(True)
@@ -372,11 +255,11 @@ class Reading:
             self._fence(False)
             self._fenced_until = 0.0
         self._unread = unread
-        if now >= self.tell_again and self.losses() != self.told:
+        if now >= self._tell_again and self._losses() != self._told:
             self.bell.ring()
 
-    def losses(self) -> dict[str, int]:
-        """Datagrams that were lost, as of the last look."""
+    def _losses(self) -> dict[str, int]:
+        """Datagrams that were lost, as of the last look, by their name among the counts."""
         return {"unread": self._unread, "crowded": self._receiver.counts["crowded"]}
 
     def _fence(self, up: bool) -> None:

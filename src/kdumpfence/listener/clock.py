@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The clock that a `Listener` decides by, and what its times are as Unix times.
+
+Decisions need a clock that only goes forward, users want Unix times, and the system's clock may
+be set in between, or have been wrong before a restart. What may not be in this file: decisions.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from typing import TypeVar
+
+from kdumpfence.listener.dumps import Dump, Event
+
+#: Seconds by which the system's clock has to jump to be followed.
+CLOCK_STEP = 0.5
+MOST_CLOCK_STEPS = 64
+
+Told = TypeVar("Told", Event, Dump)
+
+
+class Clock:
+    """A clock that only goes forward. All its times are float seconds.
+
+    Its times begin as Unix times and then follow CLOCK_MONOTONIC. When the system's clock is
+    set, later times are told by the new one; earlier ones, and so the beginning of a dump,
+    stay what they were.
+    """
+
+    def __init__(self) -> None:
+        #: What is added to a time of CLOCK_MONOTONIC to have one of this clock.
+        self.base = time.time() - time.monotonic()
+        self._steps: list[float] = []
+        self._leads = [0.0]
+        #: Restored, and begun later than the clock says that it is: node -> (first message, and
+        #: by how much its times are ahead of the clock).
+        self._ahead: dict[str, tuple[float, float]] = {}
+
+    def now(self) -> float:
+        """The time on this clock."""
+        return time.monotonic() + self.base
+
+    def follow(self) -> None:
+        """See whether the system's clock was set."""
+        now = self.now()
+        lead = time.time() - now
+        if abs(lead - self._leads[-1]) > CLOCK_STEP:
+            self._steps.append(now)
+            self._leads.append(lead)
+            if len(self._steps) > MOST_CLOCK_STEPS:
+                del self._steps[0], self._leads[0]
+
+    def unix(self, moment: float) -> float:
+        """A time of this clock as Unix time."""
+        return moment + self._leads[bisect_right(self._steps, moment)]
+
+    def told(self, what: Told) -> Told:
+        """An event or a dump with Unix times instead of this clock's."""
+        told = what
+        if self._steps:
+            told = told._replace(since=self.unix(what.since), last=self.unix(what.last))
+            if isinstance(told, Event):
+                told = told._replace(when=self.unix(told.when))
+        if what.node in self._ahead:
+            since, ahead = self._ahead[what.node]
+            told = told._replace(since=since, last=what.last + ahead)
+        return told
+
+    def all_told(self, dumps: list[Dump]) -> list[Dump]:
+        """The same for all of them; at once where the two clocks never differed."""
+        return [self.told(dump) for dump in dumps] if self._steps or self._ahead else dumps
+
+    def restored(self, dump: Dump) -> Dump:
+        """A dump from before a restart in times of this clock; it is `told` as it was."""
+        now = self.now()
+        ahead = max(dump.since, dump.last) - now
+        if ahead <= 0:
+            return dump
+        # The clock was set back meanwhile, or will be right only later. The dump keeps the times
+        # and the length that it had; its silence counts from now.
+        self._ahead[dump.node] = (dump.since, ahead)
+        return dump._replace(since=dump.since - ahead, last=now)
+
+    def forget(self, node: str) -> None:
+        """The dump of this node is over."""
+        self._ahead.pop(node, None)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the reading thread counted becomes events, and waits here until somebody takes them.
+
+The thread counts each message at its source, in a table of the core (`reader`). `collect` takes
+out of that table which sources were heard since the last time, and lets `dumps` decide. How many
+messages there were does not matter, only from how many sources.
+
+**First read, then decide.** A process that was stopped (SIGSTOP, a paused guest, a machine
+that slept) finds the messages of that time in its sockets' queues. Silence is decided only
+up to a moment before which all that had arrived was read: the reading thread says which.
+
+What may not be in this file: rules of who is dumping (`dumps`), and waiting (`listener`).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import math
+import socket
+import time
+from collections.abc import Iterable
+
+from kdumpfence.addresses import Address
+from kdumpfence.listener.clock import Clock
+from kdumpfence.listener.dumps import Dump, Dumps, Event
+from kdumpfence.listener.nodes import ADMITTED, Nodes
+from kdumpfence.listener.reader import Reader
+from kdumpfence.own_addresses import OwnAddresses
+from kdumpfence.wire import Sources
+
+#: Events and sources that are dealt with at a time: some milliseconds.
+MOST = 2048
+
+#: Seconds between two looks at what was heard, so that there is something to be seen.
+REST = 0.02
+
+#: Seconds between two decisions over who fell silent.
+DECIDE = 0.02
+
+
+class EventQueue:
+    """The events that nobody has taken yet.
+
+    Any thread may use it; each event goes to one of them. Taking and putting back is one step
+    each, without a lock, for signal handlers interrupt it; everything else holds `reader.lock`.
+    """
+
+    def __init__(self, reader: Reader, nodes: Nodes, sources: Sources, dumps: Dumps) -> None:
+        self._reader = reader
+        self._nodes = nodes
+        self._sources = sources
+        self._dumps = dumps
+        self._clock = Clock()
+        self._own = OwnAddresses()
+        # Under way and admitted by a network: name -> (packed, scope).
+        self._admitted: dict[str, tuple[bytes, int]] = {}
+        self._ready: collections.deque[Event] = collections.deque()
+        self._rang = False
+        #: When `collect` is worth a call, by CLOCK_MONOTONIC.
+        self.rest_until = 0.0
+
+    # -------------------------------------------------------------------- taking what is there
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def pop(self) -> Event:
+        """The next event. IndexError if there is none."""
+        return self._ready.popleft()
+
+    def take(self) -> list[Event]:
+        """The next events, `MOST` at most."""
+        taken: list[Event] = []
+        with contextlib.suppress(IndexError):
+            while len(taken) < MOST:
+                taken.append(self._ready.popleft())
+        self.ring_for_the_rest()
+        return taken
+
+    def put_back(self, events: list[Event]) -> None:
+        """These were taken, and are the next ones again."""
+        self._ready.extendleft(reversed(events))
+        self.ring_for_the_rest()
+
+    def ring_for_the_rest(self) -> None:
+        """Whoever waits for the bell is to come again for what is left."""
+        if self._ready and not self._rang:
+            self._rang = True
+            self._reader.bell.ring()
+
+    # --------------------------------------------------------------------------- what is known
+
+    def forget(self, node: str) -> None:
+        """The node was removed; if it was dumping, it is silent now."""
+        with self._reader.lock:
+            self._tell(self._dumps.forget(node, self._clock.now()))
+
+    def restore(self, dumps: Iterable[Dump]) -> None:
+        """See `Listener.restore`."""
+        with self._reader.lock:
+            now = self._clock.now()
+            for dump in dumps:
+                self._dumps.restore(self._clock.restored(dump), now)
+            self._schedule()
+
+    def known(self) -> tuple[float, list[Dump], list[str]]:
+        """The time, the dumps under way (Unix times), and the nodes' addresses that are our own."""
+        with self._reader.lock:
+            self._own.renew(time.monotonic())
+            own = sorted(str(Address(*key)) for key in self._own if self._nodes.has(*key))
+            dumps = self._clock.all_told(self._dumps.snapshot())
+            return self._clock.unix(self._clock.now()), dumps, own
+
+    # ------------------------------------------------------------------------ making new ones
+
+    def collect(self) -> None:
+        """Take what was heard, decide, and put the events where they are taken from.
+
+        RuntimeError if the reading thread has died.
+        """
+        reader = self._reader
+        with reader.lock:
+            if reader.failure is not None:
+                raise RuntimeError("the reading thread has died") from reader.failure
+            reader.bell.hush()
+            self._rang = False
+            self._clock.follow()
+            # First the moment, then what was heard: all of it that came before that moment
+            # is in the table by now.
+            through = reader.through
+            heard = self._sources.heard(MOST)
+            self._hear(heard)
+            more = len(heard) == MOST
+            self.rest_until = time.monotonic() + REST if heard and not more else 0.0
+            if not more:
+                for event in self._dumps.tick(through + self._clock.base, MOST):
+                    self._tell(event)
+            now = self._clock.now()
+            for name, number in reader.new_losses().items():
+                self._tell(Event("overflow", name, now, now, now, number, ()))
+            if not self._schedule() or more:
+                self._rang = True
+                reader.bell.ring()
+
+    def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int]]) -> None:
+        name_of, decide, base = self._nodes.name_of, self._dumps.heard, self._clock.base
+        self._own.renew(time.monotonic())
+        for number, packed, scope, _, first_ns, last_ns, messages in heard:
+            if (packed, scope) in self._own:
+                if number == ADMITTED:
+                    self._sources.discard(packed, scope)
+                continue
+            address = _shown(packed, scope)
+            node = name_of(number)
+            if node is None:
+                if number != ADMITTED:
+                    continue  # removed meanwhile
+                if self._nodes.has(packed, scope):
+                    # Shared by several nodes, one of which may be called by this address.
+                    self._sources.discard(packed, scope)
+                    continue
+                node = address
+                self._admitted[node] = (packed, scope)
+            event = decide(node, address, last_ns * 1e-9 + base, messages, first_ns * 1e-9 + base)
+            if event is not None:
+                self._tell(event)
+
+    def _tell(self, event: Event | None) -> None:
+        if event is None:
+            return
+        told = self._clock.told(event)
+        if event.kind == "silent":
+            self._clock.forget(event.node)
+            admitted = self._admitted.pop(event.node, None)
+            if admitted is not None:
+                # Its room is free again, unless it has just sent the first message of another dump.
+                self._sources.release(*admitted)
+        self._ready.append(told)
+
+    def _schedule(self) -> bool:
+        """Have it read until the next decision is due; False if one is due now."""
+        reader, base = self._reader, self._clock.base
+        due = self._dumps.next_due
+        if due is None:
+            reader.read_through(math.inf)
+        elif due <= reader.through + base:
+            return False
+        else:
+            reader.read_through(max(due - base, reader.through + DECIDE))
+        return True
+
+
+def _shown(packed: bytes, scope: int) -> str:
+    if scope:
+        return str(Address(packed, scope))
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The UDP sockets that a `Listener` reads: opened on one port, or made by others and checked.
+
+What every socket here has to go through is in `kdumpfence.sockets`. What may not be in this file:
+reading.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+
+from kdumpfence.listener import port_holders
+from kdumpfence.listener.deafness import claim
+from kdumpfence.sockets import guard, prepare_udp
+
+#: Ports that are tried where any will do.
+PORTS_TRIED = 100
+
+
+def _open_socket(family: int, port: int) -> socket.socket:
+    """A UDP socket bound to the port. OSError if another program holds it."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        prepare_udp(sock)
+        # Never shared (SO_REUSEADDR): of two sockets the kernel gives all to one, and the other's
+        # program never knows. Agents hear beside it, by raw sockets.
+        sock.bind(("", port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_sockets(families: Iterable[int], port: int) -> list[socket.socket]:
+    """A socket for each of these families that the kernel has, on one port (0: any).
+
+    OSError with one line if the port is not to be had.
+    """
+    families = list(families)
+    tries = 1 if port else PORTS_TRIED
+    while True:
+        tries -= 1
+        try:
+            return _open_on_one_port(families, port)
+        except OSError as error:
+            # What is free for one family may be taken for the other.
+            if error.errno != errno.EADDRINUSE:
+                raise
+            if not tries:
+                others = port_holders.who(port)
+                raise OSError(
+                    error.errno,
+                    f"{error.strerror} (another program holds it{others and ': ' + others})",
+                ) from None
+
+
+def _open_on_one_port(families: Iterable[int], port: int) -> list[socket.socket]:
+    opened: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family in families:
+            try:
+                opened.append(_open_socket(family, port))
+            except OSError as error:
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
+                missing = error  # this kernel has no IPv6, say
+                continue
+            port = port or opened[0].getsockname()[1]
+        if not opened and missing is not None:
+            raise missing
+    except OSError as error:
+        for sock in opened:
+            sock.close()
+        raise OSError(error.errno, f"port {port}/udp: {error.strerror}") from None
+    return opened
+
+
+def taken_over(given: Iterable[socket.socket]) -> list[socket.socket]:
+    """Sockets that others made, ready to be read, and shared with nobody any more.
+
+    ValueError for what is not a bound UDP socket, OSError if the kernel refuses what they need.
+    """
+    sockets = list(given)
+    if not sockets:
+        raise ValueError("sockets: at least one bound UDP socket is required")
+    for sock in sockets:
+        kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        if sock.family not in (socket.AF_INET, socket.AF_INET6) or kind != socket.SOCK_DGRAM:
+            raise ValueError(f"socket {sock.fileno()}: not a UDP socket")
+        if not sock.getsockname()[1]:
+            raise ValueError(f"socket {sock.fileno()}: not bound to a port")
+    for sock in sockets:
+        claim(sock)
+        guard(sock)
+    return sockets
