@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-
 from kdumpfence.daemon.status_socket import Client, ControlError
+
 from tests.daemon import crowd
 from tests.daemon.running import Kdumpfenced, until
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kdumpfence.daemon.status_socket import Client
 
 from kdumpfence.daemon import main as daemon
 from kdumpfence.daemon import privileges, systemd
 from kdumpfence.daemon.history import History
 from kdumpfence.daemon.log import Journal
 from kdumpfence.daemon.settings import Settings
-from kdumpfence.daemon.status_socket import Client
 from kdumpfence.listener.dumps import Dump, Event
 from kdumpfence.listener.listener import Snapshot
 from tests.conftest import unused_port

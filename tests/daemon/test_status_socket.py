@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kdumpfence.daemon.status_socket import Client, ControlError, NoDaemon, Server, Status
 
 from kdumpfence.daemon import status_socket
-from kdumpfence.daemon.status_socket import Client, ControlError, NoDaemon, Server, Status
 from kdumpfence.listener.dumps import Dump
 
 ROOT = Path(__file__).resolve().parents[2]

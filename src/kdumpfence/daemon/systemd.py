@@ -140,7 +140,7 @@ def passed_sockets(
 def _passed(fd: int, what: str, port: int) -> socket.socket:
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            raise NotifyError(f"{what}: not a socket, but UDP port {port} is needed")
+            raise NotifyError(f"{what}: not a socket; need a UDP socket on port {port}")
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
         sock = socket.socket(fileno=fd)
@@ -160,13 +160,13 @@ def _passed(fd: int, what: str, port: int) -> socket.socket:
         if sock.family == socket.AF_INET6 and not sock.getsockopt(
             socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
         ):
-            raise NotifyError(f"{what}: takes IPv4 as well; it needs BindIPv6Only=ipv6-only")
+            raise NotifyError(f"{what}: also receives IPv4: set BindIPv6Only=ipv6-only")
         # systemd sets SO_REUSEADDR on every socket that it opens.
         port_owners.claim(sock)
         process = port_owners.lock(sock)
         if process:
             raise NotifyError(
-                f"{what}: process {process} reads it already; each would hear half of the messages"
+                f"{what}: already read by process {process}; each would get half of the messages"
             )
     except OSError as error:
         sock.close()

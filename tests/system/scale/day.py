@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kdumpfence.daemon import log, metrics, status_socket, systemd
+from kdumpfence.daemon import log, metrics, status_client, systemd
 from kdumpfence.daemon import main as daemon
 from kdumpfence.daemon.settings import Settings
 from kdumpfence.listener.dumps import Dumps, Event
@@ -171,7 +171,7 @@ def main(folder: Path, nodes: int, hours: int = 24, leak: int = 0) -> None:
             played.step()
             works._round()
         works.metrics.page()
-        with status_socket.Client(chosen.control_path) as client:
+        with status_client.Client(chosen.control_path) as client:
             dumping = client.status(200).dumping
         garbage = gc.collect()  # which also empties the lists of blocks that Python has spare
         told = {
