@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Fills a small file system of its own while a history on it is written to.
 
-    unshare --mount python -m tests.history.full_disk DIRECTORY
+    unshare --mount python -m tests.daemon.full_disk DIRECTORY
 
 Prints what happened as JSON: the complaints, whether trying again was said to be of use, and
 what was in the history in the end.

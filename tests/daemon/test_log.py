@@ -43,7 +43,7 @@ def test_an_event_is_a_line(pipe: tuple[int, int]) -> None:
     journal.flush()
     lines = written(pipe).splitlines()
     assert "began to dump" in lines[0]
-    assert "is dumping for 182 s" in lines[1]
+    assert "has been dumping for 182 s" in lines[1]
     assert "it dumped for 182 s" in lines[2]
     assert lines[2].endswith("7 messages from 192.0.2.1, 2001:db8::1")
     assert lines[3] == lines[2] + " (not in the history yet)"
@@ -104,7 +104,7 @@ def test_only_so_many_lines_in_a_second_and_a_sum_of_the_rest(
     journal.event(event())
     journal.flush()
     assert written(pipe).splitlines()[0] == (
-        "not shown one by one, for there were too many: 495 dumps that began, 495 dumps that ended"
+        "too many lines, not shown: 495 dumps that began, 495 dumps that ended"
     )
     now += 1
     journal.flush()

@@ -32,7 +32,7 @@ def test_the_first_try_on_loopback(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         daemon = subprocess.Popen(["sh", "-euc", f"exec {start}"], stdout=log, stderr=log)
     try:
-        until(lambda: "hears port" in (tmp_path / "log").read_text())
+        until(lambda: "listens on port" in (tmp_path / "log").read_text())
         subprocess.run(
             ["sh", "-euc", blocks[1]], capture_output=True, text=True, timeout=60, check=True
         )

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from kdumpfence.daemon.history import History, HistoryError
-from kdumpfence.daemon.main import HOLD, RETRY_LAST, Recorder
+from kdumpfence.daemon.recorder import HOLD, RETRY_LAST, Recorder
 from kdumpfence.listener.dumps import Dump, Event
 
 
@@ -221,7 +221,7 @@ def test_what_was_held_back_is_told_at_the_end_though_it_is_not_written(disk: Di
     assert recorder.finish() == [(began, False)]
     assert recorder.finish() == []
     recorder.close()
-    assert disk.said[-1] == "history: what was last heard of 1 dump is not in it"
+    assert disk.said[-1] == "history: the last messages of 1 dump are missing"
     assert recorder.held == 1
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A process that writes a history until it is killed, and says what is on the disk.
 
-    python -m tests.history.writer FILE FIRST SEED
+    python -m tests.daemon.writer FILE FIRST SEED
 
 Node FIRST, FIRST+1, ... begin to dump, go on and fall silent, some in each call. After each
 call a line for each of its events goes to stdout: kind, node, since, last, messages.

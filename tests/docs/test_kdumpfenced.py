@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from pathlib import Path
 
 from kdumpfence import wire
-from kdumpfence.daemon import history, metrics, settings
+from kdumpfence.daemon import history, history_file, http, loop, metrics, recorder, settings
 from kdumpfence.daemon import main as daemon
 from kdumpfence.listener import port_owners
 from tests.docs import manpage, said
 
 PAGE = "kdumpfenced"
-SOURCES = ("daemon/main.py", "daemon/log.py", "daemon/metrics.py", "daemon/systemd.py",
-           "daemon/settings.py", "daemon/privileges.py",
-           "daemon/history.py", "listener/port_owners.py", "listener/reader.py")  # fmt: skip
+SOURCES = (
+    *(f"daemon/{path.name}" for path in (said.SOURCE / "daemon").glob("*.py")),
+    "listener/port_owners.py",
+    "listener/reader.py",
+)
 
 
 def test_every_option_is_explained_and_no_other() -> None:
@@ -23,7 +27,7 @@ def test_every_option_is_explained_and_no_other() -> None:
     documented = {name for heading in headings for name in re.findall(r"--[a-z]+", heading)}
     real = {
         name
-        for action in daemon._parser()._actions
+        for action in daemon.parser()._actions
         for name in action.option_strings
         if name.startswith("--")
     }
@@ -38,7 +42,7 @@ def entries(section: str) -> dict[str, str]:
 
 def test_every_setting_is_explained_with_its_default() -> None:
     explained = entries("SETTINGS")
-    names = {settings._name(key.table, key.name): key for key in settings.KEYS}
+    names = {settings.key_name(key.table, key.name): key for key in settings.KEYS}
     assert set(explained) == {*names, "[nodes]"}
     default = settings.Settings()
     for name, key in names.items():
@@ -76,16 +80,16 @@ def test_every_verdict_is_explained() -> None:
 
 def test_the_numbers_are_the_real_ones() -> None:
     text = " ".join(" ".join(section.text.split()) for section in manpage.read(PAGE).values())
-    assert f"of {daemon.MOST_HELD} dumps at most" in text
-    assert (daemon.HOLD, daemon.RETRY_LAST, metrics.PATIENCE) == (2.0, 10.0, 5.0)
-    assert (port_owners.EVERY, daemon.LOOK_EVERY, daemon.METRICS_RETRY) == (5.0, 1.0, 10.0)
+    assert f"of {recorder.MOST_HELD} dumps at most" in text
+    assert (recorder.HOLD, recorder.RETRY_LAST, http.LIMITS.quiet) == (2.0, 10.0, 5.0)
+    assert (port_owners.EVERY, loop.LOOK_EVERY, http.RETRY) == (5.0, 1.0, 10.0)
     assert "Every five seconds it looks" in text
     assert "Every second, and before anything is told" in text
-    assert history._PATIENCE_WRITING == 0.5
+    assert history_file.PATIENCE_WRITING == 0.5
     assert "waits half a second for a lock" in text
     assert "held back for two seconds" in text
     assert "every ten seconds in the end" in text
-    assert f"A client has five seconds, and {metrics.MOST_CONNECTIONS} are served" in text
+    assert f"A client has five seconds, and {http.LIMITS.clients} are served" in text
 
 
 def test_every_line_that_is_explained_can_be_said() -> None:
@@ -104,7 +108,7 @@ def test_every_line_that_is_explained_can_be_said() -> None:
 def test_every_event_that_can_be_told_is_explained() -> None:
     text = " ".join(manpage.read(PAGE)["WHAT THE LINES MEAN"].text.split())
     spoken = said.everything("daemon/log.py")
-    for piece in ("began to dump: first message", "fell silent: it dumped for", "is dumping for",
+    for piece in ("began to dump: first message", "fell silent: dumped for", "has been dumping for",
                   "was dumping before the restart", "not in the history yet"):  # fmt: skip
         assert any(piece in one for one in spoken)
         assert piece in text
@@ -118,10 +122,12 @@ def test_the_paths_are_the_real_ones() -> None:
 
 
 def test_every_column_of_the_history_is_explained(tmp_path: Path) -> None:
-    with history.History(str(tmp_path / "history")) as opened:
-        tables = {"dump", "file"}
+    path = str(tmp_path / "history")
+    history.History(path).close()
+    tables = {"dump", "file"}
+    with contextlib.closing(sqlite3.connect(path)) as opened:
         columns = {
-            row[1] for table in tables for row in opened._db.execute(f"PRAGMA table_info({table})")
+            row[1] for table in tables for row in opened.execute(f"PRAGMA table_info({table})")
         }
     text = set(re.findall(r"\w+", manpage.read(PAGE)["FILES"].text))
     assert (columns | tables) - {"id"} - text == set()
