@@ -293,7 +293,7 @@ def test_a_row_that_is_no_dump_is_told_of(path: str, what: str) -> None:
         opened.record([event("began", "node1", START)])
     tamper(path, f"UPDATE dump SET {what}")
     with History(path, writable=False) as opened:
-        with pytest.raises(HistoryError, match=r"damaged \(a row of it is no dump\); it is left"):
+        with pytest.raises(HistoryError, match=r"damaged \(a row of it is no dump\)"):
             opened.past()
         if "ended" not in what:
             with pytest.raises(HistoryError, match="damaged"):
@@ -399,11 +399,11 @@ def test_rows_that_somebody_deleted_come_back_with_the_next_event(path: str) -> 
 def test_a_file_that_was_taken_away_is_begun_anew(path: str, how: str) -> None:
     with History(path) as opened:
         opened.record([event("began"), event("began", "node2")])
-        for one in (path, path + "-wal", path + "-shm"):
+        for tail in ("", "-wal", "-shm"):
             if how == "moved":
-                os.rename(one, one.replace("history", "kept"))
+                os.rename(path + tail, f"{path}.kept{tail}")
             else:
-                os.unlink(one)
+                os.unlink(path + tail)
         opened.record([event("dumping", took=10, messages=2)])
         opened.record([event("silent", took=20, messages=3)])
         lengths = {one.node: one.last - one.since for one in opened.past()}
@@ -412,7 +412,7 @@ def test_a_file_that_was_taken_away_is_begun_anew(path: str, how: str) -> None:
     with History(path) as opened:
         assert len(opened.past()) == len(lengths)
     if how == "moved":
-        with History(path.replace("history", "kept")) as opened:
+        with History(path + ".kept") as opened:
             assert len(opened.past()) == 2
 
 

@@ -102,95 +102,79 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
+#: What is said of each of these lines.
+REFUSED = {
+    "not a whole number": ["port = 0", "port = true", "port = 7410.0"],
+    "not a number of seconds": ["silence = nan", "silence = inf", "silence = 0.5"],
+    "not one of auto, ipv4, ipv6": ['family = "both"'],
+    "not a size from 4096 bytes to below 1G": ['queue = "64X"', "queue = 1"],
+    "not a list of networks": ['networks = "192.0.2.0/24"'],
+    "host bits set; did you mean 192.0.2.0/24?": ['networks = ["192.0.2.1/24"]'],
+    "is not a network such as": ['networks = ["192.0.2.0/33"]', "networks = [7]"],
+    "a network has no interface": ['networks = ["fe80::%lo/64"]', 'networks = ["fe80::%lo"]'],
+    "is IPv4: write 10.0.0.0/8": ['networks = ["::ffff:10.0.0.0/104"]'],
+    "holds no address that a node can have": [
+        f'networks = ["{network}"]'
+        for network in (
+            "224.0.0.0/4", "239.1.0.0/16", "0.0.0.0/8", "255.255.255.255", "ff02::/16", "::/128",
+        )
+    ],
+    "not an IP address of this machine": [
+        f'[metrics]\naddress = "{address}"' for address in ("127.1", "127.0.0.01", "localhost")
+    ],
+    '[history] path = "h": not an absolute path': ['[history]\npath = "h"'],
+    '[control] mode = "0777": not a socket mode': ['[control]\nmode = "0777"'],
+    "too long for a socket": [f'[control]\npath = "/{"x" * 200}"'],
+    "not one of debug, info, warning, error": ['[log]\nlevel = "loud"'],
+    "listen unknown": ["[listen]\nport = 1"],
+    "level unknown here; it belongs in [log]": ["level = 1"],
+    "[log] silence unknown here; it belongs before": ["[log]\nsilence = 1"],
+    "history must be a table: write [history] on a line of its own": ["history = 5"],
+    "nodes must be a table": ["[[nodes]]\na = 1"],
+    "port = a huge number: not a whole": ["port = 99999999999999999999999999999999"],
+}  # fmt: skip
+
+#: The same below [nodes].
+REFUSED_NODES = {
+    "not a list of addresses and names": ["a = 5", "a = [5]", "a = {b = 5}"],
+    "node can have": ['a = ["224.0.0.1"]'],
+    "a link-local address needs its interface": ['a = ["fe80::1"]'],
+    'this machine has no interface "absent"': ['a = ["fe80::1%absent"]'],
+    "has an address for a name": [
+        '"192.0.2.9" = ["192.0.2.8"]',
+        '"::1" = ["a.example"]',
+        '"[2001:db8::1]" = ["2001:db8::2"]',
+    ],
+    "neither a host name nor an IP address": [
+        'a = ["192.0.2.0/24"]', 'a = ["b c"]', 'a = ["::g"]', 'a = ["192.0.2.1:7410"]',
+        'a = ["192.0.2.1,192.0.2.2/32"]', 'a = ["192.0.2.1;"]', 'a = [""]', '"a,b" = []',
+        '"b c" = []',
+    ],
+    "without leading zeros": ['a = ["192.0.2.010"]', 'a = ["127.1"]'],
+    "not a node name": ['"" = ["192.0.2.9"]', '"a\\u001b" = ["192.0.2.9"]'],
+    "move it before the first [table]": ["port = 7410"],
+    'already belongs to node "a"': [
+        'a = ["192.0.2.1"]\nb = ["192.0.2.1"]', 'a = ["::1"]\nb = ["0:0::1"]',
+    ],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("port = 0", "port = 0: not a whole number from 1 to 65535"),
-        ("port = true", "port = true: not a whole number from 1 to 65535"),
-        ("port = 7410.0", "port = 7410.0: not a whole number"),
-        ("silence = nan", "silence = nan: not a number of seconds from 1 to 86400"),
-        ("silence = inf", "silence = inf: not a number of seconds"),
-        ("silence = 0.5", "silence = 0.5: not a number of seconds"),
-        ('family = "both"', 'family = "both": not one of auto, ipv4, ipv6'),
-        ('queue = "64X"', 'queue = "64X": not a size from 4096 bytes to below 1G'),
-        ("queue = 1", "queue = 1: not a size"),
-        ('networks = "192.0.2.0/24"', "not a list of networks"),
-        ('networks = ["192.0.2.1/24"]', "host bits set; did you mean 192.0.2.0/24?"),
-        ('networks = ["192.0.2.0/33"]', '"192.0.2.0/33" is not a network such as'),
-        ('networks = ["fe80::%lo/64"]', '"fe80::%lo/64" : a network has no interface'),
-        ('networks = ["fe80::%lo"]', '"fe80::%lo" : a network has no interface'),
-        ("networks = [7]", "7 is not a network such as"),
-        ('networks = ["::ffff:10.0.0.0/104"]', "is IPv4: write 10.0.0.0/8"),
-        ('networks = ["224.0.0.0/4"]', "holds no address that a node can have"),
-        ('networks = ["239.1.0.0/16"]', "holds no address that a node can have"),
-        ('networks = ["0.0.0.0/8"]', "holds no address that a node can have"),
-        ('networks = ["255.255.255.255"]', "holds no address that a node can have"),
-        ('networks = ["ff02::/16"]', "holds no address that a node can have"),
-        ('networks = ["::/128"]', "holds no address that a node can have"),
-        ('[metrics]\naddress = "127.1"', "not an IP address of this machine"),
-        ('[metrics]\naddress = "127.0.0.01"', "not an IP address of this machine"),
-        ('[history]\npath = "h"', '[history] path = "h": not an absolute path'),
-        ('[control]\nmode = "0777"', '[control] mode = "0777": not a socket mode'),
-        (f'[control]\npath = "/{"x" * 200}"', "too long for a socket"),
-        ('[metrics]\naddress = "localhost"', "not an IP address of this machine"),
-        ('[log]\nlevel = "loud"', "not one of debug, info, warning, error"),
-        ("[listen]\nport = 1", "listen unknown"),
-        ("level = 1", "level unknown here; it belongs in [log]"),
-        ("[log]\nsilence = 1", "[log] silence unknown here; it belongs before"),
-        ("history = 5", "history must be a table: write [history] on a line of its own"),
-        ("[[nodes]]\na = 1", "nodes must be a table"),
-        ("port = 99999999999999999999999999999999", "port = a huge number: not a whole"),
-    ],
-)  # fmt: skip
-def test_a_value_that_is_not_allowed(text: str, said: str) -> None:
-    found = faults(text + ("" if "nodes" in text else NODE))
-    assert len(found) == 1
-    assert said in found[0]
-    assert found[0].startswith("file:")
-    assert "\n" not in found[0]
-
-
-@pytest.mark.parametrize(
-    ("node", "said"),
-    [
-        ("a = 5", "[nodes] a = 5: not a list of addresses and names"),
-        ("a = [5]", "[nodes] a = [5]: not a list"),
-        ("a = {b = 5}", "[nodes] a = a table: not a list"),
-        ('a = ["224.0.0.1"]', "not an address that a node can have"),
-        ('a = ["fe80::1"]', "a link-local address needs its interface"),
-        ('a = ["fe80::1%absent"]', 'this machine has no interface "absent"'),
-        (
-            '"192.0.2.9" = ["192.0.2.8"]',
-            "has an address for a name",
+        *(
+            (one if "nodes" in one else one + NODE, said)
+            for said in REFUSED
+            for one in REFUSED[said]
         ),
-        ('"::1" = ["a.example"]', "has an address for a name"),
-        ('a = ["192.0.2.0/24"]', "neither a host name nor an IP address"),
-        ('a = ["b c"]', "neither a host name nor an IP address"),
-        ('a = ["::g"]', "neither a host name nor an IP address"),
-        ('a = ["192.0.2.010"]', "without leading zeros"),
-        ('a = ["127.1"]', "without leading zeros"),
-        ('a = ["192.0.2.1:7410"]', "neither a host name nor an IP address"),
-        ('a = ["192.0.2.1,192.0.2.2/32"]', '"192.0.2.2/32": neither a host name nor an IP'),
-        ('a = ["192.0.2.1;"]', "neither a host name nor an IP address"),
-        ('a = [""]', "neither a host name nor an IP address"),
-        ('"a,b" = []', "neither a host name nor an IP address"),
-        (
-            '"[2001:db8::1]" = ["2001:db8::2"]',
-            "has an address for a name",
-        ),
-        ('"b c" = []', "neither a host name nor an IP address"),
-        ('"" = ["192.0.2.9"]', "not a node name"),
-        ('"a\\u001b" = ["192.0.2.9"]', "not a node name"),
-        ("port = 7410", "move it before the first [table]"),
-        ('a = ["192.0.2.1"]\nb = ["192.0.2.1"]', 'already belongs to node "a" already'),
-        ('a = ["::1"]\nb = ["0:0::1"]', 'already belongs to node "a" already'),
+        *((f"[nodes]\n{one}\n", said) for said in REFUSED_NODES for one in REFUSED_NODES[said]),
     ],
 )
-def test_a_node_that_cannot_be(node: str, said: str) -> None:
-    found = faults(f"[nodes]\n{node}\n")
-    assert len(found) == 1
-    assert said in found[0]
-    assert found[0].isprintable()
+def test_what_is_not_allowed_is_refused_in_a_line(text: str, said: str) -> None:
+    (found,) = faults(text)
+    assert said in found
+    assert found.startswith("file:")
+    assert found.isprintable()
 
 
 def test_an_address_of_another_family_than_the_settings() -> None:
