@@ -74,6 +74,9 @@ class History:
     Of daemons only one can have it open; `mode` (as of chmod) is who may read it. `clock` tells
     seconds; nobody may be able to set it. Raises HistoryError when it cannot be used, HistoryInUse
     if another daemon uses it. What is damaged or foreign is left as it is.
+
+    Longer than other classes: what it knows of the dumps under way changes together with the
+    table, so all that writes to it is here.
     """
 
     def __init__(
@@ -193,7 +196,9 @@ class History:
             done = SLICE
             while done == SLICE:
                 with self._file.transaction():
-                    done = self._remove("ended IS NOT NULL AND age < ?", SLICE, self._age() - age)
+                    done = _remove(
+                        self._file.db, "ended IS NOT NULL AND age < ?", SLICE, self._age() - age
+                    )
                 removed += done
             (self._count,) = self._file.db.execute("SELECT count(*) FROM dump").fetchone()
             done = SLICE
@@ -280,7 +285,7 @@ class History:
             self._file.db.executemany(_ADD, add)
             change.sort(key=lambda row: row[6])  # each page of the file once
             if change and self._file.db.executemany(_CHANGE, change).rowcount != len(change):
-                add += self._put_back(change, named)
+                add += _put_back(self._file.db, change, named)
             self._file.db.executemany(
                 "UPDATE dump SET ended = ?, age = ? WHERE id = ? AND node = ? AND ended IS NULL",
                 left_over,
@@ -300,25 +305,12 @@ class History:
             else:
                 self._rows[node] = now
 
-    def _put_back(
-        self, change: list[tuple[Any, ...]], named: Container[str] | None
-    ) -> list[tuple[Any, ...]]:
-        """Rows are missing that somebody else took away: they are under way all the same."""
-        there = "SELECT 1 FROM dump WHERE id = ?"
-        missing = [
-            (at, node, since, *told, named is None or node in named)
-            for *told, at, node, since in change
-            if self._file.db.execute(there, (at,)).fetchone() is None
-        ]
-        self._file.db.executemany(_ADD, missing)
-        return missing
-
     def _make_room(self, wanted: int, rows: dict[str, _Row | None]) -> int:
         """Remove so many dumps, if there are that many that may be; how many it removed.
 
         `rows` is what changes in `_rows` in this transaction; it is kept up to date.
         """
-        removed = self._remove("named = 0 AND ended IS NOT NULL", wanted)
+        removed = _remove(self._file.db, "named = 0 AND ended IS NOT NULL", wanted)
         if removed < wanted:
             under_way = {**self._rows, **rows}
             strangers = ((row[0], node) for node, row in under_way.items() if row and not row[2])
@@ -327,18 +319,8 @@ class History:
             rows.update((node, None) for _, node in oldest)
             removed += len(oldest)
         if removed < wanted:
-            removed += self._remove("named = 1 AND ended IS NOT NULL", wanted - removed)
+            removed += _remove(self._file.db, "named = 1 AND ended IS NOT NULL", wanted - removed)
         return removed
-
-    def _remove(self, condition: str, most: int, *values: float) -> int:
-        """Remove the oldest dumps of this condition, at most so many; return their number."""
-        if most <= 0:
-            return 0
-        query = (
-            f"DELETE FROM dump WHERE id IN (SELECT id FROM dump WHERE {condition} "  # noqa: S608
-            "ORDER BY id LIMIT ?)"
-        )
-        return self._file.db.execute(query, (*values, most)).rowcount
 
     def _age(self) -> float:
         """Seconds for which daemons have run with this file."""
@@ -347,6 +329,31 @@ class History:
     def _keep_age(self) -> None:
         with self._file.transaction():
             self._file.db.execute("UPDATE file SET age = ?", (self._age(),))
+
+
+def _put_back(
+    db: sqlite3.Connection, change: list[tuple[Any, ...]], named: Container[str] | None
+) -> list[tuple[Any, ...]]:
+    """Rows are missing that somebody else took away: they are under way all the same."""
+    there = "SELECT 1 FROM dump WHERE id = ?"
+    missing = [
+        (at, node, since, *told, named is None or node in named)
+        for *told, at, node, since in change
+        if db.execute(there, (at,)).fetchone() is None
+    ]
+    db.executemany(_ADD, missing)
+    return missing
+
+
+def _remove(db: sqlite3.Connection, condition: str, most: int, *values: float) -> int:
+    """Remove the oldest dumps of this condition, at most so many; return their number."""
+    if most <= 0:
+        return 0
+    query = (
+        f"DELETE FROM dump WHERE id IN (SELECT id FROM dump WHERE {condition} "  # noqa: S608
+        "ORDER BY id LIMIT ?)"
+    )
+    return db.execute(query, (*values, most)).rowcount
 
 
 def _past(row: tuple[Any, ...]) -> Past:

@@ -256,7 +256,7 @@ class HistoryFile:
 
     def _connect(self) -> sqlite3.Connection:
         uri = f"file:{quote(self.path)}?mode=" + ("rw" if self._writable else "ro")
-        if not self._writable and not self._can_share():
+        if not self._writable and not _can_share(self._real):
             uri += "&immutable=1"
         return sqlite3.connect(
             uri,
@@ -264,17 +264,6 @@ class HistoryFile:
             timeout=PATIENCE_WRITING if self._writable else PATIENCE,
             isolation_level=None,
             check_same_thread=False,
-        )
-
-    def _can_share(self) -> bool:
-        """Whether a reader can have the log's index, which it has to make if there is none.
-
-        Where it cannot, and there is no log either, nobody writes: the file alone is all.
-        """
-        return (
-            os.path.exists(self._real + "-wal")
-            or os.path.exists(self._real + "-shm")
-            or os.access(os.path.dirname(self._real), os.W_OK)
         )
 
     def _prepare(self) -> None:
@@ -361,6 +350,18 @@ def _explanation(path: str, error: Exception) -> HistoryError:
     return HistoryError(
         f"{path}: damaged ({said}); left untouched: stop kdumpfenced and move it "
         "away with its -wal and -shm, or save what can be read by sqlite3's .recover"
+    )
+
+
+def _can_share(path: str) -> bool:
+    """Whether a reader can have the log's index, which it has to make if there is none.
+
+    Where it cannot, and there is no log either, nobody writes: the file alone is all.
+    """
+    return (
+        os.path.exists(path + "-wal")
+        or os.path.exists(path + "-shm")
+        or os.access(os.path.dirname(path), os.W_OK)
     )
 
 
