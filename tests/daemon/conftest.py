@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kdumpfence.daemon.history import History
 from tests.conftest import cannot_run
 from tests.daemon.running import NOBODY, Kdumpfenced, Manager
 from tests.support.netlab import Lab, why_not
@@ -62,3 +63,10 @@ def public() -> Iterator[Path]:
 def path(tmp_path: Path) -> str:
     """Where a history or a control socket may be."""
     return str(tmp_path / "file")
+
+
+@pytest.fixture
+def opened(path: str) -> Iterator[History]:
+    """A history, new and open."""
+    with History(path) as made:
+        yield made

@@ -155,9 +155,8 @@ def test_a_reader_that_keeps_the_log_open_delays_that_it_is_put_back(path: str) 
         assert reader.execute("SELECT count(*) FROM dump").fetchone() == (1,)
         opened.record(a_whole_dump("node2", START + 1, 5))
         os.unlink(path + "-wal")
-        with pytest.raises(HistoryError, match="its log was taken away") as caught:
+        with pytest.raises(HistoryError, match="its log was taken away"):
             opened.record([event("began", "node3")])
-        assert caught.value.again
         assert not opened.in_place
         reader.execute("ROLLBACK")
     opened.record([event("began", "node3")])
@@ -248,9 +247,8 @@ def test_a_file_that_somebody_else_put_there_is_not_believed(
     History(path).close()
     Path(path + tail).touch()
     os.chown(path + tail, 65534, 65534)
-    with pytest.raises(HistoryError, match=f"{path}{tail}: owned by user 65534") as caught:
+    with pytest.raises(HistoryError, match=f"{path}{tail}: owned by user 65534"):
         History(path)
-    assert caught.value.again
     if tail:
         os.unlink(path + tail)
         History(path).close()
@@ -379,44 +377,40 @@ def test_strangers_under_way_go_before_anything_of_a_named_node(path: str) -> No
         assert len(opened.past(strangers[0])) == 1
 
 
-def test_named_nodes_make_room_for_named_nodes(path: str) -> None:
-    with History(path) as opened:
-        for at in range(10):
-            opened.record(over([f"node{at}"], START + at), 4)
-        assert names_of(opened) == {"node6", "node7", "node8", "node9"}
-        # Those under way stay, how many there may be.
-        opened.record(begun([f"node{at}" for at in range(6)], START + 100), 4)
-        assert names_of(opened) == {f"node{at}" for at in range(6)}
+def test_named_nodes_make_room_for_named_nodes(opened: History) -> None:
+    for at in range(10):
+        opened.record(over([f"node{at}"], START + at), 4)
+    assert names_of(opened) == {"node6", "node7", "node8", "node9"}
+    # Those under way stay, how many there may be.
+    opened.record(begun([f"node{at}" for at in range(6)], START + 100), 4)
+    assert names_of(opened) == {f"node{at}" for at in range(6)}
 
 
-def test_who_is_named_is_what_the_settings_say_now(path: str) -> None:
-    with History(path) as opened:
-        opened.record(over(["a", "b", "c"]), 100, {"a"})
-        opened.record(begun(["d"]), 100, {"a"})
-        opened.mark({"b", "d"})
-        opened.record(over(["x", "y"], START + 1), 3, {"b", "d"})
-        assert names_of(opened) == {"b", "d", "y"}
+def test_who_is_named_is_what_the_settings_say_now(opened: History) -> None:
+    opened.record(over(["a", "b", "c"]), 100, {"a"})
+    opened.record(begun(["d"]), 100, {"a"})
+    opened.mark({"b", "d"})
+    opened.record(over(["x", "y"], START + 1), 3, {"b", "d"})
+    assert names_of(opened) == {"b", "d", "y"}
 
 
-def test_rows_that_others_removed_are_counted_again_by_the_trim(path: str) -> None:
-    with History(path) as opened:
-        opened.record(over([f"n{at}" for at in range(10)]), 10)
-        tamper(path, "DELETE FROM dump WHERE id > 5")
-        opened.trim(1e9, 10)
-        opened.record(over([f"m{at}" for at in range(5)]), 10)
-        assert len(names_of(opened)) == 10
+def test_rows_that_others_removed_are_counted_again_by_the_trim(path: str, opened: History) -> None:
+    opened.record(over([f"n{at}" for at in range(10)]), 10)
+    tamper(path, "DELETE FROM dump WHERE id > 5")
+    opened.trim(1e9, 10)
+    opened.record(over([f"m{at}" for at in range(5)]), 10)
+    assert len(names_of(opened)) == 10
 
 
-def test_the_file_does_not_grow_in_a_flood(path: str) -> None:
-    with History(path) as opened:
-        sizes = []
-        for at in range(40):
-            flood = [f"10.{at}.{n // 250}.{n % 250}" for n in range(1000)]
-            opened.record(begun(flood, START + at), 2000, ())
-            opened.record(over(flood, START + at), 2000, ())
-            tamper(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-            sizes.append(os.path.getsize(path))
-        assert sizes[-1] <= 1.5 * sizes[3]
+def test_the_file_does_not_grow_in_a_flood(path: str, opened: History) -> None:
+    sizes = []
+    for at in range(40):
+        flood = [f"10.{at}.{n // 250}.{n % 250}" for n in range(1000)]
+        opened.record(begun(flood, START + at), 2000, ())
+        opened.record(over(flood, START + at), 2000, ())
+        tamper(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+        sizes.append(os.path.getsize(path))
+    assert sizes[-1] <= 1.5 * sizes[3]
 
 
 # --- files of before ------------------------------------------------------------------------

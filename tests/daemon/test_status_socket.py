@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from kdumpfence.daemon import status_client
-from kdumpfence.daemon.status import MOST, MOST_ADDRESSES, MOST_UNRESOLVED
+from kdumpfence.daemon.status import MOST, MOST_UNRESOLVED
 from kdumpfence.daemon.status_client import Client, ControlError, NoDaemon, Status
 from kdumpfence.daemon.status_server import LIMITS, Server
-from kdumpfence.listener.dumps import Dump
+from kdumpfence.listener.dumps import MOST_ADDRESSES, Dump
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTION = b'{"ask": "status", "most": 3}\n'

@@ -74,14 +74,7 @@ _TAILS = ("", "-wal", "-shm")
 
 
 class HistoryError(Exception):
-    """The file cannot be used; the text is one line for people.
-
-    `again` tells whether the same call may succeed later: a full disk, yes; a damaged file, no.
-    """
-
-    def __init__(self, text: str, again: bool = False) -> None:
-        super().__init__(text)
-        self.again = again
+    """The file cannot be used; the text is one line for people."""
 
 
 class HistoryInUse(HistoryError):
@@ -118,8 +111,7 @@ class HistoryFile:
                 self._fd = instance.hold(self._real, self.mode)
             except instance.InUse:
                 raise HistoryInUse(
-                    f"{self.path}: in use by another kdumpfenced: give each its own [history] path",
-                    again=True,
+                    f"{self.path}: in use by another kdumpfenced: give each its own [history] path"
                 ) from None
         try:
             if self._writable:
@@ -177,7 +169,7 @@ class HistoryFile:
             busy, _, _ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
                 raise HistoryError(
-                    f"{self.path}: its log was taken away, and a reader keeps it open", again=True
+                    f"{self.path}: its log was taken away, and a reader keeps it open"
                 )
         else:
             self._rescue()
@@ -228,14 +220,14 @@ class HistoryFile:
             if not os.path.isdir(folder):
                 raise HistoryError(f"{self.path}: no such directory: {folder}") from None
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise HistoryError(f"{self.path}: {_why_not(folder)}: {folder}", True) from None
+                raise HistoryError(f"{self.path}: {_why_not(folder)}: {folder}") from None
             return
         except OSError as error:
             raise HistoryError(f"{self.path}: {error.strerror}") from None
         if not stat.S_ISREG(about.st_mode):
             raise HistoryError(f"{self.path}: not a regular file")
         if not os.access(self.path, os.R_OK | (os.W_OK if self._writable else 0)):
-            raise HistoryError(f"{self.path}: {_why_not(self.path)}", True)
+            raise HistoryError(f"{self.path}: {_why_not(self.path)}")
 
     def _check_owners(self) -> None:
         """Nobody else may have put there what SQLite would believe."""
@@ -250,8 +242,7 @@ class HistoryFile:
                 if user not in (0, os.geteuid()):
                     raise HistoryError(
                         f"{self._real}{tail}: owned by user {user}, not by the daemon's user: "
-                        "chown or remove it",
-                        again=True,
+                        "chown or remove it"
                     )
 
     def _connect(self) -> sqlite3.Connection:
@@ -329,7 +320,7 @@ class HistoryFile:
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise _explanation(self.path, error) from None
         except OSError as error:
-            raise HistoryError(f"{self.path}: {error.strerror}", again=True) from None
+            raise HistoryError(f"{self.path}: {error.strerror}") from None
 
 
 def _explanation(path: str, error: Exception) -> HistoryError:
@@ -343,8 +334,8 @@ def _explanation(path: str, error: Exception) -> HistoryError:
         }
         for part, text in known.items():
             if part in said:
-                return HistoryError(f"{path}: {text}", again=True)
-        return HistoryError(f"{path}: {said}", again="I/O" in said)
+                return HistoryError(f"{path}: {text}")
+        return HistoryError(f"{path}: {said}")
     if isinstance(error, sqlite3.IntegrityError) or not isinstance(error, sqlite3.Error):
         return HistoryError(f"{path}: cannot be written: {said}")
     return HistoryError(

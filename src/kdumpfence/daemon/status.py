@@ -18,7 +18,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kdumpfence.listener.dumps import Dump, length
+from kdumpfence.listener.dumps import MOST_ADDRESSES, Dump, length
 
 #: Where kdumpfenced listens.
 PATH = "/run/kdumpfenced/control"
@@ -28,9 +28,6 @@ MOST = 1000
 
 #: Names of unresolved nodes that an answer holds at most.
 MOST_UNRESOLVED = 100
-
-#: Addresses of one dump that an answer holds at most.
-MOST_ADDRESSES = 16
 
 
 class ControlError(Exception):
