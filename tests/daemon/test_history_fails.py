@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import re
 import shutil
 import signal
@@ -57,7 +56,7 @@ def test_a_lock_delays_what_is_told_and_loses_nothing(
         # After a while it is told all the same, and said to be unwritten.
         assert daemon.says("'127.0.0.3' began to dump").endswith("(not in the history yet)")
         until(lambda: daemon.dumping() == {"127.0.0.2", "127.0.0.3"})
-        assert any("locked" in line for line in daemon.status().troubles)
+        assert any(line.startswith("history: ") for line in daemon.status().troubles)
         page = daemon.get("/metrics")[1]
         errors = re.findall(r"(?m)^kdumpfence_history_errors_total ([\d.]+)$", page)
         assert float(errors[0]) >= 1
@@ -201,18 +200,16 @@ def test_a_history_that_can_be_opened_only_later(daemon: Kdumpfenced) -> None:
     assert (newest.ended is None, before.ended is None) == (True, False)
 
 
-@pytest.mark.parametrize("tails", [["-wal"], [""], ["", "-wal", "-shm"]])
-def test_what_was_told_survives_that_its_file_is_removed(
-    daemon: Kdumpfenced, tails: list[str]
-) -> None:
+def test_what_was_told_survives_that_its_file_is_removed(daemon: Kdumpfenced) -> None:
     daemon.configure('networks = ["127.0.0.0/8"]\nsilence = 1')
     daemon.start()
     daemon.hear("127.0.0.2")
     daemon.says("'127.0.0.2' fell silent")
-    for tail in tails:
-        os.unlink(f"{daemon.history}{tail}")
+    files = [Path(f"{daemon.history}{tail}") for tail in ("", "-wal", "-shm")]
+    for file in files:
+        file.unlink()
     # Nothing more happens, and it sees to it all the same.
-    until(lambda: all(os.path.exists(f"{daemon.history}{tail}") for tail in ("", "-wal", "-shm")))
+    until(lambda: all(file.exists() for file in files))
     until(lambda: [dump.node for dump in daemon.past_of_all()] == ["127.0.0.2"])
     daemon.hear("127.0.0.3")
     daemon.says("'127.0.0.3' began to dump")

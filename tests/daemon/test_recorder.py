@@ -86,7 +86,9 @@ def made(disk: Disk, **more: Any) -> Recorder:
 
 
 def test_what_happens_is_written_and_told(disk: Disk) -> None:
+    disk.amended = ["its mode was too open"]
     recorder = made(disk)
+    assert disk.said == ["history: its mode was too open"]
     events = [event("began", "a"), event("began", "b")]
     assert recorder.record(events) == [(one, True) for one in events]
     assert disk.calls == [events]

@@ -62,6 +62,12 @@ def listening(path: str, backlog: int = 8) -> Iterator[socket.socket]:
         yield sock
 
 
+def asked(path: str | Path) -> Status:
+    """What is answered to a client that just asks."""
+    with Client(str(path)) as client:
+        return client.status()
+
+
 def everything_from(sock: socket.socket) -> bytes:
     """All that comes until the other end hangs up."""
     pieces = []
@@ -75,8 +81,7 @@ def everything_from(sock: socket.socket) -> bytes:
 
 
 def test_who_asks_gets_the_status_as_it_was_published(server: Server) -> None:
-    with Client(server.path) as client:
-        found = client.status()
+    found = asked(server.path)
     assert found.age < 20
     assert found._replace(age=0.0) == status()
 
@@ -111,8 +116,7 @@ def test_a_long_list_is_cut_before_it_is_sent(server: Server) -> None:
     dump = Dump("node1", 1.0, 2.0, 3, tuple(f"2001:db8::{n}" for n in range(500)))
     names = tuple(f"node{n}" for n in range(5000))
     server.publish(status(dumping=5000, dumps=[dump] * 5000, unresolved=names))
-    with Client(server.path) as client:
-        found = client.status()
+    found = asked(server.path)
     assert len(found.dumps) == MOST
     assert found.dumps[0].addresses == dump.addresses[:MOST_ADDRESSES]
     assert found.unresolved == names[:MOST_UNRESOLVED]
@@ -139,8 +143,7 @@ def test_before_the_first_status_one_is_asked_to_come_again(path: str) -> None:
 def test_any_name_comes_through(server: Server) -> None:
     names = ("\x1b[2J\n", "n\u00f6de", "\udcff", '"', "[red]")
     server.publish(status(unresolved=names, troubles=("no\nspace",)))
-    with Client(server.path) as client:
-        found = client.status()
+    found = asked(server.path)
     assert (found.unresolved, found.troubles) == (names, ("no\nspace",))
 
 
@@ -167,27 +170,18 @@ def test_it_answers_while_all_threads_of_the_daemon_are_busy(server: Server) -> 
 # --- rude clients ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "question",
-    [
-        b"\n",
-        b"status\n",
-        b"\xff\xfe\n",
-        b"[]\n",
-        b"{}\n",
-        b'{"ask": "stop"}\n',
-        b'{"ask": "status", "most": -1}\n',
-        b'{"ask": "status", "most": "all"}\n',
-        b'{"ask": "status", "most": true}\n',
-        b'{"ask": "status", "most": 1e9}\n',
-        b'{"ask": "status", "most": NaN}\n',
-        b'{"ask": "status", "most": ' + b"9" * 4000 + b"x}\n",
-        b"[" * 4000 + b"\n",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"x" * 4096,
-        b"x" * 100_000,
-    ],
-)
+NO_QUESTIONS = [
+    b"\n", b"status\n", b"\xff\xfe\n", b"[]\n", b"{}\n", b'{"ask": "stop"}\n',
+    *(
+        b'{"ask": "status", "most": %s}\n' % most
+        for most in (b"-1", b'"all"', b"true", b"1e9", b"NaN")
+    ),
+    b'{"ask": "status", "most": ' + b"9" * 4000 + b"x}\n", b"[" * 4000 + b"\n",
+    b"GET / HTTP/1.1\r\n\r\n", b"x" * 4096, b"x" * 100_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("question", NO_QUESTIONS)
 def test_what_is_no_question_is_refused_in_one_line(server: Server, question: bytes) -> None:
     with connect(server.path) as sock:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -197,8 +191,7 @@ def test_what_is_no_question_is_refused_in_one_line(server: Server, question: by
     if answer or len(question) <= 4096:
         assert list(json.loads(answer)) == ["error"]
         assert answer.count(b"\n") == 1
-    with Client(server.path) as client:
-        assert client.status().dumping == 5
+    assert asked(server.path).dumping == 5
 
 
 def test_a_client_may_vanish_at_any_byte(server: Server) -> None:
@@ -210,8 +203,7 @@ def test_a_client_may_vanish_at_any_byte(server: Server) -> None:
         with connect(server.path) as sock:
             sock.sendall(QUESTION * 10)
             sock.recv(length)
-    with Client(server.path) as client:
-        assert client.status().dumping == 5
+    assert asked(server.path).dumping == 5
     deadline = time.monotonic() + 20
     while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -228,8 +220,7 @@ def test_a_client_that_does_not_read_is_dropped_and_holds_up_nobody(
         with contextlib.suppress(BlockingIOError):
             while True:
                 greedy.sendall(question * 100)
-        with Client(server.path) as client:
-            assert client.status().dumping == 1000
+        assert asked(server.path).dumping == 1000
         # Who reads is served: so first it has to be dropped.
         poller = select.poll()
         poller.register(greedy, select.POLLRDHUP)
@@ -255,8 +246,7 @@ def test_of_too_many_clients_that_which_was_quiet_longest_has_to_go(server: Serv
     clients = [connect(server.path) for _ in range(LIMITS.clients)]
     for sock in [*clients, clients[0]]:
         ask(sock)
-    with Client(server.path) as client:
-        assert client.status().dumping == 5
+    assert asked(server.path).dumping == 5
     assert everything_from(clients[1]) == b""
     for sock in [clients[0], *clients[2:]]:
         ask(sock)
@@ -337,16 +327,15 @@ def test_the_socket_goes_with_the_daemon(path: str) -> None:
 def test_a_socket_that_a_killed_daemon_left_is_replaced(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(path)
-    with Server(path) as server, Client(path) as client:
+    with Server(path) as server:
         server.publish(status())
-        assert client.status().dumping == 5
+        assert asked(path).dumping == 5
 
 
 def test_a_living_daemon_keeps_its_socket(server: Server) -> None:
     with pytest.raises(ControlError, match="another kdumpfenced answers there"):
         Server(server.path)
-    with Client(server.path) as client:
-        assert client.status().dumping == 5
+    assert asked(server.path).dumping == 5
 
 
 def test_what_somebody_else_put_there_since_is_left(path: str) -> None:
@@ -392,19 +381,19 @@ def test_a_place_that_is_no_socket_is_told_of(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{place}: ") or isinstance(caught.value, NoDaemon)
 
 
+NO_ANSWERS = {
+    "closed the connection": [b"", b'{"version": '],
+    "unexpected answer": [
+        b"rubbish\n", b"[1]\n", b"{}\n", b'{"dumps": [{"node": 1}]}\n', b'{"dumps": 5}\n',
+        b"\xff\xff\n",
+    ],
+    "the daemon says: no": [b'{"error": "no\\nway"}\n'],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("answer", "complaint"),
-    [
-        (b"", "closed the connection"),
-        (b'{"version": ', "closed the connection"),
-        (b"rubbish\n", "unexpected answer"),
-        (b"[1]\n", "unexpected answer"),
-        (b"{}\n", "unexpected answer"),
-        (b'{"dumps": [{"node": 1}]}\n', "unexpected answer"),
-        (b'{"dumps": 5}\n', "unexpected answer"),
-        (b'{"error": "no\\nway"}\n', "the daemon says: no"),
-        (b"\xff\xff\n", "unexpected answer"),
-    ],
+    [(answer, complaint) for complaint in NO_ANSWERS for answer in NO_ANSWERS[complaint]],
 )
 def test_an_answer_that_makes_no_sense_is_told_of(path: str, answer: bytes, complaint: str) -> None:
     with listening(path) as listener, Client(path) as client:

@@ -19,11 +19,12 @@ STUCK_AFTER = 10.0
 
 
 class Health:
-    """Of a daemon with this log, this history, and these pages for metrics, if any."""
+    """Of a daemon with this log and this recorder."""
 
     def __init__(self, journal: Journal, recorder: Recorder) -> None:
         self._journal = journal
         self._recorder = recorder
+        #: Those for metrics, if there are any.
         self.pages: Pages | None = None
         #: Whether the settings file was refused when it was last read.
         self.settings_refused = False
@@ -31,7 +32,6 @@ class Health:
         self.deaf = self._deaf_before = ""
         self._shared: Sequence[str] = ()
         self._own: Sequence[str] = ()
-        self._no_pages = ""
         self._beat = time.monotonic()
 
     def beat(self) -> None:
@@ -79,14 +79,6 @@ class Health:
             else:
                 self._journal.say("warning", "messages are heard again")
         self._deaf_before = now.deaf
-        self.look_at_pages()
-
-    def look_at_pages(self) -> None:
-        """Log it if metrics cannot be had; once, however often it is tried again."""
-        trouble = self.pages.trouble if self.pages is not None else ""
-        if trouble and not self._no_pages:
-            self._journal.say("error", f"{trouble}; will try again")
-        self._no_pages = trouble
 
     def _ignore(self, level: str, addresses: Sequence[str], is_: str, are: str) -> None:
         if addresses:

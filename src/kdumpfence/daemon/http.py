@@ -26,13 +26,16 @@ Page = Callable[[str], tuple[str, str, bytes]]
 class Pages:
     """Answers on that address and port, from `start` on.
 
-    Anybody may have that port, so it is no error if it cannot be had: `trouble` says why then,
-    and it is tried again every RETRY seconds.
+    Anybody may have that port, so it is no error if it cannot be had: `trouble` says why then, the
+    log (by `say`) once, and it is tried again every RETRY seconds.
     """
 
-    def __init__(self, address: str, port: int, page: Page) -> None:
+    def __init__(
+        self, address: str, port: int, page: Page, say: Callable[[str, str], None]
+    ) -> None:
         self._where = (address, port)
         self._page = page
+        self._say = say
         self._server: BoundedServer | None = None
         self._next_try = 0.0
         self.trouble = ""
@@ -61,7 +64,10 @@ class Pages:
             listener = _listen(address, port)
         except OSError as error:
             why = os.strerror(error.errno or 0)
-            self.trouble = f"metrics: cannot listen on {address} port {port}: {why}"
+            trouble = f"metrics: cannot listen on {address} port {port}: {why}"
+            if not self.trouble:
+                self._say("error", f"{trouble}; will try again")
+            self.trouble = trouble
         else:
             self.trouble = ""
             self._server = BoundedServer("metrics", listener, LIMITS, self._respond)

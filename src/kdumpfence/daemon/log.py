@@ -15,8 +15,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from kdumpfence.daemon.formats import moment
 from kdumpfence.daemon.settings import LEVELS
-from kdumpfence.daemon.text import moment
 from kdumpfence.listener.dumps import length
 from kdumpfence.log import one_line
 

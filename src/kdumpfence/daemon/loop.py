@@ -20,6 +20,7 @@ from kdumpfence._version import __version__
 from kdumpfence.addresses import FAMILIES
 from kdumpfence.daemon import directories, http, metrics, privileges, status, systemd
 from kdumpfence.daemon.errors import DaemonError, starting_threads
+from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.health import Health
 from kdumpfence.daemon.history import History, HistoryInUse
 from kdumpfence.daemon.log import Journal
@@ -27,7 +28,6 @@ from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.daemon.reload import Reload, Result, follow_nodes
 from kdumpfence.daemon.settings import KEYS, Settings, changes
 from kdumpfence.daemon.status_server import Server
-from kdumpfence.daemon.text import many
 from kdumpfence.daemon.wakeup import Wakeup
 from kdumpfence.listener import port_owners
 from kdumpfence.listener.dumps import Dump, Event, length
@@ -103,9 +103,11 @@ class Daemon:
         if settings.metrics_port:
             self.metrics = metrics.Metrics(self.health.trouble)
             self.health.pages = http.Pages(
-                settings.metrics_address, settings.metrics_port, self.metrics.answer
+                settings.metrics_address,
+                settings.metrics_port,
+                self.metrics.answer,
+                self.journal.say,
             )
-            self.health.look_at_pages()
             undo.callback(self.health.pages.close)
         privileges.drop()
         self.control = Server(settings.control_path, settings.control_mode)

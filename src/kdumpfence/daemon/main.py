@@ -16,12 +16,12 @@ from kdumpfence import signals, wire
 from kdumpfence._version import __version__
 from kdumpfence.daemon import metrics, privileges, systemd
 from kdumpfence.daemon.errors import DaemonError
+from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.log import Journal
 from kdumpfence.daemon.loop import Daemon
 from kdumpfence.daemon.settings import DEFAULT_PATH
 from kdumpfence.daemon.settings_file import SettingsError, load
 from kdumpfence.daemon.status import ControlError
-from kdumpfence.daemon.text import many
 from kdumpfence.log import one_line
 
 if TYPE_CHECKING:

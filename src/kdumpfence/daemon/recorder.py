@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Container
 from typing import TypeVar
 
+from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.history import History, HistoryError, HistoryInUse
-from kdumpfence.daemon.text import many
 from kdumpfence.listener.dumps import Dump, Event
 
 #: Seconds between two tries to write to a history that failed: doubled from the first to the

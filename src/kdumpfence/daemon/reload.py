@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from kdumpfence.daemon.errors import DaemonError, starting_threads
+from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.settings import Settings
 from kdumpfence.daemon.settings_file import SettingsError, load
-from kdumpfence.daemon.text import many
 from kdumpfence.listener.listener import Listener
 
 Nodes = Mapping[str, tuple[str, ...]]

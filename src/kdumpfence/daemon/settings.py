@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kdumpfence.addresses import FAMILIES, LookUpError, cleaned, literal
-from kdumpfence.daemon.text import many
+from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.values import (
     Check,
     address,
