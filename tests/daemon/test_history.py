@@ -5,11 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,47 +173,6 @@ def test_what_is_recorded_is_to_survive_a_power_cut(opened: History) -> None:
     connection = opened._file.db  # nothing else shows it but a power cut
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-
-
-# --- kill -9 --------------------------------------------------------------------------------
-
-
-def test_a_process_killed_at_any_moment_has_lost_nothing_that_it_had_recorded(path: str) -> None:
-    dice = random.Random(9)
-    acknowledged: dict[tuple[str, float], tuple[str, float, int]] = {}
-    for round_ in range(30):
-        arguments = [path, str(round_ * 100_000), str(round_)]
-        writer = subprocess.Popen(
-            [sys.executable, "-m", "tests.daemon.writer", *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-        )
-        assert writer.stdout is not None
-        told = b""
-        if round_ % 6:
-            told = os.read(writer.stdout.fileno(), 1 << 16)  # it is at work
-            time.sleep(dice.uniform(0, 0.03))
-        else:
-            time.sleep(dice.uniform(0, 0.15))  # anywhere, its start included
-        writer.kill()
-        told += writer.stdout.read()
-        writer.stdout.close()
-        assert writer.wait(20) == -9
-        # The last line may have been cut off in the pipe; then it was not told.
-        for line in told.decode().split("\n")[:-1]:
-            kind, node, since, last, messages = line.split()
-            acknowledged[node, float(since)] = (kind, float(last), int(messages))
-        if not acknowledged:
-            continue
-        # For a reader as for the next daemon, in turns.
-        with History(path, writable=round_ % 2 == 0) as opened:
-            found = {(dump.node, dump.since): dump for dump in opened.past(most=10_000_000)}
-        for key, (kind_told, last_told, messages_told) in acknowledged.items():
-            dump = found[key]
-            assert dump.last >= last_told
-            assert dump.messages >= messages_told
-            assert kind_told != "silent" or dump.ended is not None
-    assert len(acknowledged) > 100
 
 
 # --- files that are not as they should be ---------------------------------------------------

@@ -44,14 +44,14 @@ def test_an_event_is_a_line(pipe: tuple[int, int]) -> None:
     lines = written(pipe).splitlines()
     assert "began to dump" in lines[0]
     assert "has been dumping for 182 s" in lines[1]
-    assert "it dumped for 182 s" in lines[2]
+    assert "dumped for 182 s" in lines[2]
     assert lines[2].endswith("7 messages from 192.0.2.1, 2001:db8::1")
     assert lines[3] == lines[2] + " (not in the history yet)"
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("unread", "the kernel dropped 7 datagrams"), ("crowded", "7 messages of nodes"),
+    [("unread", "the kernel dropped 7 datagrams"), ("crowded", "the senders of 7 messages"),
      ("more", "7 datagrams were lost (more)")],
 )  # fmt: skip
 def test_losses_say_which(name: str, said: str) -> None:

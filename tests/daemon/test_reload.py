@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
 from tests.daemon.running import NODE, Kdumpfenced, patched, until
 
 
@@ -106,31 +104,18 @@ def test_settings_that_no_thread_can_read_are_refused(daemon: Kdumpfenced) -> No
     assert daemon.end() == 0
 
 
-@pytest.mark.parametrize("kind", ["fifo", "directory", "device", "huge"])
-def test_settings_that_are_no_file_hang_nothing(daemon: Kdumpfenced, kind: str) -> None:
+def test_settings_that_are_no_file_hang_nothing(daemon: Kdumpfenced) -> None:
     daemon.start()
     kept = daemon.settings.rename(daemon.folder / "kept")
-    if kind == "fifo":
-        os.mkfifo(daemon.settings)
-    elif kind == "directory":
-        daemon.settings.mkdir()
-    elif kind == "device":
-        daemon.settings.symlink_to("/dev/zero")
-    else:
-        with daemon.settings.open("wb") as file:
-            file.truncate(1 << 40)
+    os.mkfifo(daemon.settings)
     daemon.reload()
     daemon.says("settings refused")
-    why = "more than" if kind == "huge" else "a regular file is needed"
-    daemon.says(why)
+    why = f"{daemon.settings}: a FIFO; a regular file is needed\n"
+    assert why in daemon.said()
     for arguments in ([], ["--check"]):
         done = daemon.run(*arguments)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"kdumpfenced: {daemon.settings}: ")
-        assert why in done.stderr
-        assert len(done.stderr.splitlines()) == 1
-    if kind == "directory":
-        daemon.settings.rmdir()
+        assert done.stderr == f"kdumpfenced: {why}"
     kept.rename(daemon.settings)
     daemon.reload()
     daemon.says("settings reloaded: no change")
