@@ -37,7 +37,7 @@ def test_faulty_settings_change_nothing_and_are_told_of(daemon: Kdumpfenced) -> 
     daemon.configure("prot = 1", nodes='b = ["127.7.0.300"]')
     daemon.reload()
     daemon.says("settings refused")
-    assert "prot unknown; did you mean port?" in daemon.said()
+    assert "prot is unknown; did you mean port?" in daemon.said()
     assert '[nodes] b "127.7.0.300"' in daemon.said()
     daemon.hear("127.7.0.1")
     until(lambda: daemon.dumping() == {"a"})

@@ -93,9 +93,9 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() -> None:
         '[nodes]\na = ["10.0.0.300"]\n'
     )
     assert found == [
-        "file:1: prot unknown; did you mean port?",
+        "file:1: prot is unknown; did you mean port?",
         'file:2: silence = "30": not a number of seconds from 1 to 86400',
-        "file:4: [metrics] listen unknown; known keys: address, port, nodes",
+        "file:4: [metrics] listen is unknown; known keys: address, port, nodes",
         "file:5: [metrics] port = 70000: not a whole number from 1 to 65535",
         'file:7: [nodes] a "10.0.0.300": neither a host name nor an IP address '
         "(IPv4: four numbers from 0 to 255 without leading zeros)",
@@ -126,9 +126,9 @@ REFUSED = {
     '[control] mode = "0777": not a socket mode': ['[control]\nmode = "0777"'],
     "too long for a socket": [f'[control]\npath = "/{"x" * 200}"'],
     "not one of debug, info, warning, error": ['[log]\nlevel = "loud"'],
-    "listen unknown": ["[listen]\nport = 1"],
-    "level unknown here; it belongs in [log]": ["level = 1"],
-    "[log] silence unknown here; it belongs before": ["[log]\nsilence = 1"],
+    "listen is unknown": ["[listen]\nport = 1"],
+    "level is unknown here; it belongs in [log]": ["level = 1"],
+    "[log] silence is unknown here; it belongs before": ["[log]\nsilence = 1"],
     "history must be a table: write [history] on a line of its own": ["history = 5"],
     "nodes must be a table": ["[[nodes]]\na = 1"],
     "port = a huge number: not a whole": ["port = 99999999999999999999999999999999"],

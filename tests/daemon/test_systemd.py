@@ -89,7 +89,7 @@ def test_under_systemd_lines_have_their_priority(daemon: Kdumpfenced) -> None:
     assert daemon.says("began to dump").startswith(f"<6>node '{NODE}' began to dump")
     daemon.configure("prot = 1")
     daemon.reload()
-    assert daemon.says("prot unknown").startswith("<3>")
+    assert daemon.says("prot is unknown").startswith("<3>")
 
 
 def test_passed_sockets_are_used_and_keep_what_comes_during_a_restart(daemon: Kdumpfenced) -> None:

@@ -192,7 +192,7 @@ def _values(tables: dict[str, Any], faults: _Faults) -> dict[str, Any]:
     for table, name, value in given:
         key = known.get((table, name))
         if key is None:
-            faults.add(table, name, f"unknown{_meant(table, name)}")
+            faults.add(table, name, f"is unknown{_meant(table, name)}")
             continue
         try:
             values[key.attribute] = key.check(value)
@@ -259,7 +259,7 @@ def _names(value: object) -> list[str] | None:
 def _node(name: str, names: list[str], family: str, owners: dict[str, str]) -> list[str]:
     """What is wrong with a node. `owners` has the addresses of those before it."""
     if not 0 < len(name) <= MOST_NAME or not name.isprintable():
-        return [f"not a node name: 1 to {MOST_NAME} printable characters"]
+        return [f"is not a node name: 1 to {MOST_NAME} printable characters"]
     trouble = []
     for one in names or [name]:
         what = _address_of(one, name, family, owners)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is kept in the history: whatever the clock, strangers and those do who tidy up files."""
+"""The history's file: whatever happens to it, what was recorded is there, and nobody else's is."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from kdumpfence.daemon import history_file
 from kdumpfence.daemon.history import History, HistoryError
-from kdumpfence.daemon.history_file import SCHEMA
-from kdumpfence.listener.dumps import Event
+from kdumpfence.daemon.history_file import APPLICATION, SCHEMA
 from tests.cli.commands import run_program
-from tests.daemon.test_history import START, Clock, a_whole_dump, event, tamper
-
-ROOT = Path(__file__).resolve().parents[2]
-DAY = 86400.0
+from tests.daemon.test_history import DAY, START, Clock, a_whole_dump, event, names_of, over, tamper
 
 
 def nodes_in(path: str) -> list[str]:
@@ -32,6 +29,187 @@ def nodes_in(path: str) -> list[str]:
     done = run_program(program, path)
     assert done.stderr == ""
     return sorted(done.stdout.split())
+
+
+# --- files that are not as they should be ---------------------------------------------------
+
+
+def filled(path: str) -> None:
+    with History(path) as opened:
+        opened.record([one for n in range(3000) for one in a_whole_dump(f"node{n}", START + n, 5)])
+
+
+def text(path: str) -> None:
+    Path(path).write_text("this is no database\n" * 300)
+
+
+def cut_short(path: str) -> None:
+    filled(path)
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def overwritten(path: str, at: int, size: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(b"\xa5" * size)
+
+
+def with_a_broken_page(path: str) -> None:
+    filled(path)
+    overwritten(path, 4096 * 10, 4096)
+
+
+def with_a_broken_table(path: str) -> None:
+    filled(path)
+    overwritten(path, 100, 200)
+
+
+@pytest.mark.parametrize("damage", [text, cut_short, with_a_broken_page, with_a_broken_table])
+def test_a_damaged_file_is_told_of_and_left_as_it_is(
+    path: str, damage: Callable[[str], None]
+) -> None:
+    damage(path)
+    before = Path(path).read_bytes()
+    with pytest.raises(HistoryError, match=r"damaged .*; left untouched: stop") as caught:
+        History(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert Path(path).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["messages = 'many'", "since = 'noon'", "last = 9e999", "ended = x'00'", "node = x'ff'",
+     "addresses = x'ff'"],
+)  # fmt: skip
+def test_a_row_that_is_no_dump_is_told_of(path: str, what: str) -> None:
+    with History(path) as opened:
+        opened.record([event("began", "node1", START)])
+    tamper(path, f"UPDATE dump SET {what}")
+    with History(path, writable=False) as opened:
+        with pytest.raises(HistoryError, match=r"damaged \(a row of it is no dump\)"):
+            opened.past()
+        if "ended" not in what:
+            with pytest.raises(HistoryError, match="damaged"):
+                opened.under_way()
+
+
+def test_a_file_that_is_damaged_while_it_is_in_use_is_told_of(path: str) -> None:
+    filled(path)
+    with History(path, writable=False) as opened:
+        with_a_broken_page(path)
+        with pytest.raises(HistoryError, match="damaged"):
+            opened.past(most=100_000)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("CREATE TABLE dump (a)", "a database of another program"),
+        (f"PRAGMA user_version = {SCHEMA + 1}", rf"a newer kdumpfence \(form {SCHEMA + 1}"),
+    ],
+)
+def test_a_file_that_is_not_of_this_program_is_left_alone(
+    path: str, statement: str, said: str
+) -> None:
+    if "CREATE" not in statement:
+        History(path).close()
+    tamper(path, statement)
+    before = Path(path).read_bytes()
+    for writable in (True, False):
+        with pytest.raises(HistoryError, match=said):
+            History(path, writable)
+    assert Path(path).read_bytes() == before
+
+
+@pytest.mark.parametrize("begun", ["nothing", "empty", "without a table"])
+def test_a_file_that_was_only_just_begun_is_taken(path: str, begun: str) -> None:
+    if begun == "empty":
+        Path(path).touch()
+    elif begun == "without a table":  # killed between two steps
+        tamper(path, "PRAGMA journal_mode = WAL")
+    with History(path) as opened:
+        opened.record([event("began")])
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA application_id").fetchone() == (APPLICATION,)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place, reason in (
+        (tmp_path, "not a regular file"),
+        (tmp_path / "pipe", "not a regular file"),
+        (tmp_path / "missing" / "history", "no such directory"),
+        (Path("/dev/null"), "not a regular file"),
+        (Path("/dev/null/history"), "Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        with pytest.raises(HistoryError, match=reason) as caught:
+            History(str(place))
+        assert str(place) in str(caught.value)
+
+
+def test_a_name_with_characters_of_a_uri_is_that_file(tmp_path: Path) -> None:
+    odd = tmp_path / "a?mode=memory#b%20c d"
+    History(str(odd)).close()
+    assert [one.name for one in tmp_path.iterdir()] == [odd.name]
+
+
+def test_there_is_nothing_to_be_read_before_something_was_written(path: str) -> None:
+    with pytest.raises(HistoryError, match=f"no history at {path}: kdumpfenced has not written"):
+        History(path, writable=False)
+    assert not os.path.exists(path)
+    Path(path).touch()
+    with pytest.raises(HistoryError, match=f"no history at {path}: the file is empty"):
+        History(path, writable=False)
+
+
+def test_a_locked_file_is_told_of_and_can_be_tried_again(path: str, opened: History) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(HistoryError, match="locked by another program"):
+        opened.record([event("began")])
+    other.execute("ROLLBACK")
+    other.close()
+    opened.record([event("began")])
+    assert len(opened.past()) == 1
+
+
+def test_a_file_that_was_moved_keeps_what_it_has_and_another_is_begun(path: str) -> None:
+    with History(path) as opened:
+        opened.record([event("began"), event("began", "node2")])
+        for tail in ("", "-wal", "-shm"):
+            os.rename(path + tail, f"{path}.kept{tail}")
+        opened.record([event("dumping", took=10, messages=2)])
+        opened.record([event("silent", took=20, messages=3)])
+        assert [(one.node, one.took) for one in opened.past()] == [("node1", 20)]
+    with History(path + ".kept") as kept:
+        assert len(kept.past()) == 2
+
+
+def test_a_closed_history_says_so(path: str) -> None:
+    opened = History(path)
+    opened.close()
+    opened.close()
+    with pytest.raises(HistoryError, match="closed"):
+        opened.record([event("began")])
+
+
+def test_nothing_is_left_open(path: str) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+    text(path)
+    for _ in range(20):
+        with pytest.raises(HistoryError):
+            History(path)
+    os.unlink(path)
+    for _ in range(20):
+        filled_once = History(path)
+        filled_once.record([event("began")])
+        filled_once.close()
+    assert descriptors() == before
 
 
 # --- files that are taken away --------------------------------------------------------------
@@ -164,6 +342,48 @@ def test_a_reader_that_keeps_the_log_open_delays_that_it_is_put_back(path: str) 
     opened.close()
 
 
+# --- the disk -------------------------------------------------------------------------------
+
+
+FAILING_DISK = """
+import sys, resource
+from kdumpfence.daemon.history import History, HistoryError
+from kdumpfence.listener.dumps import Event
+history = History(sys.argv[1])
+events = [Event('began', f'n{n}', 1.0, 1.0 + n, 1.0, 1, ()) for n in range(1000)]
+old = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, old[1]))
+try:
+    history.record(events)
+except HistoryError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, old)
+history.record(events)
+print(len(history.past()))
+"""
+
+
+def test_a_disk_that_fails_is_told_of(path: str) -> None:
+    done = run_program(FAILING_DISK, path)
+    assert done.stderr == ""
+    complaint, number = done.stdout.splitlines()
+    assert complaint.startswith(f"{path}: ")
+    assert number == "1000"
+
+
+def test_the_log_does_not_grow_while_a_reader_has_the_file_open(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_file, "LOG_PAGES", 200)
+    with History(path) as opened:
+        opened.record([event("began", f"node{n}") for n in range(2000)])
+        with History(path, writable=False) as reader:
+            for step in range(30):
+                assert len(reader.past(most=10)) == 10
+                opened.record([event("dumping", f"node{n}", took=step) for n in range(2000)])
+            assert os.path.getsize(path + "-wal") < 2 << 20
+
+
 # --- two daemons ----------------------------------------------------------------------------
 
 SECOND = """
@@ -260,150 +480,34 @@ def test_a_directory_to_which_others_can_write_is_told_of(
         assert "others can write to its directory" in opened.amended[0]
 
 
-# --- by age ---------------------------------------------------------------------------------
+# --- readers without rights -----------------------------------------------------------------
+
+READER = (
+    "import os, sys\n"
+    "from kdumpfence.daemon.history import History, HistoryError\n"
+    "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    "try:\n    print(len(History(sys.argv[1], writable=False).past()))\n"
+    "except HistoryError as error:\n    print(error)\n"
+)
 
 
-def test_age_is_the_time_for_which_daemons_ran_whatever_the_system_clock_said(path: str) -> None:
-    clock = Clock()
-    with History(path, clock=clock) as opened:
-        opened.record(a_whole_dump("ahead", START + 50 * 365 * DAY, 5))
-        opened.record(a_whole_dump("behind", 0.0, 5))
-        opened.record(a_whole_dump("right", START, 5))
-        clock.now += 399 * DAY
-        assert opened.trim(400 * DAY, 1000) == 0
-        clock.now += 2 * DAY
-        assert opened.trim(400 * DAY, 1000) == 3
+def read_as_nobody(path: Path) -> str:
+    done = run_program(READER, str(path))
+    assert done.stderr == ""
+    return done.stdout.strip()
 
 
-def test_a_machine_that_was_off_for_a_year_goes_on_counting_where_it_was(path: str) -> None:
-    clock = Clock()
-    with History(path, clock=clock) as opened:
-        opened.record(a_whole_dump("node1", START, 5))
-        clock.now += 300 * DAY
-        opened.trim(400 * DAY, 1000)
-    clock = Clock()  # as after a boot
-    with History(path, clock=clock) as opened:
-        opened.record(a_whole_dump("node2", START + 700 * DAY, 5))
-        assert opened.trim(400 * DAY, 1000) == 0
-        clock.now += 101 * DAY
-        assert opened.trim(400 * DAY, 1000) == 1
-        assert [dump.node for dump in opened.past()] == ["node2"]
-        clock.now += 300 * DAY
-        assert opened.trim(400 * DAY, 1000) == 1
-
-
-def test_a_daemon_that_is_always_killed_gets_older_as_well(path: str) -> None:
-    for _ in range(5):
-        clock = Clock()
-        opened = History(path, clock=clock)
-        if not opened.past():
-            opened.record(a_whole_dump("node1", START, 5))
-        clock.now += 100 * DAY
-        removed = opened.trim(400 * DAY, 1000)
-        opened._file.close()  # as the kernel does it
-    assert removed == 1
-
-
-def test_what_a_dump_took_is_not_what_the_clock_made_of_it(path: str) -> None:
-    told = event("silent", "node1", START, 5.0)._replace(last=START + 3600 * 24, took=42.5)
-    back = event("silent", "node2", START, 5.0)._replace(last=START - 3600, took=17.0)
-    with History(path) as opened:
-        opened.record([told, back])
-        assert {dump.node: dump.took for dump in opened.past()} == {"node1": 42.5, "node2": 17.0}
-
-
-# --- by number ------------------------------------------------------------------------------
-
-
-def begun(nodes: Iterable[str], since: float = START) -> list[Event]:
-    return [event("began", node, since) for node in nodes]
-
-
-def over(nodes: Iterable[str], since: float = START) -> list[Event]:
-    return [event("silent", node, since, 5.0, 2) for node in nodes]
-
-
-def names_of(opened: History) -> set[str]:
-    return {dump.node for dump in opened.past(most=10**6)}
-
-
-def test_there_are_never_more_dumps_than_that(path: str) -> None:
-    named = {"node1", "node2"}
-    seen: list[int] = []
-
-    def count(opened: History) -> None:
-        with contextlib.closing(sqlite3.connect(path)) as reader:
-            seen.extend(reader.execute("SELECT count(*) FROM dump").fetchone())
-
-    with History(path) as opened:
-        opened.mark(named)
-        opened.record([*begun(["node1"]), *over(["node1"]), *begun(["node2"])], 100, named)
-        for at in range(30):
-            flood = [f"10.0.{at}.{n}" for n in range(70)]
-            opened.record(begun(flood, START + at), 100, named)
-            count(opened)
-            opened.record(over(flood, START + at), 100, named)
-            count(opened)
-        assert max(seen) == 100
-        assert named <= names_of(opened)
-        assert {dump.node for dump in opened.under_way()} == {"node2"}
-        # Those that came last are the ones that are kept.
-        assert {node.split(".")[2] for node in names_of(opened) - named} == {"28", "29"}
-        assert opened.trim(1e9, 100) == 30 * 70 + 2 - 100  # were removed since the last time
-        assert opened.trim(1e9, 100) == 0
-
-
-def test_strangers_under_way_go_before_anything_of_a_named_node(path: str) -> None:
-    named = {f"node{n}" for n in range(10)}
-    with History(path) as opened:
-        opened.record(over(sorted(named)[:5]), 20, named)
-        opened.record(begun(sorted(named)[5:]), 20, named)
-        strangers = [f"10.0.0.{n}" for n in range(50)]
-        opened.record(begun(strangers), 20, named)
-        assert len(names_of(opened)) == 20
-        assert named <= names_of(opened)
-        assert names_of(opened) - named == set(strangers[40:])
-        # One that was pushed out and goes on is a dump like any other.
-        opened.record([event("dumping", strangers[0], START, 9.0, 5)], 20, named)
-        assert strangers[0] in names_of(opened)
-        opened.record(over([strangers[0]]), 20, named)
-        assert len(opened.past(strangers[0])) == 1
-
-
-def test_named_nodes_make_room_for_named_nodes(opened: History) -> None:
-    for at in range(10):
-        opened.record(over([f"node{at}"], START + at), 4)
-    assert names_of(opened) == {"node6", "node7", "node8", "node9"}
-    # Those under way stay, how many there may be.
-    opened.record(begun([f"node{at}" for at in range(6)], START + 100), 4)
-    assert names_of(opened) == {f"node{at}" for at in range(6)}
-
-
-def test_who_is_named_is_what_the_settings_say_now(opened: History) -> None:
-    opened.record(over(["a", "b", "c"]), 100, {"a"})
-    opened.record(begun(["d"]), 100, {"a"})
-    opened.mark({"b", "d"})
-    opened.record(over(["x", "y"], START + 1), 3, {"b", "d"})
-    assert names_of(opened) == {"b", "d", "y"}
-
-
-def test_rows_that_others_removed_are_counted_again_by_the_trim(path: str, opened: History) -> None:
-    opened.record(over([f"n{at}" for at in range(10)]), 10)
-    tamper(path, "DELETE FROM dump WHERE id > 5")
-    opened.trim(1e9, 10)
-    opened.record(over([f"m{at}" for at in range(5)]), 10)
-    assert len(names_of(opened)) == 10
-
-
-def test_the_file_does_not_grow_in_a_flood(path: str, opened: History) -> None:
-    sizes = []
-    for at in range(40):
-        flood = [f"10.{at}.{n // 250}.{n % 250}" for n in range(1000)]
-        opened.record(begun(flood, START + at), 2000, ())
-        opened.record(over(flood, START + at), 2000, ())
-        tamper(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-        sizes.append(os.path.getsize(path))
-    assert sizes[-1] <= 1.5 * sizes[3]
+def test_who_may_read_the_file_can_whether_the_daemon_runs_or_not(public: Path, root: None) -> None:
+    path = public / "history"
+    opened = History(str(path), mode=0o644)
+    for number in (1, 2):
+        opened.record([event("began", f"node{number}")])
+        assert read_as_nobody(path) == str(number)
+    opened.close()
+    assert read_as_nobody(path) == "2"
+    assert sorted(one.name for one in public.iterdir()) == ["history"]
+    path.chmod(0o600)
+    assert read_as_nobody(path) == f"{path}: permission denied"
 
 
 # --- files of before ------------------------------------------------------------------------
