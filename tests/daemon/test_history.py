@@ -7,7 +7,6 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,6 @@ from kdumpfence.daemon import history as module
 from kdumpfence.daemon.history import History, HistoryError, Past
 from kdumpfence.listener.dumps import Dump, Event
 
-ROOT = Path(__file__).resolve().parents[2]
 START = 1_795_000_000.25
 DAY = 86400.0
 
