@@ -14,6 +14,9 @@ from tests.daemon.running import PROGRAM, Kdumpfenced, until
 from tests.interop import stock
 from tests.support.netlab import Host, Lab
 
+#: A daemon that runs for seconds.
+pytestmark = pytest.mark.slow
+
 BIN = Path(PROGRAM[0]).parent
 AGENT = str(BIN / "fence_kdump")
 NODE, WATCHER = "10.0.0.1", "10.0.0.2"

@@ -14,6 +14,9 @@ from kdumpfence.daemon.history import History
 from tests.daemon.running import COMMAND, NODE, Kdumpfenced, patched, until
 from tests.daemon.test_history import a_whole_dump
 
+#: A daemon that runs for seconds.
+pytestmark = pytest.mark.slow
+
 HASTE = "loop.TRIM_EVERY = 0.2\n"
 
 

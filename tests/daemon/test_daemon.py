@@ -26,6 +26,7 @@ CROWD = [f"127.6.{net}.{host}" for net in range(4) for host in range(1, 251)]
 # ------------------------------------------------------------------ what it tells
 
 
+@pytest.mark.slow
 def test_a_dump_from_its_first_message_to_silence(daemon: Kdumpfenced) -> None:
     daemon.configure(
         'networks = ["127.3.0.0/16"]\nsilence = 3\nrepeat = 1',
@@ -147,6 +148,7 @@ def test_more_nodes_than_there_is_room_for_are_told_of(daemon: Kdumpfenced) -> N
     assert daemon.dumping() == {"127.0.0.2", "127.0.0.3"}
 
 
+@pytest.mark.slow
 def test_a_flood_of_forged_senders_pushes_out_nothing_of_a_named_node(daemon: Kdumpfenced) -> None:
     most = 300
     daemon.configure(
@@ -178,6 +180,7 @@ def test_a_flood_of_forged_senders_pushes_out_nothing_of_a_named_node(daemon: Kd
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.slow
 def test_it_ends_cleanly(daemon: Kdumpfenced, number: signal.Signals) -> None:
     daemon.start()
     daemon.hears(NODE)
@@ -231,6 +234,7 @@ recorder.Recorder.record = end
 """
 
 
+@pytest.mark.slow
 def test_what_a_crowd_said_before_the_end_is_in_the_history(daemon: Kdumpfenced) -> None:
     crowd = 5000
     daemon.configure(log="lines = 10")
@@ -256,6 +260,7 @@ def test_closed_standard_streams_are_nobody_elses(daemon: Kdumpfenced) -> None:
 # ------------------------------------------------------------------ what keeps it from starting
 
 
+@pytest.mark.slow
 def test_a_second_one_is_refused_whatever_it_shares_with_the_first(
     daemon: Kdumpfenced, tmp_path: Path
 ) -> None:
@@ -309,6 +314,7 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("how", ["bound", "full"])
+@pytest.mark.slow
 def test_a_name_that_anybody_can_hold_keeps_nobody_from_listening(
     daemon: Kdumpfenced, as_nobody: tuple[str, ...], how: str
 ) -> None:

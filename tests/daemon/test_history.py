@@ -334,6 +334,7 @@ def test_rows_that_others_removed_are_counted_again_by_the_trim(path: str, opene
     assert len(names_of(opened)) == 10
 
 
+@pytest.mark.slow
 def test_the_file_does_not_grow_in_a_flood(path: str, opened: History) -> None:
     sizes = []
     for at in range(40):

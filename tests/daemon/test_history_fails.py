@@ -20,6 +20,9 @@ from kdumpfence.daemon.history import History
 from tests.conftest import cannot_run
 from tests.daemon.running import NODE, Kdumpfenced, until
 
+#: A daemon that runs for seconds.
+pytestmark = pytest.mark.slow
+
 
 @contextlib.contextmanager
 def locked(history: Path) -> Iterator[None]:

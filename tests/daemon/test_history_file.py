@@ -242,6 +242,7 @@ TAKEN = {
 
 @pytest.mark.parametrize("what", list(TAKEN))
 @pytest.mark.parametrize("then", ["record", "look", "close"])
+@pytest.mark.slow
 def test_what_was_recorded_is_there_whatever_is_taken_away(path: str, what: str, then: str) -> None:
     opened = History(path)
     opened.record(a_whole_dump("before", START, 5))
@@ -286,6 +287,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("tails", ["-wal", ",-wal", ",-wal,-shm"])
+@pytest.mark.slow
 def test_what_was_taken_away_while_it_was_written_survives_a_kill(path: str, tails: str) -> None:
     done = run_program(KILLED, path, tails)
     assert (done.returncode, done.stderr) == (-9, "")
@@ -397,6 +399,7 @@ except HistoryInUse as error:
 
 
 @pytest.mark.parametrize("how", ["same", "symlink", "hard link", "directory"])
+@pytest.mark.slow
 def test_a_second_daemon_is_refused_by_whatever_name_it_comes(tmp_path: Path, how: str) -> None:
     (tmp_path / "state").mkdir()
     path, other = tmp_path / "state" / "history", tmp_path / "other"

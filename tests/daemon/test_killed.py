@@ -17,6 +17,9 @@ import pytest
 from kdumpfence.daemon.status_client import Client, ControlError
 from tests.daemon.running import Kdumpfenced, until
 
+#: A daemon that runs for seconds.
+pytestmark = pytest.mark.slow
+
 #: Seconds; longer than a sender of ours pauses when the machine is busy.
 SILENCE = 3.0
 
@@ -65,7 +68,6 @@ class Witness:
         assert told - {(one.node, one.since) for one in past} == set()
 
 
-@pytest.mark.slow
 @pytest.mark.alone
 def test_what_was_told_is_in_the_history_however_often_it_is_killed(
     daemon: Kdumpfenced, record_property: Callable[[str, object], None]

@@ -58,6 +58,7 @@ def page(daemon: Kdumpfenced) -> str:
     return daemon.get("/metrics")[1]
 
 
+@pytest.mark.slow
 def test_the_rules_are_sound_and_do_what_their_tests_say(promtool: str) -> None:
     done = run(promtool, "check", "rules", RULES)
     assert done.returncode == 0, done.stdout

@@ -10,6 +10,9 @@ import pytest
 from tests.daemon.running import MESSAGE, Kdumpfenced, until
 from tests.support.netlab import Host, Lab
 
+#: A daemon that runs for seconds.
+pytestmark = pytest.mark.slow
+
 LINE = "10.0.0.2, fd00::2 are addresses of this machine; ignoring them"
 
 

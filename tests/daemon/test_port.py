@@ -96,6 +96,7 @@ def thief(port: int, families: tuple[int, ...] = (4, 6), user: str = "nobody") -
 
 @pytest.mark.parametrize("family", ["auto", "ipv4"])
 @pytest.mark.parametrize("user", ["nobody", "root"])
+@pytest.mark.slow
 def test_nobody_can_bind_the_port_beside_the_daemon(
     daemon: Kdumpfenced, family: str, user: str
 ) -> None:
@@ -188,6 +189,7 @@ SHARING = [
 
 @pytest.mark.parametrize("options", SHARING)
 @pytest.mark.parametrize("user", ["nobody", "root"])
+@pytest.mark.slow
 def test_a_passed_socket_that_shared_its_port_does_not_any_more(
     daemon: Kdumpfenced, start: ServiceManager, options: tuple[int, ...], user: str
 ) -> None:
@@ -218,6 +220,7 @@ def rival(port: int, host: str, device: str = "", peer: str = "") -> socket.sock
     [("0.0.0.0",), ("127.0.0.1",), ("0.0.0.0", "lo"), ("0.0.0.0", "", NODE)],
     ids=["later", "more specific", "of an interface", "connected to the node"],
 )
+@pytest.mark.slow
 def test_who_shared_the_port_before_the_daemon_came_is_noticed(
     daemon: Kdumpfenced, start: ServiceManager, where: tuple[str, ...]
 ) -> None:
@@ -241,6 +244,7 @@ def test_who_shared_the_port_before_the_daemon_came_is_noticed(
     daemon.hears(NODE)
 
 
+@pytest.mark.slow
 def test_root_who_makes_the_socket_share_again_is_noticed(
     daemon: Kdumpfenced, start: ServiceManager
 ) -> None:
@@ -294,6 +298,7 @@ def connect(port: int) -> Callable[[socket.socket], None]:
     [(connect(1), "is connected"), (connect(0), "is connected"), (shut, "was shut down")],
     ids=["connected", "connected to any port", "shut down"],
 )
+@pytest.mark.slow
 def test_a_socket_that_hears_nobody_any_more_is_refused_and_noticed(
     daemon: Kdumpfenced, start: ServiceManager, do: Callable[[socket.socket], None], said: str
 ) -> None:
@@ -380,6 +385,7 @@ def test_two_daemons_with_one_passed_socket_are_refused(
     assert other.end() == 0
 
 
+@pytest.mark.slow
 def test_with_a_passed_socket_nothing_is_lost_that_comes_meanwhile(
     daemon: Kdumpfenced, start: ServiceManager
 ) -> None:
@@ -415,6 +421,7 @@ reader.Reading._turn = stand_still
 """
 
 
+@pytest.mark.slow
 def test_a_reading_thread_that_stands_still_is_noticed(daemon: Kdumpfenced) -> None:
     daemon.start(program=patched(STAND_STILL))
     daemon.says(f"messages may be missed: port {daemon.port}/udp: ")

@@ -109,6 +109,7 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
+@pytest.mark.slow
 def test_what_others_cannot_read_they_cannot_lock(
     seen: Kdumpfenced, as_nobody: tuple[str, ...]
 ) -> None:

@@ -275,6 +275,7 @@ def test_the_settings_file_that_is_shipped_shows_every_key_with_its_default() ->
     assert set(found.nodes) == {"node1", "node2", "node3"}
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_nodes_are_taken() -> None:
     count = 100_000
     lines = (f'n{i} = ["127.{i >> 16}.{i >> 8 & 255}.{i & 255}"]' for i in range(1, count + 1))

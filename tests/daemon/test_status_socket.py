@@ -292,6 +292,7 @@ server.close()
 """
 
 
+@pytest.mark.slow
 def test_a_daemon_without_a_descriptor_left_waits_for_one(path: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_DESCRIPTORS, path],

@@ -16,6 +16,7 @@ from tests.conftest import cannot_run
 from tests.daemon.running import NODE, PROGRAM, Kdumpfenced, Manager, patched, until
 
 
+@pytest.mark.slow
 def test_it_tells_the_service_manager_how_it_is(daemon: Kdumpfenced, systemd: Manager) -> None:
     daemon.start(environment={"NOTIFY_SOCKET": systemd.path, "WATCHDOG_USEC": "600000"})
     systemd.hears("READY=1")
@@ -49,6 +50,7 @@ health.STUCK_AFTER = 1.0
 """
 
 
+@pytest.mark.slow
 def test_a_main_loop_that_hangs_does_not_say_that_it_is_alive(
     daemon: Kdumpfenced, systemd: Manager
 ) -> None:

@@ -24,7 +24,7 @@ SPEAKING = (
     *("install/agent_files.py", "install/system_python.py"),
 )
 OPTIONS = ("OPTIONS", "STORM")
-SHOWING = ("cli/window.py", "daemon/status_client.py", "daemon/history_file.py")
+SHOWING = ("cli/window.py", "daemon/status_socket.py", "daemon/history.py")
 MODULES = (
     *SPEAKING,
     *SHOWING,
