@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.daemon import http
 from tests.conftest import load_core, unused_port
 from tests.daemon.running import NODE, PROGRAM, Kdumpfenced, patched, until
 
@@ -382,36 +381,6 @@ def test_an_argument_that_it_does_not_know(daemon: Kdumpfenced, argument: str) -
     assert done.stderr == (
         f"kdumpfenced: unrecognized arguments: {argument}; see kdumpfenced --help\n"
     )
-
-
-# ------------------------------------------------------------------ clients
-
-
-def test_clients_that_are_slow_or_rude_do_not_hold_up_others(daemon: Kdumpfenced) -> None:
-    daemon.start()
-    where = ("127.0.0.1", daemon.metrics_port)
-    slow = [socket.create_connection(where) for _ in range(100)]
-    for number, client in enumerate(slow):
-        client.sendall((b"GET /met", b"\0\xff" * 100, b"GET /metrics HTTP/1.1\r\nX: ")[number % 3])
-    assert daemon.is_well()
-    with socket.create_connection(where) as long, contextlib.suppress(ConnectionError):
-        long.sendall(b"GET /metrics HTTP/1.1\r\n" + b"x: y\r\n" * 3000)
-        assert long.recv(100) == b""
-    for path, code in (("/", 404), ("/metrics?x=y", 200), ("/../etc/passwd", 404)):
-        assert daemon.get(path)[0] == code
-    with socket.create_connection(where) as client:
-        client.sendall(b"POST /metrics HTTP/1.1\r\n\r\n")
-        assert client.recv(100).startswith(b"HTTP/1.1 405 ")
-    with socket.create_connection(where) as client:
-        client.sendall(b"HEAD /health HTTP/1.1\r\n\r\n")
-        answer = client.makefile("rb").read()
-        assert answer.endswith(b"Content-Length: 5\r\nConnection: close\r\n\r\n")
-    # Of those only so many were let in, and they are dropped when their time is up.
-    assert len(os.listdir(f"/proc/{daemon.pid}/fd")) < http.LIMITS.clients + 48
-    with contextlib.suppress(ConnectionError):
-        assert slow[-1].recv(1) == b""
-    for client in slow:
-        client.close()
 
 
 def test_nothing_is_leaked(daemon: Kdumpfenced) -> None:
