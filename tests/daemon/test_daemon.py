@@ -89,14 +89,6 @@ def test_nodes_whose_names_have_no_address_are_all_counted(daemon: Kdumpfenced) 
     until(lambda: daemon.dumping() == {"partly"})
 
 
-def test_any_name_that_is_printable_is_shown_as_it_is(daemon: Kdumpfenced) -> None:
-    daemon.configure(nodes='"käse 🧀 \'x\'" = ["127.5.0.1"]')
-    daemon.start()
-    daemon.hear("127.5.0.1")
-    daemon.says("node 'käse 🧀 'x'' began to dump")
-    daemon.page_with("node=\"käse 🧀 'x'\"")
-
-
 def test_a_log_that_nobody_reads_does_not_stop_it(daemon: Kdumpfenced) -> None:
     read, write = os.pipe()
     with subprocess.Popen(

@@ -50,7 +50,7 @@ def test_a_list_may_be_written_as_elsewhere() -> None:
         "[2001:db8::4]": (),
     }
     assert found.metrics_address == "::1"
-    assert "nodes: 4, with 6 addresses and 1 name to be looked up" in found.meaning()
+    assert "nodes: 4, with 6 addresses and 1 name to look up" in found.meaning()
 
 
 EVERY = """
@@ -241,7 +241,7 @@ def test_what_changed_is_told_apart_by_whether_it_needs_a_restart() -> None:
 def test_the_meaning_is_told() -> None:
     text = 'networks = ["0.0.0.0/0"]\nsilence = 10\n[nodes]\nb = ["::1", "c"]'
     said = "\n".join(parse(text).meaning())
-    assert "with 1 address and 1 name to be looked up" in said
+    assert "with 1 address and 1 name to look up" in said
     assert "metrics: off" in said
     assert "senders repeat every ten seconds" in said
     assert "messages are not authenticated" in said

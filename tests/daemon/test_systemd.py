@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -81,17 +80,6 @@ def test_a_manager_that_is_gone_or_talks_rubbish_does_not_disturb(
         }
     )
     daemon.hears(NODE)
-
-
-def test_under_systemd_lines_have_their_priority(daemon: Kdumpfenced) -> None:
-    with daemon.log.open("ab") as log:
-        about = os.fstat(log.fileno())
-    daemon.start(environment={"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
-    daemon.hear(NODE)
-    assert daemon.says("began to dump").startswith(f"<6>node '{NODE}' began to dump")
-    daemon.configure("prot = 1")
-    daemon.reload()
-    assert daemon.says("prot is unknown").startswith("<3>")
 
 
 def test_passed_sockets_are_used_and_keep_what_comes_during_a_restart(daemon: Kdumpfenced) -> None:

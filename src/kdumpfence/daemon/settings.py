@@ -76,7 +76,7 @@ class Settings:
         lines = [
             f"listens on UDP port {self.port} over {families}, queue {self.queue:,} bytes",
             f"nodes: {len(self.nodes):,}, with {many(literals, 'address', 'addresses')} "
-            f"and {many(names, 'name', 'names')} to be looked up",
+            f"and {many(names, 'name', 'names')} to look up",
             f"networks: {', '.join(self.networks)}; "
             f"at most {self.room:,} of their nodes are tracked"
             if self.networks
@@ -90,12 +90,12 @@ class Settings:
             f"at most {self.metrics_nodes:,} nodes by name"
             if self.metrics_port
             else "metrics: off",
-            f"log: from {self.log_level} on, at most {self.log_lines:,} lines a second",
+            f"log: level {self.log_level}, at most {self.log_lines:,} lines a second",
         ]
         if self.silence < 21:
             lines.append(
                 f"note: silence = {self.silence:g}: senders repeat every ten seconds, so one or "
-                "two lost messages look like the end of a dump and the beginning of another"
+                "two lost messages look like the end of a dump and the start of another"
             )
         if "0.0.0.0/0" in self.networks or "::/0" in self.networks:
             lines.append(
