@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +17,11 @@ from kdumpfence.daemon.history import History, HistoryError
 from kdumpfence.daemon.history_file import APPLICATION, SCHEMA
 from tests.cli.commands import run_program
 from tests.daemon.test_history import DAY, START, Clock, a_whole_dump, event, names_of, over, tamper
+
+
+def shell(path: str, command: str) -> None:
+    """What somebody does with the files, whose names begin with "file"."""
+    subprocess.run(["sh", "-ec", command], cwd=os.path.dirname(path), check=True)
 
 
 def nodes_in(path: str) -> list[str]:
@@ -164,26 +169,14 @@ def test_there_is_nothing_to_be_read_before_something_was_written(path: str) -> 
         History(path, writable=False)
 
 
-def test_a_locked_file_is_told_of_and_can_be_tried_again(path: str, opened: History) -> None:
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(HistoryError, match="locked by another program"):
-        opened.record([event("began")])
-    other.execute("ROLLBACK")
-    other.close()
-    opened.record([event("began")])
-    assert len(opened.past()) == 1
-
-
 def test_a_file_that_was_moved_keeps_what_it_has_and_another_is_begun(path: str) -> None:
     with History(path) as opened:
         opened.record([event("began"), event("began", "node2")])
-        for tail in ("", "-wal", "-shm"):
-            os.rename(path + tail, f"{path}.kept{tail}")
+        shell(path, "for tail in '' -wal -shm; do mv file$tail kept$tail; done")
         opened.record([event("dumping", took=10, messages=2)])
         opened.record([event("silent", took=20, messages=3)])
         assert [(one.node, one.took) for one in opened.past()] == [("node1", 20)]
-    with History(path + ".kept") as kept:
+    with History(os.path.join(os.path.dirname(path), "kept")) as kept:
         assert len(kept.past()) == 2
 
 
@@ -215,45 +208,30 @@ def test_nothing_is_left_open(path: str) -> None:
 # --- files that are taken away --------------------------------------------------------------
 
 
-def remove(*tails: str) -> Callable[[str], None]:
-    def taken(path: str) -> None:
-        for tail in tails:
-            os.unlink(path + tail)
-
-    return taken
-
-
-def rename(old: str, new: str) -> Callable[[str], None]:
-    return lambda path: os.rename(path + old, path + new)
-
-
-TAKEN = {
-    "log": remove("-wal"),
-    "index": remove("-shm"),
-    "log and index": remove("-wal", "-shm"),
-    "file": remove(""),
-    "file and log": remove("", "-wal"),
-    "all": remove("", "-wal", "-shm"),
-    "renamed log": rename("-wal", "-old"),  # which is then no log of anything
-    "file for a copy": rename(".backup", ""),  # of before the last dump
-    "file for an empty one": rename(".empty", ""),
-}
-
-
-@pytest.mark.parametrize("what", list(TAKEN))
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rm file-wal",
+        "rm file-shm",
+        "rm file-wal file-shm",
+        "rm file",
+        "rm file file-wal",
+        "rm file file-wal file-shm",
+        "mv file-wal old",  # which is then no log of anything
+        "mv backup file",  # of before the last dump
+        "touch new; mv new file",
+    ],
+)
 @pytest.mark.parametrize("then", ["record", "look", "close"])
 @pytest.mark.slow
-def test_what_was_recorded_is_there_whatever_is_taken_away(path: str, what: str, then: str) -> None:
+def test_what_was_recorded_is_there_whatever_is_taken_away(
+    path: str, command: str, then: str
+) -> None:
     opened = History(path)
     opened.record(a_whole_dump("before", START, 5))
-    with (
-        contextlib.closing(sqlite3.connect(path)) as other,
-        contextlib.closing(sqlite3.connect(path + ".backup")) as copy,
-    ):
-        other.backup(copy)
-    Path(path + ".empty").touch()
+    tamper(path, f"VACUUM INTO '{os.path.dirname(path)}/backup'")
     opened.record([*a_whole_dump("over", START + 1, 5), event("began", "node1", START + 2)])
-    TAKEN[what](path)
+    shell(path, command)
     expected = ["before", "node1", "over"]
     if then == "record":
         opened.record([event("dumping", "node1", START + 2, 7.0, 2), event("began", "new")])
@@ -297,9 +275,7 @@ def test_what_was_taken_away_while_it_was_written_survives_a_kill(path: str, tai
 def test_what_cannot_be_put_back_yet_is_kept_until_it_can(path: str) -> None:
     opened = History(path)
     opened.record(a_whole_dump("node1", START, 5))
-    for tail in ("", "-wal", "-shm"):
-        os.unlink(path + tail)
-    os.mkdir(path)
+    shell(path, "rm file file-wal file-shm; mkdir file")
     for _ in range(3):
         with pytest.raises(HistoryError, match=r"not a regular file|closed"):
             opened.record([event("began", "node2")])
@@ -314,12 +290,9 @@ def test_what_cannot_be_put_back_yet_is_kept_until_it_can(path: str) -> None:
 def test_a_copy_that_was_put_in_its_place_gets_what_it_lacks(path: str) -> None:
     opened = History(path)
     opened.record([event("began", "node1"), *a_whole_dump("node2", START + 1, 5)])
-    shutil.copy(path, path + ".kept")
-    shutil.copy(path + "-wal", path + ".kept-wal")
+    shell(path, "cp file kept; cp file-wal kept-wal")
     opened.record([event("silent", "node1", took=60, messages=7)])
-    for tail in ("", "-wal"):
-        os.rename(f"{path}.kept{tail}", path + tail)
-    os.unlink(path + "-shm")
+    shell(path, "mv kept file; mv kept-wal file-wal; rm file-shm")
     opened.record(a_whole_dump("node3", START + 2, 5))
     found = {dump.node: dump for dump in opened.past()}
     opened.close()
@@ -438,19 +411,14 @@ def test_nobody_else_may_open_the_file_or_its_log(path: str, mask: int) -> None:
 
 
 def test_what_let_others_in_does_not_any_more_and_is_told_of(path: str) -> None:
-    with History(path, mode=0o644) as first:
+    with History(path) as first:
         first.record(a_whole_dump("node1", START, 5))
-        for tail in ("", "-wal", "-shm"):
-            shutil.copy(path + tail, path + ".copy" + tail)
-    copy = path + ".copy"
-    for tail in ("", "-wal", "-shm"):
-        os.chmod(copy + tail, 0o644)
+        shell(path, "for tail in '' -wal -shm; do cp file$tail copy$tail; done; chmod 644 copy*")
+    copy = os.path.join(os.path.dirname(path), "copy")
+    files = [copy + tail for tail in ("", "-wal", "-shm")]
     with History(copy) as opened:
-        assert opened.amended == [
-            f"{copy}{tail}: mode 0644 was too open; set to 0600" for tail in ("", "-wal", "-shm")
-        ]
-        for tail in ("", "-wal", "-shm"):
-            assert os.stat(copy + tail).st_mode & 0o777 == 0o600
+        assert opened.amended == [f"{one}: mode 0644 was too open; set to 0600" for one in files]
+        assert {os.stat(one).st_mode & 0o777 for one in files} == {0o600}
     with History(copy, mode=0o640) as opened:
         assert opened.amended == []
         assert os.stat(copy).st_mode & 0o777 == 0o640
