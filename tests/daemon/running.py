@@ -13,14 +13,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from kdumpfence import wire
 from kdumpfence.daemon import status_client
 from kdumpfence.daemon.history import History, HistoryError, Past
-from tests.conftest import unused_port
+from tests.conftest import udp, unused_port
 from tests.support.netlab import Host
 
 PROGRAM = (sys.executable, "-m", "kdumpfence.daemon")
@@ -240,7 +240,7 @@ class Kdumpfenced:
     def hear(self, *nodes: str, data: bytes = MESSAGE) -> None:
         """Let these addresses send a message to it."""
         for node in nodes:
-            with sender(node) as sock:
+            with udp(node) as sock:
                 sock.sendto(data, ("127.0.0.1" if ":" not in node else "::1", self.port))
 
     def hears(self, *nodes: str) -> None:
@@ -258,11 +258,21 @@ class Kdumpfenced:
         )
 
 
-def sender(node: str) -> socket.socket:
-    """A socket of the node that has this address."""
-    sock = socket.socket(socket.AF_INET6 if ":" in node else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((node, 0))
-    return sock
+@contextlib.contextmanager
+def neighbour(program: str, *arguments: str) -> Iterator[None]:
+    """A process of the user nobody that has done this, and keeps what it opened meanwhile."""
+    nobody = "import os, socket, sys\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    ready = "print('ready', flush=True)\nsys.stdin.read()\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", nobody + program + ready, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield
+        process.communicate("")
 
 
 class Manager:

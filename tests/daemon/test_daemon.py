@@ -10,14 +10,13 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import load_core, unused_port
-from tests.daemon.running import NODE, PROGRAM, Kdumpfenced, patched, until
+from tests.daemon.running import NODE, PROGRAM, Kdumpfenced, neighbour, patched, until
 
 CROWD = [f"127.6.{net}.{host}" for net in range(4) for host in range(1, 251)]
 
@@ -288,7 +287,7 @@ def test_a_second_one_is_refused_whatever_it_shares_with_the_first(
 
 
 SQUAT = """
-import contextlib, socket, sys
+import contextlib
 name = "\\0kdumpfenced/" + sys.argv[1]
 sock = socket.socket(socket.AF_UNIX)
 sock.bind(name)
@@ -299,24 +298,15 @@ if sys.argv[2] == "full":
         one.setblocking(False)
         with contextlib.suppress(OSError):
             one.connect(name)
-print("squats", flush=True)
-sys.stdin.read()
 """
 
 
 @pytest.mark.parametrize("how", ["bound", "full"])
 @pytest.mark.slow
 def test_a_name_that_anybody_can_hold_keeps_nobody_from_listening(
-    daemon: Kdumpfenced, as_nobody: tuple[str, ...], how: str
+    daemon: Kdumpfenced, root: None, how: str
 ) -> None:
-    with subprocess.Popen(
-        [*as_nobody, sys.executable, "-c", SQUAT, str(daemon.port), how],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as squatter:
-        assert squatter.stdout is not None
-        assert squatter.stdout.readline() == "squats\n"
+    with neighbour(SQUAT, str(daemon.port), how):
         daemon.start()
         daemon.hears(NODE)
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kdumpfence.daemon.status import MOST, MOST_UNRESOLVED
 from kdumpfence.daemon.status_client import Client, ControlError, NoDaemon, Status
 from kdumpfence.daemon.status_server import LIMITS, Server
 from kdumpfence.listener.dumps import MOST_ADDRESSES, Dump
+from tests.daemon.running import neighbour
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTION = b'{"ask": "status", "most": 3}\n'
@@ -455,30 +457,16 @@ def test_an_answer_without_an_end_is_given_up(path: str, monkeypatch: pytest.Mon
 # --- impostors ------------------------------------------------------------------------------
 
 IMPOSTOR = """
-import os, socket, sys
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sock = socket.socket(socket.AF_UNIX)
 sock.bind(sys.argv[1])
 os.chmod(sys.argv[1], 0o666)
 sock.listen()
-print("listens", flush=True)
-sys.stdin.read()
 """
 
 
-@contextlib.contextmanager
-def impostor(path: Path) -> Iterator[None]:
+def impostor(path: Path) -> AbstractContextManager[None]:
     """The user nobody listens there."""
-    with subprocess.Popen(
-        [sys.executable, "-c", IMPOSTOR, path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "listens\n"
-        yield
-        process.communicate("")
+    return neighbour(IMPOSTOR, str(path))
 
 
 @pytest.fixture
