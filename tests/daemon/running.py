@@ -261,7 +261,9 @@ class Kdumpfenced:
 @contextlib.contextmanager
 def neighbour(program: str, *arguments: str) -> Iterator[None]:
     """A process of the user nobody that has done this, and keeps what it opened meanwhile."""
-    nobody = "import os, socket, sys\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    nobody = (
+        "import contextlib, os, socket, sys\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    )
     ready = "print('ready', flush=True)\nsys.stdin.read()\n"
     with subprocess.Popen(
         [sys.executable, "-c", nobody + program + ready, *arguments],

@@ -287,7 +287,6 @@ def test_a_second_one_is_refused_whatever_it_shares_with_the_first(
 
 
 SQUAT = """
-import contextlib
 name = "\\0kdumpfenced/" + sys.argv[1]
 sock = socket.socket(socket.AF_UNIX)
 sock.bind(name)
