@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kdumpfence.daemon.status_socket import Status
+from kdumpfence.daemon.status_client import Status
 from kdumpfence.listener.dumps import Dump
 
 SRC = Path(__file__).resolve().parents[2] / "src"

@@ -16,7 +16,7 @@ import pytest
 
 from kdumpfence.cli import window
 from kdumpfence.daemon.history import History
-from kdumpfence.daemon.status_socket import Server
+from kdumpfence.daemon.status_server import Server
 from kdumpfence.listener.dumps import Event
 from tests.cli.commands import (
     COMMAND,

@@ -18,11 +18,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from kdumpfence import wire
-from kdumpfence.daemon import status_socket
+from kdumpfence.daemon import status_client
 from kdumpfence.daemon.history import History, HistoryError, Past
-from tests.conftest import unused_port
+from tests.conftest import udp, unused_port
+from tests.support.netlab import Host
 
 PROGRAM = (sys.executable, "-m", "kdumpfence.daemon")
+COMMAND = (sys.executable, "-m", "kdumpfence.cli")
+#: What a program is started with to run as somebody without rights.
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+NODE = "127.3.0.7"
 MESSAGE = wire.encode("little")
 Found = TypeVar("Found")
 
@@ -36,6 +41,16 @@ def until(look: Callable[[], Found], seconds: float = 60) -> Found:
             return found
         assert time.monotonic() < end, f"nothing within {seconds} s"
         time.sleep(0.02)
+
+
+def patched(change: str) -> list[str]:
+    """The program with something of it changed: these lines of Python come before it starts."""
+    names = "health, history, http, loop, main, privileges, recorder"
+    return [
+        sys.executable,
+        "-c",
+        f"import os, time\nfrom kdumpfence.daemon import {names}\n{change}\nmain.script()\n",
+    ]
 
 
 class Kdumpfenced:
@@ -91,21 +106,33 @@ class Kdumpfenced:
                 pass_fds=pass_fds,
             )
         if wait:
-            until(self._answers)
+            until(self.answers)
 
-    def _answers(self) -> bool:
+    def start_on(self, host: Host) -> None:
+        """Start it on a host of a lab, on the usual port."""
+        with self.log.open("a") as log:
+            self.process = host.popen(  # type: ignore[assignment]
+                [*PROGRAM, "--config", self.settings], stdout=log, stderr=log
+            )
+        until(self.answers)
+
+    def answers(self) -> bool:
+        """Whether it does already; it must not have ended."""
         assert self.process is not None
         assert self.process.poll() is None, self.said()
-        with contextlib.suppress(status_socket.ControlError):
+        with contextlib.suppress(status_client.ControlError):
             self.status()
             return True
         return False
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, wrapper: Sequence[str] = (), program: Sequence[str] = PROGRAM
+    ) -> subprocess.CompletedProcess[str]:
         """Run it to its end, which should be soon."""
         return subprocess.run(
-            [*PROGRAM, "--config", str(self.settings), *arguments],
+            [*wrapper, *program, "--config", str(self.settings), *arguments],
             env=self.environment(),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
@@ -125,9 +152,17 @@ class Kdumpfenced:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send it a signal and wait for its end; the exit status."""
+        self.send(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end; the exit status."""
         assert self.process is not None
-        self.process.send_signal(number)
         return self.process.wait(60)
+
+    def reload(self) -> None:
+        """Let it read its settings again."""
+        self.send(signal.SIGHUP)
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -152,9 +187,9 @@ class Kdumpfenced:
         except AssertionError:
             raise AssertionError(f"{text!r} is not said: {self.said()}") from None
 
-    def status(self) -> status_socket.Status:
+    def status(self) -> status_client.Status:
         """Ask it."""
-        with status_socket.Client(str(self.control)) as client:
+        with status_client.Client(str(self.control)) as client:
             return client.status()
 
     def dumping(self) -> set[str]:
@@ -169,6 +204,19 @@ class Kdumpfenced:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+    def page_with(self, text: str) -> str:
+        """Its metrics, as soon as they have that."""
+
+        def look() -> str:
+            page = self.get("/metrics")[1]
+            return page if text in page else ""
+
+        return until(look)
+
+    def is_well(self) -> bool:
+        """What /health says."""
+        return self.get("/health") == (200, "well\n")
 
     def past(self, node: str | None = None) -> list[Past]:
         """What the file holds."""
@@ -192,15 +240,41 @@ class Kdumpfenced:
     def hear(self, *nodes: str, data: bytes = MESSAGE) -> None:
         """Let these addresses send a message to it."""
         for node in nodes:
-            with sender(node) as sock:
+            with udp(node) as sock:
                 sock.sendto(data, ("127.0.0.1" if ":" not in node else "::1", self.port))
 
+    def hears(self, *nodes: str) -> None:
+        """Let these addresses send a message; return as soon as they alone are dumping."""
+        self.hear(*nodes)
+        until(lambda: self.dumping() == set(nodes))
 
-def sender(node: str) -> socket.socket:
-    """A socket of the node that has this address."""
-    sock = socket.socket(socket.AF_INET6 if ":" in node else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((node, 0))
-    return sock
+    def storm(self, *options: str) -> subprocess.Popen[bytes]:
+        """`kdumpfence storm` on its port, started; its summary is JSON."""
+        return subprocess.Popen(
+            [*COMMAND, "storm", f"--port={self.port}", "--json", *options],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+
+@contextlib.contextmanager
+def neighbour(program: str, *arguments: str) -> Iterator[None]:
+    """A process of the user nobody that has done this, and keeps what it opened meanwhile."""
+    nobody = (
+        "import contextlib, os, socket, sys\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    )
+    ready = "print('ready', flush=True)\nsys.stdin.read()\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", nobody + program + ready, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield
+        process.communicate("")
 
 
 class Manager:
@@ -228,13 +302,3 @@ class Manager:
     def close(self) -> None:
         """Nobody listens any more."""
         self._sock.close()
-
-
-@contextlib.contextmanager
-def manager(folder: Path) -> Iterator[Manager]:
-    """A manager for the time of a test."""
-    made = Manager(folder / "notify")
-    try:
-        yield made
-    finally:
-        made.close()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,15 @@ from kdumpfence.install import native_sender
 from tests.conftest import cannot_run
 from tests.daemon.running import PROGRAM, Kdumpfenced, until
 from tests.interop import stock
-from tests.support.netlab import Host, Lab, why_not
+from tests.support.netlab import Host, Lab
+
+#: A daemon that runs for seconds.
+pytestmark = pytest.mark.slow
 
 BIN = Path(PROGRAM[0]).parent
 AGENT = str(BIN / "fence_kdump")
 NODE, WATCHER = "10.0.0.1", "10.0.0.2"
 WITHOUT_RAW = ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    obstacle = why_not()
-    if obstacle is not None:
-        cannot_run(obstacle)
-    with Lab() as made:
-        yield made
 
 
 @pytest.fixture
@@ -46,12 +39,6 @@ def watcher(lab: Lab, node: Host, daemon: Kdumpfenced) -> Host:
     return made
 
 
-def start(daemon: Kdumpfenced, host: Host) -> None:
-    with daemon.log.open("a") as log:
-        daemon.process = host.popen([*PROGRAM, "--config", daemon.settings], stdout=log, stderr=log)  # type: ignore[assignment]
-    until(daemon._answers)
-
-
 def send(node: Host, count: int = 1) -> None:
     try:
         sender = native_sender.find()
@@ -60,10 +47,12 @@ def send(node: Host, count: int = 1) -> None:
     node.run([sender, "-c", str(count), "-i", "1", WATCHER], check=True)
 
 
-def agent(host: Host, *wrapper: str, program: str = AGENT) -> subprocess.Popen[str]:
+def agent(
+    host: Host, *wrapper: str, program: str = AGENT, seconds: int = 60
+) -> subprocess.Popen[str]:
     """One that waits for the node."""
     started = host.popen(
-        [*wrapper, program, "-v", "-n", NODE, "-t", "60"],
+        [*wrapper, program, "-v", "-n", NODE, "-t", str(seconds)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -76,63 +65,57 @@ def agent(host: Host, *wrapper: str, program: str = AGENT) -> subprocess.Popen[s
 
 
 @pytest.mark.parametrize("first", ["agent", "daemon"])
-@pytest.mark.slow
 def test_our_agent_and_the_daemon_both_hear_one_message(
     daemon: Kdumpfenced, watcher: Host, node: Host, first: str
 ) -> None:
     if first == "daemon":
-        start(daemon, watcher)
+        daemon.start_on(watcher)
     waiting = agent(watcher)
     if first == "agent":
-        start(daemon, watcher)
+        daemon.start_on(watcher)
     send(node)
     assert waiting.wait(60) == 0
     until(lambda: daemon.dumping() == {NODE})
     assert daemon.status().counts["accepted"] == 1
 
 
-@pytest.mark.slow
 def test_an_agent_without_raw_sockets_takes_nothing_from_the_daemon_and_says_why_it_hears_nothing(
     daemon: Kdumpfenced, watcher: Host, node: Host
 ) -> None:
-    start(daemon, watcher)
-    waiting = watcher.popen(
-        [*WITHOUT_RAW, AGENT, "-v", "-n", NODE, "-t", "3"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    daemon.start_on(watcher)
+    waiting = agent(watcher, *WITHOUT_RAW, seconds=3)
     assert waiting.stdout is not None
     send(node)
     until(lambda: daemon.dumping() == {NODE})
     assert daemon.status().counts["accepted"] == 1
     assert waiting.wait(60) == 1
-    assert "held by another program; with CAP_NET_RAW both could listen" in waiting.stdout.read()
+    assert "with CAP_NET_RAW both" in waiting.stdout.read()
 
 
-@pytest.mark.slow
-def test_a_stock_agent_beside_the_daemon_fails_and_does_not_disturb_it(
-    daemon: Kdumpfenced, watcher: Host, node: Host
-) -> None:
+@pytest.fixture
+def stock_agent() -> str:
+    """The stock programs' agent."""
     try:
-        program = str(stock.get().agent)
+        return str(stock.get().agent)
     except stock.NotAvailable as reason:
         cannot_run(str(reason))
-    start(daemon, watcher)
-    waiting = agent(watcher, program=program)
+        raise
+
+
+def test_a_stock_agent_beside_the_daemon_fails_and_does_not_disturb_it(
+    daemon: Kdumpfenced, watcher: Host, node: Host, stock_agent: str
+) -> None:
+    daemon.start_on(watcher)
+    waiting = agent(watcher, program=stock_agent)
     assert waiting.wait(60) != 0  # and Pacemaker goes on to the next level
     send(node)
     until(lambda: daemon.dumping() == {NODE})
 
 
-@pytest.mark.slow
 def test_the_daemon_beside_a_stock_agent_says_that_the_port_is_taken(
-    daemon: Kdumpfenced, watcher: Host
+    daemon: Kdumpfenced, watcher: Host, stock_agent: str
 ) -> None:
-    try:
-        program = str(stock.get().agent)
-    except stock.NotAvailable as reason:
-        cannot_run(str(reason))
-    agent(watcher, program=program)
+    agent(watcher, program=stock_agent)
 
     def holds() -> bool:
         return ":1CF2 " in (watcher.root / f"proc/{1}/net/udp").read_text()

@@ -43,15 +43,15 @@ def test_an_event_is_a_line(pipe: tuple[int, int]) -> None:
     journal.flush()
     lines = written(pipe).splitlines()
     assert "began to dump" in lines[0]
-    assert "is dumping for 182 s" in lines[1]
-    assert "it dumped for 182 s" in lines[2]
+    assert "has been dumping for 182 s" in lines[1]
+    assert "dumped for 182 s" in lines[2]
     assert lines[2].endswith("7 messages from 192.0.2.1, 2001:db8::1")
     assert lines[3] == lines[2] + " (not in the history yet)"
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("unread", "the kernel dropped 7 datagrams"), ("crowded", "7 messages of nodes"),
+    [("unread", "the kernel dropped 7 datagrams"), ("crowded", "the senders of 7 messages"),
      ("more", "7 datagrams were lost (more)")],
 )  # fmt: skip
 def test_losses_say_which(name: str, said: str) -> None:
@@ -68,11 +68,8 @@ def test_what_would_break_a_line_is_escaped(pipe: tuple[int, int]) -> None:
     assert text.rstrip("\n").isprintable()
 
 
-def test_a_time_that_no_calendar_has_is_told_as_its_number(pipe: tuple[int, int]) -> None:
-    journal = Journal(fd=pipe[1])
-    journal.event(event()._replace(since=1e15))
-    journal.flush()
-    assert "first message 1000000000000000 from" in written(pipe)
+def test_a_time_that_no_calendar_has_is_told_as_its_number() -> None:
+    assert "first message 1000000000000000 from" in told(event()._replace(since=1e15))
 
 
 def test_a_long_line_is_cut_between_characters(pipe: tuple[int, int]) -> None:
@@ -104,7 +101,7 @@ def test_only_so_many_lines_in_a_second_and_a_sum_of_the_rest(
     journal.event(event())
     journal.flush()
     assert written(pipe).splitlines()[0] == (
-        "not shown one by one, for there were too many: 495 dumps that began, 495 dumps that ended"
+        "too many lines, not shown: 495 dumps that began, 495 dumps that ended"
     )
     now += 1
     journal.flush()
@@ -131,25 +128,22 @@ def test_a_level_leaves_out_what_is_below(pipe: tuple[int, int], level: str, sho
     assert journal.left_out == 0
 
 
-def test_a_pipe_that_nobody_reads_costs_the_lines_and_they_are_counted(
-    pipe: tuple[int, int],
-) -> None:
-    fill(pipe[1])
-    journal = Journal(fd=pipe[1])
+@pytest.mark.parametrize("full", [True, False], ids=["nobody reads", "closed"])
+def test_lines_that_cannot_be_written_are_counted(full: bool) -> None:
+    read, write = os.pipe()
+    if full:
+        fill(write)
+    else:
+        os.close(read)
+        os.close(write)
+    journal = Journal(fd=write)
     for _ in range(100):
         journal.event(event())
     journal.flush()
     assert journal.left_out == 100
-
-
-def test_a_closed_stderr_is_no_error() -> None:
-    read, write = os.pipe()
-    os.close(read)
-    os.close(write)
-    journal = Journal(fd=write)
-    journal.event(event())
-    journal.flush()
-    assert journal.left_out == 1
+    if full:
+        os.close(read)
+        os.close(write)
 
 
 def test_under_systemd_each_line_has_its_priority(

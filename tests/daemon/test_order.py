@@ -13,32 +13,35 @@ from typing import Any
 
 import pytest
 
-from kdumpfence.daemon import main as daemon
-from kdumpfence.daemon import privileges, systemd
+from kdumpfence.daemon import loop, privileges, systemd
 from kdumpfence.daemon.history import History
 from kdumpfence.daemon.log import Journal
 from kdumpfence.daemon.settings import Settings
-from kdumpfence.daemon.status_socket import Client
+from kdumpfence.daemon.status_client import Client
 from kdumpfence.listener.dumps import Dump, Event
 from kdumpfence.listener.listener import Snapshot
 from tests.conftest import unused_port
 
 
 class Played:
-    """In place of a Listener: one node begins to dump."""
+    """In place of a Listener."""
 
     def __init__(self) -> None:
-        dump = Dump("node1", 1.0, 1.0, 1, ("192.0.2.1",))
-        self._snapshot = Snapshot(1.0, [dump], 1, [], {"accepted": 1, "unread": 0}, [], [])
-        self._ready = [Event("began", dump.node, 1.0, *dump[1:])]
+        self.dumps: list[Dump] = []
+        self.ready: list[Event] = []
         self._bell = os.pipe()
 
+    def begin(self, dump: Dump) -> None:
+        """That node begins to dump."""
+        self.dumps = [dump]
+        self.ready = [Event("began", dump.node, dump.since, *dump[1:])]
+
     def events(self, timeout: float | None = None) -> list[Event]:
-        taken, self._ready = self._ready, []
+        taken, self.ready = self.ready, []
         return taken
 
     def snapshot(self) -> Snapshot:
-        return self._snapshot
+        return Snapshot(1.0, self.dumps, 1, [], {"accepted": 1, "unread": 0}, [], [])
 
     def restore(self, dumps: list[Dump]) -> None:
         assert not dumps
@@ -75,15 +78,17 @@ def test_nobody_is_told_of_a_dump_before_it_is_written(
         write(self, events, *more)
         look()
 
-    monkeypatch.setattr(daemon, "Listener", lambda *_, **__: Played())
+    played = Played()
+    monkeypatch.setattr(loop, "Listener", lambda *_, **__: played)
+    monkeypatch.setattr(loop, "PULSE", 0.0)  # it tells what there is in every round
     monkeypatch.setattr(privileges, "drop", lambda: None)
     monkeypatch.setattr(History, "record", record)
     with log.open("wb", buffering=0) as out:
-        works = daemon.Daemon(settings, systemd.Notify({}), Journal(fd=out.fileno()))
+        works = loop.Daemon(settings, systemd.Notify({}), Journal(fd=out.fileno()))
         try:
-            works._figures()
-            works._next_figures = 0.0  # due at once
-            works._round()
+            works.round()
+            played.begin(Dump("node1", 1.0, 1.0, 1, ("192.0.2.1",)))
+            works.round()
             look()
         finally:
             works.close()

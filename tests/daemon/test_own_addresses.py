@@ -7,17 +7,13 @@ import socket
 
 import pytest
 
-from tests.conftest import cannot_run
-from tests.daemon.running import MESSAGE, PROGRAM, Kdumpfenced, until
-from tests.support.netlab import Host, Lab, why_not
+from tests.daemon.running import MESSAGE, Kdumpfenced, until
+from tests.support.netlab import Host, Lab
 
-LINE = "this machine itself has 10.0.0.2, fd00::2: not heard as a node"
+#: A daemon that runs for seconds.
+pytestmark = pytest.mark.slow
 
-
-def start(daemon: Kdumpfenced, host: Host) -> None:
-    with daemon.log.open("a") as log:
-        daemon.process = host.popen([*PROGRAM, "--config", daemon.settings], stdout=log, stderr=log)  # type: ignore[assignment]
-    until(daemon._answers)
+LINE = "10.0.0.2, fd00::2 are addresses of this machine; ignoring them"
 
 
 def says(host: Host, source: str, target: str) -> None:
@@ -30,53 +26,45 @@ def says(host: Host, source: str, target: str) -> None:
 @pytest.mark.parametrize("networks", ["", 'networks = ["10.0.0.0/24", "fd00::/64"]\nroom = 1'])
 @pytest.mark.slow
 def test_an_address_of_this_machine_is_passed_over_with_one_line(
-    daemon: Kdumpfenced, networks: str
+    daemon: Kdumpfenced, lab: Lab, networks: str
 ) -> None:
-    obstacle = why_not()
-    if obstacle is not None:
-        cannot_run(obstacle)
-    with Lab() as lab:
-        node, member = lab.host("node1"), lab.host("node2")
-        lab.link(node, member, ["10.0.0.1/24"], ["10.0.0.2/24", "fd00::2/64"])
-        # The hosts file of a Debian, and one with a mistake in it.
-        member.write_file("/etc/hosts", "127.0.1.1 node2\n10.0.0.2 node3\n::1 node3\n")
-        daemon.port = 7410
-        daemon.configure(
-            networks,
-            nodes='node1 = "10.0.0.1, [fd00::1]"\nnode2 = ["10.0.0.2", "fd00::2", "node2"]\n'
-            "node3 = []\nhere = ['127.0.0.9']",
-        )
-        start(daemon, member)
-        until(lambda: LINE in daemon.said())
-        for source, target in (
-            ("127.0.1.1", "127.0.1.1"), ("10.0.0.2", "10.0.0.2"), ("::1", "::1"),
-            ("fd00::2", "fd00::2"),
-        ):  # fmt: skip
-            says(member, source, target)
-            says(member, source, target)
-        says(node, "10.0.0.1", "10.0.0.2")
-        says(member, "127.0.0.9", "127.0.0.1")  # given as such, for a trial
-        until(lambda: len(daemon.status().dumps) == 2)
-        assert {dump.node for dump in daemon.status().dumps} == {"node1", "here"}
-        assert daemon.said().count("not heard as a node") == 1
+    node, member = lab.host("node1"), lab.host("node2")
+    lab.link(node, member, ["10.0.0.1/24"], ["10.0.0.2/24", "fd00::2/64"])
+    # The hosts file of a Debian, and one with a mistake in it.
+    member.write_file("/etc/hosts", "127.0.1.1 node2\n10.0.0.2 node3\n::1 node3\n")
+    daemon.port = 7410
+    daemon.configure(
+        networks,
+        nodes='node1 = "10.0.0.1, [fd00::1]"\nnode2 = ["10.0.0.2", "fd00::2", "node2"]\n'
+        "node3 = []\nhere = ['127.0.0.9']",
+    )
+    daemon.start_on(member)
+    until(lambda: LINE in daemon.said())
+    for source, target in (
+        ("127.0.1.1", "127.0.1.1"), ("10.0.0.2", "10.0.0.2"), ("::1", "::1"),
+        ("fd00::2", "fd00::2"),
+    ):  # fmt: skip
+        says(member, source, target)
+        says(member, source, target)
+    says(node, "10.0.0.1", "10.0.0.2")
+    says(member, "127.0.0.9", "127.0.0.1")  # given as such, for a trial
+    until(lambda: len(daemon.status().dumps) == 2)
+    assert {dump.node for dump in daemon.status().dumps} == {"node1", "here"}
+    assert daemon.said().count("addresses of this machine") == 1
 
 
 @pytest.mark.slow
 def test_an_address_that_this_machine_takes_over_is_no_nodes_meanwhile(
-    daemon: Kdumpfenced,
+    daemon: Kdumpfenced, lab: Lab
 ) -> None:
-    obstacle = why_not()
-    if obstacle is not None:
-        cannot_run(obstacle)
-    with Lab() as lab:
-        node, member = lab.host("node1"), lab.host("node2")
-        link = lab.link(node, member, ["10.0.0.1/24"], ["10.0.0.2/24"])
-        daemon.port = 7410
-        daemon.configure("", nodes='vip = "10.0.0.9"\nnode1 = "10.0.0.1"')
-        start(daemon, member)
-        member.tool("ip", "addr", "add", "10.0.0.9/24", "dev", link.interface(member))
-        until(lambda: "this machine itself has 10.0.0.9: not heard" in daemon.said())
-        says(member, "10.0.0.9", "10.0.0.2")
-        says(node, "10.0.0.1", "10.0.0.2")
-        until(lambda: daemon.status().dumps)
-        assert [dump.node for dump in daemon.status().dumps] == ["node1"]
+    node, member = lab.host("node1"), lab.host("node2")
+    link = lab.link(node, member, ["10.0.0.1/24"], ["10.0.0.2/24"])
+    daemon.port = 7410
+    daemon.configure("", nodes='vip = "10.0.0.9"\nnode1 = "10.0.0.1"')
+    daemon.start_on(member)
+    member.tool("ip", "addr", "add", "10.0.0.9/24", "dev", link.interface(member))
+    until(lambda: "10.0.0.9 is an address of this machine; ignoring it" in daemon.said())
+    says(member, "10.0.0.9", "10.0.0.2")
+    says(node, "10.0.0.1", "10.0.0.2")
+    until(lambda: daemon.status().dumps)
+    assert [dump.node for dump in daemon.status().dumps] == ["node1"]

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from kdumpfence.daemon.history import History, HistoryError
-from kdumpfence.daemon.main import HOLD, RETRY_LAST, Recorder
+from kdumpfence.daemon.recorder import HOLD, RETRY_LAST, Recorder
 from kdumpfence.listener.dumps import Dump, Event
 
 
@@ -79,14 +79,28 @@ def disk() -> Disk:
     return Disk()
 
 
+@pytest.fixture
+def recorder(disk: Disk) -> Recorder:
+    return made(disk)
+
+
 def made(disk: Disk, **more: Any) -> Recorder:
     recorder = Recorder("/file", disk.complain, disk.open, disk.clock, **more)
     assert recorder.under_way() == disk.left or disk.broken
     return recorder
 
 
+def mend(disk: Disk, recorder: Recorder) -> list[tuple[Event, bool]]:
+    """It works again; what the next try tells."""
+    disk.broken = ""
+    disk.now += RETRY_LAST
+    return recorder.record([])
+
+
 def test_what_happens_is_written_and_told(disk: Disk) -> None:
+    disk.amended = ["its mode was too open"]
     recorder = made(disk)
+    assert disk.said == ["history: its mode was too open"]
     events = [event("began", "a"), event("began", "b")]
     assert recorder.record(events) == [(one, True) for one in events]
     assert disk.calls == [events]
@@ -94,8 +108,7 @@ def test_what_happens_is_written_and_told(disk: Disk) -> None:
     assert len(disk.calls) == 1
 
 
-def test_a_short_failure_delays_what_is_told(disk: Disk) -> None:
-    recorder = made(disk)
+def test_a_short_failure_delays_what_is_told(disk: Disk, recorder: Recorder) -> None:
     disk.broken = "locked"
     first, second = event("began", "a"), event("began", "b")
     assert recorder.record([first]) == []
@@ -111,23 +124,19 @@ def test_a_short_failure_delays_what_is_told(disk: Disk) -> None:
     assert "works again after 0.6 s" in disk.said[1]
 
 
-def test_after_a_while_it_is_told_without_being_written(disk: Disk) -> None:
-    recorder = made(disk)
+def test_after_a_while_it_is_told_without_being_written(disk: Disk, recorder: Recorder) -> None:
     disk.broken = "full"
     began, silent = event("began", "a"), event("silent", "a", 9.0)
     assert recorder.record([began]) == []
     disk.now += HOLD
     assert recorder.record([]) == [(began, False)]
     assert recorder.record([silent]) == [(silent, False)]
-    disk.broken = ""
-    disk.now += RETRY_LAST
     # The newest of the dump is written once; nothing is told twice.
-    assert recorder.record([]) == []
+    assert mend(disk, recorder) == []
     assert disk.calls == [[silent]]
 
 
-def test_losses_of_datagrams_are_told_at_once(disk: Disk) -> None:
-    recorder = made(disk)
+def test_losses_of_datagrams_are_told_at_once(disk: Disk, recorder: Recorder) -> None:
     disk.broken = "full"
     loss = event("overflow", "unread")
     assert recorder.record([loss, event("began", "a")]) == [(loss, True)]
@@ -135,8 +144,9 @@ def test_losses_of_datagrams_are_told_at_once(disk: Disk) -> None:
     assert recorder.held == 1
 
 
-def test_it_is_tried_more_and_more_seldom_and_complained_of_once(disk: Disk) -> None:
-    recorder = made(disk)
+def test_it_is_tried_more_and_more_seldom_and_complained_of_once(
+    disk: Disk, recorder: Recorder
+) -> None:
     disk.broken = "full"
     for _ in range(6000):
         recorder.record([event("dumping", "a", disk.now)])
@@ -156,9 +166,7 @@ def test_what_is_held_is_bounded(disk: Disk) -> None:
         recorder.record([event("began", f"n{number}")])
         recorder.record([event("dumping", f"n{number}", 9.0)])
     assert (recorder.held, recorder.lost) == (100, 150)
-    disk.broken = ""
-    disk.now += RETRY_LAST
-    recorder.record([])
+    mend(disk, recorder)
     assert [one.node for one in disk.calls[0]] == [f"n{number}" for number in range(150, 250)]
     assert {one.last for one in disk.calls[0]} == {9.0}
     assert recorder.lost == 150  # a counter does not go back
@@ -169,20 +177,15 @@ def test_a_dump_that_goes_on_is_not_the_first_to_be_given_up(disk: Disk) -> None
     disk.broken = "full"
     for node in ("a", "b", "a", "c"):
         recorder.record([event("dumping", node)])
-    disk.broken = ""
-    disk.now += RETRY_LAST
-    recorder.record([])
+    mend(disk, recorder)
     assert [one.node for one in disk.calls[0]] == ["a", "c"]
 
 
-def test_two_dumps_of_a_node_are_both_held(disk: Disk) -> None:
-    recorder = made(disk)
+def test_two_dumps_of_a_node_are_both_held(disk: Disk, recorder: Recorder) -> None:
     disk.broken = "full"
     first, second = event("silent", "a", 5.0, 1.0), event("began", "a", 90.0, 90.0)
     recorder.record([first, second])
-    disk.broken = ""
-    disk.now += RETRY_LAST
-    recorder.record([])
+    mend(disk, recorder)
     assert disk.calls == [[first, second]]
 
 
@@ -192,9 +195,7 @@ def test_what_could_not_be_read_at_the_start_is_ended_later(disk: Disk) -> None:
     recorder = made(disk)
     now = event("began", "b", 7.0, 7.0)
     recorder.record([now])
-    disk.broken = ""
-    disk.now += RETRY_LAST
-    recorder.record([])
+    mend(disk, recorder)
     (ended, written) = disk.calls[0]
     assert (ended.kind, ended.node, ended.since, ended.last) == ("silent", "a", 1.0, 2.0)
     assert written == now
@@ -202,8 +203,7 @@ def test_what_could_not_be_read_at_the_start_is_ended_later(disk: Disk) -> None:
     assert len(disk.calls[1]) == 1
 
 
-def test_there_is_a_last_try_at_the_end(disk: Disk) -> None:
-    recorder = made(disk)
+def test_there_is_a_last_try_at_the_end(disk: Disk, recorder: Recorder) -> None:
     disk.broken = "full"
     began = event("began", "a")
     recorder.record([began])
@@ -213,15 +213,16 @@ def test_there_is_a_last_try_at_the_end(disk: Disk) -> None:
     assert recorder.held == 0
 
 
-def test_what_was_held_back_is_told_at_the_end_though_it_is_not_written(disk: Disk) -> None:
-    recorder = made(disk)
+def test_what_was_held_back_is_told_at_the_end_though_it_is_not_written(
+    disk: Disk, recorder: Recorder
+) -> None:
     disk.broken = "full"
     began = event("began", "a")
     assert recorder.record([began]) == []
     assert recorder.finish() == [(began, False)]
     assert recorder.finish() == []
     recorder.close()
-    assert disk.said[-1] == "history: what was last heard of 1 dump is not in it"
+    assert disk.said[-1] == "history: the last messages of 1 dump are missing"
     assert recorder.held == 1
 
 
@@ -233,14 +234,13 @@ def test_strangers_push_nothing_out_that_belongs_to_a_named_node(disk: Disk) -> 
     for number in range(50):
         recorder.record([event("began", f"192.0.2.{number}")])
     recorder.record([event("silent", "node2")])
-    disk.broken = ""
-    disk.now += RETRY_LAST
-    recorder.record([])
+    mend(disk, recorder)
     assert [one.node for one in disk.calls[0]] == ["node1", "192.0.2.49", "node2"]
 
 
-def test_a_lock_that_is_waited_for_delays_what_is_told_by_no_more_than_that(disk: Disk) -> None:
-    recorder = made(disk)
+def test_a_lock_that_is_waited_for_delays_what_is_told_by_no_more_than_that(
+    disk: Disk, recorder: Recorder
+) -> None:
 
     disk.patience = 0.5
     disk.broken = "locked"
@@ -254,8 +254,9 @@ def test_a_lock_that_is_waited_for_delays_what_is_told_by_no_more_than_that(disk
     assert disk.now - start <= HOLD + 0.5 + 0.1
 
 
-def test_a_file_that_nobody_finds_any_more_is_not_closed_before_it_is_put_back(disk: Disk) -> None:
-    recorder = made(disk)
+def test_a_file_that_nobody_finds_any_more_is_not_closed_before_it_is_put_back(
+    disk: Disk, recorder: Recorder
+) -> None:
     disk.broken, disk.in_place = "locked", False
     recorder.record([event("began", "a")])
     assert disk.closed == 0

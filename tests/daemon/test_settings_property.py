@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdumpfence.daemon.settings import KEYS, SettingsError, parse
+from kdumpfence.daemon.settings import KEYS
+from kdumpfence.daemon.settings_file import SettingsError, parse
 
 NAMES = sorted({key.name for key in KEYS} | {key.table for key in KEYS} | {"nodes", "prot", "x.y"})
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from pathlib import Path
 
 from kdumpfence import wire
-from kdumpfence.daemon import history, metrics, settings
-from kdumpfence.daemon import main as daemon
+from kdumpfence.daemon import history, history_file, http, loop, metrics, recorder, settings
 from kdumpfence.listener import deafness
 from tests.docs import manpage
 
@@ -17,7 +18,7 @@ PAGE = "kdumpfenced"
 
 def test_every_setting_is_explained_with_its_default() -> None:
     explained = manpage.entries(PAGE, "SETTINGS")
-    names = {settings._name(key.table, key.name): key for key in settings.KEYS}
+    names = {settings.key_name(key.table, key.name): key for key in settings.KEYS}
     assert set(explained) == {*names, "[nodes]"}
     default = settings.Settings()
     for name, key in names.items():
@@ -52,16 +53,16 @@ def test_every_metric_is_explained_and_no_other() -> None:
 
 def test_the_numbers_are_the_real_ones() -> None:
     text = manpage.whole(PAGE)
-    assert f"of {daemon.MOST_HELD} dumps at most" in text
-    assert (daemon.HOLD, daemon.RETRY_LAST, metrics.PATIENCE) == (2.0, 10.0, 5.0)
-    assert (deafness.EVERY, daemon.LOOK_EVERY, daemon.METRICS_RETRY) == (5.0, 1.0, 10.0)
+    assert f"of {recorder.MOST_HELD} dumps at most" in text
+    assert (recorder.HOLD, recorder.RETRY_LAST, http.LIMITS.quiet) == (2.0, 10.0, 5.0)
+    assert (deafness.EVERY, loop.LOOK_EVERY, http.RETRY) == (5.0, 1.0, 10.0)
     assert "Every five seconds the daemon checks" in text
     assert "Every second, and before any report, the daemon checks" in text
-    assert history._PATIENCE_WRITING == 0.5
+    assert history_file.PATIENCE_WRITING == 0.5
     assert "waits half a second for one" in text
     assert "held back for two seconds" in text
     assert "finally every ten seconds" in text
-    assert f"within five seconds; {metrics.MOST_CONNECTIONS} are served" in text
+    assert f"within five seconds; {http.LIMITS.clients} are served" in text
 
 
 def test_the_paths_are_the_real_ones() -> None:
@@ -72,10 +73,10 @@ def test_the_paths_are_the_real_ones() -> None:
 
 
 def test_every_column_of_the_history_is_explained(tmp_path: Path) -> None:
-    with history.History(str(tmp_path / "history")) as opened:
-        tables = {"dump", "file"}
-        columns = {
-            row[1] for table in tables for row in opened._db.execute(f"PRAGMA table_info({table})")
-        }
+    path = str(tmp_path / "history")
+    history.History(path).close()
+    tables = {"dump", "file"}
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        columns = {row[1] for table in tables for row in db.execute(f"PRAGMA table_info({table})")}
     text = set(re.findall(r"\w+", manpage.read(PAGE)["FILES"].text))
     assert (columns | tables) - {"id"} - text == set()

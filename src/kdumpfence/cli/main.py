@@ -163,16 +163,16 @@ def _window(given: argparse.Namespace) -> int:
     # Only here: what puts programs in their places has to do without SQLite.
     from kdumpfence.cli import timeout_advice, window
     from kdumpfence.daemon import history as past
-    from kdumpfence.daemon import status_socket
+    from kdumpfence.daemon import status_client
 
     status = 0
     try:
         if given.command == "status":
             window.status(
-                given.socket or status_socket.PATH, given.most or window.SHOWN, given.json
+                given.socket or status_client.PATH, given.most or window.SHOWN, given.json
             )
         elif given.command == "watch":
-            status = window.watch(given.socket or status_socket.PATH)
+            status = window.watch(given.socket or status_client.PATH)
         else:
             window.history(
                 given.file or past.PATH,
@@ -183,7 +183,7 @@ def _window(given: argparse.Namespace) -> int:
                 given.json,
             )
         sys.stdout.flush()
-    except (status_socket.ControlError, past.HistoryError, window.WindowError) as error:
+    except (status_client.ControlError, past.HistoryError, window.WindowError) as error:
         return _complain(str(error))
     except BrokenPipeError:
         return 1  # a pager that was left early

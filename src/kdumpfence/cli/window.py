@@ -25,7 +25,7 @@ from kdumpfence import signals
 from kdumpfence.cli import timeout_advice
 from kdumpfence.cli.timeout_advice import duration, rounded_up
 from kdumpfence.daemon.history import History, Past
-from kdumpfence.daemon.status_socket import MOST, Client, ControlError, Status, as_object
+from kdumpfence.daemon.status_client import MOST, Client, ControlError, Status, as_object
 from kdumpfence.listener.dumps import Dump, length
 from kdumpfence.text import one_line
 

@@ -9,14 +9,13 @@ What may not be in this file: which event there is.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import time
 from collections import Counter
-from datetime import datetime
 from typing import TYPE_CHECKING
 
+from kdumpfence.daemon.formats import moment
 from kdumpfence.daemon.settings import LEVELS
 from kdumpfence.listener.dumps import length
 from kdumpfence.text import one_line
@@ -42,23 +41,13 @@ _SPARED = {
 }
 
 
-def moment(when: float) -> str:
-    """A time for people: local, with its offset, to the millisecond.
-
-    One that no calendar has stands as its number.
-    """
-    with contextlib.suppress(ValueError, OverflowError, OSError):
-        return datetime.fromtimestamp(when).astimezone().isoformat(" ", "milliseconds")
-    return f"{when:.0f}"
-
-
 def told(event: Event, *, recorded: bool = True) -> str:
     """An event in a line."""
     what = event.kind
     if what == "overflow":
         why = {
             "unread": "the kernel dropped {} datagrams: the queue was full",
-            "crowded": "{} messages of nodes for which there was no room",
+            "crowded": "no room for the senders of {} messages: raise room, or keep strangers out",
         }.get(event.node, f"{{}} datagrams were lost ({event.node})")
         return why.format(event.messages)
     addresses = ", ".join(event.addresses) or "an unknown address"
@@ -69,7 +58,8 @@ def told(event: Event, *, recorded: bool = True) -> str:
         line += f"began to dump: first message {moment(event.since)} from {addresses}"
     elif what == "dumping":
         line += (
-            f"is dumping for {seconds}, since {moment(event.since)}: {messages} from {addresses}"
+            f"has been dumping for {seconds}, since {moment(event.since)}: {messages} "
+            f"from {addresses}"
         )
     elif what == "restored":
         line += (
@@ -78,7 +68,7 @@ def told(event: Event, *, recorded: bool = True) -> str:
         )
     else:
         line += (
-            f"fell silent: it dumped for {seconds}, from {moment(event.since)} to "
+            f"fell silent: dumped for {seconds}, from {moment(event.since)} to "
             f"{moment(event.last)}; {messages} from {addresses}"
         )
     return line if recorded else line + " (not in the history yet)"
@@ -168,7 +158,7 @@ class Journal:
         if self._spared:
             what = ", ".join(f"{count} {_SPARED[kind]}" for kind, count in self._spared.items())
             self._spared.clear()
-            self._add("warning", f"not shown one by one, for there were too many: {what}")
+            self._add("warning", f"too many lines, not shown: {what}")
 
     def _add(self, level: str, text: str) -> None:
         prefix = f"<{_PRIORITIES[level]}>" if self._prefixed else ""

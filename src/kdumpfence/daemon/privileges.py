@@ -44,7 +44,7 @@ def drop() -> None:
     libc.capset(struct.pack("=Ii", _VERSION_3, 0), bytes(2 * 3 * 4))
     left = remaining()
     if left:
-        raise PrivilegesError(f"capabilities that cannot be given up: {', '.join(left)}")
+        raise PrivilegesError(f"cannot drop capabilities: {', '.join(left)}")
 
 
 def remaining() -> list[str]:
@@ -57,5 +57,5 @@ def remaining() -> list[str]:
     sets = ("CapInh", "CapPrm", "CapEff", "CapAmb")
     left = [f"{name} {lines[name].strip()}" for name in sets if int(lines.get(name, "0"), 16)]
     if lines.get("NoNewPrivs", "").strip() != "1":
-        left.append("new ones by way of a program (NoNewPrivs is 0)")
+        left.append("could regain them by executing a program (NoNewPrivs is 0)")
     return left

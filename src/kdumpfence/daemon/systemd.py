@@ -120,17 +120,13 @@ def passed_sockets(
     try:
         for at in range(int(count)):
             name = names[at] if at < len(names) and names[at] else "unknown"
-            sock = _passed(FIRST + at, f"passed socket {at + 1} ({shown(name)})", port)
-            found.append(sock)
-            if sock.family not in families:
-                raise NotifyError(
-                    f"passed socket {at + 1} ({shown(name)}): not of the family of the settings"
-                )
-            if [one.family for one in found].count(sock.family) > 1:
-                raise NotifyError(
-                    f"passed socket {at + 1} ({shown(name)}): a second one of its family; "
-                    "one for IPv4 and one for IPv6 are enough"
-                )
+            what = f"passed socket {at + 1} ({shown(name)})"
+            try:
+                fault = _take(FIRST + at, port, families, found)
+            except OSError as error:
+                fault = error.strerror or str(error)
+            if fault:
+                raise NotifyError(f"{what}: {fault}")
     except BaseException:
         for sock in found:
             sock.close()
@@ -138,41 +134,36 @@ def passed_sockets(
     return found
 
 
-def _passed(fd: int, what: str, port: int) -> socket.socket:
-    try:
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            raise NotifyError(f"{what}: not a socket, but UDP port {port} is needed")
-        os.set_inheritable(fd, False)
-        os.set_blocking(fd, False)
-        sock = socket.socket(fileno=fd)
-    except OSError as error:
-        raise NotifyError(f"{what}: {error.strerror}") from None
-    try:
-        internet = sock.family in (socket.AF_INET, socket.AF_INET6)
-        if not internet or sock.type != socket.SOCK_DGRAM or sock.proto != socket.IPPROTO_UDP:
-            raise NotifyError(f"{what}: not a UDP socket (ListenDatagram=0.0.0.0:{port})")
-        bound = sock.getsockname()[1]
-        if bound != port:
-            where = f"bound to port {bound}" if bound else "not bound"
-            raise NotifyError(f"{what}: {where}, but the settings say port {port}")
-        fault = deafness.fault(sock, port)
-        if fault:
-            raise NotifyError(f"{what}: {fault}")
-        if sock.family == socket.AF_INET6 and not sock.getsockopt(
-            socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
-        ):
-            raise NotifyError(f"{what}: takes IPv4 as well; it needs BindIPv6Only=ipv6-only")
-        # systemd sets SO_REUSEADDR on every socket that it opens.
-        deafness.claim(sock)
-        process = deafness.lock(sock)
-        if process:
-            raise NotifyError(
-                f"{what}: process {process} reads it already; each would hear half of the messages"
-            )
-    except OSError as error:
-        sock.close()
-        raise NotifyError(f"{what}: {error.strerror}") from None
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+def _take(fd: int, port: int, families: tuple[int, ...], found: list[socket.socket]) -> str:
+    """Add the socket to those that were found; what is wrong with it, "" if nothing is."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return f"not a socket; need a UDP socket on port {port}"
+    os.set_inheritable(fd, False)
+    os.set_blocking(fd, False)
+    sock = socket.socket(fileno=fd)
+    others = [one.family for one in found]
+    found.append(sock)
+    internet = sock.family in (socket.AF_INET, socket.AF_INET6)
+    if not internet or sock.type != socket.SOCK_DGRAM or sock.proto != socket.IPPROTO_UDP:
+        return f"not a UDP socket (ListenDatagram=0.0.0.0:{port})"
+    bound = sock.getsockname()[1]
+    if bound != port:
+        where = f"bound to port {bound}" if bound else "not bound"
+        return f"{where}, but the settings say port {port}"
+    fault = deafness.fault(sock, port)
+    if fault:
+        return fault
+    if sock.family == socket.AF_INET6 and not sock.getsockopt(
+        socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+    ):
+        return "also receives IPv4: set BindIPv6Only=ipv6-only"
+    # systemd sets SO_REUSEADDR on every socket that it opens.
+    deafness.claim(sock)
+    process = deafness.lock(sock)
+    if process:
+        return f"already read by process {process}; each would get half of the messages"
+    if sock.family not in families:
+        return "not of the family of the settings"
+    if sock.family in others:
+        return "a second one of its family; one for IPv4 and one for IPv6 are enough"
+    return ""

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kdumpfence.daemon import log, metrics, status_socket, systemd
-from kdumpfence.daemon import main as daemon
+from kdumpfence.daemon import log, metrics, status_client, systemd
+from kdumpfence.daemon import loop as daemon
 from kdumpfence.daemon.settings import Settings
 from kdumpfence.listener.dumps import Dumps, Event
 from kdumpfence.listener.listener import Snapshot
@@ -162,7 +162,7 @@ def main(folder: Path, nodes: int, hours: int = 24, leak: int = 0) -> None:
     chosen = settings(folder, nodes)
     quiet = os.open(os.devnull, os.O_WRONLY)
     works = daemon.Daemon(chosen, systemd.Notify({}), log.Journal(fd=quiet))
-    works.metrics = metrics.Metrics(works.trouble)
+    works.metrics = metrics.Metrics(works.health.trouble)
     works.recorder._clock = clock.monotonic
     gc.collect()
     gc.freeze()
@@ -171,9 +171,9 @@ def main(folder: Path, nodes: int, hours: int = 24, leak: int = 0) -> None:
     for hour in range(1, hours + 1):
         for _ in range(3600 // ROUND):
             played.step()
-            works._round()
+            works.round()
         works.metrics.page()
-        with status_socket.Client(chosen.control_path) as client:
+        with status_client.Client(chosen.control_path) as client:
             dumping = client.status(200).dumping
         garbage = gc.collect()  # which also empties the lists of blocks that Python has spare
         told = {

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from kdumpfence.daemon import main as daemon
+from kdumpfence.daemon import loop as daemon
 from kdumpfence.daemon import privileges, systemd
 from kdumpfence.daemon.history import History
 from kdumpfence.daemon.log import Journal
@@ -80,7 +80,7 @@ def test_a_round_ends_though_something_happens_all_the_time(
     quiet = os.open(os.devnull, os.O_WRONLY)
     works = daemon.Daemon(settings, systemd.Notify({}), Journal(fd=quiet))
     end = time.monotonic() + 20
-    works._round()
+    works.round()
     heard = next(numbers)
     end = time.monotonic() + 20
     works.close()

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Why kdumpfenced cannot work: one line for people."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+
+class DaemonError(Exception):
+    """Why it cannot work; one line."""
+
+
+@contextlib.contextmanager
+def starting_threads() -> Iterator[None]:
+    """A thread that cannot be had is a DaemonError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise DaemonError(
+            f"{error}: not allowed to start another thread (RLIMIT_NPROC, TasksMax=)"
+        ) from None

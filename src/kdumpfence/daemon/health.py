@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is wrong with the daemon at the moment: logged when it begins, told to whoever asks.
+
+What may not be in this file: how any of it is found out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from kdumpfence.daemon.http import Pages
+from kdumpfence.daemon.log import Journal
+from kdumpfence.daemon.recorder import Recorder
+from kdumpfence.listener.listener import Snapshot
+
+#: Seconds without a round of the main loop after which it is not well.
+STUCK_AFTER = 10.0
+
+
+class Health:
+    """Of a daemon with this log and this recorder."""
+
+    def __init__(self, journal: Journal, recorder: Recorder) -> None:
+        self._journal = journal
+        self._recorder = recorder
+        #: Those for metrics, if there are any.
+        self.pages: Pages | None = None
+        #: Whether the settings file was refused when it was last read.
+        self.settings_refused = False
+        #: Why messages may not reach the daemon, and what was the reason at the last look.
+        self.deaf = self._deaf_before = ""
+        self._shared: Sequence[str] = ()
+        self._own: Sequence[str] = ()
+        self._beat = time.monotonic()
+
+    def beat(self) -> None:
+        """The main loop has gone round."""
+        self._beat = time.monotonic()
+
+    def trouble(self) -> str:
+        """What keeps the daemon from its work, in a line; "" if all is well. From any thread."""
+        silent = time.monotonic() - self._beat
+        if silent > STUCK_AFTER:
+            return f"the main loop has been stuck for {silent:.0f} s"
+        return self.deaf or self._history()
+
+    def troubles(self) -> list[str]:
+        """All that is wrong, a line each."""
+        troubles = [
+            self.trouble(),
+            self.deaf,
+            self.pages.trouble if self.pages is not None else "",
+            self._history(),
+            "settings refused: keeping the previous ones" if self.settings_refused else "",
+        ]
+        return [trouble for trouble in dict.fromkeys(troubles) if trouble]
+
+    def _history(self) -> str:
+        return f"history: {self._recorder.trouble}" if self._recorder.trouble else ""
+
+    def look(self, now: Snapshot) -> None:
+        """Log what has changed."""
+        if now.shared != self._shared:
+            self._shared = now.shared
+            self._ignore(
+                "warning", now.shared, "belongs to several nodes", "belong to several nodes"
+            )
+        if now.own != self._own:
+            self._own = now.own
+            self._ignore(
+                "info", now.own, "is an address of this machine", "are addresses of this machine"
+            )
+        # At the second look: a process that was stopped looks deaf until it has read again.
+        if now.deaf == self._deaf_before != self.deaf:
+            self.deaf = now.deaf
+            if now.deaf:
+                self._journal.say("error", f"messages may be missed: {now.deaf}")
+            else:
+                self._journal.say("warning", "messages are heard again")
+        self._deaf_before = now.deaf
+
+    def _ignore(self, level: str, addresses: Sequence[str], is_: str, are: str) -> None:
+        if addresses:
+            shown = ", ".join(addresses[:10]) + ", ..." * (len(addresses) > 10)
+            what = f"{is_}; ignoring it" if len(addresses) == 1 else f"{are}; ignoring them"
+            self._journal.say(level, f"{shown} {what}")

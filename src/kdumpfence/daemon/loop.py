@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The main loop of kdumpfenced: wires the rooms together, and decides nothing itself.
+
+Settings, Listener, Recorder, the log, metrics, the control socket, and systemd. What may not be
+in this file: sockets of messages, SQL, the form of any output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import select
+import socket
+import time
+from functools import partial
+from itertools import islice
+
+from kdumpfence._version import __version__
+from kdumpfence.addresses import FAMILIES
+from kdumpfence.daemon import directories, http, metrics, privileges, status, systemd
+from kdumpfence.daemon.errors import DaemonError, starting_threads
+from kdumpfence.daemon.formats import many
+from kdumpfence.daemon.health import Health
+from kdumpfence.daemon.history import History, HistoryInUse
+from kdumpfence.daemon.log import Journal
+from kdumpfence.daemon.recorder import Recorder
+from kdumpfence.daemon.reload import Reload, Result, follow_nodes
+from kdumpfence.daemon.settings import KEYS, Settings, changes
+from kdumpfence.daemon.status_server import Server
+from kdumpfence.daemon.wakeup import Wakeup
+from kdumpfence.listener import deafness
+from kdumpfence.listener.dumps import Dump, Event, length
+from kdumpfence.listener.listener import Listener, Snapshot
+from kdumpfence.listener.sockets import open_sockets
+from kdumpfence.sockets import deepen
+
+#: Seconds: the longest round of the main loop.
+PULSE = 0.5
+
+#: Events that are written down at a time, about: each time the disk has to confirm it.
+BATCH = 32_768
+
+#: Seconds for which they are gathered, at most: there may always be one more.
+GATHER = 0.1
+
+#: Seconds at the end for writing down what was heard, at most: systemd waits for ten.
+LAST_WORDS = 3.0
+
+#: Seconds between two looks at how old what the history holds is.
+TRIM_EVERY = 3600.0
+
+#: Seconds between two looks whether its file is still there.
+LOOK_EVERY = 1.0
+
+#: Faults of a settings file that the log tells; a journal that gets a hundred thousand lines
+#: at once would leave out the last one, which says what follows from them.
+MOST_FAULTS = 50
+
+#: Dumps under way below which a collection of garbage takes no time worth speaking of.
+CALM = 2000
+
+
+class Daemon:
+    """Everything while it runs. Opens what it needs; DaemonError if it cannot work.
+
+    Longer than other classes: this is the one place that knows all the rooms, and each of its
+    methods only hands over from one to the next.
+    """
+
+    def __init__(self, settings: Settings, service: systemd.Notify, journal: Journal) -> None:
+        self.settings = settings
+        self.service = service
+        self.journal = journal
+        #: Why it is to end; set from signal handlers, as is `reload.wanted`.
+        self.ending = ""
+        self.wakeup = Wakeup()
+        self.reload = Reload(settings.path, self.wakeup.wake)
+        self.recorder = Recorder(
+            settings.history_path, journal.say, partial(History, mode=settings.history_mode)
+        )
+        self.recorder.most, self.recorder.named = settings.history_most, settings.nodes
+        self.health = Health(journal, self.recorder)
+        self.metrics: metrics.Metrics | None = None
+        self._started = time.monotonic()
+        #: What was told of each node that is dumping, in the order in which they began.
+        self._under_way: dict[str, Event] = {}
+        self._dumps = 0
+        self._last_event = 0.0
+        self._next_figures = self._next_status = self._next_trim = self._next_look = 0.0
+        self._said_status = ""
+        with contextlib.ExitStack() as undo:
+            with starting_threads():
+                self._open(undo)
+            self._undo = undo.pop_all()
+
+    def _open(self, undo: contextlib.ExitStack) -> None:
+        settings = self.settings
+        # First what may need rights, then their end, and only then threads and strangers.
+        sockets = _open_port(settings, self.journal)
+        for sock in sockets:
+            undo.callback(sock.close)
+        directories.make(settings)
+        if settings.metrics_port:
+            self.metrics = metrics.Metrics(self.health.trouble)
+            self.health.pages = http.Pages(
+                settings.metrics_address,
+                settings.metrics_port,
+                self.metrics.answer,
+                self.journal.say,
+            )
+            undo.callback(self.health.pages.close)
+        privileges.drop()
+        self.control = Server(settings.control_path, settings.control_mode)
+        if status.is_open_to_all(settings.control_path):
+            self.journal.say(
+                "warning",
+                f"control socket {settings.control_path}: everybody can write to its directory "
+                "and take its place: move it to a directory of its own",
+            )
+        undo.callback(self.control.close)
+        undo.callback(self.recorder.close)
+        try:
+            before = self.recorder.under_way()
+        except HistoryInUse as error:
+            raise DaemonError(f"history: {error}") from None
+        try:
+            self.listener = Listener(
+                settings.nodes,
+                settings.networks,
+                port=settings.port,
+                family=settings.family,
+                silence=settings.silence,
+                repeat=settings.repeat,
+                room=settings.room,
+                sockets=sockets,
+                queue=settings.queue,
+            )
+        except ValueError as error:
+            raise DaemonError(str(error)) from None
+        undo.callback(self.listener.close)
+        self._restore(before)
+
+    def _restore(self, dumps: list[Dump]) -> None:
+        """What was under way before the restart goes on.
+
+        That of a node which is none of ours any more falls silent like any other.
+        """
+        self.listener.restore(dumps)
+        for dump in dumps:
+            event = Event("dumping", dump.node, dump.last, *dump[1:])
+            self._under_way[dump.node] = event
+            self.journal.event(event, kind="restored")
+
+    # The main loop
+
+    def run(self) -> None:
+        """Work until `ending` says why it is to end."""
+        if self.health.pages is not None:
+            with starting_threads():
+                self.health.pages.start()
+        self._figures()
+        self.service.ready(self._summary())
+        poller = select.poll()
+        poller.register(self.listener.fileno(), select.POLLIN)
+        poller.register(self.wakeup, select.POLLIN)
+        pulse = min(PULSE, (self.service.watchdog or PULSE * 4) / 4)
+        while not self.ending:
+            poller.poll(pulse * 1000)
+            self.round()
+
+    def round(self) -> None:
+        """Do what there is to do, without waiting for more."""
+        self.wakeup.clear()
+        self._take()
+        now = time.monotonic()
+        if self.reload.wanted and not self.reload.under_way:
+            self.service.reloading()
+            self.reload.start()
+        result = self.reload.result()
+        if result is not None:
+            self._apply(result)
+        if now >= self._next_trim:
+            self._trim(now)
+        if now >= self._next_look:
+            self._next_look = now + LOOK_EVERY
+            self.recorder.look()
+        if self.health.pages is not None:
+            with starting_threads():
+                self.health.pages.look()
+        if now >= self._next_figures:
+            self._figures()
+        self.journal.flush()
+        self.health.beat()
+        self.service.alive()
+
+    def _take(self) -> None:
+        """What happened is written down, and told then."""
+        events: list[Event] = []
+        until = time.monotonic() + GATHER
+        while len(events) < BATCH and time.monotonic() < until:
+            more = self.listener.events(0)
+            if not more:
+                break
+            events += more
+        self._tell(self.recorder.record(events))
+
+    def _tell(self, events: list[tuple[Event, bool]]) -> None:
+        for event, recorded in events:
+            self.journal.event(event, recorded=recorded)
+            if event.kind == "overflow":
+                continue
+            self._last_event = event.when
+            if event.kind == "silent":
+                self._under_way.pop(event.node, None)
+                if self.metrics is not None:
+                    self.metrics.dump_ended(length(event))
+            else:
+                self._dumps += event.kind == "began"
+                self._under_way[event.node] = event
+
+    def _trim(self, now: float) -> None:
+        self._next_trim = now + TRIM_EVERY
+        removed = self.recorder.trim(self.settings.history_days * 86400)
+        if removed:
+            self.journal.say("info", f"history: removed {many(removed, 'old dump', 'old dumps')}")
+        if len(self._under_way) < CALM:
+            gc.collect()  # there is hardly anything: no object refers to itself here
+
+    # What is told
+
+    def _figures(self) -> None:
+        """Publish what control socket, metrics and service manager tell."""
+        moment = time.monotonic()
+        self._next_figures = moment + PULSE / 2
+        now = self.listener.snapshot()
+        self.health.look(now)
+        if self.metrics is not None:
+            self.metrics.publish(self._for_metrics(now))
+        # Only what was told; but with the newest that is known of it.
+        told = (dump for dump in reversed(now.dumps) if dump.node in self._under_way)
+        self.control.publish(
+            status.Status(
+                version=__version__,
+                up=moment - self._started,
+                when=now.when,
+                nodes=now.nodes,
+                unresolved=now.unresolved[: status.MOST_UNRESOLVED],
+                dumping=len(self._under_way),
+                dumps=list(islice(told, status.MOST)),
+                counts=now.counts,
+                troubles=self.health.troubles(),
+                unresolved_nodes=len(now.unresolved),
+            )
+        )
+        summary = self._summary()
+        if summary != self._said_status and moment >= self._next_status:
+            self._said_status = summary
+            self._next_status = moment + 1.0
+            self.service.status(summary)
+
+    def _for_metrics(self, now: Snapshot) -> metrics.Figures:
+        most = self.settings.metrics_nodes
+        oldest = [
+            (event.node, event.since) for event in islice(self._under_way.values(), max(1, most))
+        ]
+        return metrics.Figures(
+            dumping=len(self._under_way),
+            oldest=oldest[:most],
+            oldest_since=oldest[0][1] if oldest else 0.0,
+            nodes=now.nodes,
+            unresolved=len(now.unresolved),
+            counts=now.counts,
+            last_event=self._last_event,
+            dumps=self._dumps,
+            history_errors=self.recorder.errors,
+            history_lost=self.recorder.lost,
+            log_left_out=self.journal.left_out,
+            history_held=self.recorder.held,
+            settings_refused=self.health.settings_refused,
+            deaf=bool(self.health.deaf),
+        )
+
+    def _summary(self) -> str:
+        text = f"dumping: {len(self._under_way)}; nodes in the settings: {len(self.settings.nodes)}"
+        if self.health.deaf:
+            text += f"; messages may be missed: {self.health.deaf}"
+        if self.recorder.trouble:
+            text += f"; history: {self.recorder.trouble}"
+        return text
+
+    # Settings
+
+    def _apply(self, result: Result) -> None:
+        self.health.settings_refused = result.settings is None
+        if result.settings is None:
+            for fault in result.faults[:MOST_FAULTS]:
+                self.journal.say("error", fault)
+            left = len(result.faults) - MOST_FAULTS
+            if left > 0:
+                self.journal.say("error", f"and {many(left, 'fault', 'faults')} more: see --check")
+            self.journal.say("error", "settings refused: keeping the previous ones")
+        else:
+            self._use(result.settings)
+        self.service.ready(self._summary())
+
+    def _use(self, new: Settings) -> None:
+        old = self.settings
+        at_once, after_restart = changes(old, new)
+        kept = {key.attribute: getattr(old, key.attribute) for key in KEYS if key.restart}
+        nodes, said = follow_nodes(
+            self.listener, old.nodes, new.nodes, self._under_way, self.journal.say
+        )
+        self.settings = dataclasses.replace(new, **kept, nodes=nodes)
+        if at_once:
+            said.append(f"{', '.join(at_once)} changed")
+        self.journal.level, self.journal.lines = new.log_level, new.log_lines
+        self.recorder.most = new.history_most
+        if nodes != old.nodes:
+            self.recorder.named = nodes
+            self.recorder.mark()
+        self._next_trim = 0.0
+        self.journal.say("info", "settings reloaded: " + ("; ".join(said) or "no change"))
+        if after_restart:
+            what = ", ".join(after_restart)
+            self.journal.say("warning", f"settings: {what} changed: takes effect after a restart")
+
+    # The end
+
+    def close(self) -> None:
+        """Write down what is still to be had, and close everything."""
+        self.service.stopping()
+        poller = select.poll()
+        poller.register(self.listener.fileno(), select.POLLIN)
+        until = time.monotonic() + LAST_WORDS
+        with contextlib.suppress(OSError, RuntimeError):
+            self._take()
+            # A hundred thousand nodes that panic are more than a round takes.
+            while poller.poll(0) and time.monotonic() < until:
+                self._take()
+                self.service.alive()
+        self._tell(self.recorder.finish())
+        with contextlib.suppress(OSError, RuntimeError):
+            self.recorder.record(self._unwritten())
+        self._undo.close()
+        self.journal.flush(last=True)
+        self.journal.say("info", f"kdumpfenced is stopping: {self.ending or 'internal error'}")
+        self.journal.flush()
+
+    def _unwritten(self) -> list[Event]:
+        """Where the dumps are that were told of, if that is further than the history has it.
+
+        While one goes on it is written every `repeat` seconds only. If the node is not heard
+        again after a restart, its dump would end too early by as much.
+        """
+        now = self.listener.snapshot()
+        events = []
+        for dump in now.dumps:
+            told = self._under_way.get(dump.node)
+            if told is not None and told.since == dump.since and told.last < dump.last:
+                events.append(Event("dumping", dump.node, now.when, *dump[1:]))
+        return events
+
+
+def _open_port(settings: Settings, journal: Journal) -> list[socket.socket]:
+    """The sockets on which it listens: those that systemd passed, or its own."""
+    chosen = FAMILIES[settings.family]
+    wanted = (socket.AF_INET, socket.AF_INET6) if chosen == 0 else (chosen,)
+    sockets = systemd.passed_sockets(settings.port, wanted)
+    if sockets:
+        journal.say("debug", f"systemd passed {many(len(sockets), 'socket', 'sockets')}")
+        why = "systemd passed no socket for it"
+    else:
+        sockets = open_sockets(wanted, settings.port)
+        for sock in sockets:
+            deepen(sock, settings.queue)
+        why = "this machine does not have it"
+    heard = {sock.family for sock in sockets}
+    for family, name in ((socket.AF_INET, "IPv4"), (socket.AF_INET6, "IPv6")):
+        if family in wanted and family not in heard:
+            journal.say("warning", f"not listening over {name}: {why}")
+    try:
+        deafness.rivals(sockets, settings.port)
+    except OSError as error:
+        journal.say("warning", f"cannot check who else holds the port: sock_diag: {error.strerror}")
+    return sockets
