@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 
+from kdumpfence.install import InstallError
+
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native")
 _NAMES = {False: "fence_kdump_send", True: "fence_kdump_send.static"}
 
 
-class NotBuilt(Exception):
+class NotBuilt(InstallError):
     """The installation has no such program; the text says how to get one."""
 
 
