@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.cli import main as cli
+from kdumpfence.cli.main import main
 from kdumpfence.install import layouts, native_sender
 from tests.conftest import cannot_run
 from tests.install import roots
@@ -32,12 +32,13 @@ class Done:
 
 
 class Command:
-    """kdumpfence install-sender in this process, with a sender that the test makes up."""
+    """A command that installs, in this process; and a sender that the test makes up."""
 
-    name = "install-sender"
-
-    def __init__(self, sender: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, sender: Path, capsys: pytest.CaptureFixture[str], name: str = "install-sender"
+    ) -> None:
         self.sender = sender
+        self.name = name
         self._capsys = capsys
 
     def build(self, content: bytes) -> None:
@@ -48,7 +49,7 @@ class Command:
     def run(self, *arguments: str) -> Done:
         """Run it, whatever comes of it."""
         self._capsys.readouterr()
-        status = cli.main([self.name, *arguments])
+        status = main([self.name, *arguments])
         return Done(status, *self._capsys.readouterr())
 
     def ok(self, root: Path, *arguments: str) -> str:
@@ -70,11 +71,17 @@ class Command:
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """The command, with version 1 of a made-up sender."""
+    """install-sender, with version 1 of a made-up sender."""
     made = Command(tmp_path / "sender", capsys)
     made.build(OURS)
     monkeypatch.setattr(native_sender, "find", lambda static=False: str(made.sender))
     return made
+
+
+@pytest.fixture
+def agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """install-agent."""
+    return Command(tmp_path / "unused", capsys, "install-agent")
 
 
 @pytest.fixture

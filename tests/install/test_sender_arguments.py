@@ -15,7 +15,7 @@ import pytest
 
 from kdumpfence import addresses, cmdline
 from kdumpfence.install import layouts, sender_arguments
-from kdumpfence.install.root_directory import Tree
+from kdumpfence.install.sysroot import Sysroot
 from tests.docs import manpage
 from tests.install import roots
 from tests.install.conftest import Command
@@ -169,8 +169,8 @@ def test_a_sound_kdump_conf_is_taken_in_silence(command: Command, rhel: Path) ->
         ("fence_kdump_args --check", "fence_kdump_args: --check sends nothing"),
         ("fence_kdump_args -v &", "fence_kdump_args: operand '&'"),
         ("fence_kdump_args -i", "fence_kdump_args: "),
-        ("fence_kdump_args=-v", "fence_kdump_args=-v: no option of kdump.conf"),
-        ("Fence_Kdump_Args -v", "Fence_Kdump_Args: no option of kdump.conf"),
+        ("fence_kdump_args=-v", "fence_kdump_args=-v: not an option of kdump.conf"),
+        ("Fence_Kdump_Args -v", "Fence_Kdump_Args: not an option of kdump.conf"),
         ("fence_kdump_nodes node3 &", "fence_kdump_nodes: operand '&'"),
         ("fence_kdump_nodes node3; node4", "fence_kdump_nodes: operand 'node3;'"),
         ("fence_kdump_nodes node3 >/dev/null", "fence_kdump_nodes: operand '>/dev/null'"),
@@ -204,7 +204,7 @@ def test_an_option_that_is_given_twice_costs_the_crash_kernel(command: Command, 
         rhel, sender_arguments.KDUMP_CONF, "fence_kdump_nodes node2\nfence_kdump_nodes node3\n"
     )
     (said,) = warnings(command, rhel)
-    assert ": line 2: fence_kdump_nodes: given twice, so kdumpctl loads no crash kernel" in said
+    assert ": line 2: fence_kdump_nodes: given twice: kdumpctl will not load a crash kernel" in said
 
 
 @pytest.mark.parametrize("conf", [None, "path /var/crash\n", "fence_kdump_nodes\n"])
@@ -220,7 +220,7 @@ def test_without_a_list_the_image_may_lack_the_sender_and_how_to_see_it(
     told = command.ok(rhel)
     said, *_ = (line for line in told.splitlines() if line.startswith("warning: "))
     assert f"{rhel}{sender_arguments.KDUMP_CONF}: no fence_kdump_nodes" in said
-    assert "silently lacks the sender" in said
+    assert "silently lack the sender" in said
     assert ("pcs is not installed" in said) != pcs
     assert "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send" in said
     assert told.endswith(": kdumpctl rebuild && kdumpctl reload\n")
@@ -233,15 +233,21 @@ def test_without_a_list_the_image_may_lack_the_sender_and_how_to_see_it(
         ("# x\nexport FENCE_KDUMP_OPTS='-p 0'\n", ["line 2: FENCE_KDUMP_OPTS: ipport '0'"]),
         ("FENCE_KDUMP_OPTS=-f\\ ipv9 # x\n", ["line 1: FENCE_KDUMP_OPTS: family 'ipv9'"]),
         ('FENCE_KDUMP_OPTS="-v\n -i 9x"\n', ["line 1: FENCE_KDUMP_OPTS: interval '9x'"]),
-        ('A=1\nFENCE_KDUMP_OPTS="-i $A"\n', ["line 2: FENCE_KDUMP_OPTS: has $ or a backquote"]),
-        ("FENCE_KDUMP_OPTS='-v'\" -i $A\"\n", ["line 1: FENCE_KDUMP_OPTS: has $ or a backquote"]),
+        (
+            'A=1\nFENCE_KDUMP_OPTS="-i $A"\n',
+            ["line 2: FENCE_KDUMP_OPTS: contains $ or a backquote"],
+        ),
+        (
+            "FENCE_KDUMP_OPTS='-v'\" -i $A\"\n",
+            ["line 1: FENCE_KDUMP_OPTS: contains $ or a backquote"],
+        ),
         (
             'FENCE_KDUMP_ARGS="-i 10"\n',
             ["line 1: FENCE_KDUMP_ARGS: kdump-utils reads FENCE_KDUMP_OPTS alone"],
         ),
-        ('FENCE_KDUMP_OPTS="-i 10x\n', ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
-        ("FENCE_KDUMP_OPTS = -v\n", ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
-        ("FENCE_KDUMP_OPTS+=-v\n", ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
+        ('FENCE_KDUMP_OPTS="-i 10x\n', ["line 1: FENCE_KDUMP_OPTS: not a plain shell assignment"]),
+        ("FENCE_KDUMP_OPTS = -v\n", ["line 1: FENCE_KDUMP_OPTS: not a plain shell assignment"]),
+        ("FENCE_KDUMP_OPTS+=-v\n", ["line 1: FENCE_KDUMP_OPTS: not a plain shell assignment"]),
         ('FENCE_KDUMP_OPTS="-v \\\n -p \\\n 7411"\n', []),
         ("FENCE_KDUMP_OPTS= -i 10x\n", []),  # nor of this
         ('FENCE_KDUMP_OPTS="-p 7410 -f auto -c 0 -i 10"\n', []),
@@ -271,11 +277,8 @@ def test_arguments_that_have_no_effect_are_told(command: Command, rhel: Path) ->
 def refused(nodes: str, machine: sender_arguments.Machine, root: Path) -> list[str]:
     """Why kdumpctl loads no crash kernel, given these nodes."""
     roots.put(root, sender_arguments.KDUMP_CONF, f"fence_kdump_nodes {nodes}\n")
-    tree = Tree(str(root))
-    try:
-        return sender_arguments.others(tree, "rhel", machine).errors
-    finally:
-        tree.close()
+    with Sysroot(str(root)) as opened:
+        return sender_arguments.others(opened, "rhel", machine).errors
 
 
 @pytest.mark.parametrize(
@@ -309,7 +312,7 @@ def test_what_kdumpctl_takes_for_the_machine_itself(
             f"{root_directory}{sender_arguments.KDUMP_CONF}: line 1: fence_kdump_nodes: "
         )
         assert f"'{node}'" in error
-        assert "kdumpctl loads no crash kernel" in error
+        assert "kdumpctl will not load a crash kernel" in error
 
 
 def test_of_another_machine_nothing_is_known(command: Command, rhel: Path) -> None:
@@ -364,10 +367,12 @@ def test_a_list_with_this_machine_itself_is_an_error_where_it_costs_the_crash_ke
     done = cabled.run(["chroot", "/run/over/root", *install, "--distribution", distribution])
     assert done.returncode == status, done.stderr
     if status:
-        assert re.fullmatch(rf"kdumpfence: {path}: line 1: .*no crash kernel\n", done.stderr)
+        assert re.fullmatch(
+            rf"kdumpfence: {path}: line 1: .*not load a crash kernel\)\n", done.stderr
+        )
     told = [text for text in done.stdout.splitlines() if text.startswith("warning: ")]
     assert len(told) == (distribution == "suse"), told
-    assert all("is this machine itself" in text for text in told)
+    assert all("is this machine" in text for text in told)
 
 
 # ------------------------------------------------------------------ SUSE
@@ -412,7 +417,7 @@ def test_what_holds_up_nothing_is_taken_in_silence(command: Command, suse: Path,
         ("/usr/lib/fence_kdump_send 192.0.2.2 &", ["'&': kdump 1.9 to 2.1.0", "kdump waits"]),
         (
             "/usr/lib/fence_kdump_send 192.0.2.2",
-            ["kdump waits until this sender ends, with neither dump nor reboot before"],
+            ["kdump waits for this sender for ever, and neither dumps nor reboots"],
         ),
         ("/usr/lib/fence_kdump_send -c 3 192.0.2.2", ["kdump waits"]),
         ("setsid /usr/lib/fence_kdump_send 192.0.2.2", ["kdump waits"]),
@@ -459,7 +464,7 @@ def test_a_sender_after_the_dump_is_warned_of(command: Command, suse: Path) -> N
     assert "hears nothing until the dump is saved" in late
     assert "use KDUMP_PRESCRIPT" in late
     waits, late = of_suse(command, suse, 'KDUMP_POSTSCRIPT="/usr/lib/fence_kdump_send node2"\n')
-    assert "kdump waits until this sender ends, with no reboot before" in waits
+    assert "kdump waits for this sender for ever, and does not reboot" in waits
 
 
 @pytest.mark.parametrize(
@@ -498,7 +503,7 @@ def test_it_is_the_very_program_of_the_script_that_has_to_be_in_the_image(
 def test_scripts_that_do_not_run_are_told(command: Command, suse: Path) -> None:
     text = f'KDUMP_TRANSFER="/root/my.sh"\nKDUMP_PRESCRIPT="{PRESCRIPT} node2"\n'
     (said,) = of_suse(command, suse, text)
-    assert said == "line 2: KDUMP_PRESCRIPT: does not run, since KDUMP_TRANSFER is set"
+    assert said == "line 2: KDUMP_PRESCRIPT: ignored because KDUMP_TRANSFER is set"
 
 
 def test_rubbish_in_the_files_of_others_stops_no_installation(command: Command, rhel: Path) -> None:

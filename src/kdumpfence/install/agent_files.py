@@ -50,7 +50,7 @@ def layout(python: SystemPython | None, say: Callable[[str], None] = lambda _: N
 
 
 def _items(python: SystemPython, say: Callable[[str], None]) -> list[Item]:
-    files = {f"{name}.py": _content(f"{name}.py") for name in MODULES}
+    files = {f"{name}.py": read_module(f"{name}.py") for name in MODULES}
     core = _core(python, say)
     digest = hashlib.sha256(python.tag.encode())
     for name, content in sorted({**files, **core}.items()):
@@ -73,7 +73,7 @@ def _items(python: SystemPython, say: Callable[[str], None]) -> list[Item]:
 def _core(python: SystemPython, say: Callable[[str], None]) -> dict[str, bytes]:
     """The compiled core, if there is one for that Python."""
     names = [name for name in os.listdir(_PACKAGE) if name.startswith(f"{CORE}.")]
-    cores = {name: _content(name) for name in sorted(names) if name.endswith(".so")}
+    cores = {name: read_module(name) for name in sorted(names) if name.endswith(".so")}
     fitting = {name: cores[name] for name in cores if python.fits(name, cores[name])}
     if fitting:
         say(f"with the compiled core, for Python {python.version[0]}.{python.version[1]}")
@@ -86,6 +86,7 @@ def _core(python: SystemPython, say: Callable[[str], None]) -> dict[str, bytes]:
     return {}
 
 
-def _content(name: str) -> bytes:
+def read_module(name: str) -> bytes:
+    """A file of this package."""
     with open(os.path.join(_PACKAGE, name), "rb") as file:
         return file.read()
