@@ -10,9 +10,9 @@ from typing import NoReturn
 import pytest
 
 from kdumpfence.cli import storm
-from kdumpfence.storm import Plan, make_plan
+from kdumpfence.storm import Plan
 from kdumpfence.storm.pacing import NO_END, SECOND
-from kdumpfence.storm.plan import StormError
+from kdumpfence.storm.plan import StormError, exact
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,10 +28,10 @@ def plan(*argv: str) -> Plan:
 
 def test_by_default_each_of_a_hundred_nodes_says_it_once_on_loopback() -> None:
     planned = plan()
-    assert (str(planned.destination), planned.port) == ("127.0.0.1", 7410)
-    assert str(planned.nodes) == "127.0.0.1 to 127.0.0.100"
+    assert (str(planned.address), planned.port) == ("127.0.0.1", 7410)
+    assert str(planned.players) == "127.0.0.1 to 127.0.0.100"
     assert planned.mix.shares == {"valid": 1}
-    assert (planned.rate, planned.interval, planned.until, planned.most) == (None, None, None, 100)
+    assert (planned.rate, planned.period, planned.until, planned.most) == (None, None, None, 100)
 
 
 def test_what_has_a_pace_and_no_end_goes_on() -> None:
@@ -43,11 +43,11 @@ def test_what_has_a_pace_and_no_end_goes_on() -> None:
 def test_numbers_may_have_decimals_and_are_kept_exactly() -> None:
     for planned in (
         plan("--rate", "0.3", "--duration", "0.000000001"),
-        make_plan(rate=0.3, duration=0.000000001),
+        Plan(rate=0.3, duration=0.000000001),
     ):
-        assert (planned.rate, planned.until) == (Fraction(3, 10), 1)
+        assert (exact(planned.rate or 0), planned.until) == (Fraction(3, 10), 1)
     planned = plan("--interval", "2.5", "--panic-within", "0")
-    assert (planned.interval, planned.within) == (5 * SECOND // 2, 0)
+    assert (planned.period, planned.spread) == (5 * SECOND // 2, 0)
 
 
 def test_the_first_of_several_ends_counts() -> None:
@@ -62,7 +62,7 @@ def test_a_round_with_a_mix_has_what_belongs_to_each_node() -> None:
 
 
 def test_all_of_127_8_can_be_played_but_for_its_two_ends() -> None:
-    nodes = plan("--nodes", str(2**24 - 2)).nodes
+    nodes = plan("--nodes", str(2**24 - 2)).players
     assert (str(nodes.first), str(nodes.last)) == ("127.0.0.1", "127.255.255.254")
     assert nodes.packed(2**24 - 3) == bytes([127, 255, 255, 254])
     with pytest.raises(StormError, match="has only 16777214 addresses; 16777215 needed"):
@@ -79,16 +79,16 @@ def test_all_of_127_8_can_be_played_but_for_its_two_ends() -> None:
     ],
 )
 def test_a_small_network_gives_what_it_has(network: str, hosts: str) -> None:
-    assert str(plan("--from", network).nodes) == hosts
+    assert str(plan("--from", network).players) == hosts
 
 
 def test_over_ipv6_the_networks_have_to_be_given() -> None:
-    assert str(plan("::1").nodes) == "::1"
-    assert str(plan("::1", "--from", "fd00:9::/64").nodes) == "fd00:9::1 to fd00:9::64"
+    assert str(plan("::1").players) == "::1"
+    assert str(plan("::1", "--from", "fd00:9::/64").players) == "fd00:9::1 to fd00:9::64"
     with pytest.raises(StormError, match="--foreign-from: required with"):
         plan("::1", "--mix", "foreign", "--count", "1")
     planned = plan("::1", "--mix", "foreign", "--count", "1", "--foreign-from", "fd00:9::/64")
-    assert planned.hosts == [planned.foreigners]
+    assert planned.hosts == [planned.strangers]
 
 
 @pytest.mark.parametrize("option", [("--foreigners", "5"), ("--foreign-from", "127.9.0.0/16")])
@@ -97,12 +97,12 @@ def test_strangers_that_the_mix_has_no_place_for_are_refused(option: tuple[str, 
         plan(*option)
     with pytest.raises(StormError, match=f"{option[0]}: there is no 'foreign'"):
         plan("--mix", "valid,foreign=0", *option)
-    assert plan("--mix", "valid,foreign", *option).foreigners
+    assert plan("--mix", "valid,foreign", *option).strangers
 
 
 def test_strangers_are_never_nodes() -> None:
     planned = plan("--mix", "valid,foreign")
-    assert planned.nodes.last < planned.foreigners.first  # type: ignore[operator]
+    assert planned.players.last < planned.strangers.first  # type: ignore[operator]
     with pytest.raises(StormError, match="are among the nodes"):
         plan("--mix", "valid,foreign", "--foreign-from", "127.0.0.0/28")
     plan("--mix", "valid,foreign", "--foreign-from", "127.0.0.0/28", "--from", "127.1.0.0/24")
@@ -116,11 +116,11 @@ def test_other_machines_are_refused_unless_the_danger_is_accepted(address: str) 
     with pytest.raises(StormError, match="is not a loopback address: a cluster"):
         plan(address)
     network = "fd00::/64" if "fd00" in address or "fe80" in address else "10.0.0.0/24"
-    assert not plan(address, "--from", network, "--not-loopback").destination.is_loopback
+    assert not plan(address, "--from", network, "--not-loopback").address.is_loopback
 
 
 def test_the_destination_may_be_in_brackets() -> None:
-    assert str(plan("[::1]").destination) == "::1"
+    assert str(plan("[::1]").address) == "::1"
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "224.0.0.1", "ff02::1"])

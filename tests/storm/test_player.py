@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from kdumpfence import wire
-from kdumpfence.storm import Storm, make_plan, payloads, player
+from kdumpfence.storm import Plan, Storm, payloads, player
 from kdumpfence.storm.payloads import KINDS
 from tests.conftest import udp
 
@@ -19,7 +19,7 @@ REMOTE = 0x00000001
 
 def test_a_storm_is_played_from_python_too() -> None:
     with udp() as listener:
-        plan = make_plan(port=listener.getsockname()[1], nodes=3, interval=0.02, duration=60)
+        plan = Plan(port=listener.getsockname()[1], nodes=3, interval=0.02, duration=60)
         seconds: list[int] = []
 
         def wait(nanoseconds: int) -> str | None:

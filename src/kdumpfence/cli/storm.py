@@ -16,10 +16,10 @@ from kdumpfence import wire
 from kdumpfence.cli import CommandError
 from kdumpfence.cli.numbers import decimal, whole
 from kdumpfence.log import write
-from kdumpfence.storm import Storm, make_plan
+from kdumpfence.storm import Plan, Storm
 from kdumpfence.storm.pacing import MOST_SHARES, NO_END, SECOND, VALID, Mix
 from kdumpfence.storm.payloads import BYTEORDERS, KINDS
-from kdumpfence.storm.plan import FOREIGNERS, LOOPBACK, LOOPBACK_FOREIGN, NODES, Plan, StormError
+from kdumpfence.storm.plan import FOREIGNERS, LOOPBACK, LOOPBACK_FOREIGN, NODES, StormError
 
 HELP = "simulate any number of dumping nodes, to test a listener"
 
@@ -93,7 +93,7 @@ def read_mix(text: str) -> Mix:
 
 def plan(given: argparse.Namespace) -> Plan:
     """What these arguments ask for. Raises StormError."""
-    return make_plan(**{name: value for name, value in vars(given).items() if name not in _OUR_OWN})
+    return Plan(**{name: value for name, value in vars(given).items() if name not in _OUR_OWN})
 
 
 def run(given: argparse.Namespace) -> int:
@@ -104,7 +104,7 @@ def run(given: argparse.Namespace) -> int:
     except StormError as error:
         raise CommandError(str(error)) from None
     except MemoryError:
-        raise CommandError(f"out of memory with {wanted.nodes.number} nodes") from None
+        raise CommandError(f"out of memory with {wanted.players.number} nodes") from None
     live = given.live or (sys.stderr is not None and sys.stderr.isatty())
     signals = _Signals()
     try:

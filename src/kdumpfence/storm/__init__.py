@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Plays any number of dumping nodes, to try what listens to them.
 
-    with Storm(make_plan(port=7411, nodes=1000, rounds=3)) as storm:
+    with Storm(Plan(port=7411, nodes=1000, rounds=3)) as storm:
         storm.run()
         print(storm.figures())
 
@@ -10,7 +10,7 @@ plan.py says what is to be sent, pacing.py when, payloads.py with which bytes; p
 machine has: the kernel refuses others, and nothing here keeps it from that.
 """
 
-from kdumpfence.storm.plan import Plan, make_plan
+from kdumpfence.storm.plan import Plan
 from kdumpfence.storm.player import Storm
 
-__all__ = ["Plan", "Storm", "make_plan"]
+__all__ = ["Plan", "Storm"]

@@ -57,115 +57,99 @@ class Hosts:
         return f"{self.first} to {self.last}" if self.number > 1 else str(self.first)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Plan:
-    """What is to be sent; see `make_plan`."""
+    """What is to be sent; kdumpfence(8) explains each field as an option. Times in seconds."""
 
-    destination: Address
-    scope: int
-    port: int
-    nodes: Hosts
-    foreigners: Hosts
-    mix: Mix
-    byteorder: str
-    #: Datagrams a second; None: as fast as they can be sent, or by `interval`.
-    rate: Fraction | None
-    #: Nanoseconds; None: no such rhythm.
-    interval: int | None
-    within: int | None
-    #: The end: a time in nanoseconds, a number of datagrams.
-    until: int | None
-    most: int
-    seed: int
+    destination: str = "127.0.0.1"
+    port: int = wire.PORT
+    not_loopback: bool = False
+    network: str | None = None
+    nodes: int | None = None
+    foreign_network: str | None = None
+    foreigners: int | None = None
+    mix: Mix = Mix({VALID: 1})  # noqa: RUF009  (nobody changes one)
+    byteorder: str = "own"
+    rate: Number | None = None
+    interval: Number | None = None
+    within: Number | None = None
+    duration: Number | None = None
+    count: int | None = None
+    rounds: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Work out the rest: addresses, nanoseconds, and the end. Raises StormError."""
+        self.address, self.scope = _destination(self.destination, self.not_loopback)
+        self.players = _hosts("--from", self.network, LOOPBACK, self.address, self.nodes, NODES)
+        self.strangers = self.players
+        self._check_strangers()
+        if VALID not in self.mix.shares:
+            for option, value in (("rounds", self.rounds), ("interval", self.interval)):
+                if value is not None:
+                    raise NotPossible(f"--{option}: no node sends valid messages in this --mix")
+        if self.interval is not None and self.rate is not None:
+            raise NotPossible("--rate and --interval: only one of them")
+        if self.within is not None:
+            if self.interval is None:
+                raise NotPossible("--panic-within: needs --interval")
+            if self.within > self.interval:
+                raise NotPossible("--panic-within: longer than --interval")
+        rounds = self.rounds
+        if self.count is rounds is self.duration is self.rate is self.interval is None:
+            if VALID not in self.mix.shares:
+                raise NotPossible("no end: give --duration, --count or --rate")
+            rounds = 1
+        #: Datagrams at most, and nanoseconds until the end.
+        self.most = NO_END if self.count is None else self.count
+        if rounds is not None:
+            self.most = min(self.most, self.mix.place(self.players.number * rounds), NO_END)
+        self.until = _nanoseconds(self.duration)
+        #: Of the nodes' rhythm, in nanoseconds.
+        self.period, self.spread = _nanoseconds(self.interval), _nanoseconds(self.within)
+        if self.seed is None:
+            self.seed = random.SystemRandom().randrange(1 << 32)
+
+    def _check_strangers(self) -> None:
+        if FOREIGN not in self.mix.shares:
+            for option, given in (
+                ("foreigners", self.foreigners),
+                ("foreign-from", self.foreign_network),
+            ):
+                if given is not None:
+                    raise NotPossible(f"--{option}: there is no {FOREIGN!r} in this --mix")
+            return
+        nodes, strangers = (
+            self.players,
+            _hosts(
+                "--foreign-from",
+                self.foreign_network,
+                LOOPBACK_FOREIGN,
+                self.address,
+                self.foreigners,
+                FOREIGNERS,
+            ),
+        )
+        if strangers.first <= nodes.last and nodes.first <= strangers.last:  # type: ignore[operator]
+            raise NotPossible(
+                f"--foreign-from: {strangers} are among the nodes, {nodes}: take another network"
+            )
+        self.strangers = strangers
 
     @property
     def hosts(self) -> list[Hosts]:
         """Those that the mix needs."""
-        found = [self.foreigners] if FOREIGN in self.mix.shares else []
-        return [self.nodes, *found] if set(self.mix.shares) - {FOREIGN} else found
+        found = [self.strangers] if FOREIGN in self.mix.shares else []
+        return [self.players, *found] if set(self.mix.shares) - {FOREIGN} else found
 
 
-def make_plan(
-    destination: str = "127.0.0.1",
-    *,
-    port: int = wire.PORT,
-    not_loopback: bool = False,
-    network: str | None = None,
-    nodes: int | None = None,
-    foreign_network: str | None = None,
-    foreigners: int | None = None,
-    mix: Mix | None = None,
-    byteorder: str = "own",
-    rate: Number | None = None,
-    interval: Number | None = None,
-    within: Number | None = None,
-    duration: Number | None = None,
-    count: int | None = None,
-    rounds: int | None = None,
-    seed: int | None = None,
-) -> Plan:
-    """Plan a storm; times in seconds. kdumpfence(8) explains each argument as an option.
-
-    Raises StormError.
-    """
-    to, scope = _destination(destination, not_loopback)
-    players = _hosts("--from", network, LOOPBACK, to, nodes, NODES)
-    mix = mix or Mix({VALID: 1})
-    strangers = players
-    if FOREIGN in mix.shares:
-        strangers = _hosts(
-            "--foreign-from", foreign_network, LOOPBACK_FOREIGN, to, foreigners, FOREIGNERS
-        )
-        if strangers.first <= players.last and players.first <= strangers.last:  # type: ignore[operator]
-            raise NotPossible(
-                f"--foreign-from: {strangers} are among the nodes, {players}: take another network"
-            )
-    if VALID not in mix.shares:
-        for option, value in (("rounds", rounds), ("interval", interval)):
-            if value is not None:
-                raise NotPossible(f"--{option}: no node sends valid messages in this --mix")
-    if FOREIGN not in mix.shares:
-        for option, given in (("foreigners", foreigners), ("foreign-from", foreign_network)):
-            if given is not None:
-                raise NotPossible(f"--{option}: there is no {FOREIGN!r} in this --mix")
-    if interval is not None and rate is not None:
-        raise NotPossible("--rate and --interval: only one of them")
-    if within is not None:
-        if interval is None:
-            raise NotPossible("--panic-within: needs --interval")
-        if within > interval:
-            raise NotPossible("--panic-within: longer than --interval")
-    if count is rounds is duration is rate is interval is None:
-        if VALID not in mix.shares:
-            raise NotPossible("no end: give --duration, --count or --rate")
-        rounds = 1
-    most = NO_END if count is None else count
-    if rounds is not None:
-        most = min(most, mix.place(players.number * rounds), NO_END)
-    return Plan(
-        destination=to,
-        scope=scope,
-        port=port,
-        nodes=players,
-        foreigners=strangers,
-        mix=mix,
-        byteorder=byteorder,
-        rate=_exact(rate),
-        interval=_nanoseconds(interval),
-        within=_nanoseconds(within),
-        until=_nanoseconds(duration),
-        most=most,
-        seed=random.SystemRandom().randrange(1 << 32) if seed is None else seed,
-    )
-
-
-def _exact(number: Number | None) -> Fraction | None:
-    return None if number is None else Fraction(str(number))  # 0.1 is a tenth
+def exact(number: Number) -> Fraction:
+    """The number as it is written: 0.1 is a tenth."""
+    return Fraction(str(number))
 
 
 def _nanoseconds(seconds: Number | None) -> int | None:
-    exact = _exact(seconds)
-    return None if exact is None else int(exact * SECOND)
+    return None if seconds is None else int(exact(seconds) * SECOND)
 
 
 def _destination(text: str, anywhere: bool) -> tuple[Address, int]:

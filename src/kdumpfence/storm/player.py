@@ -22,7 +22,7 @@ from typing import Any
 from kdumpfence import wire
 from kdumpfence.storm.pacing import NO_END, SECOND, VALID, Evenly, Greatest, Pace, Pacer, Panics
 from kdumpfence.storm.payloads import FOREIGN, malformed, messages
-from kdumpfence.storm.plan import Address, Hosts, Plan, StormError
+from kdumpfence.storm.plan import Address, Hosts, Plan, StormError, exact
 
 #: Of each kind of malformed datagrams there are so many different ones.
 VARIANTS = 1024
@@ -53,7 +53,7 @@ class Storm:
         #: Nanoseconds, and how much of them a processor worked for this.
         self.elapsed = self.worked = 0
         began = time.monotonic_ns()
-        self.family = socket.AF_INET if plan.destination.version == 4 else socket.AF_INET6
+        self.family = socket.AF_INET if plan.address.version == 4 else socket.AF_INET6
         for hosts in plan.hosts:
             self._check(hosts)
         self.sock = self._socket()
@@ -105,47 +105,49 @@ class Storm:
                     probe.connect(self._target)
                 except OSError as error:
                     raise StormError(
-                        f"nothing can be sent from {address} to {self.plan.destination}: "
+                        f"nothing can be sent from {address} to {self.plan.address}: "
                         f"{error.strerror}"
                     ) from None
 
     @property
     def _target(self) -> tuple[str, int] | tuple[str, int, int, int]:
-        host, port = str(self.plan.destination), self.plan.port
+        host, port = str(self.plan.address), self.plan.port
         return (host, port) if self.family == socket.AF_INET else (host, port, 0, self.plan.scope)
 
     def _prepare(self, rng: random.Random) -> Pace:
         """Make all that there is to send; when to."""
         plan = self.plan
-        pace: Pace = Greatest() if plan.rate is None else Evenly(plan.rate)
-        order: Iterator[int] | array[int] = iter(range(plan.nodes.number))
-        if plan.interval is not None:
+        pace: Pace = Greatest() if plan.rate is None else Evenly(exact(plan.rate))
+        order: Iterator[int] | array[int] = iter(range(plan.players.number))
+        if plan.period is not None:
             shares = plan.mix.shares
-            datagrams = Fraction(plan.nodes.number * sum(shares.values()), shares[VALID])
-            pace = Evenly(datagrams * SECOND / plan.interval)
-            if plan.within is not None:
+            datagrams = Fraction(plan.players.number * sum(shares.values()), shares[VALID])
+            pace = Evenly(datagrams * SECOND / plan.period)
+            if plan.spread is not None:
                 # Nodes in a random order at sorted moments: the same as each at a random one.
                 order = array("I", order)
                 rng.shuffle(order)
-                moments = sorted(int(rng.random() * plan.within) for _ in range(plan.nodes.number))
-                pace = Panics(plan.mix, array("q", moments), plan.interval)
+                moments = sorted(
+                    int(rng.random() * plan.spread) for _ in range(plan.players.number)
+                )
+                pace = Panics(plan.mix, array("q", moments), plan.period)
         said = messages(plan.byteorder)
         for kind in plan.mix.shares:
             if kind == VALID:
-                self._add(kind, plan.nodes, order, said)
+                self._add(kind, plan.players, order, said)
             elif kind == FOREIGN:
-                self._add(kind, plan.foreigners, iter(range(plan.foreigners.number)), said)
+                self._add(kind, plan.strangers, iter(range(plan.strangers.number)), said)
             else:
-                some = (rng.randrange(plan.nodes.number) for _ in range(VARIANTS))
+                some = (rng.randrange(plan.players.number) for _ in range(VARIANTS))
                 made = [malformed(kind, rng.choice(said), rng) for _ in range(VARIANTS)]
-                self._add(kind, plan.nodes, some, made)
+                self._add(kind, plan.players, some, made)
         return pace
 
     def _add(
         self, kind: str, hosts: Hosts, numbers: Iterator[int] | array[int], payloads: list[bytes]
     ) -> None:
         plan, add = self.plan, self.transmitter.add
-        destination = plan.destination.packed
+        destination = plan.address.packed
         first = len(self.transmitter)
         for number, payload in zip(numbers, cycle(payloads)):
             add(destination, plan.port, plan.scope, hosts.packed(number), payload)
@@ -239,9 +241,9 @@ class Storm:
             "late": pacer.late / SECOND if paced else None,
             "together": pacer.together,
             "ended": "complete" if came is None else getattr(came, "name", str(came)),
-            "nodes": plan.nodes.number,
-            "foreigners": plan.foreigners.number if FOREIGN in plan.mix.shares else 0,
-            "destination": str(plan.destination),
+            "nodes": plan.players.number,
+            "foreigners": plan.strangers.number if FOREIGN in plan.mix.shares else 0,
+            "destination": str(plan.address),
             "port": plan.port,
             "prepared": self.prepared_in / SECOND,
             "seed": plan.seed,
