@@ -34,6 +34,8 @@ SUSE_SCRIPTS = {
     "KDUMP_TRANSFER": _NO_DUMP,
 }
 
+_NO_CRASH_KERNEL = "kdumpctl will not load a crash kernel"
+
 #: Stands for the nodes where only the options are known; a name that no parser changes.
 _ANY_NODE = "any-node"
 
@@ -68,6 +70,10 @@ class Findings:
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def warn(self, where: str, *texts: str) -> None:
+        """Add warnings about that place."""
+        self.warnings += [f"{where}: {text}" for text in texts]
 
 
 def complaints(words: Sequence[str], to_be_continued: bool = False) -> list[str]:
@@ -120,9 +126,8 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[ \t\n]+", text) if word]
 
 
-def _text(root: Sysroot, path: str) -> str | None:
-    content = root.read(path)
-    return None if content is None else content.decode(errors="surrogateescape")
+def _text(root: Sysroot, path: str) -> str:
+    return (root.read(path) or b"").decode(errors="surrogateescape")
 
 
 # ------------------------------------------------------------------ kdump-utils
@@ -137,57 +142,47 @@ class _Line(NamedTuple):
 
 def _kdump_utils(root: Sysroot, wanted: bool, machine: Machine, found: Findings) -> None:
     name = root.outside(KDUMP_CONF)
-    conf = _kdump_conf(name, _text(root, KDUMP_CONF) or "")
+    conf = _kdump_conf(name, _text(root, KDUMP_CONF))
     nodes, args = conf.get("fence_kdump_nodes", []), conf.get("fence_kdump_args", [])
     if wanted and not any(line.value for line in nodes):
         pcs = any(root.find(path) for path in ("/usr/sbin/pcs", "/usr/bin/pcs"))
-        unless = (
-            "unless the cluster runs while it is built" if pcs else "since pcs is not installed"
+        unless = "unless the cluster runs while it is built" if pcs else "since pcs is missing"
+        found.warn(
+            name,
+            f"no fence_kdump_nodes: the image will silently lack the sender {unless}; see "
+            "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send",
         )
-        found.warnings.append(
-            f"{name}: no fence_kdump_nodes: the image will silently lack the sender {unless}; see "
-            "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send"
-        )
-    for option in conf:
+    for option, (line, *_) in conf.items():
         if option.lower().startswith("fence_kdump") and conf[option] not in (nodes, args):
-            found.warnings.append(
-                f"{conf[option][0].where}: not an option of kdump.conf: kdumpctl will not load a "
-                "crash kernel"
-            )
+            found.warn(line.where, f"not an option of kdump.conf: {_NO_CRASH_KERNEL}")
     for line in (*nodes, *args):
         if line.again:
-            found.warnings.append(
-                f"{line.where}: given twice: kdumpctl will not load a crash kernel"
-            )
+            found.warn(line.where, f"given twice: {_NO_CRASH_KERNEL}")
         if line.quoted:
-            found.warnings.append(
-                f"{line.where}: kdump-utils before November 2025 passes the quotes on to "
-                "the sender: remove them"
+            found.warn(
+                line.where,
+                "kdump-utils before November 2025 passes the quotes on to the sender: remove them",
             )
-    for line in args:
-        found.warnings += [f"{line.where}: {one}" for one in complaints(_words(line.value), True)]
+        found.warn(line.where, *complaints(_words(line.value), to_be_continued=line in args))
     for line in nodes:
-        found.warnings += [f"{line.where}: {one}" for one in complaints(_words(line.value))]
         for node in _words(line.value):
             why = _kdumpctl_refuses(node, machine)
             if why:
-                found.errors.append(f"{line.where}: {why} (kdumpctl will not load a crash kernel)")
+                found.errors.append(f"{line.where}: {why} ({_NO_CRASH_KERNEL})")
     _unread(root, FENCE_KDUMP, ("FENCE_KDUMP_OPTS",), found)
-    for one in _assignments(_text(root, FENCE_KDUMP) or ""):
+    for one in _assignments(_text(root, FENCE_KDUMP)):
         where = f"{root.outside(FENCE_KDUMP)}: line {one.line}: {one.name}"
         if one.name != "FENCE_KDUMP_OPTS":
             if one.name.startswith("FENCE_KDUMP"):
-                found.warnings.append(f"{where}: kdump-utils reads FENCE_KDUMP_OPTS alone")
+                found.warn(where, "kdump-utils only reads FENCE_KDUMP_OPTS")
         elif nodes:
-            found.warnings.append(
-                f"{where}: has no effect beside fence_kdump_nodes: write fence_kdump_args in {name}"
+            found.warn(
+                where, f"no effect beside fence_kdump_nodes: write fence_kdump_args in {name}"
             )
         elif not one.literal:
-            found.warnings.append(
-                f"{where}: contains $ or a backquote: cannot be checked in advance"
-            )
+            found.warn(where, "contains $ or a backquote: cannot be checked in advance")
         else:
-            found.warnings += [f"{where}: {text}" for text in complaints(_words(one.value), True)]
+            found.warn(where, *complaints(_words(one.value), to_be_continued=True))
 
 
 def _kdump_conf(name: str, text: str) -> dict[str, list[_Line]]:
@@ -268,14 +263,14 @@ def _join_lines(part: re.Match[str]) -> str:
 
 def _unread(root: Sysroot, path: str, names: Sequence[str], found: Findings) -> None:
     """Warn of what is meant to set one of these variables, and is not understood here."""
-    text = _text(root, path) or ""
+    text = _text(root, path)
     read = {one.line for one in _assignments(text)}
     for number, line in enumerate(text.split("\n"), 1):
         name = re.match(r"[ \t]*(?:export\s+)?([A-Za-z0-9_]+)\s*\+?=", line)
         if name and name[1] in names and number not in read:
-            found.warnings.append(
-                f"{root.outside(path)}: line {number}: {name[1]}: not a plain shell "
-                f"assignment: write {name[1]}=VALUE"
+            found.warn(
+                f"{root.outside(path)}: line {number}: {name[1]}",
+                f"not a plain shell assignment: write {name[1]}=VALUE",
             )
 
 
@@ -286,7 +281,7 @@ _FOR_A_WHILE = re.compile(r"(?:^|\s)(?:\S*/)?timeout\s+(?:-\S+\s+)*[1-9]\S*\s+\S
 
 def _suse(root: Sysroot, machine: Machine, found: Findings) -> None:
     _unread(root, SUSE, tuple(SUSE_SCRIPTS), found)
-    last = {one.name: one for one in _assignments(_text(root, SUSE) or "")}
+    last = {one.name: one for one in _assignments(_text(root, SUSE))}
     scripts = [
         last[name]
         for name in SUSE_SCRIPTS
@@ -303,22 +298,21 @@ def _suse(root: Sysroot, machine: Machine, found: Findings) -> None:
     )
     for one in scripts:
         where = f"{root.outside(SUSE)}: line {one.line}: {one.name}"
-        found.warnings += [f"{where}: {text}" for text in _suse_script(one, machine)]
+        found.warn(where, *_suse_script(one, machine))
         sender = re.search(r"[^\s\"']*fence_kdump_send", one.value)
         if sender and sender[0] not in programs:
-            found.warnings.append(
-                f"{where}: the image has no {sender[0]} unless KDUMP_REQUIRED_PROGRAMS names it"
+            found.warn(
+                where, f"the image has no {sender[0]} unless KDUMP_REQUIRED_PROGRAMS names it"
             )
         if not network:
-            found.warnings.append(
-                f"{where}: the image has no network unless KDUMP_NETCONFIG ends with :force"
-            )
+            found.warn(where, "the image has no network unless KDUMP_NETCONFIG ends with :force")
         if values.get("KDUMP_TRANSFER") and one.name != "KDUMP_TRANSFER":
-            found.warnings.append(f"{where}: ignored because KDUMP_TRANSFER is set")
+            found.warn(where, "ignored because KDUMP_TRANSFER is set")
         elif one.name == "KDUMP_POSTSCRIPT" and "KDUMP_PRESCRIPT" not in names:
-            found.warnings.append(
-                f"{where}: the cluster hears nothing until the dump is saved, and cuts the power "
-                "before that if it takes longer than the agents' timeout: use KDUMP_PRESCRIPT"
+            found.warn(
+                where,
+                "the cluster hears nothing until the dump is saved, and cuts the power before that "
+                "if it takes longer than the agents' timeout: use KDUMP_PRESCRIPT",
             )
 
 
