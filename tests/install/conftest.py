@@ -16,7 +16,8 @@ from kdumpfence.install import layouts, native_sender
 from tests.conftest import cannot_run
 from tests.install import roots
 from tests.install.machine import Machine
-from tests.support.netlab import Host, Lab, why_not
+from tests.support.labs import lab
+from tests.support.netlab import Host
 
 _REAL_FIND = native_sender.find
 OURS = b"\x7fELF our sender, version 1\n"
@@ -105,18 +106,20 @@ def built() -> str:
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[tuple[Host, Host]]:
     """Two nodes with a cable between them, and names that only node1 knows."""
-    why = why_not()
-    if why is not None:
-        cannot_run(why)
-    with Lab() as lab:
-        node1, node2 = lab.host("node1"), lab.host("node2")
-        lab.link(node1, node2, ["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24", "2001:db8::2/64"])
-        node1.add_name("node1", "127.0.1.1")
-        node1.add_name("node1.cluster", "10.0.0.1")
-        node1.add_name("node2", "10.0.0.2", "2001:db8::2")
-        node1.add_name("node3", "10.0.0.3")
-        node1.add_name("mixed", "10.0.0.1", "127.0.0.5", "10.0.0.4")
-        node1.add_name("alias-of-node1", "10.0.0.1", "2001:db8::1")
+    with lab() as opened:
+        node1, node2 = opened.host("node1"), opened.host("node2")
+        opened.link(
+            node1, node2, ["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24", "2001:db8::2/64"]
+        )
+        for name, *addresses in (
+            ("node1", "127.0.1.1"),
+            ("node1.cluster", "10.0.0.1"),
+            ("node2", "10.0.0.2", "2001:db8::2"),
+            ("node3", "10.0.0.3"),
+            ("mixed", "10.0.0.1", "127.0.0.5", "10.0.0.4"),
+            ("alias-of-node1", "10.0.0.1", "2001:db8::1"),
+        ):
+            node1.add_name(name, *addresses)
         yield node1, node2
 
 
@@ -158,7 +161,7 @@ def booted(machine: Machine) -> Iterator[Path]:
     )
     (machine.root / "proc/uptime").write_text("17.39 12.00\n")
     yield machine.root / "proc/vmcore"
-    machine.senders()
+    machine.end_senders()
     shutil.rmtree(machine.root / "scripts")
     (home / "@fence_kdump_send").unlink()
     (machine.root / "proc/vmcore").unlink(missing_ok=True)

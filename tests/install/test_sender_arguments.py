@@ -22,7 +22,8 @@ from tests.docs import manpage
 from tests.install import roots
 from tests.install.conftest import Command
 from tests.install.machine import Machine
-from tests.support.netlab import Host, Lab
+from tests.support.labs import lab
+from tests.support.netlab import Host
 
 OWN = [name for name, layout in layouts.LAYOUTS.items() if layouts.NODES in
        [item.path for item in layout.items]]  # fmt: skip
@@ -290,15 +291,9 @@ def test_of_another_machine_nothing_is_known(rhel: System) -> None:
 @pytest.fixture
 def cabled() -> Iterator[Host]:
     """node1 with addresses of its own."""
-    from tests.conftest import cannot_run
-    from tests.support.netlab import why_not
-
-    why = why_not()
-    if why is not None:
-        cannot_run(why)
-    with Lab() as lab:
-        node1, node2 = lab.host("node1"), lab.host("node2")
-        lab.link(node1, node2, ["110.0.0.2/24", "2001:db8::1/64"], ["110.0.0.3/24"])
+    with lab() as opened:
+        node1, node2 = opened.host("node1"), opened.host("node2")
+        opened.link(node1, node2, ["110.0.0.2/24", "2001:db8::1/64"], ["110.0.0.3/24"])
         yield node1
 
 

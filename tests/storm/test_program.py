@@ -21,8 +21,8 @@ import pytest
 
 from kdumpfence import decode
 from kdumpfence.wire import OWN_MESSAGE, Rejected
-from tests.conftest import cannot_run
-from tests.support.netlab import Host, Lab, why_not
+from tests.support.labs import lab
+from tests.support.netlab import Host
 from tests.support.programs import BIN, environment
 from tests.support.storms import Storm
 
@@ -312,11 +312,8 @@ def test_a_refusal_is_one_line_and_nothing_is_sent(
 @pytest.fixture
 def host() -> Iterator[Host]:
     """A host of its own, with its own routes."""
-    obstacle = why_not()
-    if obstacle is not None:
-        cannot_run(obstacle)
-    with Lab() as lab:
-        yield lab.host("here")
+    with lab() as opened:
+        yield opened.host("here")
 
 
 def run_there(host: Host, core: str, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -369,12 +366,9 @@ def test_an_address_among_them_that_is_not_ours_is_never_used(core_name: str, ho
 
 
 def test_other_machines_are_reached_when_the_danger_is_accepted(core_name: str) -> None:
-    obstacle = why_not()
-    if obstacle is not None:
-        cannot_run(obstacle)
-    with Lab() as lab:
-        here, there = lab.host("here"), lab.host("there")
-        lab.link(here, there, ["10.0.0.1/24"], ["10.0.0.2/24"])
+    with lab() as opened:
+        here, there = opened.host("here"), opened.host("there")
+        opened.link(here, there, ["10.0.0.1/24"], ["10.0.0.2/24"])
         with listening(there, "10.0.0.2") as sock:
             argv = ["10.0.0.2", "--from", "10.0.0.1/32"]
             refused = run_there(here, core_name, *argv)
