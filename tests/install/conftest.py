@@ -19,7 +19,7 @@ from tests.install.machine import Machine
 from tests.support.labs import lab
 from tests.support.netlab import Host
 
-_REAL_FIND = native_sender.find
+REAL_FIND = native_sender.find
 OURS = b"\x7fELF our sender, version 1\n"
 
 
@@ -97,7 +97,7 @@ def root_directory(tmp_path: Path) -> Path:
 def built() -> str:
     """The path of the real native sender."""
     try:
-        return _REAL_FIND()
+        return REAL_FIND()
     except native_sender.NotBuilt as error:
         cannot_run(str(error))
         raise
@@ -131,7 +131,7 @@ def node1(hosts: tuple[Host, Host]) -> Host:
 @pytest.fixture(scope="module")
 def machine(node1: Host) -> Machine:
     try:
-        _REAL_FIND()
+        REAL_FIND()
     except native_sender.NotBuilt as error:
         cannot_run(str(error))
     return Machine(node1)
