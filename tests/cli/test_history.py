@@ -66,6 +66,7 @@ def test_history_says_how_long_power_must_stay_on_for_each_node_and_all(file: st
     assert "stay on for at least 5 min 01 s" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_history_of_one_node_or_from_one_time_on(file: str) -> None:
     for arguments, nodes in (
         (("--node", "node1"), ["node1", "node1"]),
@@ -123,6 +124,7 @@ def test_history_before_anything_was_recorded(tmp_path: Path) -> None:
         ("interval", ["0", "-1", "nan", "inf", "x", "86401"]),
     ],
 )
+@pytest.mark.slow
 def test_what_is_no_time_is_refused_in_one_line(file: str, option: str, texts: list[str]) -> None:
     for text in texts:
         said = complaint("history", "--file", file, f"--{option}={text}")

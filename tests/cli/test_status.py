@@ -107,6 +107,7 @@ def test_a_table_on_a_narrow_terminal_is_cut_at_its_right_edge(server: Server) -
         ),
     ],
 )
+@pytest.mark.slow
 def test_nonsense_on_the_command_line_is_refused_in_one_line(
     arguments: tuple[str, ...], reason: str
 ) -> None:

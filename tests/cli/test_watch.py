@@ -69,6 +69,7 @@ def test_watch_leaves_the_terminal_as_it_was_whatever_ends_it(
         assert terminal.is_as_before()
 
 
+@pytest.mark.slow
 def test_watch_says_that_the_daemon_is_gone_and_finds_it_again(tmp_path: Path) -> None:
     path = str(tmp_path / "control")
     with watching(path, columns=200) as terminal:
@@ -85,6 +86,7 @@ def test_watch_says_that_the_daemon_is_gone_and_finds_it_again(tmp_path: Path) -
         assert terminal.end() == 0
 
 
+@pytest.mark.slow
 def test_watch_shows_the_rate_of_datagrams_by_reason(server: Server) -> None:
     first = status()
     with watching(server.path) as terminal:
@@ -99,6 +101,7 @@ def test_watch_shows_the_rate_of_datagrams_by_reason(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("lines", "columns"), [(24, 100), (10, 40), (5, 80), (2, 10), (1, 1)])
+@pytest.mark.slow
 def test_watch_draws_no_more_than_the_window_holds(
     server: Server, lines: int, columns: int
 ) -> None:
@@ -166,6 +169,7 @@ class Lines:
         return self.program.returncode, rest
 
 
+@pytest.mark.slow
 def test_watch_without_a_terminal_prints_a_line_for_each_change(
     tmp_path: Path, command: list[str]
 ) -> None:

@@ -328,6 +328,7 @@ def works(root: Path) -> bool:
 
 
 @pytest.mark.parametrize("stage", ["fresh", "upgrade", "removal"])
+@pytest.mark.slow
 def test_whenever_it_is_killed(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_files, "MODULES", ("__init__", "_version", "agent/main"))
     ended, number = False, 0

@@ -55,6 +55,7 @@ def root(root_directory: Path) -> Path:
     return root_directory
 
 
+@pytest.mark.slow
 def test_the_unit_is_sound(command: Command, root: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         cannot_run("systemd-analyze is missing")
@@ -98,6 +99,7 @@ def transaction(root: Path, unit: str) -> tuple[set[str], str]:
 
 
 @pytest.mark.parametrize("boot", ["kdump-tools-dump.service", "kdump-tools.service"])
+@pytest.mark.slow
 def test_the_boot_into_the_dump_starts_the_sender_first(
     command: Command, root: Path, boot: str
 ) -> None:
@@ -280,6 +282,7 @@ def bootable(command: Command, root: Path, built: str) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_crash_kernel_tells_until_it_reboots(
     hosts: tuple[Host, Host], bootable: Path, ear: socket.socket
 ) -> None:
@@ -295,6 +298,7 @@ def test_a_crash_kernel_tells_until_it_reboots(
         assert senders(hosts[0]) == {}
 
 
+@pytest.mark.slow
 def test_a_normal_boot_sends_nothing(hosts: tuple[Host, Host], bootable: Path) -> None:
     with booted(hosts[0], bootable, crashed=False):
         assert (bootable / "talk/begun").read_text() == "load\n"
@@ -302,6 +306,7 @@ def test_a_normal_boot_sends_nothing(hosts: tuple[Host, Host], bootable: Path) -
 
 
 @pytest.mark.parametrize("trouble", ["the list is gone", "the console is stuck", "no sender"])
+@pytest.mark.slow
 def test_whatever_is_wrong_the_dump_begins_and_the_reboot_comes(
     hosts: tuple[Host, Host], bootable: Path, ear: socket.socket, trouble: str
 ) -> None:

@@ -68,6 +68,7 @@ def made(folder: Path, trouble: str = ":", options: str = "") -> tuple[Path, str
     return folder / "content", "\n".join(ours)
 
 
+@pytest.mark.slow
 def test_the_module_brings_the_sender_and_the_network(tmp_path: Path) -> None:
     content, said = made(tmp_path)
     assert said == ""
@@ -87,6 +88,7 @@ def test_the_module_brings_the_sender_and_the_network(tmp_path: Path) -> None:
     ],
     ids=["no dracut-network", "nothing for it", "left out"],
 )
+@pytest.mark.slow
 def test_without_dracuts_network_there_is_an_image_and_a_loud_word(
     tmp_path: Path, trouble: str, options: str
 ) -> None:
@@ -108,6 +110,7 @@ def test_without_dracuts_network_there_is_an_image_and_a_loud_word(
     ],
     ids=["no nodes", "no sense", "no sender", "no script", "no getent"],
 )
+@pytest.mark.slow
 def test_whatever_else_is_missing_there_is_an_image_and_a_loud_word(
     tmp_path: Path, trouble: str, has_sender: bool
 ) -> None:
@@ -119,6 +122,7 @@ def test_whatever_else_is_missing_there_is_an_image_and_a_loud_word(
         assert 'NODES="survivor.cluster"' in (content / layouts.RESOLVED[1:]).read_text()
 
 
+@pytest.mark.slow
 def test_options_that_make_no_sense_are_told_when_the_image_is_made(tmp_path: Path) -> None:
     content, said = made(tmp_path, f"echo 'ARGS=\"-i 10x -f ipv6\"' >>{NODES}")
     assert "ARGS: interval '10x'" in said

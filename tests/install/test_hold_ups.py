@@ -101,6 +101,7 @@ def _break(machine: Machine, trouble: str) -> None:
     ],
 )
 @pytest.mark.parametrize("starter", STARTERS)
+@pytest.mark.slow
 def test_what_starts_the_sender_returns_at_once_and_well(
     crashed: Machine, starter: str, trouble: str
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_small_image_without_setsid_has_a_sender_too(
     assert len(ear.recv(100)) >= 8
 
 
+@pytest.mark.slow
 def test_a_console_that_nobody_reads_silences_no_sender(
     crashed: Machine, ear: socket.socket
 ) -> None:
@@ -180,6 +182,7 @@ LEFT_BEHIND = [
 ]
 
 
+@pytest.mark.slow
 def test_a_name_service_that_hangs_costs_its_names_alone(hanging: Host) -> None:
     found, remarks = resolve(hanging, "nobody node2 no-one node3 none")
     assert found["NODES"] == "nobody node2 no-one node3 none"
@@ -187,6 +190,7 @@ def test_a_name_service_that_hangs_costs_its_names_alone(hanging: Host) -> None:
     assert remarks == LEFT_BEHIND
 
 
+@pytest.mark.slow
 def test_a_look_up_that_cannot_be_ended_in_peace_is_killed(node1: Host) -> None:
     node1.run(["mkdir", "-p", "/run/bin"], check=True)
     node1.write_file(
@@ -201,6 +205,7 @@ def test_a_look_up_that_cannot_be_ended_in_peace_is_killed(node1: Host) -> None:
     assert remarks == LEFT_BEHIND[:1]
 
 
+@pytest.mark.slow
 def test_a_name_service_that_hangs_keeps_no_image_from_being_made(
     hanging: Host, machine: Machine, image: str
 ) -> None:
@@ -213,6 +218,7 @@ def test_a_name_service_that_hangs_keeps_no_image_from_being_made(
     assert "10.0.0.2" in (machine.root / image[1:] / layouts.RESOLVED[1:]).read_text()
 
 
+@pytest.mark.slow
 def test_a_name_service_that_hangs_in_the_crash_kernel_holds_up_nothing(
     hanging: Host, crashed: Machine, ear: socket.socket
 ) -> None:

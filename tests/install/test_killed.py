@@ -54,6 +54,7 @@ FRESH, UPGRADE, REMOVAL = (None, OURS), (OURS, NEWER), (NEWER, None)
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
+@pytest.mark.slow
 def test_whenever_it_is_killed(
     make: Callable[[Path], None],
     layout: str,

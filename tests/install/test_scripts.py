@@ -9,46 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from kdumpfence.install import layouts, sender_arguments
-from tests.conftest import cannot_run
 from tests.install.machine import Machine, resolve, running, until
 from tests.support.netlab import Host
 
 FILES = Path(layouts.data_path(""))
-SCRIPTS = [
-    ("sh", "common/resolve-nodes"),
-    ("sh", "common/start-sender"),
-    ("sh", "initramfs-tools/hook"),
-    ("sh", "initramfs-tools/init-top"),
-    ("bash", "dracut/module-setup.sh"),
-    ("sh", "dracut/kdumpfence.sh"),
-]
-
-
-def test_no_shell_script_is_left_out() -> None:
-    scripts = {
-        str(path.relative_to(FILES))
-        for path in FILES.rglob("*")
-        if path.is_file() and path.read_bytes().startswith(b"#!/bin/")
-    }
-    assert scripts == {name for _, name in SCRIPTS}
-
-
-@pytest.mark.parametrize(("shell", "name"), SCRIPTS, ids=[name for _, name in SCRIPTS])
-def test_scripts_are_sound(shell: str, name: str) -> None:
-    if shutil.which("shellcheck") is None or shutil.which(shell) is None:
-        cannot_run(f"shellcheck or {shell} is missing")
-    assert (FILES / name).read_text().startswith(f"#!/bin/{shell}\n")
-    for checker in ([shell, "-n"], ["shellcheck", "-s", shell]):
-        done = subprocess.run(
-            [*checker, str(FILES / name)], capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +66,7 @@ def test_a_list_without_another_node_is_said(node1: Host) -> None:
     assert remarks == ["kdumpfence: /etc/nodes: names no other node, so nobody is told"]
 
 
+@pytest.mark.slow
 def test_the_hook_puts_in_a_sender_that_runs_there(
     machine: Machine, image: str, ear: socket.socket
 ) -> None:
@@ -115,6 +85,7 @@ def test_the_hook_asks_for_nothing_before_itself(machine: Machine, image: str) -
 
 
 @pytest.mark.parametrize("trouble", ["no nodes", "no sense", "no sender"])
+@pytest.mark.slow
 def test_the_hook_says_why_it_leaves_the_sender_out_and_spoils_no_image(
     machine: Machine, image: str, trouble: str
 ) -> None:

@@ -314,6 +314,7 @@ def test_the_addresses_of_this_machine_are_seen(cabled: Host) -> None:
         ("suse", SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} node1"\n{TAKEN}', 0),
     ],
 )
+@pytest.mark.slow
 def test_a_list_with_this_machine_itself_is_an_error_where_it_costs_the_crash_kernel(
     cabled: Host, built: str, distribution: str, path: str, line: str, status: int
 ) -> None:
@@ -478,6 +479,7 @@ def test_what_the_manual_says_for_suse_is_taken(
     ids=["words", "eval", "sh"],
 )
 @pytest.mark.parametrize("variable", ["KDUMP_PRESCRIPT", "KDUMP_POSTSCRIPT"])
+@pytest.mark.slow
 def test_what_the_manual_says_for_suse_holds_up_no_version_of_kdump(
     tmp_path: Path, runner: tuple[str, ...], variable: str
 ) -> None:

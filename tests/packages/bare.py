@@ -45,7 +45,7 @@ class Debian:
 
 
 def get() -> Debian:
-    """Return it, made if need be. Raises tests.debian.NotAvailable."""
+    """Return it, made if need be. Raises tests.support.debian.NotAvailable."""
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
         raise NotAvailable(f"not on this machine: {', '.join(missing)}")

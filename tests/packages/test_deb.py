@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from tests.packages import bare
-from tests.packages.conftest import ROOT, TRAPS, install_agent, lay_traps, needs, run
+from tests.packages.conftest import TRAPS, install_agent, lay_traps, needs, run
+
+pytestmark = pytest.mark.slow
 
 AGENT = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"
 PAGES = ("fence_kdump", "fence_kdump_send")
-MAINTAINERS = ("preinst", "postinst", "prerm", "postrm")
 NODES = 'NODES="192.0.2.7"\n'
 
 
@@ -59,14 +60,6 @@ def test_lintian_is_content(deb: Path) -> None:
     run("lintian", "--fail-on", "error,warning,info", "--suppress-tags",
         # They call nothing that could be fortified.
         "hardening-no-fortify-functions", deb)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "script", ["deb.sh", *(f"debian/{name}" for name in (*MAINTAINERS, "rtupdate"))]
-)
-def test_scripts_are_sound(script: str) -> None:
-    needs("shellcheck")
-    run("shellcheck", "-s", "sh", ROOT / "packaging" / script)
 
 
 def test_what_is_in_the_package(deb: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from tests.packages import bare
 from tests.packages.conftest import HOME, ROOT, TRAPS, install_agent, lay_traps
 
+pytestmark = pytest.mark.slow
+
 AGENT = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"
 
