@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,12 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.install import agent_files, installer, layouts, system_python
+from kdumpfence.install import agent_files, layouts, system_python
 from kdumpfence.install.sysroot import Sysroot
 from tests.conftest import cannot_run
 from tests.install import roots
 from tests.install.conftest import Command
-from tests.install.killing import ends, silent
 
 PLACE, STOCK, THIS = roots.AGENT, roots.STOCK_AGENT, roots.PYTHON
 KEPT = "/usr/sbin/.fence_kdump.stock"
@@ -272,7 +270,7 @@ def test_the_python_of_this_machine_is_asked(monkeypatch: pytest.MonkeyPatch) ->
     assert not found.fits("_kdumpwire.cpython-399-x86_64-linux-gnu.so", b"")
 
 
-# ------------------------------------------------------------------ upgrades, and being killed
+# ------------------------------------------------------------------ upgrades
 
 
 def test_an_upgrade_leaves_nothing_of_the_older_one(
@@ -299,61 +297,3 @@ def newer(monkeypatch: pytest.MonkeyPatch) -> None:
         return b'__version__ = "99"\n' if name == "_version.py" else real(name)
 
     monkeypatch.setattr(agent_files, "read_module", read_module)
-
-
-def run(root: Path, remove: bool, dies_at: int = 0) -> bool:
-    """Install or remove the agent in a child; whether it came to its end."""
-    python = system_python.SystemPython((3, 9), "cpython-39", ".cpython-39-", b"", None)
-    layout = agent_files.layout(None if remove else python)
-    if remove:
-        return ends(root, lambda opened: installer.remove(opened, layout, False, silent), dies_at)
-    return ends(root, lambda opened: installer.install(opened, layout, b"", False, silent), dies_at)
-
-
-def works(root: Path) -> bool:
-    """Whether at the agent's place is the stock one, or one of ours with all that it needs."""
-    if (root / PLACE[1:]).read_bytes() == STOCK:
-        return True
-    folder = modules(root) / "kdumpfence"
-    content = {
-        str(path.relative_to(folder).with_suffix("")): path.read_bytes()
-        for path in folder.rglob("*.py")
-    }
-    if set(content) != set(agent_files.MODULES):
-        return False
-    version = content.pop("_version")
-    rest = all(text == (SOURCE / f"{name}.py").read_bytes() for name, text in content.items())
-    known = (b'__version__ = "99"\n', (SOURCE / "_version.py").read_bytes())
-    return rest and version in known
-
-
-@pytest.mark.parametrize("stage", ["fresh", "upgrade", "removal"])
-@pytest.mark.slow
-def test_whenever_it_is_killed(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_files, "MODULES", ("__init__", "_version", "agent/main"))
-    ended, number = False, 0
-    while not ended:
-        number += 1
-        root = tmp_path / "root"
-        roots.put(root, PLACE, STOCK, 0o755)
-        (root / "usr/lib").mkdir()
-        before = roots.whats(root)
-        with monkeypatch.context() as patched:
-            if stage != "fresh":
-                assert run(root, False)
-            if stage == "upgrade":
-                newer(patched)
-            ended = run(root, stage == "removal", number)
-            assert works(root)
-            if stage == "fresh" and number % 3 == 0:
-                newer(patched)  # instead of what was not finished
-            if number % 3 != 1 and stage != "removal":
-                assert run(root, False)
-                assert works(root)
-                assert (root / PLACE[1:]).read_bytes() != STOCK
-                assert list((root / "usr/lib/kdumpfence").glob("agent-*")) == [modules(root)]
-                assert not list(root.rglob("*kdumpfence-new"))
-        assert run(root, True)
-        assert roots.whats(root) == before
-        shutil.rmtree(root)
-    assert number > 10, "nothing was counted: are other calls used now?"
