@@ -14,7 +14,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from kdumpfence import signals
 from kdumpfence.cli.status import HEADS, add_socket, counts, headings, row
@@ -53,24 +53,20 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-class _Seen(NamedTuple):
-    """What one look at the daemon brought: its status, or why there is none."""
-
-    found: Status | None
-    rates: dict[str, float]
-    trouble: str
-
-
 class _Looker:
-    """Asks the daemon, again and again, also when it comes and goes."""
+    """Asks the daemon, again and again, also when it comes and goes; keeps its last answer."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.last: Status | None = None
+        self.heard = 0.0  # when it came, by time.monotonic()
+        self.rates: dict[str, float] = {}
+        self.trouble = ""
         self._client: Client | None = None
         self._before: Status | None = None
-        self._rates: dict[str, float] = {}
 
-    def look(self) -> _Seen:
+    def look(self) -> Status | None:
+        """The daemon's status now; None if there is none, and `trouble` says why."""
         try:
             if self._client is None:
                 self._client = Client(self.path)
@@ -78,12 +74,13 @@ class _Looker:
         except ControlError as error:
             self.close()
             self._before = None
-            self._rates = {}
-            return _Seen(None, {}, str(error))
+            self.trouble = str(error)
+            return None
         if self._before is None or found.up != self._before.up:  # else it is the same one again
-            self._rates = rates(self._before, found)
+            self.rates = rates(self._before, found)
             self._before = found
-        return _Seen(found, self._rates, "")
+        self.last, self.heard, self.trouble = found, time.monotonic(), ""
+        return found
 
     def close(self) -> None:
         if self._client is not None:
@@ -177,8 +174,8 @@ def _lines(looker: _Looker) -> None:
     """A line for each change, until a signal ends it."""
     changes = Changes()
     while True:
-        seen = looker.look()
-        news = changes.lost(seen.trouble) if seen.found is None else changes.seen(seen.found)
+        found = looker.look()
+        news = changes.lost(looker.trouble) if found is None else changes.seen(found)
         for line in news:
             print(f"{stamp(time.time())} {line}")
         if news:
@@ -190,22 +187,16 @@ def _live(console: Console, looker: _Looker) -> None:
     """The whole screen, until a signal or the key q ends it."""
     from rich.live import Live
 
-    last = _Seen(None, {}, "")
-    heard = time.monotonic()
     with _keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             begun = time.monotonic()
-            seen = looker.look()
-            if seen.found is not None:
-                last, heard = seen, time.monotonic()
-            live.update(
-                _screen(console, last, seen.trouble, time.monotonic() - heard), refresh=True
-            )
+            looker.look()
+            live.update(_screen(console, looker), refresh=True)
             if _quits(keys, begun + _PERIOD):
                 return
 
 
-def _screen(console: Console, last: _Seen, trouble: str, age: float) -> RenderableType:
+def _screen(console: Console, looker: _Looker) -> RenderableType:
     """All that is on the screen: not a line more than it is high."""
     from rich.console import Group
     from rich.text import Text
@@ -213,25 +204,21 @@ def _screen(console: Console, last: _Seen, trouble: str, age: float) -> Renderab
     def line(text: str, style: str = "") -> Text:
         return Text(text, style, no_wrap=True, overflow="ellipsis", end="\n")
 
+    found, age = looker.last, time.monotonic() - looker.heard
     above = []
-    if trouble:
-        above += [line(text, "bold red") for text in _wrapped(one_line(trouble), console)]
-        if last.found is not None:
-            above.append(
-                line(f"no answer; showing the state of {duration(age)} ago, asking every second")
-            )
-        else:
-            above.append(line("asking every second"))
-    found = last.found
+    if looker.trouble:
+        state = "" if found is None else f"no answer; showing the state of {duration(age)} ago, "
+        above += [line(text, "bold red") for text in _wrapped(one_line(looker.trouble), console)]
+        above.append(line(f"{state}asking every second"))
     below = [line("q quits", "dim")]
     if found is None:
         return Group(*above, *below)
     now = found._replace(age=found.age + age)
-    head, *rest = headings(now if trouble else found)
+    head, *rest = headings(now if looker.trouble else found)
     above.append(line(head, "bold"))
     above += [line(text, "yellow") for text in rest[:-1]]
     above.append(line(rest[-1], "bold" if found.dumping else ""))
-    datagrams = f"datagrams: {counts(found.counts, last.rates)}"
+    datagrams = f"datagrams: {counts(found.counts, looker.rates)}"
     # It may be long, and each part of it counts.
     below = [*(line(text) for text in _wrapped(datagrams, console)), *below]
     room = console.height - len(above) - len(below)
