@@ -70,7 +70,7 @@ def test_a_native_sender_that_was_not_built(
     roots.make(root_directory, "rocky")
     before = roots.snapshot(root_directory)
     monkeypatch.setattr(native_sender, "find", REAL_FIND)
-    monkeypatch.setattr(native_sender, "_FOLDER", str(tmp_path))
+    monkeypatch.setattr(native_sender, "FOLDER", str(tmp_path))
     assert "make native" in command.refused("--root", str(root_directory))
     command.name = "native-sender"
     assert "make native" in command.refused()

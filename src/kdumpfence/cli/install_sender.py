@@ -35,20 +35,22 @@ def run(given: argparse.Namespace) -> int:
     """Install or remove it."""
     with open_root(given) as root:
         if given.distribution != INSTALLED:
-            _one(given, root, _layout(given.distribution, root), given.static)
+            _install_or_remove(given, root, _layout(given.distribution, root), given.static)
             return 0
         # Those of a run before, for the scripts of packages; static or not, as it was then.
         names = [name for name in Record.load(root).layouts if name in LAYOUTS]
         for name in names:
             (place,) = (item.path for item in LAYOUTS[name].items if item.source == layouts.SENDER)
             dynamic = b"/ld-" in (root.read(place) or b"/ld-")
-            _one(given, root, LAYOUTS[name], given.static or not dynamic)
+            _install_or_remove(given, root, LAYOUTS[name], given.static or not dynamic)
         if not names:
             say("nothing to do: nothing was installed by this program")
     return 0
 
 
-def _one(given: argparse.Namespace, root: Sysroot, layout: Layout, static: bool) -> None:
+def _install_or_remove(
+    given: argparse.Namespace, root: Sysroot, layout: Layout, static: bool
+) -> None:
     if given.remove:
         installer.remove(root, layout, given.dry_run, say)
         return

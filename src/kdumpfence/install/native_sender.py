@@ -11,8 +11,8 @@ import os
 
 from kdumpfence.install import InstallError
 
-_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native")
-_NAMES = {False: "fence_kdump_send", True: "fence_kdump_send.static"}
+FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native")
+NAMES = {False: "fence_kdump_send", True: "fence_kdump_send.static"}
 
 
 class NotBuilt(InstallError):
@@ -24,7 +24,7 @@ def find(static: bool = False) -> str:
 
     Raises NotBuilt.
     """
-    path = os.path.join(_FOLDER, _NAMES[static])
+    path = os.path.join(FOLDER, NAMES[static])
     if not os.access(path, os.X_OK):
         which = "static native sender" if static else "native sender"
         raise NotBuilt(
