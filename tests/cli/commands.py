@@ -23,6 +23,9 @@ WITHOUT_RICH = [
 ]
 ENVIRONMENT = {"PYTHONPATH": str(SRC), "TZ": "UTC"}
 
+#: How times are told.
+STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+
 #: A name that would clear the screen and be red, if anybody let it.
 HOSTILE = "n[red]\x1b[2Jx\n\u202e"
 ESCAPED = r"n[red]\x1b[2Jx\n\u202e"
@@ -55,8 +58,16 @@ def run(
     )
 
 
-def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line with which the command failed."""
+def ok(*arguments: str, command: list[str] = COMMAND, **environment: str) -> str:
+    """What the command prints; it must succeed, and complain of nothing."""
+    done = run(*arguments, command=command, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def complaint(*arguments: str) -> str:
+    """The one line with which the command fails."""
+    done = run(*arguments)
     assert (done.returncode, done.stdout) == (1, ""), done
     assert done.stderr.startswith("kdumpfence: ")
     assert done.stderr.count("\n") == 1

@@ -65,12 +65,10 @@ def test_dumps_that_an_agent_may_have_missed_are_counted_once_they_are_over() ->
 
 def test_the_lesson_has_the_figures_and_what_they_are_not_about() -> None:
     power, agent, silence = timeout_advice.lesson([past(100.2), past(50)])
-    assert "stay on for 1 min 51 s or longer" in power
+    assert "at least 1 min 51 s" in power
     assert "took 1 min 41 s" in power
-    assert "not known here" in power
     assert "A longer dump needs no longer timeout" in agent
-    assert "fence_kdump(8)" in agent
-    assert "With crashkernel=SIZE,cma it is 10 s more than without" in agent
+    assert "With crashkernel=SIZE,cma add 10 s" in agent
     assert "does not mean that a dump is complete" in silence
     assert len(timeout_advice.lesson([past(100.2), past(5)])) == 4
 

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.cli import main as cli
+from kdumpfence.cli.main import main
 from kdumpfence.install import layouts, native_sender
 from tests.conftest import cannot_run
 from tests.install import roots
 from tests.install.machine import Machine
-from tests.support.netlab import Host, Lab, why_not
+from tests.support.labs import lab
+from tests.support.netlab import Host
 
-_REAL_FIND = native_sender.find
+REAL_FIND = native_sender.find
 OURS = b"\x7fELF our sender, version 1\n"
 
 
@@ -32,12 +33,13 @@ class Done:
 
 
 class Command:
-    """kdumpfence install-sender in this process, with a sender that the test makes up."""
+    """A command that installs, in this process; and a sender that the test makes up."""
 
-    name = "install-sender"
-
-    def __init__(self, sender: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, sender: Path, capsys: pytest.CaptureFixture[str], name: str = "install-sender"
+    ) -> None:
         self.sender = sender
+        self.name = name
         self._capsys = capsys
 
     def build(self, content: bytes) -> None:
@@ -48,7 +50,7 @@ class Command:
     def run(self, *arguments: str) -> Done:
         """Run it, whatever comes of it."""
         self._capsys.readouterr()
-        status = cli.main([self.name, *arguments])
+        status = main([self.name, *arguments])
         return Done(status, *self._capsys.readouterr())
 
     def ok(self, root: Path, *arguments: str) -> str:
@@ -70,11 +72,17 @@ class Command:
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """The command, with version 1 of a made-up sender."""
+    """install-sender, with version 1 of a made-up sender."""
     made = Command(tmp_path / "sender", capsys)
     made.build(OURS)
     monkeypatch.setattr(native_sender, "find", lambda static=False: str(made.sender))
     return made
+
+
+@pytest.fixture
+def agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """install-agent."""
+    return Command(tmp_path / "unused", capsys, "install-agent")
 
 
 @pytest.fixture
@@ -89,7 +97,7 @@ def root_directory(tmp_path: Path) -> Path:
 def built() -> str:
     """The path of the real native sender."""
     try:
-        return _REAL_FIND()
+        return REAL_FIND()
     except native_sender.NotBuilt as error:
         cannot_run(str(error))
         raise
@@ -98,18 +106,20 @@ def built() -> str:
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[tuple[Host, Host]]:
     """Two nodes with a cable between them, and names that only node1 knows."""
-    why = why_not()
-    if why is not None:
-        cannot_run(why)
-    with Lab() as lab:
-        node1, node2 = lab.host("node1"), lab.host("node2")
-        lab.link(node1, node2, ["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24", "2001:db8::2/64"])
-        node1.add_name("node1", "127.0.1.1")
-        node1.add_name("node1.cluster", "10.0.0.1")
-        node1.add_name("node2", "10.0.0.2", "2001:db8::2")
-        node1.add_name("node3", "10.0.0.3")
-        node1.add_name("mixed", "10.0.0.1", "127.0.0.5", "10.0.0.4")
-        node1.add_name("alias-of-node1", "10.0.0.1", "2001:db8::1")
+    with lab() as opened:
+        node1, node2 = opened.host("node1"), opened.host("node2")
+        opened.link(
+            node1, node2, ["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24", "2001:db8::2/64"]
+        )
+        for name, *addresses in (
+            ("node1", "127.0.1.1"),
+            ("node1.cluster", "10.0.0.1"),
+            ("node2", "10.0.0.2", "2001:db8::2"),
+            ("node3", "10.0.0.3"),
+            ("mixed", "10.0.0.1", "127.0.0.5", "10.0.0.4"),
+            ("alias-of-node1", "10.0.0.1", "2001:db8::1"),
+        ):
+            node1.add_name(name, *addresses)
         yield node1, node2
 
 
@@ -121,7 +131,7 @@ def node1(hosts: tuple[Host, Host]) -> Host:
 @pytest.fixture(scope="module")
 def machine(node1: Host) -> Machine:
     try:
-        _REAL_FIND()
+        REAL_FIND()
     except native_sender.NotBuilt as error:
         cannot_run(str(error))
     return Machine(node1)
@@ -151,7 +161,7 @@ def booted(machine: Machine) -> Iterator[Path]:
     )
     (machine.root / "proc/uptime").write_text("17.39 12.00\n")
     yield machine.root / "proc/vmcore"
-    machine.senders()
+    machine.end_senders()
     shutil.rmtree(machine.root / "scripts")
     (home / "@fence_kdump_send").unlink()
     (machine.root / "proc/vmcore").unlink(missing_ok=True)

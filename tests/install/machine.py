@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from kdumpfence.install import layouts
@@ -18,15 +20,46 @@ from tests.support.netlab import Host
 ROOT = str(Path(__file__).resolve().parents[2])
 
 
+#: Lays a root file system of a host's own over the machine's, and goes there.
+OVERLAY = """
+    set -e
+    mkdir -p /run/over/upper /run/over/work /run/over/root
+    mount -t overlay overlay \
+        -o lowerdir=/,upperdir=/run/over/upper,workdir=/run/over/work /run/over/root
+    cd /run/over/root
+"""
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for it to be true, or for so long."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def running(host: Host) -> dict[int, list[str]]:
+    """The command lines of what runs on this host, by pid."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.path.samefile(entry / "ns/net", f"/proc/{host.pid}/ns/net"):
+                found[int(entry.name)] = (entry / "cmdline").read_text().split("\0")[:-1]
+    return found
+
+
+def senders(host: Host) -> dict[int, list[str]]:
+    """The same of the senders alone."""
+    return {
+        pid: words
+        for pid, words in running(host).items()
+        if words and words[0].endswith("fence_kdump_send")
+    }
+
+
 class Machine:
     """A root file system of its own, laid over the machine's, on a host of the lab."""
 
-    _LAY = """
-        set -e
-        mkdir -p /run/over/upper /run/over/work /run/over/root
-        mount -t overlay overlay \
-            -o lowerdir=/,upperdir=/run/over/upper,workdir=/run/over/work /run/over/root
-        cd /run/over/root
+    _LAY = f"""{OVERLAY}
         mount --rbind /etc etc
         mount --rbind /dev dev
         mount -t tmpfs tmpfs proc
@@ -63,23 +96,12 @@ class Machine:
         )
         assert (done.returncode, done.stderr) == (0, "")
 
-    def running(self) -> dict[int, list[str]]:
-        """The command lines of what runs on this host, by pid."""
-        found = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if os.path.samefile(entry / "ns/net", f"/proc/{self.host.pid}/ns/net"):
-                    found[int(entry.name)] = (entry / "cmdline").read_text().split("\0")[:-1]
-        return found
-
-    def senders(self) -> list[list[str]]:
+    def end_senders(self) -> list[list[str]]:
         """The command lines of the senders that run on this host, and end them."""
-        found = []
-        for pid, words in self.running().items():
-            if words and words[0].endswith("fence_kdump_send"):
-                found.append(words)
-                os.kill(pid, signal.SIGKILL)
-        return found
+        found = senders(self.host)
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        return list(found.values())
 
 
 def resolve(

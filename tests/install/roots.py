@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ PLACES = {
     "debian": "/usr/lib/kdumpfence/fence_kdump_send",
 }
 STOCK = b"\x7fELF the stock sender\n"
+AGENT = "/usr/sbin/fence_kdump"
+STOCK_AGENT = b"\x7fELF the stock agent\n"
 
 
 @dataclass(frozen=True)
@@ -117,18 +120,16 @@ def with_package(root: Path, package: str) -> None:
     shutil.copytree(debian_package(package), root, symlinks=True, dirs_exist_ok=True)
 
 
-def with_dpkg(root: Path, package: str, *paths: str) -> None:
-    """Give a root a dpkg database, in which that package has these files."""
-    files = {"/.", *paths}
-    for path in paths:
-        files |= {str(above) for above in Path(path).parents if str(above) != "/"}
-    put(root, f"/var/lib/dpkg/info/{package}.list", "\n".join(sorted(files)) + "\n")
-    put(root, "/var/lib/dpkg/info/other.list", "/.\n/usr\n/usr/libexec/fence_kdump_send_not\n")
-    put(root, "/var/lib/dpkg/info/format", "1\n")
-    put(
-        root,
-        "/var/lib/dpkg/status",
-        f"Package: {package}\nStatus: install ok installed\nMaintainer: nobody <n@example.org>\n"
-        "Architecture: all\nVersion: 1\nDescription: made up\n\n",
-    )
-    (root / "var/lib/dpkg/updates").mkdir()
+#: The Python that runs the tests, by the name that a system has it under.
+PYTHON = "python{}.{}".format(*sys.version_info)
+
+
+def with_python(root: Path, name: str = PYTHON, program: bytes | None = None) -> Path:
+    """Give a root a Python of that name, by default the program that runs this."""
+    if program is None:
+        with open(sys.executable, "rb") as file:
+            program = file.read(64) + b"/lib64/ld-linux-x86-64.so.2\0"
+    put(root, f"/usr/bin/{name}", program, 0o755)
+    (root / "usr/bin/python3").unlink(missing_ok=True)
+    (root / "usr/bin/python3").symlink_to(name)
+    return root

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -20,11 +21,13 @@ from pathlib import Path
 import pytest
 
 from kdumpfence.install import layouts
-from tests.conftest import cannot_run
+from tests.conftest import cannot_run, fill
 from tests.install import roots
 from tests.install.conftest import Command
+from tests.install.machine import OVERLAY, senders, until
 from tests.install.terminals import terminal
-from tests.support.netlab import Host, Lab, why_not
+from tests.support.labs import lab
+from tests.support.netlab import Host
 
 SYSTEMD = "/lib/systemd/systemd"
 UNIT = "kdumpfence-send.service"
@@ -120,12 +123,9 @@ def test_the_normal_boot_of_kdump_tools_is_the_one_that_is_known(root: Path) -> 
 
 
 # A boot of that root. /proc/vmcore cannot be made, so in these copies it is /etc/vmcore.
-_BOOT = """
-    set -e
-    mkdir -p /run/over/upper /run/over/work /run/over/root
-    mount -t overlay overlay \
-        -o lowerdir=/,upperdir=/run/over/upper,workdir=/run/over/work /run/over/root
-    cd /run/over/root
+_BOOT = (
+    OVERLAY
+    + """
     rm -rf etc/systemd etc/fstab etc/kdumpfence usr/lib/kdumpfence usr/lib/systemd/system-generators
     tar -C "$ROOT" -cf - etc/systemd etc/kdumpfence etc/init.d/kdump-tools etc/default \
         usr/lib/kdumpfence usr/sbin/kdump-config | tar -xf -
@@ -160,6 +160,7 @@ _BOOT = """
         /lib/systemd/systemd --system --unit=kdump-tools-dump.service \
         --log-target="$LOG" --show-status=no
 """
+)
 
 # In the place of kdump-config: a dump that takes as long as the test wants.
 _DUMP = """#!/bin/sh
@@ -195,13 +196,19 @@ def own_cgroup() -> Iterator[Path]:
 @pytest.fixture
 def hosts() -> Iterator[tuple[Host, Host]]:
     """The node that crashes, and another."""
-    why = why_not()
-    if why is not None:
-        cannot_run(why)
-    with Lab() as lab:
-        node1, node2 = lab.host("node1"), lab.host("node2")
-        lab.link(node1, node2, ["10.0.0.1/24"], ["10.0.0.2/24"])
+    with lab() as opened:
+        node1, node2 = opened.host("node1"), opened.host("node2")
+        opened.link(node1, node2, ["10.0.0.1/24"], ["10.0.0.2/24"])
         yield node1, node2
+
+
+@pytest.fixture
+def ear(hosts: tuple[Host, Host]) -> Iterator[socket.socket]:
+    """What the other node hears."""
+    with hosts[1].open_socket() as sock:
+        sock.bind(("10.0.0.2", 7410))
+        sock.settimeout(60)
+        yield sock
 
 
 @contextlib.contextmanager
@@ -216,11 +223,7 @@ def booted(
     said: list[bytes] = []
     reader = threading.Thread(target=_read_all, args=(console, said))
     if stuck:
-        os.set_blocking(inside, False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(inside, bytes(1024))
-        os.set_blocking(inside, True)
+        fill(inside)
     else:
         reader.start()
     try:
@@ -242,11 +245,9 @@ def booted(
             )
             os.close(inside)
             try:
-                for _ in range(1200):
-                    if program.poll() is not None or (root / "talk/begun").exists():
-                        break
-                    time.sleep(0.05)
-                assert (root / "talk/begun").exists(), b"".join(said).decode(errors="replace")
+                begun = root / "talk/begun"
+                until(lambda: program.poll() is not None or begun.exists())
+                assert begun.exists(), b"".join(said).decode(errors="replace")
                 yield program
             finally:
                 program.kill()
@@ -262,16 +263,6 @@ def _read_all(console: int, said: list[bytes]) -> None:
     with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
         while True:
             said.append(os.read(console, 4096))
-
-
-def senders(host: Host) -> list[list[str]]:
-    """The command lines of the senders that run on this host's network."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if os.path.samefile(entry / "ns/net", f"/proc/{host.pid}/ns/net"):
-                found.append((entry / "cmdline").read_text().split("\0")[:-1])
-    return [words for words in found if words and "fence_kdump_send" in words[0]]
 
 
 @pytest.fixture
@@ -292,46 +283,41 @@ def bootable(command: Command, root: Path, built: str) -> Path:
 
 
 @pytest.mark.slow
-def test_a_crash_kernel_tells_until_it_reboots(hosts: tuple[Host, Host], bootable: Path) -> None:
-    with hosts[1].open_socket() as ear:
-        ear.bind(("10.0.0.2", 7410))
-        ear.settimeout(60)
-        with booted(hosts[0], bootable, crashed=True) as program:
-            assert (bootable / "talk/begun").read_text() == "savecore\n"
-            for _ in range(3):
-                assert len(ear.recv(100)) >= 8
-            options = ["-v", "-i", "5"]  # split as a shell does it
-            assert senders(hosts[0]) == [
-                ["@fence_kdump_send", *options, "10.0.0.2", "no-such-node"]
-            ]
-            (bootable / "talk/end").write_text("saved\n")
-            assert program.wait(60) != 0  # killed by `reboot -f`, which nothing holds up
-            assert senders(hosts[0]) == []
+def test_a_crash_kernel_tells_until_it_reboots(
+    hosts: tuple[Host, Host], bootable: Path, ear: socket.socket
+) -> None:
+    with booted(hosts[0], bootable, crashed=True) as program:
+        assert (bootable / "talk/begun").read_text() == "savecore\n"
+        for _ in range(3):
+            assert len(ear.recv(100)) >= 8
+        options = ["-v", "-i", "5"]  # split as a shell does it
+        command = ["@fence_kdump_send", *options, "10.0.0.2", "no-such-node"]
+        assert list(senders(hosts[0]).values()) == [command]
+        (bootable / "talk/end").write_text("saved\n")
+        assert program.wait(60) != 0  # killed by `reboot -f`, which nothing holds up
+        assert senders(hosts[0]) == {}
 
 
 @pytest.mark.slow
 def test_a_normal_boot_sends_nothing(hosts: tuple[Host, Host], bootable: Path) -> None:
     with booted(hosts[0], bootable, crashed=False):
         assert (bootable / "talk/begun").read_text() == "load\n"
-        assert senders(hosts[0]) == []  # it would be there by now, being ordered before
+        assert senders(hosts[0]) == {}  # it would be there by now, being ordered before
 
 
 @pytest.mark.parametrize("trouble", ["the list is gone", "the console is stuck", "no sender"])
 @pytest.mark.slow
 def test_whatever_is_wrong_the_dump_begins_and_the_reboot_comes(
-    hosts: tuple[Host, Host], bootable: Path, trouble: str
+    hosts: tuple[Host, Host], bootable: Path, ear: socket.socket, trouble: str
 ) -> None:
     if trouble == "the list is gone":
         (bootable / layouts.NODES[1:]).unlink()  # its addresses are still known
     elif trouble == "no sender":
         (bootable / "usr/lib/kdumpfence/fence_kdump_send").unlink()
     stuck = trouble == "the console is stuck"
-    with hosts[1].open_socket() as ear:
-        ear.bind(("10.0.0.2", 7410))
-        ear.settimeout(60)
-        with booted(hosts[0], bootable, crashed=True, stuck=stuck) as program:
-            if trouble != "no sender":
-                for _ in range(3):
-                    assert len(ear.recv(100)) >= 8
-            (bootable / "talk/end").write_text("saved\n")
-            assert program.wait(60) != 0
+    with booted(hosts[0], bootable, crashed=True, stuck=stuck) as program:
+        if trouble != "no sender":
+            for _ in range(3):
+                assert len(ear.recv(100)) >= 8
+        (bootable / "talk/end").write_text("saved\n")
+        assert program.wait(60) != 0

@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from kdumpfence.install import layouts
-from tests.install.machine import Machine, resolve
+from tests.conftest import fill
+from tests.install.machine import Machine, resolve, running, senders, until
 from tests.install.terminals import terminal
 from tests.support.netlab import Host
 
@@ -34,8 +33,8 @@ def crashed(machine: Machine, booted: Path) -> Iterator[Machine]:
     booted.write_text("dump")
     shutil.copy(layouts.data_path("dracut/kdumpfence.sh"), machine.root / "kdumpfence.sh")
     yield machine
-    for pid, words in machine.running().items():
-        if any(name in word for word in words for name in ("kdumpfence", "fence_kdump_send")):
+    for pid, words in running(machine.host).items():
+        if "kdump" in " ".join(words):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     resolved = machine.root / layouts.RESOLVED[1:]
@@ -48,13 +47,24 @@ def pipes() -> Iterator[tuple[int, int]]:
     """A pipe in which nothing comes, to be read; and one that is full, to be written to."""
     empty, writer = os.pipe()
     reader, full = os.pipe()
-    fcntl.fcntl(full, fcntl.F_SETPIPE_SZ, 4096)
-    os.write(full, bytes(4096))
+    fill(full)
     try:
         yield empty, full
     finally:
         for descriptor in (empty, writer, reader, full):
             os.close(descriptor)
+
+
+def start(machine: Machine, starter: str, empty: int, full: int) -> None:
+    """Run it between such pipes; it returns, and well."""
+    program = machine.host.popen(
+        ["chroot", "/run/over/root", *STARTERS[starter]],
+        env={"IP": "dhcp"},
+        stdin=empty,
+        stdout=full,
+        stderr=full,
+    )
+    assert program.wait(30) == 0
 
 
 def _break(machine: Machine, trouble: str) -> None:
@@ -96,40 +106,24 @@ def test_what_starts_the_sender_returns_at_once_and_well(
     crashed: Machine, starter: str, trouble: str
 ) -> None:
     _break(crashed, trouble)
-    with pipes() as (empty, full):
-        program = crashed.host.popen(
-            ["chroot", "/run/over/root", *STARTERS[starter]],
-            env={"IP": "dhcp"},
-            stdin=empty,
-            stdout=full,
-            stderr=full,
-        )
-        assert program.wait(30) == 0
+    with pipes() as ends:
+        start(crashed, starter, *ends)
     # And once more: who waits for the end of its output waits for nothing either.
     assert crashed.chroot(*STARTERS[starter], env={"IP": "dhcp"}) == ""
 
 
 def _the_sender(machine: Machine) -> int:
-    for _ in range(600):
-        for pid, words in machine.running().items():
-            if words and words[0] == "@fence_kdump_send":
-                return pid
-        time.sleep(0.05)
-    pytest.fail("no sender")
+    until(lambda: senders(machine.host))
+    (pid,) = senders(machine.host)
+    return pid
 
 
 def test_the_sender_is_in_a_session_of_its_own_and_holds_nothing_of_its_callers(
     crashed: Machine,
 ) -> None:
-    with pipes() as (empty, full):
-        program = crashed.host.popen(
-            ["chroot", "/run/over/root", *STARTERS["start-sender"]],
-            stdin=empty,
-            stdout=full,
-            stderr=full,
-        )
-        assert program.wait(30) == 0
-        ours = {os.readlink(f"/proc/self/fd/{one}") for one in (empty, full)}
+    with pipes() as ends:
+        start(crashed, "start-sender", *ends)
+        ours = {os.readlink(f"/proc/self/fd/{one}") for one in ends}
         pid = _the_sender(crashed)
         assert os.getsid(pid) == pid
         descriptors = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
@@ -157,10 +151,7 @@ def test_a_console_that_nobody_reads_silences_no_sender(
             f"touch /run/over/root/dev/console && mount --bind {name} /run/over/root/dev/console"
         )
         crashed.host.run(["sh", "-c", mount], check=True)
-        os.set_blocking(console, False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(console, b"x" * 1024)
+        fill(console)
         assert crashed.chroot("/usr/lib/kdumpfence/start-sender") == ""
         for _ in range(3):
             assert len(ear.recv(100)) >= 8

@@ -15,32 +15,33 @@ from typing import Any
 
 import pytest
 
-from kdumpfence.install import dpkg, installer, layouts, root_directory
-from tests.conftest import cannot_run
+from kdumpfence.install import agent_files, installer, layouts, record, system_python
+from kdumpfence.install.layouts import Layout
+from kdumpfence.install.sysroot import Sysroot
 from tests.install import roots
 
-OURS = b"\x7fELF our sender, version 1\n" * 100
-NEWER = b"\x7fELF our sender, version 2\n" * 100
 KILLED = 9
 _CHANGING = ("write", "rename", "link", "symlink", "unlink", "mkdir", "rmdir", "fchmod")
 
+#: What is put: a layout, and the sender for it.
+Version = tuple[Layout, bytes]
+SENDERS = tuple(b"\x7fELF our sender, version %d\n" % number * 100 for number in (1, 2))
 
-def run(
-    root: Path, layout: str, content: bytes | None, dies_at: int, monkeypatch: pytest.MonkeyPatch
-) -> bool:
-    """Install that sender, or remove; whether it came to its end."""
+
+def run(root: Path, version: Version, remove: bool, dies_at: int = 0) -> bool:
+    """Install that, or remove it; whether it came to its end."""
     child = os.fork()
     if child:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert status in (0, KILLED)
         return status == 0
     try:
-        die_at(dies_at, monkeypatch)
-        opened = root_directory.Tree(str(root))
-        if content is None:
-            installer.remove(opened, layouts.LAYOUTS[layout], False, lambda _: None)
-        else:
-            installer.install(opened, layouts.LAYOUTS[layout], content, False, lambda _: None)
+        with pytest.MonkeyPatch.context() as patched, Sysroot(str(root)) as opened:
+            die_at(dies_at, patched)
+            if remove:
+                installer.remove(opened, version[0], False, lambda _: None)
+            else:
+                installer.install(opened, *version, False, lambda _: None)
         os._exit(0)
     except BaseException as error:
         os.write(2, f"{error!r}\n".encode())
@@ -64,86 +65,94 @@ def die_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in _CHANGING:
         monkeypatch.setattr(os, name, counted(getattr(os, name), name == "write"))
     monkeypatch.setattr(os, "fsync", lambda _: None)  # it is a process that dies, not a machine
-    monkeypatch.setattr(dpkg, "divert", counted(dpkg.divert, False))
-    monkeypatch.setattr(dpkg, "undivert", counted(dpkg.undivert, False))
 
 
-def rhel(root: Path) -> None:
+def rhel(root: Path) -> tuple[Version, ...]:
     roots.make(root, "rocky")
+    return tuple((layouts.LAYOUTS["rhel"], sender) for sender in SENDERS)
 
 
-def suse_without_a_stock_sender(root: Path) -> None:
+def suse_without_a_stock_sender(root: Path) -> tuple[Version, ...]:
     roots.make(root, "sles")
     (root / "usr/lib/fence_kdump_send").unlink()
+    return tuple((layouts.LAYOUTS["suse"], sender) for sender in SENDERS)
 
 
-def debian(root: Path) -> None:
+def debian(root: Path) -> tuple[Version, ...]:
     roots.make(root, "debian")
     roots.put(root, layouts.NODES, "NODES=192.0.2.7\n")
+    return tuple((layouts.LAYOUTS["debian"], sender) for sender in SENDERS)
 
 
-def diverted(root: Path) -> None:
-    """A package of dpkg has the file, so there is a diversion as well."""
-    if shutil.which("dpkg-divert") is None:
-        cannot_run("dpkg-divert is missing")
-    roots.make(root, "rocky")
-    roots.with_dpkg(root, "kdump-utils", roots.PLACES["rhel"])
+def agent(root: Path) -> tuple[Version, ...]:
+    roots.put(root, roots.AGENT, roots.STOCK_AGENT, 0o755)
+    (root / "usr/lib").mkdir()
+    python = system_python.SystemPython((3, 9), "cpython-39", ".cpython-39-", b"", None)
+    versions = []
+    with pytest.MonkeyPatch.context() as patched:
+        for modules in (("__init__", "_version"), ("__init__", "_version", "agent/main")):
+            patched.setattr(agent_files, "MODULES", modules)
+            versions.append((agent_files.layout(python), b""))
+    return tuple(versions)
 
 
-FRESH, UPGRADE, REMOVAL = (None, OURS), (OURS, NEWER), (NEWER, None)
+def program(version: Version) -> layouts.Item:
+    """What others run of it: all else is for that."""
+    return next(item for item in reversed(version[0].items) if item.mode == 0o755)
 
 
-@pytest.mark.parametrize(
-    ("make", "layout", "stages"),
-    [
-        (rhel, "rhel", (FRESH, UPGRADE, REMOVAL)),
-        (suse_without_a_stock_sender, "suse", (FRESH, REMOVAL)),
-        (debian, "debian", (FRESH, REMOVAL)),
-        (diverted, "rhel", (FRESH, UPGRADE, REMOVAL)),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
+def is_whole(root: Path, version: Version) -> bool:
+    """Whether all that the agent of this version needs is there."""
+    return all(
+        (root / item.path[1:]).exists() and (root / item.path[1:]).read_bytes() == item.content
+        for item in version[0].items
+        if not item.source
+    )
+
+
+def but_for_the_record(root: Path) -> dict[str, Any]:
+    return {path: what for path, what in roots.whats(root).items() if path != record.PATH}
+
+
+@pytest.mark.parametrize("make", [rhel, suse_without_a_stock_sender, debian, agent])
+@pytest.mark.parametrize("stage", ["fresh", "upgrade", "removal"])
 @pytest.mark.slow
 def test_whenever_it_is_killed(
-    make: Callable[[Path], None],
-    layout: str,
-    stages: tuple[tuple[bytes | None, bytes | None], ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], tuple[Version, ...]], stage: str, tmp_path: Path
 ) -> None:
-    place = roots.PLACES[layout]
-    for before, after in stages:
-        for number in range(1, 200):
-            root = tmp_path / "root"
-            root.mkdir()
-            make(root)
-            untouched = roots.whats(root)
-            stock = untouched[place][3] if place in untouched else None
-            if before is not None:
-                assert run(root, layout, before, 0, monkeypatch)
-            ended = run(root, layout, after, number, monkeypatch)
+    root, clean = tmp_path / "root", tmp_path / "clean"
+    clean.mkdir()
+    first, second = make(clean)
+    after = second if stage == "upgrade" else first
+    place = program(first).path
+    content = [program(one).filled(one[1]).content for one in (first, second)]
+    stock = roots.whats(clean).get(place, (0, 0, 0, None))[3]
+    assert run(clean, after, False)
+    for number in range(1, 400):
+        root.mkdir()
+        make(root)
+        untouched = roots.whats(root)
+        if stage != "fresh":
+            assert run(root, first, False)
+        ended = run(root, after, stage == "removal", number)
 
-            now = roots.whats(root).get(place)
-            assert (None if now is None else now[3]) in (before, after, stock)
-            assert now is None or now[1] == 0o755
+        now = roots.whats(root).get(place)
+        assert (None if now is None else now[3]) in (stock, *content)
+        assert now is None or now[1] == 0o755
+        if make == agent and now is not None and now[3] != stock:
+            assert is_whole(root, (first, second)[content.index(now[3])])  # type: ignore[arg-type]
 
-            # It can be repeated, as if nothing had happened, or taken back at once.
-            if after is not None and number % 2:
-                assert run(root, layout, after, 0, monkeypatch)
-                assert roots.whats(root)[place][3] == after
-                assert not [path for path in roots.whats(root) if "kdumpfence-new" in path]
-            assert run(root, layout, None, 0, monkeypatch)
-            assert _but_for_dpkg(roots.whats(root)) == _but_for_dpkg(untouched)
-            shutil.rmtree(root)
-            if ended:
-                break
-        else:
-            pytest.fail("it never came to its end")
-        assert number > 5, "nothing was counted: are other calls used now?"
-
-
-def _but_for_dpkg(found: dict[str, Any]) -> dict[str, Any]:
-    """dpkg-divert leaves diversions, diversions-old and a lock behind; no diversion is in them."""
-    for path in ("/var/lib/dpkg/diversions", "/var/lib/dpkg/diversions-new"):
-        assert found.get(path, (0, 0, 0, b""))[3] == b""
-    return {path: what for path, what in found.items() if not path.startswith("/var/lib/dpkg/")}
+        # It can be repeated, as if nothing had happened, or taken back at once.
+        if number % 3 == 0 and stage == "fresh":
+            assert run(root, second, False)  # instead of what was not finished
+        if number % 3 and stage != "removal":
+            assert run(root, after, False)
+            assert but_for_the_record(root) == but_for_the_record(clean)
+        assert run(root, after, True)
+        assert roots.whats(root) == untouched
+        shutil.rmtree(root)
+        if ended:
+            break
+    else:
+        pytest.fail("it never came to its end")
+    assert number > 5, "nothing was counted: are other calls used now?"

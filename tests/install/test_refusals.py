@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kdumpfence.install import layouts
+from kdumpfence.install import layouts, native_sender
 from tests.install import roots
-from tests.install.conftest import Command
+from tests.install.conftest import REAL_FIND, Command
 
 PROGRAM = (sys.executable, "-m", "kdumpfence.cli")
 PLACE = "usr/libexec/fence_kdump_send"
@@ -64,24 +65,15 @@ def test_the_path_of_the_native_sender(built: str) -> None:
 
 
 def test_a_native_sender_that_was_not_built(
-    tmp_path: Path,
-    root_directory: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: Command, tmp_path: Path, root_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdumpfence.cli import main as cli
-    from kdumpfence.install import native_sender
-
-    monkeypatch.setattr(native_sender, "_FOLDER", str(tmp_path))
     roots.make(root_directory, "rocky")
     before = roots.snapshot(root_directory)
-    for arguments in (["native-sender"], ["install-sender", "--root", str(root_directory)]):
-        assert cli.main(arguments) == 1
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert said.err.startswith("kdumpfence: ")
-        assert "make native" in said.err
-        assert said.err.count("\n") == 1
+    monkeypatch.setattr(native_sender, "find", REAL_FIND)
+    monkeypatch.setattr(native_sender, "FOLDER", str(tmp_path))
+    assert "make native" in command.refused("--root", str(root_directory))
+    command.name = "native-sender"
+    assert "make native" in command.refused()
     assert roots.snapshot(root_directory) == before
 
 
@@ -102,63 +94,46 @@ def test_stdout_that_is_full(built: str) -> None:
     assert (done.returncode, done.stderr) == (1, "kdumpfence: No space left on device\n")
 
 
+#: Not root, but able to read what only root may: this very source, and pytest's directories.
+NOBODY = (
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
+)
+READ_ONLY = (
+    *("unshare", "--mount", "sh", "-c"),
+    'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"',
+)
+
+
 @pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("arguments", [[], ["--remove"]], ids=["install", "remove"])
-def test_nobody_is_told_that_it_needs_root(
-    command: Command, root_directory: Path, built: str, arguments: list[str]
+@pytest.mark.parametrize("by", ["nobody", "read-only"])
+def test_a_root_that_must_not_be_written_to(
+    command: Command, root_directory: Path, built: str, by: str, arguments: list[str]
 ) -> None:
     root = roots.make(root_directory, "rocky")
     if arguments:
         command.ok(root)
     before = roots.snapshot(root)
-    # Not root, but able to read what only root may: this very source, and pytest's directories.
-    capabilities = "+dac_read_search"
-    done = run(
-        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
-        *("--inh-caps", capabilities, "--ambient-caps", capabilities),
-        *(*PROGRAM, "install-sender", "--root", str(root), *arguments),
-    )
+    wrapper = NOBODY if by == "nobody" else (*READ_ONLY, str(root))
+    done = run(*wrapper, *PROGRAM, "install-sender", "--root", str(root), *arguments)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "Permission denied (this needs the rights of root)" in done.stderr
-    assert str(root) in done.stderr
+    assert f"kdumpfence: {root}/" in done.stderr
+    why = "Permission denied (needs root)" if by == "nobody" else "Read-only file system"
+    assert why in done.stderr
     assert roots.snapshot(root) == before
 
 
-@pytest.mark.usefixtures("root")
-@pytest.mark.parametrize("arguments", [[], ["--remove"]], ids=["install", "remove"])
-def test_a_root_that_is_read_only(
-    command: Command, root_directory: Path, built: str, arguments: list[str]
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_neither_a_file_nor_a_link_in_the_place_of_the_sender(
+    command: Command, root_directory: Path, make: Callable[[Path], None]
 ) -> None:
-    root = roots.make(root_directory, "rocky")
-    if arguments:
-        command.ok(root)
-    before = roots.snapshot(root)
-    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
-    done = run(
-        *("unshare", "--mount", "sh", "-c", script, str(root)),
-        *(*PROGRAM, "install-sender", "--root", str(root), *arguments),
-    )
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert f"kdumpfence: {root}/usr/" in done.stderr
-    assert "Read-only file system" in done.stderr
-    assert roots.snapshot(root) == before
-
-
-def test_a_directory_in_the_place_of_the_sender(command: Command, root_directory: Path) -> None:
     root = roots.make(root_directory, "rocky")
     (root / PLACE).unlink()
-    (root / PLACE).mkdir()
+    make(root / PLACE)
     said = command.refused("--root", str(root))
     assert said == f"{root}/{PLACE} is neither a file nor a link\n"
-
-
-def test_a_pipe_in_the_place_of_the_sender(command: Command, root_directory: Path) -> None:
-    root = roots.make(root_directory, "rocky")
-    (root / PLACE).unlink()
-    os.mkfifo(root / PLACE)
-    assert "is neither a file nor a link" in command.refused("--root", str(root))
 
 
 def test_a_file_in_the_place_of_a_directory(command: Command, root_directory: Path) -> None:
@@ -234,7 +209,7 @@ def test_two_runs_at_once_wait_for_each_other(
         os.close(lock)
         said = waiting.stdout.read()
     assert waiting.returncode == 0
-    assert "which is ours" in said
+    assert "update /" in said
 
 
 def _wait_until_it_waits(waiting: subprocess.Popen[str], lock: int) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
 from kdumpfence.install import layouts, sender_arguments
-from tests.install.machine import Machine, resolve
+from tests.install.machine import Machine, resolve, running, until
 from tests.support.netlab import Host
 
 FILES = Path(layouts.data_path(""))
@@ -111,7 +110,7 @@ def test_a_normal_boot_starts_nothing(machine: Machine, booted: Path) -> None:
     assert machine.chroot("/usr/lib/kdumpfence/start-sender") == ""
     script = "/etc/initramfs-tools/scripts/init-top/kdumpfence"
     assert machine.chroot(script, env={"IP": "dhcp"}) == ""
-    assert machine.senders() == []
+    assert machine.end_senders() == []
     assert not (machine.root / "tmp/network").exists()
 
 
@@ -124,7 +123,7 @@ def test_a_crash_kernel_starts_the_sender_and_goes_on(
         assert len(ear.recv(100)) >= 8
     # systemd spares a process with this name, and the addresses come first.
     arguments = ["-i", "1", "10.0.0.2", "2001:db8::2", "no-such-node"]
-    assert machine.senders() == [["@fence_kdump_send", *arguments]]
+    assert machine.end_senders() == [["@fence_kdump_send", *arguments]]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +138,7 @@ def test_a_crash_kernel_starts_the_sender_and_goes_on(
 )
 def test_the_network_is_set_up_where_the_command_line_asks_for_it(
     machine: Machine,
+    node1: Host,
     booted: Path,
     ear: socket.socket,
     env: dict[str, str],
@@ -149,8 +149,8 @@ def test_the_network_is_set_up_where_the_command_line_asks_for_it(
     said.unlink(missing_ok=True)
     assert machine.chroot("/etc/initramfs-tools/scripts/init-top/kdumpfence", env=env) == ""
     assert len(ear.recv(100)) >= 8
-    while any("init-top" in word for words in machine.running().values() for word in words):
-        time.sleep(0.02)  # what goes on beside the script has its name
+    # What goes on beside the script has its name.
+    until(lambda: not any("init-top" in " ".join(words) for words in running(node1).values()))
     assert (said.read_text() if said.exists() else None) == network
 
 
@@ -190,10 +190,7 @@ def test_the_words_that_are_judged_are_those_that_the_sender_gets(
     sender.chmod(0o755)
     (machine.root / "tmp/argv").unlink(missing_ok=True)
     machine.chroot("/usr/lib/kdumpfence/start-sender")
-    for _ in range(600):
-        if (machine.root / "tmp/argv").exists():
-            break
-        time.sleep(0.05)
+    until((machine.root / "tmp/argv").exists)
     given = (machine.root / "tmp/argv").read_text().splitlines()
     sender.unlink()
     options, names = judged

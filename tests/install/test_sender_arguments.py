@@ -9,19 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from kdumpfence import addresses
 from kdumpfence.install import layouts, sender_arguments
-from kdumpfence.install.root_directory import Tree
-from kdumpfence.sender import options
+from kdumpfence.install.sender_arguments import FENCE_KDUMP, KDUMP_CONF, SUSE
+from kdumpfence.install.sysroot import Sysroot
+from kdumpfence.sender import options as sender_options
 from tests.docs import manpage
 from tests.install import roots
 from tests.install.conftest import Command
 from tests.install.machine import Machine
-from tests.support.netlab import Host, Lab
+from tests.support.labs import lab
+from tests.support.netlab import Host
 
 OWN = [name for name, layout in layouts.LAYOUTS.items() if layouts.NODES in
        [item.path for item in layout.items]]  # fmt: skip
@@ -30,10 +33,31 @@ PRESCRIPT = "setsid -f /usr/lib/fence_kdump_send"
 TAKEN = "KDUMP_REQUIRED_PROGRAMS='/usr/lib/fence_kdump_send'\nKDUMP_NETCONFIG='auto:force'\n"
 
 
-def warnings(command: Command, root: Path, *arguments: str) -> list[str]:
-    """What an installation warns of; it goes on all the same."""
-    said = command.ok(root, *arguments).splitlines()
-    return [line[len("warning: ") :] for line in said if line.startswith("warning: ")]
+@dataclass
+class System:
+    """A root, and the command to install the sender there."""
+
+    command: Command
+    root: Path
+
+    def put(self, path: str, text: str | bytes) -> None:
+        roots.put(self.root, path, text)
+
+    def warnings(self, path: str, *arguments: str) -> list[str]:
+        """What an installation warns of in that file; it goes on all the same."""
+        said = self.command.ok(self.root, *arguments).splitlines()
+        start = f"warning: {self.root}{path}: "
+        return [line[len(start) :] for line in said if line.startswith(start)]
+
+    def of(self, path: str, text: str) -> list[str]:
+        """The same, after this text has been put there."""
+        self.put(path, text)
+        return self.warnings(path)
+
+
+def begin(told: list[str], wanted: list[str]) -> bool:
+    """Whether there are as many lines as are wanted, and they begin with these."""
+    return len(told) == len(wanted) and all(map(str.startswith, told, wanted))
 
 
 # ------------------------------------------------------------------ our own file
@@ -46,26 +70,17 @@ def test_all_layouts_that_have_the_file_are_here() -> None:
 @pytest.mark.parametrize(
     ("text", "given"),
     [
-        ('ARGS="-i 10x"\n', "ARGS: interval '10x'"),
         ("ARGS='-v -i 1decade'\n", "ARGS: interval '1decade'"),
-        ('ARGS="-i 10.0"\n', "ARGS: interval '10.0'"),
         ('ARGS="-p 7410,"\n', "ARGS: ipport '7410,'"),
-        ('ARGS="-p 70000"\n', "ARGS: ipport '70000'"),
-        ('ARGS="-f ipv5"\n', "ARGS: family 'ipv5'"),
-        ('ARGS="-c -1"\n', "ARGS: count '-1'"),
         ('ARGS="-vx"\n', "ARGS: verbose 'x'"),
-        ('ARGS="--nonsense"\n', "nonsense"),
         ('ARGS="-v -Z"\n', "-Z"),
-        # Options that take the first node for their value.
-        ('ARGS="-i"\n', "ARGS: "),
+        # An option that takes the first node for its value.
         ('ARGS="-v -p"\n', "ARGS: "),
         # Nobody is told of anything by these.
         ('ARGS="--check"\n', "ARGS: --check sends nothing"),
         ('ARGS="-v --help"\n', "ARGS: --help sends nothing"),
-        ('ARGS="-V"\n', "ARGS: --version sends nothing"),
         # Nodes that can be none.
         ('NODES="node2 0.0.0.0"\n', "NODES: node '0.0.0.0'"),
-        ('NODES="224.0.0.1"\nARGS="-v"\n', "NODES: node '224.0.0.1'"),
         ('NODES="fe80::7"\n', "NODES: node 'fe80::7'"),
         ('ARGS="-v ff02::1"\n', "ARGS: node 'ff02::1'"),
     ],
@@ -90,9 +105,7 @@ def test_our_own_file_is_refused_in_one_line(
     "text",
     [
         "",
-        'NODES="node2 node3"\nARGS=""\n',
-        'NODES="node2"\nARGS="-v -p 7411 -f ipv4 -c 0 -i 5"\n',
-        'NODES="node2"\nARGS="--interval=5 --verbose"\n',
+        'NODES="node2"\nARGS="-v -p 7411 -f ipv4 --count=0 -i 5"\n',
         "NODES=\nARGS=-v\n",
         'NODES="198.51.100.2 2001:db8::2 fe80::7%eth0"\n',
         'NODES="node2,node3"\n',
@@ -105,7 +118,7 @@ def test_what_makes_sense_is_taken_in_silence(
     command: Command, root_directory: Path, layout: str, text: str
 ) -> None:
     roots.put(root_directory, layouts.NODES, text)
-    assert warnings(command, root_directory, "--distribution", layout) == []
+    assert "warning: " not in command.ok(root_directory, "--distribution", layout)
 
 
 def test_one_judge_says_what_a_node_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,13 +135,13 @@ def test_one_judge_says_what_a_node_can_be(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_the_parser_forgives_is_complained_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it refuses an option or falls back to the default."""
 
-    def forgiving(argv: list[str]) -> options.SenderOptions:
-        parsed = options.SenderOptions()
+    def forgiving(argv: list[str]) -> sender_options.SenderOptions:
+        parsed = sender_options.SenderOptions()
         parsed.nodes = tuple(word for word in argv if not word.startswith("-"))
         parsed.complaints = ["interval '10x': taken for 10"]
         return parsed
 
-    monkeypatch.setattr(options, "sender_from_argv", forgiving)
+    monkeypatch.setattr(sender_options, "sender_from_argv", forgiving)
     assert sender_arguments.complaints(["-i", "10x"], True) == ["interval '10x': taken for 10"]
 
 
@@ -136,147 +149,104 @@ def test_what_the_parser_forgives_is_complained_of(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def rhel(root_directory: Path) -> Path:
+def rhel(command: Command, root_directory: Path) -> System:
     """RHEL with kdump-utils, pcs, and a list of nodes."""
     roots.make(root_directory, "rocky")
     roots.put(root_directory, "/usr/sbin/pcs", "", 0o755)
-    roots.put(
-        root_directory, sender_arguments.KDUMP_CONF, "path /var/crash\nfence_kdump_nodes node2\n"
-    )
-    return root_directory
-
-
-def test_a_sound_kdump_conf_is_taken_in_silence(command: Command, rhel: Path) -> None:
-    roots.put(
-        rhel,
-        sender_arguments.KDUMP_CONF,
-        "# fence_kdump_args -i 10x\n\n  path /var/crash\n"
-        "fence_kdump_args -p 7410 -f auto -c 0 -i 10   # as ever\n"
-        "fence_kdump_nodes\tnode2 198.51.100.2  2001:db8::2\n",
-    )
-    roots.put(rhel, sender_arguments.FENCE_KDUMP, "# nothing\n")
-    assert warnings(command, rhel) == []
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("fence_kdump_args -i 10x", "fence_kdump_args: interval '10x'"),
-        ('fence_kdump_args -i 10"', "fence_kdump_args: "),
-        ('fence_kdump_args "-i 10"', "fence_kdump_args: kdump-utils before November 2025"),
-        ('fence_kdump_args "-i 1o"', "fence_kdump_args: interval '1o'"),
-        ("fence_kdump_args -p 7410,", "fence_kdump_args: ipport '7410,'"),
-        ("  fence_kdump_args   -c 0; # x", "fence_kdump_args: count '0;'"),
-        ("fence_kdump_args --check", "fence_kdump_args: --check sends nothing"),
-        ("fence_kdump_args -v &", "fence_kdump_args: operand '&'"),
-        ("fence_kdump_args -i", "fence_kdump_args: "),
-        ("fence_kdump_args=-v", "fence_kdump_args=-v: no option of kdump.conf"),
-        ("Fence_Kdump_Args -v", "Fence_Kdump_Args: no option of kdump.conf"),
-        ("fence_kdump_nodes node3 &", "fence_kdump_nodes: operand '&'"),
-        ("fence_kdump_nodes node3; node4", "fence_kdump_nodes: operand 'node3;'"),
-        ("fence_kdump_nodes node3 >/dev/null", "fence_kdump_nodes: operand '>/dev/null'"),
-        ("fence_kdump_nodes node3 | logger", "fence_kdump_nodes: operand '|'"),
-        ("fence_kdump_nodes 'node3'", "fence_kdump_nodes: "),
-        ('fence_kdump_nodes "node3 node4"', "fence_kdump_nodes: kdump-utils before November 2025"),
-        ("fence_kdump_nodes -v node3", "fence_kdump_nodes: "),
-        ("fence_kdump_nodes 0.0.0.0", "fence_kdump_nodes: node '0.0.0.0'"),
-    ],
-)
-def test_a_fault_in_kdump_conf_is_told_with_its_line(
-    command: Command, rhel: Path, line: str, said: str
-) -> None:
-    text = "path /var/crash\n" + ("" if "_nodes" in line else "fence_kdump_nodes node2\n") + line
-    roots.put(rhel, sender_arguments.KDUMP_CONF, f"{text}\n")
-    told = warnings(command, rhel)
-    if line.startswith("fence_kdump_nodes -v"):
-        assert told == []  # as good as an option among the arguments
-        return
-    number = text.count("\n") + 1
-    assert [
-        one
-        for one in told
-        if one.startswith(f"{rhel}{sender_arguments.KDUMP_CONF}: line {number}: {said}")
-    ]
-    assert (rhel / roots.PLACES["rhel"][1:]).read_bytes() != roots.STOCK
-
-
-def test_an_option_that_is_given_twice_costs_the_crash_kernel(command: Command, rhel: Path) -> None:
-    roots.put(
-        rhel, sender_arguments.KDUMP_CONF, "fence_kdump_nodes node2\nfence_kdump_nodes node3\n"
-    )
-    (said,) = warnings(command, rhel)
-    assert ": line 2: fence_kdump_nodes: given twice, so kdumpctl loads no crash kernel" in said
-
-
-@pytest.mark.parametrize("conf", [None, "path /var/crash\n", "fence_kdump_nodes\n"])
-@pytest.mark.parametrize("pcs", [True, False])
-def test_without_a_list_the_image_may_lack_the_sender_and_how_to_see_it(
-    command: Command, rhel: Path, conf: str | None, pcs: bool
-) -> None:
-    (rhel / sender_arguments.KDUMP_CONF[1:]).unlink()
-    if conf is not None:
-        roots.put(rhel, sender_arguments.KDUMP_CONF, conf)
-    if not pcs:
-        (rhel / "usr/sbin/pcs").unlink()
-    told = command.ok(rhel)
-    said, *_ = (line for line in told.splitlines() if line.startswith("warning: "))
-    assert f"{rhel}{sender_arguments.KDUMP_CONF}: no fence_kdump_nodes" in said
-    assert "silently lacks the sender" in said
-    assert ("pcs is not installed" in said) != pcs
-    assert "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send" in said
-    assert told.endswith(": kdumpctl rebuild && kdumpctl reload\n")
+    roots.put(root_directory, KDUMP_CONF, "path /var/crash\nfence_kdump_nodes node2\n")
+    return System(command, root_directory)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('FENCE_KDUMP_OPTS="-i 10x"\n', ["line 1: FENCE_KDUMP_OPTS: interval '10x'"]),
+        (
+            "# fence_kdump_args -i 10x\n\n  path /var/crash\n"
+            "fence_kdump_args -p 7410 -f auto -c 0 -i 10   # as ever\n"
+            "fence_kdump_nodes\tnode2 198.51.100.2  2001:db8::2\n",
+            [],
+        ),
+        ("fence_kdump_nodes -v node3", []),  # as good as an option among the arguments
+        *(
+            (f"path /x\nfence_kdump_nodes node2\n{line}", [f"line 3: {said}"])
+            for line, said in (
+                ('fence_kdump_args "-i 10"', "fence_kdump_args: kdump-utils before November 2025"),
+                ("  fence_kdump_args   -c 0; # x", "fence_kdump_args: count '0;'"),
+                ("fence_kdump_args --check", "fence_kdump_args: --check sends nothing"),
+                ("fence_kdump_args -v &", "fence_kdump_args: operand '&'"),
+                ("fence_kdump_args -i", "fence_kdump_args: "),
+                ("fence_kdump_args=-v", "fence_kdump_args=-v: not an option of kdump.conf"),
+                ("Fence_Kdump_Args -v", "Fence_Kdump_Args: not an option of kdump.conf"),
+            )
+        ),
+        *(
+            (f"path /x\nfence_kdump_nodes {nodes}", [f"line 2: fence_kdump_nodes: {said}"])
+            for nodes, said in (
+                ("node3; node4", "operand 'node3;'"),
+                ("node3 &", "operand '&'"),
+                ('"node3 node4"', "kdump-utils before November 2025"),
+                ("0.0.0.0", "node '0.0.0.0'"),
+            )
+        ),
+        (
+            "fence_kdump_nodes node2\nfence_kdump_nodes node3",
+            ["line 2: fence_kdump_nodes: given twice: kdumpctl will not load a crash kernel"],
+        ),
+    ],
+)
+def test_faults_in_kdump_conf_are_told_with_their_line(
+    rhel: System, text: str, said: list[str]
+) -> None:
+    assert begin(rhel.of(KDUMP_CONF, f"{text}\n"), said)
+    assert (rhel.root / roots.PLACES["rhel"][1:]).read_bytes() != roots.STOCK
+
+
+@pytest.mark.parametrize("conf", [None, "path /var/crash\n", "fence_kdump_nodes\n"])
+@pytest.mark.parametrize("pcs", [True, False])
+def test_without_a_list_the_image_may_lack_the_sender_and_how_to_see_it(
+    rhel: System, conf: str | None, pcs: bool
+) -> None:
+    (rhel.root / KDUMP_CONF[1:]).unlink()
+    if conf is not None:
+        rhel.put(KDUMP_CONF, conf)
+    if not pcs:
+        (rhel.root / "usr/sbin/pcs").unlink()
+    said, *_ = rhel.warnings(KDUMP_CONF)
+    assert said.startswith("no fence_kdump_nodes: the image will silently lack the sender")
+    assert ("pcs is missing" in said) != pcs
+    assert "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
         ("# x\nexport FENCE_KDUMP_OPTS='-p 0'\n", ["line 2: FENCE_KDUMP_OPTS: ipport '0'"]),
         ("FENCE_KDUMP_OPTS=-f\\ ipv9 # x\n", ["line 1: FENCE_KDUMP_OPTS: family 'ipv9'"]),
         ('FENCE_KDUMP_OPTS="-v\n -i 9x"\n', ["line 1: FENCE_KDUMP_OPTS: interval '9x'"]),
-        ('A=1\nFENCE_KDUMP_OPTS="-i $A"\n', ["line 2: FENCE_KDUMP_OPTS: has $ or a backquote"]),
-        ("FENCE_KDUMP_OPTS='-v'\" -i $A\"\n", ["line 1: FENCE_KDUMP_OPTS: has $ or a backquote"]),
-        (
-            'FENCE_KDUMP_ARGS="-i 10"\n',
-            ["line 1: FENCE_KDUMP_ARGS: kdump-utils reads FENCE_KDUMP_OPTS alone"],
-        ),
-        ('FENCE_KDUMP_OPTS="-i 10x\n', ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
-        ("FENCE_KDUMP_OPTS = -v\n", ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
-        ("FENCE_KDUMP_OPTS+=-v\n", ["line 1: FENCE_KDUMP_OPTS: is no assignment"]),
+        ('A=1\nFENCE_KDUMP_OPTS="-i $A"\n', ["line 2: FENCE_KDUMP_OPTS: contains $ or"]),
+        ("FENCE_KDUMP_OPTS='-v'\" -i $A\"\n", ["line 1: FENCE_KDUMP_OPTS: contains $ or"]),
+        ('FENCE_KDUMP_ARGS="-i 10"\n', ["line 1: FENCE_KDUMP_ARGS: kdump-utils only reads "]),
+        ('FENCE_KDUMP_OPTS="-i 10x\n', ["line 1: FENCE_KDUMP_OPTS: not a plain shell"]),
+        ("FENCE_KDUMP_OPTS = -v\n", ["line 1: FENCE_KDUMP_OPTS: not a plain shell"]),
+        ("FENCE_KDUMP_OPTS+=-v\n", ["line 1: FENCE_KDUMP_OPTS: not a plain shell"]),
         ('FENCE_KDUMP_OPTS="-v \\\n -p \\\n 7411"\n', []),
-        ("FENCE_KDUMP_OPTS= -i 10x\n", []),  # nor of this
-        ('FENCE_KDUMP_OPTS="-p 7410 -f auto -c 0 -i 10"\n', []),
+        ("FENCE_KDUMP_OPTS= -i 10x\n", []),  # empty, for one command
         ("FENCE_KDUMP_OPTS='-v' # $(x)\n", []),
     ],
 )
 def test_faults_of_sysconfig_are_told_with_their_line(
-    command: Command, rhel: Path, text: str, said: list[str]
+    rhel: System, text: str, said: list[str]
 ) -> None:
-    roots.put(rhel, sender_arguments.KDUMP_CONF, "path /var/crash\n")
-    roots.put(rhel, sender_arguments.FENCE_KDUMP, text)
-    told = [one for one in warnings(command, rhel) if sender_arguments.FENCE_KDUMP in one]
-    assert len(told) == len(said)
-    for one, wanted in zip(told, said):
-        assert one.startswith(f"{rhel}{sender_arguments.FENCE_KDUMP}: {wanted}")
+    rhel.put(KDUMP_CONF, "path /var/crash\n")
+    assert begin(rhel.of(FENCE_KDUMP, text), said)
 
 
-def test_arguments_that_have_no_effect_are_told(command: Command, rhel: Path) -> None:
-    roots.put(rhel, sender_arguments.FENCE_KDUMP, 'FENCE_KDUMP_OPTS="-i 5"\n')
-    (said,) = warnings(command, rhel)
-    assert "FENCE_KDUMP_OPTS: has no effect beside fence_kdump_nodes" in said
+def test_arguments_that_have_no_effect_are_told(rhel: System) -> None:
+    said = rhel.of(FENCE_KDUMP, 'FENCE_KDUMP_OPTS="-i 5"\n')
+    assert begin(said, ["line 1: FENCE_KDUMP_OPTS: no effect beside fence_kdump_nodes"])
 
 
 # ------------------------------------------------------------------ this machine itself
-
-
-def refused(nodes: str, machine: sender_arguments.Machine, root: Path) -> list[str]:
-    """Why kdumpctl loads no crash kernel, given these nodes."""
-    roots.put(root, sender_arguments.KDUMP_CONF, f"fence_kdump_nodes {nodes}\n")
-    tree = Tree(str(root))
-    try:
-        return sender_arguments.others(tree, "rhel", machine).errors
-    finally:
-        tree.close()
 
 
 @pytest.mark.parametrize(
@@ -303,38 +273,28 @@ def test_what_kdumpctl_takes_for_the_machine_itself(
     machine = sender_arguments.Machine(("node1.example",), ("110.0.0.2", "2001:db8::7", "10a0b0c2"))
     if node == "10a0b0.2":
         machine = machine._replace(addresses=("10a0b0c2",))
-    errors = refused(f"node9 {node} 192.0.2.77", machine, root_directory)
+    roots.put(root_directory, KDUMP_CONF, f"fence_kdump_nodes node9 {node} 192.0.2.77\n")
+    with Sysroot(str(root_directory)) as opened:
+        errors = sender_arguments.others(opened, "rhel", machine).errors
     assert len(errors) == is_own
     for error in errors:
-        assert error.startswith(
-            f"{root_directory}{sender_arguments.KDUMP_CONF}: line 1: fence_kdump_nodes: "
-        )
+        assert error.startswith(f"{root_directory}{KDUMP_CONF}: line 1: fence_kdump_nodes: ")
         assert f"'{node}'" in error
-        assert "kdumpctl loads no crash kernel" in error
+        assert "kdumpctl will not load a crash kernel" in error
 
 
-def test_of_another_machine_nothing_is_known(command: Command, rhel: Path) -> None:
+def test_of_another_machine_nothing_is_known(rhel: System) -> None:
     me = sender_arguments.Machine.this()
-    roots.put(
-        rhel,
-        sender_arguments.KDUMP_CONF,
-        f"fence_kdump_nodes {' '.join(me.names + me.addresses)}\n",
-    )
-    assert warnings(command, rhel) == []  # below --root
+    own = " ".join(me.names + me.addresses)
+    assert rhel.of(KDUMP_CONF, f"fence_kdump_nodes {own}\n") == []  # below --root
 
 
 @pytest.fixture
 def cabled() -> Iterator[Host]:
     """node1 with addresses of its own."""
-    from tests.conftest import cannot_run
-    from tests.support.netlab import why_not
-
-    why = why_not()
-    if why is not None:
-        cannot_run(why)
-    with Lab() as lab:
-        node1, node2 = lab.host("node1"), lab.host("node2")
-        lab.link(node1, node2, ["110.0.0.2/24", "2001:db8::1/64"], ["110.0.0.3/24"])
+    with lab() as opened:
+        node1, node2 = opened.host("node1"), opened.host("node2")
+        opened.link(node1, node2, ["110.0.0.2/24", "2001:db8::1/64"], ["110.0.0.3/24"])
         yield node1
 
 
@@ -347,12 +307,12 @@ def test_the_addresses_of_this_machine_are_seen(cabled: Host) -> None:
 @pytest.mark.parametrize(
     ("distribution", "path", "line", "status"),
     [
-        ("rhel", sender_arguments.KDUMP_CONF, "fence_kdump_nodes node2 10.0.0.2", 1),
-        ("rhel", sender_arguments.KDUMP_CONF, "fence_kdump_nodes node2 110.0.0.2", 1),
-        ("rhel", sender_arguments.KDUMP_CONF, "fence_kdump_nodes node2 node1", 1),
-        ("rhel", sender_arguments.KDUMP_CONF, "fence_kdump_nodes node2 110.0.0.3", 0),
-        ("suse", sender_arguments.SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} 110.0.0.2"\n{TAKEN}', 0),
-        ("suse", sender_arguments.SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} node1"\n{TAKEN}', 0),
+        ("rhel", KDUMP_CONF, "fence_kdump_nodes node2 10.0.0.2", 1),
+        ("rhel", KDUMP_CONF, "fence_kdump_nodes node2 110.0.0.2", 1),
+        ("rhel", KDUMP_CONF, "fence_kdump_nodes node2 node1", 1),
+        ("rhel", KDUMP_CONF, "fence_kdump_nodes node2 110.0.0.3", 0),
+        ("suse", SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} 110.0.0.2"\n{TAKEN}', 0),
+        ("suse", SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} node1"\n{TAKEN}', 0),
     ],
 )
 @pytest.mark.slow
@@ -366,26 +326,20 @@ def test_a_list_with_this_machine_itself_is_an_error_where_it_costs_the_crash_ke
     done = cabled.run(["chroot", "/run/over/root", *install, "--distribution", distribution])
     assert done.returncode == status, done.stderr
     if status:
-        assert re.fullmatch(rf"kdumpfence: {path}: line 1: .*no crash kernel\n", done.stderr)
+        assert re.fullmatch(
+            rf"kdumpfence: {path}: line 1: .*not load a crash kernel\)\n", done.stderr
+        )
     told = [text for text in done.stdout.splitlines() if text.startswith("warning: ")]
     assert len(told) == (distribution == "suse"), told
-    assert all("is this machine itself" in text for text in told)
+    assert all("is this machine" in text for text in told)
 
 
 # ------------------------------------------------------------------ SUSE
 
 
 @pytest.fixture
-def suse(root_directory: Path) -> Path:
-    return roots.make(root_directory, "sles")
-
-
-def of_suse(command: Command, suse: Path, text: str, taken: str = TAKEN) -> list[str]:
-    roots.put(suse, sender_arguments.SUSE, text + taken)
-    name = f"{suse}{sender_arguments.SUSE}: "
-    told = warnings(command, suse)
-    assert all(one.startswith(name) for one in told)
-    return [one[len(name) :] for one in told]
+def suse(command: Command, root_directory: Path) -> System:
+    return System(command, roots.make(root_directory, "sles"))
 
 
 @pytest.mark.parametrize(
@@ -393,8 +347,7 @@ def of_suse(command: Command, suse: Path, text: str, taken: str = TAKEN) -> list
     [
         "",
         'KDUMP_PRESCRIPT=""\nKDUMP_POSTSCRIPT="/root/mail.sh"\n',
-        f'KDUMP_PRESCRIPT="{PRESCRIPT} 192.0.2.2 2001:db8::3 node4"\n',
-        f'KDUMP_PRESCRIPT="{PRESCRIPT} \\\n node2 \\\n node3"\n',
+        f'KDUMP_PRESCRIPT="{PRESCRIPT} \\\n 192.0.2.2 2001:db8::3 \\\n node3"\n',
         f"KDUMP_PRESCRIPT='/usr/bin/{PRESCRIPT} -v -i 5 192.0.2.2'  # told at once\n",
         'KDUMP_PRESCRIPT="setsid --fork /usr/lib/fence_kdump_send 192.0.2.2"\n',
         f'KDUMP_PRESCRIPT="{PRESCRIPT} node2"\n'
@@ -403,110 +356,97 @@ def of_suse(command: Command, suse: Path, text: str, taken: str = TAKEN) -> list
         f'KDUMP_PRESCRIPT="/usr/lib/fence_kdump_send node2"\nKDUMP_PRESCRIPT="{PRESCRIPT} node2"\n',
     ],
 )
-def test_what_holds_up_nothing_is_taken_in_silence(command: Command, suse: Path, text: str) -> None:
-    assert of_suse(command, suse, text) == []
+def test_what_holds_up_nothing_is_taken_in_silence(suse: System, text: str) -> None:
+    assert suse.of(SUSE, text + TAKEN) == []
+
+
+WAITS = "kdump waits for this sender for ever, and neither dumps nor reboots"
 
 
 @pytest.mark.parametrize(
     ("script", "said"),
     [
         # The line that this project's manual once had.
-        ("/usr/lib/fence_kdump_send 192.0.2.2 &", ["'&': kdump 1.9 to 2.1.0", "kdump waits"]),
-        (
-            "/usr/lib/fence_kdump_send 192.0.2.2",
-            ["kdump waits until this sender ends, with neither dump nor reboot before"],
-        ),
-        ("/usr/lib/fence_kdump_send -c 3 192.0.2.2", ["kdump waits"]),
-        ("setsid /usr/lib/fence_kdump_send 192.0.2.2", ["kdump waits"]),
-        ("setsid -f -w /usr/lib/fence_kdump_send 192.0.2.2", ["kdump waits"]),
-        ("setsid -fw /usr/lib/fence_kdump_send 192.0.2.2", ["kdump waits"]),
-        ("timeout 9 /usr/lib/fence_kdump_send 192.0.2.2", ["kdump waits"]),
-        ("nohup /usr/lib/fence_kdump_send 192.0.2.2 &", ["'&': kdump", "kdump waits"]),
+        ("/usr/lib/fence_kdump_send 192.0.2.2 &", ["'&': kdump 1.9 to 2.1.0", WAITS]),
+        ("/usr/lib/fence_kdump_send -c 3 192.0.2.2", [WAITS]),
+        ("setsid /usr/lib/fence_kdump_send 192.0.2.2", [WAITS]),
+        ("setsid -f -w /usr/lib/fence_kdump_send 192.0.2.2", [WAITS]),
+        ("setsid -fw /usr/lib/fence_kdump_send 192.0.2.2", [WAITS]),
+        ("timeout 9 /usr/lib/fence_kdump_send 192.0.2.2", [WAITS]),
+        ("nohup /usr/lib/fence_kdump_send 192.0.2.2 &", ["'&': kdump", WAITS]),
         (
             "sh -c '/usr/lib/fence_kdump_send node2 &'",
-            ["'\\x27/usr/lib/fence_kdump_send': kdump", "kdump waits"],
+            ["'\\x27/usr/lib/fence_kdump_send': kdump", WAITS],
         ),
-        (f"{PRESCRIPT} node2 &", ["'&': kdump"]),
         (f"{PRESCRIPT} node2 > /dev/null 2>&1", ["'>': kdump"]),
-        (f"{PRESCRIPT} node2 | logger", ["'|': kdump"]),
         (f"{PRESCRIPT} node2; sync", ["'node2;': kdump"]),
         (f"{PRESCRIPT} -i '10' node2", ["'\\x2710\\x27': kdump"]),
-        (f"{PRESCRIPT} -i 10x node2", ["interval '10x'"]),
         (f"{PRESCRIPT} node2 -p", ["option '-p': needs a value"]),
         (PRESCRIPT, ["no node given"]),
         (f"{PRESCRIPT} --check node2", ["--check sends nothing"]),
         (f"{PRESCRIPT} 224.0.0.1", ["node '224.0.0.1'"]),
+        (f"{PRESCRIPT} `cat /etc/n`", ["$ or a backquote is replaced", "'`cat': kdump"]),
     ],
 )
 @pytest.mark.parametrize("variable", ["KDUMP_PRESCRIPT", "KDUMP_TRANSFER"])
 def test_what_may_hold_up_the_dump_or_the_reboot_is_told_with_its_line(
-    command: Command, suse: Path, variable: str, script: str, said: list[str]
+    suse: System, variable: str, script: str, said: list[str]
 ) -> None:
-    told = of_suse(command, suse, f'# as it is\nKDUMP_SAVEDIR=/x\n{variable}="{script}"\n')
-    assert len(told) == len(said)
-    for one, wanted in zip(told, said):
-        assert one.startswith(f"line 3: {variable}: {wanted}")
+    told = suse.of(SUSE, f'# as it is\nKDUMP_SAVEDIR=/x\n{variable}="{script}"\n{TAKEN}')
+    assert begin(told[: len(said)], [f"line 3: {variable}: {one}" for one in said])
+    assert len(told) == len(said) or "`" in script
 
 
-def test_what_a_shell_replaces_when_the_image_is_made_is_told(command: Command, suse: Path) -> None:
-    (said,) = of_suse(command, suse, f'KDUMP_PRESCRIPT="{PRESCRIPT} `cat /etc/n`"\n')[:1]
-    assert "$ or a backquote is replaced when the image is made: use single quotes" in said
-
-
-def test_a_sender_after_the_dump_is_warned_of(command: Command, suse: Path) -> None:
-    late, *rest = of_suse(
-        command, suse, 'KDUMP_POSTSCRIPT="timeout 20 /usr/lib/fence_kdump_send -c 5 node2"\n'
-    )
-    assert rest == []
+def test_a_sender_after_the_dump_is_warned_of(suse: System) -> None:
+    sender = "/usr/lib/fence_kdump_send"
+    (late,) = suse.of(SUSE, f'KDUMP_POSTSCRIPT="timeout 20 {sender} -c 5 node2"\n{TAKEN}')
     assert "hears nothing until the dump is saved" in late
     assert "use KDUMP_PRESCRIPT" in late
-    waits, late = of_suse(command, suse, 'KDUMP_POSTSCRIPT="/usr/lib/fence_kdump_send node2"\n')
-    assert "kdump waits until this sender ends, with no reboot before" in waits
+    waits, late = suse.of(SUSE, f'KDUMP_POSTSCRIPT="{sender} node2"\n{TAKEN}')
+    assert "kdump waits for this sender for ever, and does not reboot" in waits
+
+
+NO_SENDER = "the image has no /usr/lib/fence_kdump_send unless"
+NO_NETWORK = "the image has no network unless"
 
 
 @pytest.mark.parametrize(
     ("others", "said"),
     [
-        ("", ["no /usr/lib/fence_kdump_send unless", "no network unless"]),
-        (
-            "KDUMP_REQUIRED_PROGRAMS='/usr/bin/vi /usr/lib/fence_kdump_send'\n",
-            ["no network unless"],
-        ),
-        ("KDUMP_NETCONFIG='eth0:dhcp:force'\n", ["no /usr/lib/fence_kdump_send unless"]),
-        ("KDUMP_SAVEDIR='nfs://198.51.100.9/dumps'\n", ["no /usr/lib/fence_kdump_send unless"]),
-        ("KDUMP_SAVEDIR='file:///var/crash'\nKDUMP_NETCONFIG=auto\n", ["no /usr/", "no network"]),
+        ("", [NO_SENDER, NO_NETWORK]),
+        ("KDUMP_REQUIRED_PROGRAMS='/usr/bin/vi /usr/lib/fence_kdump_send'\n", [NO_NETWORK]),
+        ("KDUMP_NETCONFIG='eth0:dhcp:force'\n", [NO_SENDER]),
+        ("KDUMP_SAVEDIR='nfs://198.51.100.9/dumps'\n", [NO_SENDER]),
+        ("KDUMP_SAVEDIR='file:///x'\nKDUMP_NETCONFIG=auto\n", [NO_SENDER, NO_NETWORK]),
         ("KDUMP_POSTSCRIPT='timeout 9 /usr/lib/fence_kdump_send -c 1 node2'\n", []),
         (TAKEN, []),
     ],
 )
 def test_an_image_that_would_lack_the_sender_or_the_network_is_told(
-    command: Command, suse: Path, others: str, said: list[str]
+    suse: System, others: str, said: list[str]
 ) -> None:
-    told = of_suse(command, suse, f"KDUMP_PRESCRIPT='{PRESCRIPT} node2'\n", others)
-    assert len(told) == len(said)
-    for one, wanted in zip(told, said):
-        assert one.startswith("line 1: KDUMP_PRESCRIPT: the image has ")
-        assert wanted in one
+    told = suse.of(SUSE, f"KDUMP_PRESCRIPT='{PRESCRIPT} node2'\n{others}")
+    assert begin(told, [f"line 1: KDUMP_PRESCRIPT: {one}" for one in said])
 
 
 @pytest.mark.parametrize("program", ["/usr/libexec/fence_kdump_send", "fence_kdump_send"])
 def test_it_is_the_very_program_of_the_script_that_has_to_be_in_the_image(
-    command: Command, suse: Path, program: str
+    suse: System, program: str
 ) -> None:
-    (said,) = of_suse(command, suse, f"KDUMP_PRESCRIPT='setsid -f {program} node2'\n")
+    (said,) = suse.of(SUSE, f"KDUMP_PRESCRIPT='setsid -f {program} node2'\n{TAKEN}")
     assert f"the image has no {program} unless" in said
 
 
-def test_scripts_that_do_not_run_are_told(command: Command, suse: Path) -> None:
-    text = f'KDUMP_TRANSFER="/root/my.sh"\nKDUMP_PRESCRIPT="{PRESCRIPT} node2"\n'
-    (said,) = of_suse(command, suse, text)
-    assert said == "line 2: KDUMP_PRESCRIPT: does not run, since KDUMP_TRANSFER is set"
+def test_scripts_that_do_not_run_are_told(suse: System) -> None:
+    text = f'KDUMP_TRANSFER="/root/my.sh"\nKDUMP_PRESCRIPT="{PRESCRIPT} node2"\n{TAKEN}'
+    (said,) = suse.of(SUSE, text)
+    assert said == "line 2: KDUMP_PRESCRIPT: ignored because KDUMP_TRANSFER is set"
 
 
-def test_rubbish_in_the_files_of_others_stops_no_installation(command: Command, rhel: Path) -> None:
-    for path in (sender_arguments.KDUMP_CONF, sender_arguments.FENCE_KDUMP, sender_arguments.SUSE):
-        roots.put(rhel, path, b"\xff\0\"'fence_kdump_nodes \xfe\nKDUMP_PRESCRIPT='\n= x\n\\")
-    command.ok(rhel)
+def test_rubbish_in_the_files_of_others_stops_no_installation(rhel: System) -> None:
+    for path in (KDUMP_CONF, FENCE_KDUMP, SUSE):
+        rhel.put(path, b"\xff\0\"'fence_kdump_nodes \xfe\nKDUMP_PRESCRIPT='\n= x\n\\")
+    rhel.command.ok(rhel.root)
 
 
 def of_the_manual(variable: str) -> tuple[str, list[str]]:
@@ -522,10 +462,10 @@ def of_the_manual(variable: str) -> tuple[str, list[str]]:
     [("KDUMP_PRESCRIPT", []), ("KDUMP_POSTSCRIPT", ["hears nothing until"])],
 )
 def test_what_the_manual_says_for_suse_is_taken(
-    command: Command, suse: Path, variable: str, warned_of: list[str]
+    suse: System, variable: str, warned_of: list[str]
 ) -> None:
     _, lines = of_the_manual(variable)
-    told = of_suse(command, suse, "\n".join(lines) + "\n", "")
+    told = suse.of(SUSE, "\n".join(lines) + "\n")
     assert len(told) == len(warned_of)
     assert all(wanted in one for one, wanted in zip(told, warned_of))
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.install import layouts, root_directory
+from kdumpfence.install import layouts
+from kdumpfence.install.sysroot import Sysroot
 from tests.install import roots
 from tests.install.conftest import OURS, Command
 
@@ -46,7 +47,7 @@ def test_an_upgrade_replaces_our_older_one_and_keeps_the_stock_one(
     command.ok(root)
     command.build(NEWER)
     said = command.ok(root)
-    assert "which is ours" in said
+    assert f"update /{PLACE}" in said
     assert (root / PLACE).read_bytes() == NEWER
     assert (root / KEPT).read_bytes() == roots.STOCK
     command.ok(root, "--remove")
@@ -94,7 +95,7 @@ def test_nodes_are_the_administrators(command: Command, root_directory: Path) ->
     before = roots.snapshot(root)[layouts.NODES]
     command.build(NEWER)
     said = command.ok(root)
-    assert f"replace {layouts.RESOLVED}, which is ours" in said
+    assert f"update {layouts.RESOLVED}" in said
     assert 'ADDRESSES="192.0.2.7 192.0.2.8"' in (root / layouts.RESOLVED[1:]).read_text()
     assert roots.snapshot(root)[layouts.NODES] == before
     assert f"left: {layouts.NODES}" in command.ok(root, "--remove")
@@ -155,7 +156,7 @@ def test_what_an_older_version_put_elsewhere_is_not_forgotten_by_a_run_that_fail
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(root_directory.Tree, "remove", fail)
+        patched.setattr(Sysroot, "remove", fail)
         command.refused("--root", str(root))
     assert (root / "usr/lib/older").exists()
     command.ok(root)
@@ -211,7 +212,7 @@ def test_what_was_installed_before_is_renewed_and_removed_by_one_command(
     build("2")
     said = command.ok(root, *renew, "--dry-run")
     command.ok(root, *renew)
-    assert said.count("which is ours") == 2
+    assert said.count("update /") == 2
     assert (root / PLACE).read_bytes() == kinds[False].read_bytes()
     own = root / "usr/lib/kdumpfence/fence_kdump_send"
     assert own.read_bytes() == kinds[True].read_bytes()

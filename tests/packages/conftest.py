@@ -145,3 +145,18 @@ def install_agent(machine: bare.Machine, *arguments: str) -> str:
     return machine.run(
         "sh", "-c", 'umask 077; exec "$@"', "sh", *program, "install-agent", *arguments
     )
+
+
+TRAPS = "/tmp/traps"
+
+
+def lay_traps(machine: bare.Machine) -> dict[str, str]:
+    """Modules in TRAPS that end whoever imports them; the environment that leads to them."""
+    for folder in ("traps", "traps/site"):
+        (machine.root / "tmp" / folder).mkdir(parents=True, exist_ok=True)
+        for name in ("socket", "_socket", "os", "struct", "sitecustomize", "kdumpfence"):
+            trap = machine.root / "tmp" / folder / f"{name}.py"
+            trap.write_text("raise SystemExit('a trap')\n")
+    env = {"PYTHONPATH": f"{TRAPS}/site"}
+    assert "a trap" in machine.try_("python3", "-c", "import socket", env=env).stdout
+    return {**env, "PYTHONHOME": TRAPS, "PYTHONSTARTUP": "/x"}

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.packages import bare
-from tests.packages.conftest import HOME, ROOT, install_agent
+from tests.packages.conftest import HOME, ROOT, TRAPS, install_agent, lay_traps
+
+pytestmark = pytest.mark.slow
 
 pytestmark = pytest.mark.slow
 
@@ -27,20 +29,10 @@ def core(machine: bare.Machine) -> str:
 def test_hacluster_can_use_it_whatever_lies_about(machine: bare.Machine) -> None:
     said = install_agent(machine)
     assert f"with the {core(machine)} core" in said
-    traps = machine.root / "tmp/traps"
-    (traps / "site").mkdir(parents=True)
-    for name in ("socket", "_socket", "os", "struct", "sitecustomize", "kdumpfence"):
-        for folder in (traps, traps / "site"):
-            (folder / f"{name}.py").write_text("raise SystemExit('a trap')\n")
-    env = {"PYTHONPATH": "/tmp/traps/site", "PYTHONHOME": "/tmp/traps"}
-    # The traps work.
-    assert (
-        "a trap"
-        in machine.try_("python3", "-c", "import socket", env={"PYTHONPATH": "/tmp/traps"}).stdout
-    )
-    version = machine.as_hacluster(AGENT, "-V", env=env, cwd="/tmp/traps")
+    env = lay_traps(machine)
+    version = machine.as_hacluster(AGENT, "-V", env=env, cwd=TRAPS)
     assert version.endswith(f"(kdumpfence, {core(machine)} core)\n")
-    said = machine.as_hacluster(AGENT, "-o", "metadata", env=env, cwd="/tmp/traps")
+    said = machine.as_hacluster(AGENT, "-o", "metadata", env=env, cwd=TRAPS)
     assert "</resource-agent>" in said
     # And nothing of it is in the environment that it came from, which only root can read.
     (machine.root / HOME[1:]).rename(machine.root / "home/gone")
@@ -61,16 +53,17 @@ def test_beside_debians_own_agent(machine: bare.Machine, bare_debian: bare.Debia
     install_agent(machine, "--dry-run")
     before = machine.files()
     said = install_agent(machine)
-    assert f"divert {AGENT} of the package fence-agents to {KEPT}" in said
-    machine.dpkg(*stock)  # an update
+    assert f"keep the existing file as {KEPT}" in said
+    assert "run this again after each update of fence-agents" in said
+    machine.dpkg(*stock)  # an update puts its own agent back
+    assert "(kdumpfence, " not in machine.as_hacluster("fence_kdump", "-V")
+    install_agent(machine)
     assert "(kdumpfence, " in machine.as_hacluster("fence_kdump", "-V")
-    assert "nothing to do" in install_agent(machine)
-    assert machine.run("dpkg", "--verify", "fence-agents") == ""
     install_agent(machine, "--remove")
+    assert machine.run("dpkg", "--verify", "fence-agents") == ""
     changed = {line.split()[0] for line in machine.files() ^ before}
     # Its own bytecode the update has made anew.
     assert not [path for path in changed if not path.startswith("/usr/share/fence/__pycache__")]
-    assert machine.run("dpkg-divert", "--list", "*kdump*") == ""
 
 
 def test_it_says_yes(machine: bare.Machine) -> None:
@@ -97,7 +90,7 @@ def test_a_system_without_a_python_that_runs(machine: bare.Machine, broken: str)
     done = machine.try_(real, "-Bc", f"{script}; script()", "install-agent")
     assert done.returncode == 1
     assert re.fullmatch(
-        "kdumpfence: (no /usr/bin/python3, under which the agent would run"
+        "kdumpfence: (/usr/bin/python3 is missing: the agent needs it"
         "|/usr/bin/python3 does not run: No such file or directory)\n",
         done.stdout,
     )

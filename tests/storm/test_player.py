@@ -1,178 +1,47 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a storm is asked for, what is refused, and what malformed datagrams look like."""
+"""A storm in this process, what its datagrams are made of, and which addresses it takes for own."""
 
 from __future__ import annotations
 
-import argparse
 import random
 import socket
-from fractions import Fraction
-from typing import NoReturn
 
 import pytest
 
 from kdumpfence import wire
-from kdumpfence.storm import player
-from kdumpfence.storm.pacing import NO_END, SECOND
-from kdumpfence.storm.player import KINDS, Plan, StormError
+from kdumpfence.storm import Plan, Storm, payloads, player
+from kdumpfence.storm.payloads import KINDS
+from tests.conftest import udp
 
 LOCAL = 0x80200001
 REMOTE = 0x00000001
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise StormError(message)
+def test_a_storm_is_played_from_python_too() -> None:
+    with udp() as listener:
+        plan = Plan(port=listener.getsockname()[1], nodes=3, interval=0.02, duration=60)
+        seconds: list[int] = []
 
+        def wait(nanoseconds: int) -> str | None:
+            player.sleep(nanoseconds)
+            return "enough" if seconds else None
 
-def plan(*argv: str) -> Plan:
-    parser = Parser()
-    player.add_options(parser)
-    return player.plan(parser.parse_args(argv))
-
-
-def test_by_default_each_of_a_hundred_nodes_says_it_once_on_loopback() -> None:
-    planned = plan()
-    assert (str(planned.destination), planned.port) == ("127.0.0.1", 7410)
-    assert str(planned.nodes) == "127.0.0.1 to 127.0.0.100"
-    assert planned.mix.shares == {"valid": 1}
-    assert (planned.rate, planned.interval, planned.until, planned.most) == (None, None, None, 100)
-
-
-def test_what_has_a_pace_and_no_end_goes_on() -> None:
-    for pace in (["--rate", "5"], ["--interval", "10", "--panic-within", "1"]):
-        planned = plan(*pace)
-        assert (planned.until, planned.most) == (None, NO_END)
-
-
-def test_numbers_may_have_decimals_and_are_kept_exactly() -> None:
-    planned = plan("--rate", "0.3", "--duration", "0.000000001")
-    assert (planned.rate, planned.until) == (Fraction(3, 10), 1)
-    planned = plan("--interval", "2.5", "--panic-within", "0")
-    assert (planned.interval, planned.within) == (5 * SECOND // 2, 0)
-
-
-def test_the_first_of_several_ends_counts() -> None:
-    assert plan("--count", "7", "--rounds", "1", "--nodes", "5").most == 5
-    assert plan("--count", "7", "--rounds", "3", "--nodes", "5").most == 7
-
-
-def test_a_round_with_a_mix_has_what_belongs_to_each_node() -> None:
-    planned = plan("--rounds", "2", "--nodes", "10", "--mix", "valid=2,foreign=10,magic=6,short")
-    assert planned.most == 190
-    assert planned.mix.counts(190) == {"valid": 20, "foreign": 100, "magic": 60, "short": 10}
-
-
-def test_all_of_127_8_can_be_played_but_for_its_two_ends() -> None:
-    nodes = plan("--nodes", str(2**24 - 2)).nodes
-    assert (str(nodes.first), str(nodes.last)) == ("127.0.0.1", "127.255.255.254")
-    assert nodes.packed(2**24 - 3) == bytes([127, 255, 255, 254])
-    with pytest.raises(StormError, match="has 16777214 addresses, and 16777215 are wanted"):
-        plan("--nodes", str(2**24 - 1))
-
-
-@pytest.mark.parametrize(
-    ("network", "hosts"),
-    [
-        ("127.3.0.0/30", "127.3.0.1 to 127.3.0.2"),
-        ("127.3.0.0/31", "127.3.0.0 to 127.3.0.1"),
-        ("127.3.0.9", "127.3.0.9"),
-        ("127.3.0.0/24", "127.3.0.1 to 127.3.0.100"),
-    ],
-)
-def test_a_small_network_gives_what_it_has(network: str, hosts: str) -> None:
-    assert str(plan("--from", network).nodes) == hosts
-
-
-def test_over_ipv6_the_networks_have_to_be_given() -> None:
-    assert str(plan("::1").nodes) == "::1"
-    assert str(plan("::1", "--from", "fd00:9::/64").nodes) == "fd00:9::1 to fd00:9::64"
-    with pytest.raises(StormError, match="--foreign-from: has to be given"):
-        plan("::1", "--mix", "foreign", "--count", "1")
-    planned = plan("::1", "--mix", "foreign", "--count", "1", "--foreign-from", "fd00:9::/64")
-    assert planned.hosts == [planned.foreigners]
-
-
-@pytest.mark.parametrize("option", [("--foreigners", "5"), ("--foreign-from", "127.9.0.0/16")])
-def test_strangers_that_the_mix_has_no_place_for_are_refused(option: tuple[str, str]) -> None:
-    with pytest.raises(StormError, match=f"{option[0]}: there is no 'foreign' in this --mix"):
-        plan(*option)
-    with pytest.raises(StormError, match=f"{option[0]}: there is no 'foreign'"):
-        plan("--mix", "valid,foreign=0", *option)
-    assert plan("--mix", "valid,foreign", *option).foreigners
-
-
-def test_strangers_are_never_nodes() -> None:
-    planned = plan("--mix", "valid,foreign")
-    assert planned.nodes.last < planned.foreigners.first  # type: ignore[operator]
-    with pytest.raises(StormError, match="are among the nodes"):
-        plan("--mix", "valid,foreign", "--foreign-from", "127.0.0.0/28")
-    plan("--mix", "valid,foreign", "--foreign-from", "127.0.0.0/28", "--from", "127.1.0.0/24")
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["192.0.2.1", "10.0.0.1", "fd00::1", "::ffff:192.0.2.1", "fe80::1%lo", "128.0.0.1"],
-)
-def test_other_machines_are_refused_unless_the_danger_is_accepted(address: str) -> None:
-    with pytest.raises(StormError, match="is not a loopback address: a cluster"):
-        plan(address)
-    network = "fd00::/64" if "fd00" in address or "fe80" in address else "10.0.0.0/24"
-    assert not plan(address, "--from", network, "--not-loopback").destination.is_loopback
-
-
-def test_the_destination_may_be_in_brackets() -> None:
-    assert str(plan("[::1]").destination) == "::1"
-
-
-@pytest.mark.parametrize("address", ["0.0.0.0", "::", "224.0.0.1", "ff02::1"])
-def test_what_is_no_single_host_is_refused_even_then(address: str) -> None:
-    with pytest.raises(StormError, match="not an address that a node can have"):
-        plan(address, "--not-loopback")
-
-
-@pytest.mark.parametrize(
-    ("argv", "complaint"),
-    [
-        (["localhost"], "'localhost': not an IPv4 or IPv6 address"),
-        (["127.1"], "'127.1': not an IPv4 or IPv6 address"),
-        (["127.0.0.010"], "'127.0.0.010': not an IPv4 or IPv6 address"),
-        (["fe80::1"], "'fe80::1': a link-local address needs its interface"),
-        (["fe80::1%nosuch0"], "no such interface"),
-        (["--port", "0"], "'0': not a port (1 to 65535)"),
-        (["--port", "7410x"], "'7410x': not a port"),
-        (["--nodes", "-1"], "not a number of nodes (1 to 16777216)"),
-        (["--from", "127.0.0.1/8"], "--from '127.0.0.1/8': not a network, like 127.0.0.0/8"),
-        (["--from", "fd00::/64"], "--from 'fd00::/64': not of the family of 127.0.0.1"),
-        (["--rate", "0"], "'0': not datagrams a second (more than 0, at most 1000000000"),
-        (["--rate", "1e3"], "'1e3': not datagrams a second"),
-        (["--rate", "nan"], "'nan': not datagrams a second"),
-        (["--rate", "1", "--interval", "1"], "--rate and --interval: only one of them"),
-        (["--panic-within", "1"], "--panic-within: only together with --interval"),
-        (["--panic-within", "2", "--interval", "1"], "--panic-within: longer than --interval"),
-        (["--mix", "vlaid=1"], "'vlaid': not among valid, foreign, empty"),
-        (["--mix", "valid=1,valid=2"], "'valid' is given twice"),
-        (["--mix", "valid=0"], "'valid=0': the shares have to come to 1 to 10000"),
-        (["--mix", "valid=1,short=10000"], "the shares have to come to 1 to 10000"),
-        (["--mix", "valid=one"], "'one': not a share (0 to 10000)"),
-        (["--mix", "short", "--rounds", "1"], "--rounds: nobody sends valid messages"),
-        (["--mix", "short", "--interval", "1"], "--interval: nobody sends valid messages"),
-        (["--mix", "short"], "no end: give --duration, --count or --rate"),
-        (["--byteorder", "middle"], "invalid choice: 'middle'"),
-    ],
-)
-def test_what_cannot_be_is_said_in_one_line(argv: list[str], complaint: str) -> None:
-    with pytest.raises(StormError) as raised:
-        plan(*argv)
-    assert complaint in str(raised.value)
-    assert "\n" not in str(raised.value)
+        with Storm(plan) as storm:
+            storm.run(wait, seconds.append)
+        told = storm.figures()
+        heard = [listener.recvfrom(100) for _ in range(4)]
+    assert [address[0] for _, address in heard] == [f"127.0.0.{node}" for node in (1, 2, 3, 1)]
+    assert {data for data, _ in heard} == {wire.OWN_MESSAGE}
+    assert told["ended"] == "enough"
+    assert 1 <= told["seconds"] < 60
+    assert told["sent"] == storm.sent >= 100
 
 
 @pytest.mark.parametrize("kind", KINDS[2:])
 def test_malformed_datagrams_are_rejected_for_what_they_are(kind: str) -> None:
     rng = random.Random(1)
     for byteorder in ("little", "big"):
-        made = [player.malformed(kind, wire.encode(byteorder), rng) for _ in range(200)]
+        made = [payloads.malformed(kind, wire.encode(byteorder), rng) for _ in range(200)]
         if kind == "long":
             assert {len(wire.decode(one).trailer) for one in made} == {1400}
             continue
@@ -187,9 +56,9 @@ def test_malformed_datagrams_are_rejected_for_what_they_are(kind: str) -> None:
 
 
 def test_nodes_have_one_byte_order_or_both_in_turn() -> None:
-    assert player.messages("own") == [wire.OWN_MESSAGE]
-    assert player.messages("big") == [wire.encode("big")]
-    assert player.messages("both") == [wire.encode("little"), wire.encode("big")]
+    assert payloads.messages("own") == [wire.OWN_MESSAGE]
+    assert payloads.messages("big") == [wire.encode("big")]
+    assert payloads.messages("both") == [wire.encode("little"), wire.encode("big")]
 
 
 # ------------------------------------------------------- which IPv6 addresses are local
@@ -198,46 +67,40 @@ def test_nodes_have_one_byte_order_or_both_in_turn() -> None:
 def routes(*known: tuple[str, int, int]) -> str:
     """As in /proc/net/ipv6_route: first address, length of the prefix, flags."""
     return "".join(
-        f"{int.from_bytes(pack(address), 'big'):032x} {length:02x} {0:032x} 00 {0:032x} "
+        f"{packed(address):032x} {length:02x} {0:032x} 00 {0:032x} "
         f"00000100 00000001 00000000 {flags:08x}       lo\n"
         for address, length, flags in known
     )
 
 
-def pack(address: str) -> bytes:
-    return socket.inet_pton(socket.AF_INET6, address)
+def packed(address: str) -> int:
+    return int.from_bytes(socket.inet_pton(socket.AF_INET6, address), "big")
 
 
-def stranger(first: str, last: str, *known: tuple[str, int, int]) -> bytes | None:
-    numbers = (int.from_bytes(pack(one), "big") for one in (first, last))
-    found = player.not_local(routes(*known), *numbers)
-    return None if found is None else found.to_bytes(16, "big")
+NET = "fd00:9::"
+SINGLE = [(f"fd00:9::{number:x}", 128, LOCAL) for number in (1, 2, 3, 5)]
 
 
-def test_a_local_route_makes_a_whole_network_ours() -> None:
-    known = (("fd00:9::", 64, LOCAL), ("::", 0, REMOTE))
-    assert stranger("fd00:9::1", "fd00:9::ffff:ffff", *known) is None
-    assert stranger("fd00:9::1", "fd00:9:0:1::", *known) == pack("fd00:9:0:1::")
-    assert stranger("fd00:8::1", "fd00:9::1", *known) == pack("fd00:8::1")
-
-
-def test_single_addresses_are_ours_without_a_gap_or_not_at_all() -> None:
-    known = [(f"fd00:9::{number:x}", 128, LOCAL) for number in (1, 2, 3, 5)]
-    link = ("fd00:9::", 64, REMOTE)
-    assert stranger("fd00:9::1", "fd00:9::3", *known, link) is None
-    assert stranger("fd00:9::1", "fd00:9::5", *known, link) == pack("fd00:9::4")
-
-
-def test_what_a_narrower_route_sends_elsewhere_is_not_ours() -> None:
-    known = (("fd00:9::", 64, LOCAL), ("fd00:9::80", 121, REMOTE))
-    assert stranger("fd00:9::1", "fd00:9::7f", *known) is None
-    assert stranger("fd00:9::1", "fd00:9::90", *known) == pack("fd00:9::80")
-
-
-def test_of_two_equal_routes_the_local_one_is_asked_first() -> None:
-    known = (("fd00:9::", 64, REMOTE), ("fd00:9::", 64, LOCAL))
-    assert stranger("fd00:9::1", "fd00:9::7f", *known) is None
-
-
-def test_without_routes_nothing_is_ours() -> None:
-    assert stranger("fd00:9::1", "fd00:9::1") == pack("fd00:9::1")
+@pytest.mark.parametrize(
+    ("known", "first", "last", "found"),
+    [
+        # A local route makes a whole network ours.
+        ([(NET, 64, LOCAL), ("::", 0, REMOTE)], "fd00:9::1", "fd00:9::ffff:ffff", None),
+        ([(NET, 64, LOCAL), ("::", 0, REMOTE)], "fd00:9::1", "fd00:9:0:1::", "fd00:9:0:1::"),
+        ([(NET, 64, LOCAL), ("::", 0, REMOTE)], "fd00:8::1", "fd00:9::1", "fd00:8::1"),
+        # Single addresses are ours without a gap or not at all.
+        ([*SINGLE, (NET, 64, REMOTE)], "fd00:9::1", "fd00:9::3", None),
+        ([*SINGLE, (NET, 64, REMOTE)], "fd00:9::1", "fd00:9::5", "fd00:9::4"),
+        # What a narrower route sends elsewhere is not ours.
+        ([(NET, 64, LOCAL), ("fd00:9::80", 121, REMOTE)], "fd00:9::1", "fd00:9::7f", None),
+        ([(NET, 64, LOCAL), ("fd00:9::80", 121, REMOTE)], "fd00:9::1", "fd00:9::90", "fd00:9::80"),
+        # Of two equal routes the local one is asked first.
+        ([(NET, 64, REMOTE), (NET, 64, LOCAL)], "fd00:9::1", "fd00:9::7f", None),
+        ([], "fd00:9::1", "fd00:9::1", "fd00:9::1"),
+    ],
+)
+def test_which_ipv6_addresses_routes_make_our_own(
+    known: list[tuple[str, int, int]], first: str, last: str, found: str | None
+) -> None:
+    stranger = player.not_local(routes(*known), packed(first), packed(last))
+    assert stranger == (None if found is None else packed(found))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import struct
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ import pytest
 
 from kdumpfence import decode
 from kdumpfence.wire import OWN_MESSAGE, Rejected
-from tests.conftest import cannot_run
-from tests.support.netlab import Host, Lab, why_not
-from tests.support.programs import BIN, environment, start
+from tests.support.labs import lab
+from tests.support.netlab import Host
+from tests.support.programs import BIN, environment
+from tests.support.storms import Storm
 
 STORM = [str(BIN / "kdumpfence"), "storm"]
 SO_MEMINFO, DROPS = 55, 8
@@ -55,24 +57,45 @@ def heard(sock: socket.socket) -> list[tuple[str, bytes]]:
     return found
 
 
-def command(listener: socket.socket, *argv: str) -> list[str]:
-    return [*STORM, "--port", str(listener.getsockname()[1]), *argv]
+def port(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
 
 
 def storm(core: str, listener: socket.socket, *argv: str, status: int = 0) -> dict[str, Any]:
     """Run a storm to its end; its summary."""
-    done = subprocess.run(
-        command(listener, "--json", *argv),
-        env=environment(core),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (status, "")
-    summary: dict[str, Any] = json.loads(done.stdout)
+    with Storm(port(listener), *argv, core=core, stderr=subprocess.PIPE) as played:
+        summary = played.told(120)
+        assert played.process.stderr is not None
+        assert (played.process.returncode, played.process.stderr.read()) == (status, b"")
     assert summary["core"] == core
     return summary
+
+
+@pytest.fixture
+def live(core_name: str, listener: socket.socket) -> Iterator[Callable[..., Storm]]:
+    """Begin a storm that tells of itself; it has done so once. None outlives the test."""
+    with contextlib.ExitStack() as begun:
+
+        def begin(*argv: str, wrapper: tuple[str, ...] = ()) -> Storm:
+            played = Storm(
+                port(listener), "--live", *argv,
+                wrapper=wrapper, core=core_name, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            begun.enter_context(played)
+            assert played.process.stderr is not None
+            line = played.process.stderr.readline()
+            assert re.fullmatch(rb"\d+ s: \d+ sent, \d+ a second\n", line)
+            return played
+
+        yield begin
+
+
+def run(core: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as it is installed."""
+    return subprocess.run(
+        [*STORM, *argv],
+        env=environment(core), capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
 
 
 def names(count: int, network: str = "127.0") -> list[str]:
@@ -177,10 +200,8 @@ def test_the_greatest_rate_ends_with_its_duration(core_name: str, listener: sock
 
 
 def test_the_summary_is_also_for_reading(core_name: str, listener: socket.socket) -> None:
-    argv = command(listener, "--mix", "valid,foreign=2", "--seed", "4", "--nodes", "3")
-    done = subprocess.run(
-        argv, env=environment(core_name), capture_output=True, text=True, check=True
-    )
+    argv = ("--mix", "valid,foreign=2", "--seed", "4", "--nodes", "3")
+    done = run(core_name, f"--port={port(listener)}", *argv)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("datagrams sent: 9, in 0.0")
     assert lines[1:] == [
@@ -203,51 +224,44 @@ def test_the_summary_is_also_for_reading(core_name: str, listener: socket.socket
 )
 @pytest.mark.slow
 def test_a_signal_ends_it_with_its_summary(
-    core_name: str, listener: socket.socket, number: signal.Signals, end: tuple[str, ...]
+    live: Callable[..., Storm],
+    listener: socket.socket,
+    number: signal.Signals,
+    end: tuple[str, ...],
 ) -> None:
-    argv = command(listener, "--rate", "50", "--json", "--live", *end)
-    running = start(argv, core_name)
-    assert running.stderr is not None
-    assert re.match(r"\d+ s: \d+ sent, \d+ a second\n", running.stderr.readline())
-    running.send_signal(number)
-    out, err = running.communicate(timeout=20)
-    assert "Traceback" not in err
-    summary = json.loads(out)
+    running = live("--rate", "50", *end)
+    running.stop(number)
+    summary = running.told(20)
     assert summary["ended"] == number.name
     # What was due in the last moments of the first second may have been late.
     assert summary["sent"] == len(heard(listener)) > 25
-    assert running.returncode == (128 + number if end else 0)
+    assert running.process.returncode == (128 + number if end else 0)
 
 
 @pytest.mark.slow
 def test_one_that_was_started_with_nohup_outlives_its_terminal(
-    core_name: str, listener: socket.socket
+    live: Callable[..., Storm], listener: socket.socket
 ) -> None:
-    ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
-    argv = command(listener, "--rate", "50", "--json", "--live", "--duration", "1.6")
-    running = start([*ignoring, *argv], core_name)
-    assert running.stderr is not None
-    running.stderr.readline()
-    running.send_signal(signal.SIGHUP)
-    out, _ = running.communicate(timeout=20)
-    assert (running.returncode, json.loads(out)["ended"]) == (0, "complete")
+    ignoring = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    running = live("--rate", "50", "--duration", "1.6", wrapper=ignoring)
+    running.stop(signal.SIGHUP)
+    assert running.told(20)["ended"] == "complete"
+    assert running.process.returncode == 0
     assert len(heard(listener)) == 80
 
 
 @pytest.mark.slow
-def test_one_that_was_stopped_makes_up_for_it(core_name: str, listener: socket.socket) -> None:
-    argv = command(listener, "--rate", "100", "--count", "300", "--json", "--live")
-    running = start(argv, core_name)
-    assert running.stderr is not None
-    running.stderr.readline()
-    running.send_signal(signal.SIGSTOP)
+def test_one_that_was_stopped_makes_up_for_it(
+    live: Callable[..., Storm], listener: socket.socket
+) -> None:
+    running = live("--rate", "100", "--count", "300")
+    running.stop(signal.SIGSTOP)
     listener.settimeout(0.3)
     # Nothing more comes: it really stands still.
     while heard_one(listener):
         pass
-    running.send_signal(signal.SIGCONT)
-    out, _ = running.communicate(timeout=20)
-    summary = json.loads(out)
+    running.stop(signal.SIGCONT)
+    summary = running.told(20)
     assert summary["sent"] == 300
     assert summary["late"] > 0.2
 
@@ -264,11 +278,11 @@ def heard_one(sock: socket.socket) -> bool:
 def test_nobody_reading_the_live_figures_holds_nothing_up(
     core_name: str, listener: socket.socket
 ) -> None:
-    argv = command(listener, "--rate", "100", "--duration", "1.5", "--live")
-    closed = ["sh", "-c", 'exec "$@" 2>&-', "sh"]
-    done = subprocess.run([*closed, *argv], env=environment(core_name), check=False, timeout=60,
-                          stdout=subprocess.DEVNULL)  # fmt: skip
-    assert done.returncode == 0
+    closed = ("sh", "-c", 'exec "$@" 2>&-', "sh")
+    argv = ("--rate", "100", "--duration", "1.5", "--live")
+    with Storm(port(listener), *argv, wrapper=closed, core=core_name) as played:
+        assert played.told(60)["sent"] == 150
+    assert played.process.returncode == 0
     assert len(heard(listener)) == 150
 
 
@@ -285,10 +299,10 @@ def test_it_says_nothing_on_stderr_unless_asked(core_name: str, listener: socket
     ("argv", "complaint"),
     [
         (["192.0.2.1"], "192.0.2.1 is not a loopback address"),
-        (["--from", "198.51.100.0/24"], "source 198.51.100.1: not an address of this machine"),
+        (["--from", "198.51.100.0/24"], "source 198.51.100.1 is not an address of this machine"),
         (["--mix", "foreign", "--count", "1", "--foreign-from", "198.51.100.0/24"],
-         "source 198.51.100.1: not an address of this machine"),
-        (["::1", "--from", "2001:db8::/64"], "source 2001:db8::1: not an address of this machine"),
+         "source 198.51.100.1 is not an address of this machine"),
+        (["::1", "--from", "2001:db8::/64"], "source 2001:db8::1 is not an address of this"),
         (["192.0.2.1", "--not-loopback"], "nothing can be sent from 127.0.0.1 to 192.0.2.1: "),
         (["--nodes", "many"], "argument --nodes: 'many': not a number of nodes"),
     ],
@@ -296,10 +310,7 @@ def test_it_says_nothing_on_stderr_unless_asked(core_name: str, listener: socket
 def test_a_refusal_is_one_line_and_nothing_is_sent(
     core_name: str, listener: socket.socket, argv: list[str], complaint: str
 ) -> None:
-    done = subprocess.run(
-        command(listener, *argv),
-        env=environment(core_name), capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
+    done = run(core_name, f"--port={port(listener)}", *argv)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"kdumpfence: {complaint}")
     assert done.stderr.count("\n") == 1
@@ -309,11 +320,8 @@ def test_a_refusal_is_one_line_and_nothing_is_sent(
 @pytest.fixture
 def host() -> Iterator[Host]:
     """A host of its own, with its own routes."""
-    obstacle = why_not()
-    if obstacle is not None:
-        cannot_run(obstacle)
-    with Lab() as lab:
-        yield lab.host("here")
+    with lab() as opened:
+        yield opened.host("here")
 
 
 def run_there(host: Host, core: str, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -359,19 +367,16 @@ def test_an_address_among_them_that_is_not_ours_is_never_used(core_name: str, ho
     with listening(host, "::1") as sock:
         done = run_there(host, core_name, "::1", "--from", "fd00:9::/64", "--nodes", "4")
         assert done.stderr == (
-            "kdumpfence: source fd00:9::3: not an address of this machine, and others' are never "
-            "used\n"
+            "kdumpfence: source fd00:9::3 is not an address of this machine; "
+            "no other is ever used\n"
         )
         assert heard(sock) == []
 
 
 def test_other_machines_are_reached_when_the_danger_is_accepted(core_name: str) -> None:
-    obstacle = why_not()
-    if obstacle is not None:
-        cannot_run(obstacle)
-    with Lab() as lab:
-        here, there = lab.host("here"), lab.host("there")
-        lab.link(here, there, ["10.0.0.1/24"], ["10.0.0.2/24"])
+    with lab() as opened:
+        here, there = opened.host("here"), opened.host("there")
+        opened.link(here, there, ["10.0.0.1/24"], ["10.0.0.2/24"])
         with listening(there, "10.0.0.2") as sock:
             argv = ["10.0.0.2", "--from", "10.0.0.1/32"]
             refused = run_there(here, core_name, *argv)
@@ -386,17 +391,14 @@ def test_other_machines_are_reached_when_the_danger_is_accepted(core_name: str) 
 
 
 @pytest.mark.slow
-def test_only_its_own_descriptors_are_open(core_name: str, listener: socket.socket) -> None:
-    running = start(command(listener, "--rate", "50", "--live"), core_name)
-    assert running.stderr is not None
-    running.stderr.readline()
+def test_only_its_own_descriptors_are_open(live: Callable[..., Storm]) -> None:
+    running = live("--rate", "50")
     # While it writes a line it has its output open a second time.
     for _ in range(100):
-        kinds = [os.readlink(one) for one in Path(f"/proc/{running.pid}/fd").iterdir()]
+        folder = Path(f"/proc/{running.process.pid}/fd")
+        kinds = [os.readlink(one) for one in folder.iterdir()]
         if len(kinds) == 4:
             break
         time.sleep(0.01)
     assert sum(kind.startswith("socket:") for kind in kinds) == 1
     assert len(kinds) == 4
-    running.terminate()
-    running.communicate(timeout=20)

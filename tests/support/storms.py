@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Crowds of nodes, played on loopback by `kdumpfence storm` in a process of its own."""
+"""Crowds of nodes, played on loopback by `kdumpfence storm` in a process of its own.
+
+In this process, where the sender's own processor time counts, use `kdumpfence.storm`.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,29 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from tests.support.programs import environment
+
 
 class Storm:
     """A storm under way; left by its `with`, it is gone."""
 
-    def __init__(self, port: int, *options: str, wrapper: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        port: int,
+        *options: str,
+        wrapper: Sequence[str] = (),
+        core: str | None = None,
+        stderr: int | None = None,
+    ) -> None:
         """Begin, with `options` as the command has them, below a command such as taskset."""
         self._out = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
         self.process = subprocess.Popen(
             [*wrapper, sys.executable, "-m", "kdumpfence.cli", "storm"]
             + ["--port", str(port), "--json", *options],
+            env=None if core is None else environment(core),
             stdin=subprocess.DEVNULL,
             stdout=self._out,
+            stderr=stderr,
         )
 
     @property
@@ -30,10 +44,10 @@ class Storm:
         """Whether it has ended."""
         return self.process.poll() is not None
 
-    def stop(self) -> None:
+    def stop(self, number: int = signal.SIGINT) -> None:
         """End it early; it tells all the same."""
         if not self.over:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(number)
 
     def told(self, seconds: float = 30) -> dict[str, Any]:
         """What it sent, when it has ended: within so many seconds."""
@@ -48,6 +62,8 @@ class Storm:
             self.process.kill()
         self.process.wait()
         self._out.close()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
     def __enter__(self) -> Storm:
         return self

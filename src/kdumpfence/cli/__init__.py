@@ -1,2 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""kdumpfence: the command for everything beside fencing; one file a subcommand."""
+"""The command `kdumpfence`: a file for each of its subcommands, and the table of them in main.py.
+
+A subcommand's file has HELP, its line in `kdumpfence --help`; add_arguments(parser); and
+run(arguments), which does it and returns the exit status.
+"""
+
+
+class CommandError(Exception):
+    """Why a command cannot do what it was asked for; the text is one line for people."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from kdumpfence.daemon.history import Past
 from kdumpfence.listener.dumps import length
+
+if TYPE_CHECKING:
+    from kdumpfence.daemon.history import Past
 
 #: Seconds between two messages of a sender that was told nothing else.
 PAUSE = 10.0
@@ -85,28 +87,27 @@ def lesson(dumps: Sequence[Past], pause: float = PAUSE) -> list[str]:
     everything = lengths(dumps, pause)
     longest, power = rounded_up(everything.longest), rounded_up(everything.power)
     paragraphs = [
-        f"Power has to stay on for {power} or longer after a node's first message: the longest "
-        f"of these dumps took {longest} from its first message to its last, and after that its "
-        f"sender may have been at work for one more pause of {duration(pause)}. This is what "
-        "everything needs to wait that cuts power or resets without asking fence_kdump: a "
-        "watchdog, sbd, a cloud that restarts dead machines, a service that waits for the end of "
-        "a dump. If its time runs from the panic, add the time from there to the first message, "
-        "which is not known here.",
-        "The agent's timeout, and pcmk_off_timeout above it, is another matter: it runs from the "
-        "start of a fencing to the first message only. A longer dump needs no longer timeout. "
-        "What it needs is not known here, since nobody tells when a node panicked and when the "
-        "fencing began: TIMING in fence_kdump(8) says how to measure it. With "
-        f"crashkernel=SIZE,cma it is {duration(CMA_WAIT)} more than without, from the panic on.",
+        f"Power has to stay on for at least {power} after a node's first message: the longest of "
+        f"these dumps took {longest} from first to last message, and its sender may have worked "
+        f"for one more interval ({duration(pause)}) after that. This holds for everything that "
+        "cuts power or resets without asking fence_kdump: a watchdog, sbd, a cloud that restarts "
+        "dead machines, a service that waits for the end of a dump. If its clock starts at the "
+        "panic, add the time from the panic to the first message, which is not known here.",
+        "The agent's timeout, and pcmk_off_timeout above it, is a different matter: it runs from "
+        "the start of the fencing to the first message only. A longer dump needs no longer "
+        "timeout. How long it has to be cannot be learnt from this history: TIMING in "
+        "fence_kdump(8) says how to measure it. With crashkernel=SIZE,cma add "
+        f"{duration(CMA_WAIT)}.",
     ]
     early = quick(dumps)
     if early:
         paragraphs.append(
-            f"{early} of these dumps {'was' if early == 1 else 'were'} over less than "
-            f"{duration(NOTICED)} after the first message. A cluster may need as long until its "
-            "agent is started, and one that is started after the last message hears nothing."
+            f"{early} of these dumps ended less than {duration(NOTICED)} after the first message. "
+            "A cluster may need that long to start its agent, and an agent that starts after the "
+            "last message hears nothing."
         )
     paragraphs.append(
-        "Silence does not mean that a dump is complete: the node may have died in it, or its "
-        "network. Look at the dump itself."
+        "Silence does not mean that a dump is complete: the node may have died while dumping, or "
+        "lost its network. Check the dump itself."
     )
     return paragraphs

@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Puts the agent and the sender where clusters and crash kernels look for them."""
+
+
+class InstallError(Exception):
+    """It cannot be done; the text says why, in one line."""

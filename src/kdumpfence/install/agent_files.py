@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from kdumpfence.install import layouts
 from kdumpfence.install.layouts import HOME, Item, Layout
-from kdumpfence.install.root_directory import Tree
+from kdumpfence.install.sysroot import Sysroot
 from kdumpfence.install.system_python import SystemPython
 
 AGENT = "/usr/sbin/fence_kdump"
@@ -33,11 +33,12 @@ CORE = "_kdumpwire"
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _AFTERWARDS = (
-    "now see whether the cluster can use it: runuser -u hacluster -- fence_kdump -o metadata"
+    "now check that the cluster can use it: runuser -u hacluster -- fence_kdump -o metadata; and "
+    "run this again after each update of fence-agents, which puts the stock agent back"
 )
 
 
-def is_packaged(root: Tree) -> bool:
+def is_packaged(root: Sysroot) -> bool:
     """Whether the agent there is that of a package of this project."""
     return f'"{PACKAGED}"'.encode() in (root.read(AGENT) or b"")
 
@@ -49,7 +50,7 @@ def layout(python: SystemPython | None, say: Callable[[str], None] = lambda _: N
 
 
 def _items(python: SystemPython, say: Callable[[str], None]) -> list[Item]:
-    files = {f"{name}.py": _content(f"{name}.py") for name in MODULES}
+    files = {f"{name}.py": read_module(f"{name}.py") for name in MODULES}
     core = _core(python, say)
     digest = hashlib.sha256(python.tag.encode())
     for name, content in sorted({**files, **core}.items()):
@@ -58,33 +59,34 @@ def _items(python: SystemPython, say: Callable[[str], None]) -> list[Item]:
     sources = {f"{folder}/kdumpfence/{name}": content for name, content in files.items()}
     script = layouts.data(TEMPLATE).replace(PACKAGED.encode(), folder.encode())
     return [
-        *(Item(path, "", content=content) for path, content in sources.items()),
-        *(Item(f"{folder}/kdumpfence/{name}", "", 0o755, content=core[name]) for name in core),
+        *(Item(path, content=content) for path, content in sources.items()),
+        *(Item(f"{folder}/kdumpfence/{name}", mode=0o755, content=core[name]) for name in core),
         # Python does not promise to compile to the same bytes twice.
         *(
-            Item(path, "", only_if_missing=True, content=content)
+            Item(path, only_if_missing=True, content=content)
             for path, content in python.bytecode(sources).items()
         ),
-        Item(AGENT, "", 0o755, content=script),
+        Item(AGENT, mode=0o755, content=script),
     ]
 
 
 def _core(python: SystemPython, say: Callable[[str], None]) -> dict[str, bytes]:
     """The compiled core, if there is one for that Python."""
     names = [name for name in os.listdir(_PACKAGE) if name.startswith(f"{CORE}.")]
-    cores = {name: _content(name) for name in sorted(names) if name.endswith(".so")}
+    cores = {name: read_module(name) for name in sorted(names) if name.endswith(".so")}
     fitting = {name: cores[name] for name in cores if python.fits(name, cores[name])}
     if fitting:
         say(f"with the compiled core, for Python {python.version[0]}.{python.version[1]}")
         return fitting
     has = f"is for {', '.join(cores)}" if cores else "was not built"
     say(
-        f"with the pure core, which does the same, but slower: the system's Python is "
-        f"{python.tag}, and this installation's compiled core {has}"
+        f"with the pure core (same behaviour, slower): the system has Python {python.tag}, "
+        f"and this installation's compiled core {has}"
     )
     return {}
 
 
-def _content(name: str) -> bytes:
+def read_module(name: str) -> bytes:
+    """A file of this package."""
     with open(os.path.join(_PACKAGE, name), "rb") as file:
         return file.read()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from kdumpfence.install import sysroot
 
 HOME = "/usr/lib/kdumpfence"
 NODES = "/etc/kdumpfence/nodes"
@@ -23,11 +25,22 @@ class Item:
     """One file to be put somewhere."""
 
     path: str
-    source: str  #: SENDER, a file in distributions/, or what a link points to
+    source: str = ""  #: SENDER, or a file in distributions/
     mode: int = 0o644
-    is_link: bool = False
     only_if_missing: bool = False  #: the administrator's from then on
-    content: bytes | None = None  #: instead of a source
+    content: bytes = b""  #: of what has no source
+    target: str = ""  #: of a symbolic link
+
+    def filled(self, sender: bytes) -> Item:
+        """The same with its content."""
+        if not self.source:
+            return self
+        return replace(self, content=sender if self.source == SENDER else data(self.source))
+
+    @property
+    def found(self) -> sysroot.Found:
+        """How it is found when it is in its place."""
+        return sysroot.link(self.target) if self.target else sysroot.file(self.content, self.mode)
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,17 @@ _FOR_IMAGES = (
     Item(f"{HOME}/start-sender", "common/start-sender", 0o755),
     _NODES,
 )
+_AGAIN = f"the nodes are those in {NODES}; run this again after each change"
+_KDUMPCTL = (
+    "now rebuild the crash kernel's image and load it, on each node: "
+    "kdumpctl rebuild && kdumpctl reload"
+)
+_MKDUMPRD = "rebuild the crash kernel's image: mkdumprd -f && systemctl restart kdump"
+_REBUILD = (
+    f"the nodes are those in {NODES}; now, and after each change, rebuild the crash kernel's image "
+    "with"
+)
+_REBUILD_NOW = "now rebuild the crash kernel's image with"
 _DRACUT = "/usr/lib/dracut/modules.d/99kdumpfence"
 _INITRAMFS_TOOLS = "/etc/initramfs-tools"
 
@@ -61,22 +85,19 @@ LAYOUTS = {
     for layout in (
         Layout(
             "rhel",
-            "RHEL, Fedora and their kin (kdump-utils)",
+            "RHEL, Fedora and derivatives (kdump-utils)",
             (Item("/usr/libexec/fence_kdump_send", SENDER, 0o755),),
             "/usr/bin/kdumpctl",
-            "now make the crash kernel's image again and load it, on each node: "
-            "kdumpctl rebuild && kdumpctl reload",
-            "now make the crash kernel's image again and load it, on each node: "
-            "kdumpctl rebuild && kdumpctl reload",
+            _KDUMPCTL,
+            _KDUMPCTL,
         ),
         Layout(
             "suse",
             "SLES and openSUSE (kdump)",
             (Item("/usr/lib/fence_kdump_send", SENDER, 0o755),),
             "/etc/sysconfig/kdump",
-            "now name it in /etc/sysconfig/kdump, see SUSE in kdumpfence(8), and make the crash "
-            "kernel's image again: mkdumprd -f && systemctl restart kdump",
-            "now make the crash kernel's image again: mkdumprd -f && systemctl restart kdump",
+            f"now name it in /etc/sysconfig/kdump, see SUSE in kdumpfence(8), and {_MKDUMPRD}",
+            f"now {_MKDUMPRD}",
         ),
         Layout(
             "debian",
@@ -86,19 +107,13 @@ LAYOUTS = {
                 _NODES,
                 Item(f"{_SYSTEMD}/{_UNIT}", f"debian/{_UNIT}"),
                 # As `systemctl enable` does it, which cannot be called for all roots.
-                Item(
-                    f"{_SYSTEMD}/kdump-tools-dump.service.wants/{_UNIT}",
-                    f"{_SYSTEMD}/{_UNIT}",
-                    is_link=True,
-                ),
-                Item(
-                    f"{_SYSTEMD}/kdump-tools.service.wants/{_UNIT}",
-                    f"{_SYSTEMD}/{_UNIT}",
-                    is_link=True,
+                *(
+                    Item(f"{_SYSTEMD}/{service}.wants/{_UNIT}", target=f"{_SYSTEMD}/{_UNIT}")
+                    for service in ("kdump-tools-dump.service", "kdump-tools.service")
                 ),
             ),
             "/usr/sbin/kdump-config",
-            f"the nodes are those in {NODES}; after each change there, run this again",
+            _AGAIN,
             resolves=True,
         ),
         Layout(
@@ -114,9 +129,8 @@ LAYOUTS = {
                 ),
             ),
             "/usr/share/initramfs-tools/hook-functions",
-            f"the nodes are those in {NODES}; after each change there, and now, make the crash "
-            "kernel's image again with mkinitramfs",
-            "now make the crash kernel's image again with mkinitramfs",
+            f"{_REBUILD} mkinitramfs",
+            f"{_REBUILD_NOW} mkinitramfs",
         ),
         Layout(
             "dracut",
@@ -127,26 +141,17 @@ LAYOUTS = {
                 Item(f"{_DRACUT}/kdumpfence.sh", "dracut/kdumpfence.sh", 0o755),
             ),
             "/usr/lib/dracut/dracut-init.sh",
-            f"the nodes are those in {NODES}; after each change there, and now, make the crash "
-            "kernel's image again with dracut --add kdumpfence",
-            "now make the crash kernel's image again with dracut",
+            f"{_REBUILD} dracut --add kdumpfence",
+            f"{_REBUILD_NOW} dracut",
         ),
     )
 }
 
-#: What os-release calls itself or its kin, and the layout of these.
-_KIN = {
-    "rhel": "rhel",
-    "fedora": "rhel",
-    "centos": "rhel",
-    "rocky": "rhel",
-    "almalinux": "rhel",
-    "ol": "rhel",
-    "suse": "suse",
-    "opensuse": "suse",
-    "sles": "suse",
-    "debian": "debian",
-    "ubuntu": "debian",
+#: Layouts, and what the distributions that they are for call themselves in os-release.
+_NAMES = {
+    "rhel": ("rhel", "fedora", "centos", "rocky", "almalinux", "ol"),
+    "suse": ("suse", "opensuse", "sles"),
+    "debian": ("debian", "ubuntu"),
 }
 
 
@@ -174,6 +179,7 @@ def named_in(os_release: bytes) -> list[str]:
 def recognise(os_release: bytes) -> Layout | None:
     """The layout of the distribution that has this /etc/os-release, None if none is known."""
     for name in named_in(os_release):
-        if name in _KIN:
-            return LAYOUTS[_KIN[name]]
+        for layout, names in _NAMES.items():
+            if name in names:
+                return LAYOUTS[layout]
     return None

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 
-_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native")
-_NAMES = {False: "fence_kdump_send", True: "fence_kdump_send.static"}
+from kdumpfence.install import InstallError
+
+FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native")
+NAMES = {False: "fence_kdump_send", True: "fence_kdump_send.static"}
 
 
-class NotBuilt(Exception):
+class NotBuilt(InstallError):
     """The installation has no such program; the text says how to get one."""
 
 
@@ -22,7 +24,7 @@ def find(static: bool = False) -> str:
 
     Raises NotBuilt.
     """
-    path = os.path.join(_FOLDER, _NAMES[static])
+    path = os.path.join(FOLDER, NAMES[static])
     if not os.access(path, os.X_OK):
         which = "static native sender" if static else "native sender"
         raise NotBuilt(

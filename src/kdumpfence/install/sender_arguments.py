@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from kdumpfence import addresses
 from kdumpfence.cmdline import OptionError
-from kdumpfence.install.root_directory import Tree
+from kdumpfence.install.sysroot import Sysroot
 from kdumpfence.sender import options
 from kdumpfence.text import shown
 
@@ -28,13 +28,16 @@ FENCE_KDUMP = "/etc/sysconfig/fence_kdump"
 SUSE = "/etc/sysconfig/kdump"
 SUSE_SENDER = "/usr/lib/fence_kdump_send"
 
-#: Variables of SUSE's kdump that are run, and what waits for the end of each.
-_REBOOT = "no reboot"
+#: Variables of SUSE's kdump that are run, and what it does not do before each has ended.
+_NO_REBOOT = "does not reboot"
+_NO_DUMP = "neither dumps nor reboots"
 SUSE_SCRIPTS = {
-    "KDUMP_PRESCRIPT": "neither dump nor reboot",
-    "KDUMP_POSTSCRIPT": _REBOOT,
-    "KDUMP_TRANSFER": "neither dump nor reboot",
+    "KDUMP_PRESCRIPT": _NO_DUMP,
+    "KDUMP_POSTSCRIPT": _NO_REBOOT,
+    "KDUMP_TRANSFER": _NO_DUMP,
 }
+
+_NO_CRASH_KERNEL = "kdumpctl will not load a crash kernel"
 
 #: Stands for the nodes where only the options are known; a name that no parser changes.
 _ANY_NODE = "any-node"
@@ -70,6 +73,10 @@ class Findings:
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def warn(self, where: str, *texts: str) -> None:
+        """Add warnings about that place."""
+        self.warnings += [f"{where}: {text}" for text in texts]
 
 
 def complaints(words: Sequence[str], to_be_continued: bool = False) -> list[str]:
@@ -109,7 +116,7 @@ def own_file(name: str, settings: bytes) -> list[str]:
     return found + [f"{name}: NODES: {one}" for one in complaints(nodes, to_be_continued=True)]
 
 
-def others(root: Tree, distribution: str, machine: Machine) -> Findings:
+def others(root: Sysroot, distribution: str, machine: Machine) -> Findings:
     """What is wrong with the files that belong to others, in this root."""
     found = Findings()
     _kdump_utils(root, distribution == "rhel", machine, found)
@@ -122,9 +129,8 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[ \t\n]+", text) if word]
 
 
-def _text(root: Tree, path: str) -> str | None:
-    content = root.read(path)
-    return None if content is None else content.decode(errors="surrogateescape")
+def _text(root: Sysroot, path: str) -> str:
+    return (root.read(path) or b"").decode(errors="surrogateescape")
 
 
 # ------------------------------------------------------------------ kdump-utils
@@ -137,55 +143,49 @@ class _Line(NamedTuple):
     again: bool  #: whether it has come before
 
 
-def _kdump_utils(root: Tree, wanted: bool, machine: Machine, found: Findings) -> None:
+def _kdump_utils(root: Sysroot, wanted: bool, machine: Machine, found: Findings) -> None:
     name = root.outside(KDUMP_CONF)
-    conf = _kdump_conf(name, _text(root, KDUMP_CONF) or "")
+    conf = _kdump_conf(name, _text(root, KDUMP_CONF))
     nodes, args = conf.get("fence_kdump_nodes", []), conf.get("fence_kdump_args", [])
     if wanted and not any(line.value for line in nodes):
         pcs = any(root.find(path) for path in ("/usr/sbin/pcs", "/usr/bin/pcs"))
-        unless = "unless the cluster runs while it is made" if pcs else "since pcs is not installed"
-        found.warnings.append(
-            f"{name}: no fence_kdump_nodes, so the image silently lacks the sender, {unless}; see "
-            "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send"
+        unless = "unless the cluster runs while it is built" if pcs else "since pcs is missing"
+        found.warn(
+            name,
+            f"no fence_kdump_nodes: the image will silently lack the sender {unless}; see "
+            "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send",
         )
-    for option in conf:
+    for option, (line, *_) in conf.items():
         if option.lower().startswith("fence_kdump") and conf[option] not in (nodes, args):
-            found.warnings.append(
-                f"{conf[option][0].where}: no option of kdump.conf, so kdumpctl loads no crash "
-                "kernel"
-            )
+            found.warn(line.where, f"not an option of kdump.conf: {_NO_CRASH_KERNEL}")
     for line in (*nodes, *args):
         if line.again:
-            found.warnings.append(f"{line.where}: given twice, so kdumpctl loads no crash kernel")
+            found.warn(line.where, f"given twice: {_NO_CRASH_KERNEL}")
         if line.quoted:
-            found.warnings.append(
-                f"{line.where}: kdump-utils before November 2025 hands the quotes on to the "
-                "sender: leave them out"
+            found.warn(
+                line.where,
+                "kdump-utils before November 2025 passes the quotes on to the sender: remove them",
             )
-    for line in args:
-        found.warnings += [f"{line.where}: {one}" for one in complaints(_words(line.value), True)]
+        found.warn(line.where, *complaints(_words(line.value), to_be_continued=line in args))
     for line in nodes:
-        found.warnings += [f"{line.where}: {one}" for one in complaints(_words(line.value))]
         for node in _words(line.value):
             why = _kdumpctl_refuses(node, machine)
             if why:
-                found.errors.append(f"{line.where}: {why}, so kdumpctl loads no crash kernel")
+                found.errors.append(f"{line.where}: {why} ({_NO_CRASH_KERNEL})")
     _unread(root, FENCE_KDUMP, ("FENCE_KDUMP_OPTS",), found)
-    for one in _assignments(_text(root, FENCE_KDUMP) or ""):
+    for one in _assignments(_text(root, FENCE_KDUMP)):
         where = f"{root.outside(FENCE_KDUMP)}: line {one.line}: {one.name}"
         if one.name != "FENCE_KDUMP_OPTS":
             if one.name.startswith("FENCE_KDUMP"):
-                found.warnings.append(f"{where}: kdump-utils reads FENCE_KDUMP_OPTS alone")
+                found.warn(where, "kdump-utils only reads FENCE_KDUMP_OPTS")
         elif nodes:
-            found.warnings.append(
-                f"{where}: has no effect beside fence_kdump_nodes: write fence_kdump_args in {name}"
+            found.warn(
+                where, f"no effect beside fence_kdump_nodes: write fence_kdump_args in {name}"
             )
         elif not one.literal:
-            found.warnings.append(
-                f"{where}: has $ or a backquote, so it cannot be checked beforehand"
-            )
+            found.warn(where, "contains $ or a backquote: cannot be checked in advance")
         else:
-            found.warnings += [f"{where}: {text}" for text in complaints(_words(one.value), True)]
+            found.warn(where, *complaints(_words(one.value), to_be_continued=True))
 
 
 def _kdump_conf(name: str, text: str) -> dict[str, list[_Line]]:
@@ -210,15 +210,15 @@ def _kdumpctl_refuses(node: str, machine: Machine) -> str:
     character.
     """
     if node in machine.names:
-        return f"{shown(node)} is this machine itself"
+        return f"{shown(node)} is this machine"
     ending = re.compile(re.escape(node).replace(r"\.", ".") + "$")
     for own in machine.addresses:
         if own == node:
-            return f"{shown(node)} is this machine itself"
+            return f"{shown(node)} is this machine"
         if ending.search(own):
             return (
-                f"{shown(node)} is how this machine's own address {own} ends, which "
-                "kdumpctl cannot tell apart; name that node by its host name"
+                f"kdumpctl takes {shown(node)} for this machine's own address {own}, "
+                "which ends in it; use that node's host name"
             )
     return ""
 
@@ -264,16 +264,16 @@ def _join_lines(part: re.Match[str]) -> str:
     return part[0] if part[0][0] == "'" else re.sub(r"(\\[^\n])|\\\n", r"\1", part[0])
 
 
-def _unread(root: Tree, path: str, names: Sequence[str], found: Findings) -> None:
+def _unread(root: Sysroot, path: str, names: Sequence[str], found: Findings) -> None:
     """Warn of what is meant to set one of these variables, and is not understood here."""
-    text = _text(root, path) or ""
+    text = _text(root, path)
     read = {one.line for one in _assignments(text)}
     for number, line in enumerate(text.split("\n"), 1):
         name = re.match(r"[ \t]*(?:export\s+)?([A-Za-z0-9_]+)\s*\+?=", line)
         if name and name[1] in names and number not in read:
-            found.warnings.append(
-                f"{root.outside(path)}: line {number}: {name[1]}: is no assignment that every "
-                f"shell takes: write {name[1]}=VALUE"
+            found.warn(
+                f"{root.outside(path)}: line {number}: {name[1]}",
+                f"not a plain shell assignment: write {name[1]}=VALUE",
             )
 
 
@@ -282,9 +282,9 @@ _ALONE = re.compile(r"(?:^|\s)(?:\S*/)?setsid\s+(?:-c?fc?|--fork)\s+\S*$")
 _FOR_A_WHILE = re.compile(r"(?:^|\s)(?:\S*/)?timeout\s+(?:-\S+\s+)*[1-9]\S*\s+\S*$")
 
 
-def _suse(root: Tree, machine: Machine, found: Findings) -> None:
+def _suse(root: Sysroot, machine: Machine, found: Findings) -> None:
     _unread(root, SUSE, tuple(SUSE_SCRIPTS), found)
-    last = {one.name: one for one in _assignments(_text(root, SUSE) or "")}
+    last = {one.name: one for one in _assignments(_text(root, SUSE))}
     scripts = [
         last[name]
         for name in SUSE_SCRIPTS
@@ -301,22 +301,21 @@ def _suse(root: Tree, machine: Machine, found: Findings) -> None:
     )
     for one in scripts:
         where = f"{root.outside(SUSE)}: line {one.line}: {one.name}"
-        found.warnings += [f"{where}: {text}" for text in _suse_script(one, machine)]
+        found.warn(where, *_suse_script(one, machine))
         sender = re.search(r"[^\s\"']*fence_kdump_send", one.value)
         if sender and sender[0] not in programs:
-            found.warnings.append(
-                f"{where}: the image has no {sender[0]} unless KDUMP_REQUIRED_PROGRAMS names it"
+            found.warn(
+                where, f"the image has no {sender[0]} unless KDUMP_REQUIRED_PROGRAMS names it"
             )
         if not network:
-            found.warnings.append(
-                f"{where}: the image has no network unless KDUMP_NETCONFIG ends with :force"
-            )
+            found.warn(where, "the image has no network unless KDUMP_NETCONFIG ends with :force")
         if values.get("KDUMP_TRANSFER") and one.name != "KDUMP_TRANSFER":
-            found.warnings.append(f"{where}: does not run, since KDUMP_TRANSFER is set")
+            found.warn(where, "ignored because KDUMP_TRANSFER is set")
         elif one.name == "KDUMP_POSTSCRIPT" and "KDUMP_PRESCRIPT" not in names:
-            found.warnings.append(
-                f"{where}: the cluster hears nothing until the dump is saved, and cuts off one "
-                "that takes longer than the agents' timeout: use KDUMP_PRESCRIPT"
+            found.warn(
+                where,
+                "the cluster hears nothing until the dump is saved, and cuts the power before that "
+                "if it takes longer than the agents' timeout: use KDUMP_PRESCRIPT",
             )
 
 
@@ -332,14 +331,14 @@ def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
     foreign = [word for word in _words(script.value) if not _PLAIN.fullmatch(word)]
     if foreign:
         found.append(
-            f"{shown(foreign[0])}: kdump 1.9 to 2.1.0 has no shell for this and hands it "
-            "on as a word: leave it out"
+            f"{shown(foreign[0])}: kdump 1.9 to 2.1.0 uses no shell and passes it on "
+            "as a word: remove it"
         )
     before, _, behind = script.value.partition("fence_kdump_send")
     waits = SUSE_SCRIPTS[script.name]
-    if not _ALONE.search(before) and not (waits == _REBOOT and _FOR_A_WHILE.search(before)):
+    if not _ALONE.search(before) and not (waits == _NO_REBOOT and _FOR_A_WHILE.search(before)):
         found.append(
-            f"kdump waits until this sender ends, with {waits} before: "
+            f"kdump waits for this sender for ever, and {waits}: "
             f"write setsid -f {SUSE_SENDER} NODE..."
         )
     # Of a command for a shell: up to what ends it, without what goes elsewhere.
@@ -348,5 +347,5 @@ def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
     found += complaints(words)
     for node in words:
         if node in machine.names or node in machine.addresses:
-            found.append(f"node {shown(node)} is this machine itself")
+            found.append(f"node {shown(node)} is this machine")
     return found

@@ -15,7 +15,8 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
-from kdumpfence.install.root_directory import Tree
+from kdumpfence.install import InstallError
+from kdumpfence.install.sysroot import Sysroot
 
 PROGRAM = "/usr/bin/python3"
 OLDEST = (3, 9)
@@ -32,7 +33,7 @@ for source, path, to in zip(*[iter(sys.argv[1:])] * 3):
 _ALONE = ("-I", "-S", "-B")
 
 
-class NoPython(Exception):
+class NoPython(InstallError):
     """The system has no Python for the agent; the text says what it has."""
 
 
@@ -77,15 +78,15 @@ class SystemPython:
         return made
 
 
-def of(root: Tree) -> SystemPython:
+def of(root: Sysroot) -> SystemPython:
     """The Python below that root. Raises NoPython."""
     if root.find(PROGRAM) is None:
-        raise NoPython(f"no {root.outside(PROGRAM)}, under which the agent would run")
+        raise NoPython(f"{root.outside(PROGRAM)} is missing: the agent needs it")
     found = _ask() if root.root == "/" else _look(root)
     if found.version < OLDEST:
         raise NoPython(
-            f"{root.outside(PROGRAM)} is Python {found.version[0]}.{found.version[1]}, "
-            f"and the agent needs {OLDEST[0]}.{OLDEST[1]} or newer"
+            f"{root.outside(PROGRAM)} is Python {found.version[0]}.{found.version[1]}; "
+            f"the agent needs {OLDEST[0]}.{OLDEST[1]} or newer"
         )
     return found
 
@@ -95,20 +96,14 @@ def _ask() -> SystemPython:
     return SystemPython((int(major), int(minor)), tag, extensions, None, PROGRAM)
 
 
-def _look(root: Tree) -> SystemPython:
+def _look(root: Sysroot) -> SystemPython:
     """By its real name, as python3 is a link to it, and by its header."""
-    path = PROGRAM
-    for _ in range(40):
-        there = root.find(path)
-        if there is None or not there.digest.startswith("link:"):
-            break
-        folder = os.path.dirname(root.resolved(path) or path)
-        path = os.path.normpath(os.path.join(folder, there.content))
+    path = root.real_path(PROGRAM) or ""
     match = re.fullmatch(r"python(3)\.(\d+)", os.path.basename(path))
     program = root.read(path) if match else None
     if match is None or program is None:
         raise NoPython(
-            f"{root.outside(PROGRAM)} does not lead to a python3.N, so its version is not known"
+            f"cannot tell the version of {root.outside(PROGRAM)}: it does not point to python3.N"
         )
     version = (int(match[1]), int(match[2]))
     tag = f"cpython-{version[0]}{version[1]}"

@@ -9,19 +9,18 @@ than the test says.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp, unused_port
-from tests.support.programs import AGENT, agent_waits, environment, start
+from tests.support.programs import AGENT, agent_waits, start
+from tests.support.storms import Storm
 
 pytestmark = pytest.mark.alone
 
-FLOODER = str(Path(__file__).with_name("flooder.py"))
 ROUNDS = {"compiled": 100, "pure": 20}
 LEAST_RATE = 100_000
 #: What a stock sender waits between messages.
@@ -29,26 +28,27 @@ INTERVAL = 10
 NODE = "127.0.0.31"
 
 
-def start_flood(port: int, seconds: float) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, FLOODER, str(port), str(seconds)],
-        env=environment("compiled"),
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[3],
+def flood(port: int, seconds: float) -> Storm:
+    """Rubbish and messages of strangers, none from NODE; as fast as it goes, on the fast core."""
+    mix = "foreign=2,empty,short,random,version,long"
+    return Storm(
+        port,
+        *("--from", "127.8.0.0/27", "--foreign-from", "127.9.0.0/27", "--mix", mix),
+        *("--duration", str(seconds)),
+        core="compiled",
     )
 
 
 def listen_in_a_flood(core_name: str, flooders: int, rounds: int) -> tuple[int, float]:
     """How many of the messages were heard, and at how many datagrams a second."""
-    # Another program holds the port and does not read: its queue is full all the time,
-    # and the kernel need not answer every datagram with an ICMP error.
-    holder = udp("0.0.0.0")
-    port = int(holder.getsockname()[1])
-    floods = [start_flood(port, 3 * rounds) for _ in range(flooders)]
     heard = 0
-    try:
-        node = udp(NODE)
+    with contextlib.ExitStack() as opened:
+        # Another program holds the port and does not read: its queue is full all the time,
+        # and the kernel need not answer every datagram with an ICMP error.
+        holder = opened.enter_context(udp("0.0.0.0"))
+        port = int(holder.getsockname()[1])
+        floods = [opened.enter_context(flood(port, 3 * rounds)) for _ in range(flooders)]
+        node = opened.enter_context(udp(NODE))
         for _ in range(rounds):
             agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "60"], core_name)
             agent_waits(agent)
@@ -59,14 +59,11 @@ def listen_in_a_flood(core_name: str, flooders: int, rounds: int) -> tuple[int, 
                 agent.kill()
                 agent.communicate()
             heard += agent.returncode == 0
-            assert floods[0].poll() is None, "the flood has ended before the last round"
-        node.close()
-    finally:
+            assert not floods[0].over, "the flood has ended before the last round"
         holder.close()
-        for flood in floods:
-            flood.terminate()
-        told = [flood.communicate(timeout=60)[0].split() for flood in floods]
-    return heard, sum(int(sent) / float(took) for sent, took in told)
+        for one in floods:
+            one.stop()
+        return heard, sum(one.told()["rate"] for one in floods)
 
 
 @pytest.mark.slow
@@ -84,10 +81,9 @@ def test_the_one_true_message_is_heard_in_a_flood(core_name: str, root: None) ->
 
 def test_a_flood_alone_is_never_a_yes(core_name: str, root: None) -> None:
     port = unused_port()
-    flood = start_flood(port, 3)
-    agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "2"], core_name)
-    out, _ = agent.communicate(timeout=60)
-    assert agent.returncode == 1
-    assert "stranger" in out
-    assert "unread" in out
-    flood.communicate(timeout=60)
+    with flood(port, 3):
+        agent = start([AGENT, "-n", NODE, "-p", str(port), "-t", "2"], core_name)
+        out, _ = agent.communicate(timeout=60)
+        assert agent.returncode == 1
+        assert "stranger" in out
+        assert "unread" in out

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A root directory, and nothing outside of it.
+"""A directory that is taken for a system's root, and nothing outside of it.
 
 Paths are absolute and looked up as if the process had changed its root to that directory: a
 symbolic link to /usr/lib means DIR/usr/lib, and `..` does not lead out. Each step goes by a
@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 _MOST_LINKS = 40  # as many as Linux follows
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = ".{}.kdumpfence-new"
 
 
@@ -46,15 +48,17 @@ def link(target: str) -> Found:
     return Found(stat.S_IFLNK, 0, target)
 
 
-class Tree:
+class Sysroot:
     """All that is below one directory. Its methods raise OSError with the full path."""
 
     def __init__(self, root: str) -> None:
         self.root = root
         self._fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def close(self) -> None:
-        """Give the descriptor back."""
+    def __enter__(self) -> Sysroot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
     def outside(self, path: str) -> str:
@@ -85,13 +89,13 @@ class Tree:
                     del here[-1:]
                     continue
                 try:
-                    kind = stat.S_IFMT(os.stat(part, dir_fd=above, follow_symlinks=False).st_mode)
+                    mode = os.stat(part, dir_fd=above, follow_symlinks=False).st_mode
                 except FileNotFoundError:
                     if not create:
                         raise
                     os.mkdir(part, 0o755, dir_fd=above)
-                    kind = stat.S_IFDIR
-                if kind == stat.S_IFLNK:
+                    mode = stat.S_IFDIR
+                if stat.S_ISLNK(mode):
                     links += 1
                     if links > _MOST_LINKS:
                         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -103,108 +107,104 @@ class Tree:
                 descriptor = os.open(part, _DIRECTORY, dir_fd=above)
                 opened.callback(os.close, descriptor)
                 here.append((descriptor, part))
-            resolved = "".join(f"/{part}" for _, part in here)
-            yield (here[-1][0] if here else self._fd), resolved, name
+            yield (here[-1][0] if here else self._fd), "".join(f"/{part}" for _, part in here), name
 
-    def resolved(self, path: str) -> str | None:
-        """The path without links in its directories; None if one of these is missing."""
-        try:
-            with self._parent(path) as (_, folder, name):
-                return f"{folder}/{name}"
-        except FileNotFoundError:
-            return None
+    # ------------------------------------------------------------- looking
 
     def find(self, path: str) -> Found | None:
         """What is at the path itself, a link not followed; None if there is nothing."""
         try:
             with self._parent(path) as (folder, _, name):
-                return _find(folder, name)
+                mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                if stat.S_ISLNK(mode):
+                    return link(os.readlink(name, dir_fd=folder))
+                if stat.S_ISREG(mode):
+                    return file(_read(folder, name), stat.S_IMODE(mode))
+                return Found(stat.S_IFMT(mode), stat.S_IMODE(mode), "")
         except FileNotFoundError:
             return None
 
-    def same(self, one: str, other: str) -> bool:
-        """Whether both are names of the same file."""
-        known = []
-        for path in (one, other):
-            try:
-                with self._parent(path) as (folder, _, name):
-                    there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            except FileNotFoundError:
-                return False
-            known.append((there.st_dev, there.st_ino))
-        return known[0] == known[1]
-
-    def read(self, path: str) -> bytes | None:
-        """The content of a regular file, links followed; None if there is none."""
+    def real_path(self, path: str) -> str | None:
+        """The path without links, its last name included; None if it leads to nothing."""
         try:
             for _ in range(_MOST_LINKS):
                 with self._parent(path) as (folder, above, name):
-                    kind = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-                    if not stat.S_ISLNK(kind):
-                        return _read(folder, name) if stat.S_ISREG(kind) else None
+                    if not stat.S_ISLNK(
+                        os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                    ):
+                        return f"{above}/{name}"
                     target = os.readlink(name, dir_fd=folder)
                     path = target if target.startswith("/") else f"{above}/{target}"
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.outside(path))
         except FileNotFoundError:
             return None
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.outside(path))
 
-    def names(self, path: str) -> list[str]:
-        """What is in a directory; nothing if it is missing."""
+    def read(self, path: str) -> bytes | None:
+        """The content of a regular file, links followed; None if there is none."""
+        real = self.real_path(path)
+        if real is None:
+            return None
+        with self._parent(real) as (folder, _, name):
+            kind = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            return _read(folder, name) if stat.S_ISREG(kind) else None
+
+    def has_directory(self, path: str) -> bool:
+        """Whether there is such a directory, links followed."""
         try:
-            with self._parent(path + "/.") as (folder, _, _name):
-                descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
-                try:
-                    return sorted(os.listdir(descriptor))
-                finally:
-                    os.close(descriptor)
+            with self._parent(f"{path}/."):
+                return True
         except FileNotFoundError:
-            return []
+            return False
 
     def missing_directories(self, path: str) -> list[str]:
         """The directories above the path that are not there, the outermost first."""
         parts = path.split("/")[1:-1]
         above = ["/" + "/".join(parts[: count + 1]) for count in range(len(parts))]
-        return [folder for folder in above if self.resolved(folder + "/.") is None]
+        return [folder for folder in above if not self.has_directory(folder)]
 
-    def write(self, path: str, content: bytes, mode: int) -> None:
-        """Put a file there, in place of what there is, with directories as needed."""
+    # ------------------------------------------------------------- changing
+
+    def _replace(self, path: str, make: Callable[[int, str, str], None]) -> None:
+        """Put what `make(folder, its name for now, its name)` makes in place of what is there."""
         with self._parent(path, create=True) as (folder, _, name):
             new = _NEW.format(name)
             _unlink(folder, new)
+            make(folder, new, name)
+            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+            _unlink(folder, new)  # a rename to another name of the same file does nothing
+            _sync(folder)
+
+    def write(self, path: str, content: bytes, mode: int) -> None:
+        """Put a file there, in place of what there is, with directories as needed."""
+
+        def make(folder: int, new: str, name: str) -> None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(new, flags, 0o600, dir_fd=folder)
             try:
-                for start in range(0, len(content), 65536):
-                    left = content[start : start + 65536]
-                    while left:
-                        left = left[os.write(descriptor, left) :]
+                left = memoryview(content)
+                while left:
+                    left = left[os.write(descriptor, left) :]
                 os.fchmod(descriptor, mode)
                 _label(folder, name, descriptor)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
-            _sync(folder)
+
+        self._replace(path, make)
 
     def symlink(self, path: str, target: str) -> None:
         """Put a symbolic link there, in place of what there is."""
-        with self._parent(path, create=True) as (folder, _, name):
-            new = _NEW.format(name)
-            _unlink(folder, new)
-            os.symlink(target, new, dir_fd=folder)
-            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
-            _sync(folder)
+        self._replace(path, lambda folder, new, _: os.symlink(target, new, dir_fd=folder))
 
     def keep(self, path: str, kept: str) -> None:
         """Give what is at `path` the name `kept` as well, in the same directory."""
-        if self.same(path, kept):
-            return  # a rename to another name of the same file would do nothing
-        with self._parent(path) as (folder, _, name):
-            old, new = os.path.basename(kept), _NEW.format(os.path.basename(kept))
-            _unlink(folder, new)
-            os.link(name, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-            os.rename(new, old, src_dir_fd=folder, dst_dir_fd=folder)
-            _sync(folder)
+        old = os.path.basename(path)
+        self._replace(
+            kept,
+            lambda folder, new, _: os.link(
+                old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False
+            ),
+        )
 
     def bring_back(self, kept: str, path: str) -> None:
         """Give what was kept its name back, in place of what is there."""
@@ -213,13 +213,10 @@ class Tree:
             _sync(folder)
 
     def remove(self, path: str) -> None:
-        """Remove a file or link."""
-        try:
-            with self._parent(path) as (folder, _, name):
-                _unlink(folder, name)
-                _sync(folder)
-        except FileNotFoundError:
-            pass
+        """Remove a file or link, if it is there."""
+        with contextlib.suppress(FileNotFoundError), self._parent(path) as (folder, _, name):
+            os.unlink(name, dir_fd=folder)
+            _sync(folder)
 
     def sweep(self, path: str) -> None:
         """Remove what a killed run left of a new file for this path."""
@@ -240,9 +237,7 @@ class Tree:
     @contextlib.contextmanager
     def locked(self, path: str) -> Iterator[None]:
         """Hold the directory `path`, so that no two runs change the same things."""
-        import fcntl
-
-        with self._parent(path + "/.", create=True) as (folder, _, _name):
+        with self._parent(f"{path}/.", create=True) as (folder, _, _name):
             descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
         try:
             with self._naming(path):
@@ -252,21 +247,8 @@ class Tree:
             os.close(descriptor)
 
 
-def _find(folder: int, name: str) -> Found:
-    mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-    kind = stat.S_IFMT(mode)
-    if kind == stat.S_IFLNK:
-        return link(os.readlink(name, dir_fd=folder))
-    if kind == stat.S_IFREG:
-        return file(_read(folder, name), stat.S_IMODE(mode))
-    return Found(kind, stat.S_IMODE(mode), "")
-
-
 def _read(folder: int, name: str) -> bytes:
-    descriptor = os.open(
-        name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
-    )
-    with os.fdopen(descriptor, "rb") as opened:
+    with os.fdopen(os.open(name, _READ, dir_fd=folder), "rb") as opened:
         return opened.read()
 
 
@@ -278,7 +260,7 @@ def _unlink(folder: int, name: str) -> None:
 def _label(folder: int, name: str, new: int) -> None:
     """Give the new file the SELinux label of the old one, as far as there is one."""
     with contextlib.suppress(OSError):
-        old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        old = os.open(name, _READ, dir_fd=folder)
         try:
             os.setxattr(new, "security.selinux", os.getxattr(old, "security.selinux"))
         finally:

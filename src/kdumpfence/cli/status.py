@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kdumpfence status: what kdumpfenced knows now. What is said of a status is here for watch too."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+
+from kdumpfence.cli import CommandError
+from kdumpfence.cli.numbers import whole
+from kdumpfence.cli.tables import SHOWN, joined, make_console, plural, print_table, stamp
+from kdumpfence.cli.timeout_advice import duration
+from kdumpfence.daemon.status_client import MOST, PATH, Client, ControlError, Status, as_object
+from kdumpfence.listener.dumps import Dump, length
+from kdumpfence.text import one_line
+
+HELP = "nodes that are dumping now"
+
+#: Headings of the table of who is dumping.
+HEADS = ("NODE", "SINCE", "LASTS", "LAST MESSAGE", "MESSAGES", "FROM")
+
+#: Seconds; figures of the daemon that are older than that are said to be.
+_STALE = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    add_socket(parser)
+    add_limits(parser)
+
+
+def add_socket(parser: argparse.ArgumentParser) -> None:
+    """The option of those who ask the daemon."""
+    parser.add_argument(
+        "--socket", metavar="PATH", default=PATH, help=f"kdumpfenced's control socket ({PATH})"
+    )
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """The options of those who show dumps once."""
+    parser.add_argument(
+        "--most",
+        metavar="NUMBER",
+        type=whole("a number of dumps", 1, 1_000_000),
+        default=SHOWN,
+        help=f"show at most this many dumps, the newest first ({SHOWN})",
+    )
+    parser.add_argument("--json", action="store_true", help="JSON output")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print what the daemon says."""
+    try:
+        with Client(given.socket) as client:
+            found = client.status(min(given.most, MOST))
+    except ControlError as error:
+        raise CommandError(str(error)) from None
+    if given.json:
+        print(json.dumps({**as_object(found), "age": found.age}))
+        return 0
+    console = make_console()
+    for line in headings(found):
+        print(line)
+    if found.dumps:
+        print_table(console, HEADS, [row(dump, found) for dump in found.dumps])
+    left = found.dumping - len(found.dumps)
+    if left > 0:
+        print(f"and {left:,} more")
+    print(f"datagrams: {counts(found.counts)}")
+    return 0
+
+
+def headings(found: Status) -> list[str]:
+    """What stands above the table of who is dumping."""
+    lines = [
+        f"kdumpfenced {one_line(found.version)}, up for {duration(found.up)}; "
+        f"knows {plural(found.nodes, 'node')}"
+    ]
+    if found.unresolved:
+        names = ", ".join(one_line(name) for name in found.unresolved[:5])
+        number = max(found.unresolved_nodes, len(found.unresolved))
+        rest = f" and {number - 5:,} more" if number > 5 else ""
+        lines.append(f"unresolved names, so these nodes may not be heard: {names}{rest}")
+    lines += [f"trouble: {one_line(text)}" for text in found.troubles]
+    if found.age > _STALE:
+        lines.append(f"these figures are {duration(found.age)} old: the daemon is stuck")
+    if found.dumping:
+        verb = "is" if found.dumping == 1 else "are"
+        lines.append(f"{plural(found.dumping, 'node')} {verb} dumping")
+    else:
+        lines.append("no node is dumping")
+    return lines
+
+
+def row(dump: Dump, found: Status) -> tuple[str, ...]:
+    """The cells of a dump below HEADS."""
+    now = found.when + found.age
+    silent = max(0.0, now - dump.last)
+    return (
+        one_line(dump.node),
+        stamp(dump.since),
+        duration(length(dump) + silent),
+        f"{duration(silent)} ago",
+        f"{dump.messages:,}",
+        joined(dump.addresses),
+    )
+
+
+def counts(numbers: Mapping[str, int], rates: Mapping[str, float] | None = None) -> str:
+    """Datagrams by what became of them, with those of each second."""
+    parts = []
+    for name in sorted(numbers, key=lambda name: (name != "accepted", name)):
+        part = f"{numbers[name]:,} {one_line(name)}"
+        if rates is not None and rates.get(name):
+            part += f" (+{rates[name]:,.0f}/s)"
+        if numbers[name] or name == "accepted":
+            parts.append(part)
+    return ", ".join(parts) or "none"
