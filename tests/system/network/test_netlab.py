@@ -17,17 +17,16 @@ import pytest
 
 from tests.support.netlab import BLACKHOLE, Host, Impairment, Lab
 
-NETLAB = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 # A separate process builds a lab with everything in it, says so, and waits to be killed.
 BUILD_AND_WAIT = """
 import sys, time
-sys.path.insert(0, sys.argv[1])
-from netlab import Impairment, Lab
+from tests.support.netlab import Impairment, Lab
 lab = Lab(netem=False)
 a, b = lab.host("a"), lab.host("b")
 lab.link(a, b, ["10.0.0.1/24"], ["10.0.0.2/24"], Impairment())
-a.popen(["sh", "-c", 'sleep 987 & sleep 987', sys.argv[2]])
+a.popen(["sh", "-c", 'sleep 987 & sleep 987'])
 print("built", flush=True)
 time.sleep(60)
 """
@@ -141,9 +140,10 @@ def test_leaving_a_lab_leaves_nothing_behind(obstacle: str | None, lab: Lab) -> 
 
 def test_killing_the_tester_leaves_nothing_behind(lab: Lab) -> None:
     tester = subprocess.Popen(
-        [sys.executable, "-c", BUILD_AND_WAIT, str(NETLAB), "netlab-leftover"],
+        [sys.executable, "-c", BUILD_AND_WAIT],
         stdout=subprocess.PIPE,
         text=True,
+        cwd=ROOT,
     )
     with tester:
         assert tester.stdout is not None
