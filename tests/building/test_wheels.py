@@ -58,9 +58,9 @@ def test_the_pure_wheel_has_no_core_and_is_for_every_python(pure_wheel: Path) ->
 def test_every_module_and_the_types_are_in_the_wheel(wheel: Path) -> None:
     package = ROOT / "src" / "kdumpfence"
     files = [path for path in package.rglob("*") if path.suffix in (".py", ".pyi", ".typed")]
-    kept = {f"kdumpfence/{path.relative_to(package)}" for path in files}
-    assert {f"kdumpfence/{name}" for name in ("agent/main.py", "_kdumpwire.pyi", "py.typed")} <= kept
-    assert kept <= set(names(wheel))
+    kept = {str(path.relative_to(package)) for path in files}
+    assert {"agent/main.py", "_kdumpwire.pyi", "py.typed"} <= kept
+    assert {f"kdumpfence/{name}" for name in kept} <= set(names(wheel))
 
 
 def test_the_wheel_needs_nothing_at_run_time(wheel: Path) -> None:
