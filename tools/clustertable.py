@@ -18,9 +18,9 @@ sys.path.insert(0, str(ROOT))
 
 from tests.interop import stock  # noqa: E402
 from tests.support.debian import NotAvailable  # noqa: E402
-from tests.system.cluster import agents, machine, root  # noqa: E402
-from tests.system.cluster.courses import Courses  # noqa: E402
-from tests.system.cluster.howto import HowTo  # noqa: E402
+from tests.system.cluster import debian_root, fence_agents, machine  # noqa: E402
+from tests.system.cluster.pcs_and_crmsh import HowTo  # noqa: E402
+from tests.system.cluster.plans import Courses  # noqa: E402
 from tests.system.cluster.scenarios import Failure, Outcome  # noqa: E402
 from tools import markedtable  # noqa: E402
 
@@ -60,8 +60,8 @@ def main() -> int:
         print(why, file=sys.stderr)
         return 1
     try:
-        root.get()
-        agents.package()
+        debian_root.get()
+        fence_agents.package()
         stock.get()
     except NotAvailable as reason:
         print(reason, file=sys.stderr)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.support.debian import NotAvailable  # noqa: E402
-from tests.system.crash import panics, small  # noqa: E402
+from tests.system.crash import panics, small_images  # noqa: E402
 from tests.system.crash.harness import Outcome, run  # noqa: E402
 from tools import markedtable  # noqa: E402
 
@@ -89,11 +89,11 @@ class _Table:
 
     def _sizes(self) -> list[str]:
         """What it adds to an image without a C library, libraries and all."""
-        small.save(self._image, "", {}, packed=True)
+        small_images.save_crash(self._image, "", {}, packed=True)
         bare = self._image.stat().st_size
 
         def added(program: Path) -> str:
-            small.save(self._image, "", {"fence_kdump_send": program}, packed=True)
+            small_images.save_crash(self._image, "", {"fence_kdump_send": program}, packed=True)
             return f"{self._image.stat().st_size - bare:,}"
 
         return self._row("added to an image that has no libc, gzip, bytes", added)

@@ -22,7 +22,7 @@ look() {
     need iproute2        tests   'networks of tests/system/network'   command -v ip
     need util-linux      tests   'namespaces of tests/system/network' command -v unshare
     need mount           tests   'namespaces of tests/system/network' command -v mount
-    need qemu-system-x86 tests   'guests of tests/system/netem, crash' command -v qemu-system-x86_64
+    need qemu-system-x86 tests   'guests of tests/system/guest, crash' command -v qemu-system-x86_64
     need mandoc          tests   'checks the man pages'        command -v mandoc
     need groff-base      tests   'checks the man pages'        command -v groff
     need musl-tools      packages 'a static native sender'     command -v musl-gcc

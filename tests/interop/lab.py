@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -14,9 +14,6 @@ import pytest
 from tests.conftest import unused_port
 from tests.interop.nodes import Node, Receiver
 from tests.interop.programs import Process, Programs, with_files
-
-#: Ask for what a test cannot do without: `need(condition, what is amiss)`.
-Need = Callable[[bool, str], None]
 
 #: Mark a test that sends packets made by hand, or lays private files over the machine's.
 needs_root = pytest.mark.usefixtures("root")

@@ -7,12 +7,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
+
+from tests.support.programs import environment
 
 PATIENCE = 30.0  # seconds for what takes a fraction of one on an idle machine
 
@@ -24,7 +25,7 @@ class Programs:
     name: str
     agent: Path
     sender: Path
-    env: Mapping[str, str] = field(default_factory=dict)
+    core: str = "compiled"
     wrapper: tuple[str, ...] = ()  # a command that execs what follows it
 
     @property
@@ -35,20 +36,6 @@ class Programs:
     def through(self, *wrapper: str) -> Programs:
         """Return the same programs, started through one more command."""
         return replace(self, wrapper=(*wrapper, *self.wrapper))
-
-
-def ours_on(core: str) -> Programs:
-    """Return the console scripts beside the interpreter, on the "compiled" or the "pure" core."""
-    scripts = Path(sys.executable).parent
-    env = {"KDUMPFENCE_PURE": "1"} if core == "pure" else {}
-    return Programs(f"ours-{core}", scripts / "fence_kdump", scripts / "fence_kdump_send", env)
-
-
-def without_raw_sockets() -> tuple[str, ...]:
-    """Return a command that starts a program without CAP_NET_RAW, which root would have."""
-    if os.geteuid() != 0:
-        return ()
-    return ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
 
 
 def as_nobody() -> tuple[str, ...]:
@@ -96,7 +83,6 @@ class Process:
     ) -> None:
         self.programs = programs
         self._files = files
-        env = {name: value for name, value in os.environ.items() if name != "KDUMPFENCE_PURE"}
         stdin, stdout, stderr = files
         self._process = subprocess.Popen(
             command,
@@ -104,7 +90,7 @@ class Process:
             stdout=stdout,
             stderr=stderr,
             cwd=folder,
-            env={**env, **programs.env},
+            env=environment(programs.core),
         )
 
     @property

@@ -14,8 +14,8 @@ from kdumpfence.install import native_sender
 from tests.conftest import cannot_run
 from tests.interop import stock
 from tests.support.debian import NotAvailable
-from tests.system.cluster import agents, machine, root
-from tests.system.cluster.courses import Courses
+from tests.system.cluster import debian_root, fence_agents, machine
+from tests.system.cluster.plans import Courses
 
 # Clusters at the same time: they mostly wait.
 AT_ONCE = 3 * (os.cpu_count() or 1)
@@ -33,8 +33,8 @@ def courses(request: pytest.FixtureRequest) -> Iterator[Courses]:
     if why is not None:
         cannot_run(why)
     try:
-        root.get()
-        agents.package()
+        debian_root.get()
+        fence_agents.package()
         stock.get()
         native_sender.find()
     except (NotAvailable, native_sender.NotBuilt) as error:

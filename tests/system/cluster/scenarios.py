@@ -32,7 +32,7 @@ _OPERATION = re.compile(
     r"(?:returned (\d+)|could not be executed: (.*?)(?: \||$))",
     re.MULTILINE,
 )
-_STRANGER = Path(__file__).with_name("stranger.py")
+_ATTACKER = Path(__file__).with_name("attacker.py")
 
 
 @dataclasses.dataclass
@@ -283,7 +283,7 @@ def stranger(cluster: Cluster, what: str, victim: Machine) -> Iterator[None]:
     program = cluster.site.start(
         cluster.site.pid,
         ("net", "pid"),
-        [sys.executable, "-I", str(_STRANGER), what, victim.addresses[0], *others],
+        [sys.executable, "-I", str(_ATTACKER), what, victim.addresses[0], *others],
     )
     try:
         yield

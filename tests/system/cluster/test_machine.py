@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import cannot_run
 from tests.support.debian import NotAvailable
-from tests.system.cluster import machine, root
+from tests.system.cluster import debian_root, machine
 from tests.system.cluster.machine import Machine, Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -27,7 +27,7 @@ def base() -> Path:
     if why is not None:
         cannot_run(why)
     try:
-        return root.get()
+        return debian_root.get()
     except NotAvailable as error:
         cannot_run(str(error))
         raise

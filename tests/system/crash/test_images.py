@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import cannot_run
 from tests.support.debian import NotAvailable
-from tests.system.crash import boot, images, panics, root
+from tests.system.crash import images, panics, quiet_boot, root
 from tests.system.crash.harness import Crash, Network, Outcome, run
 from tests.system.crash.images import MAKERS, NETWORK, NODE, SURVIVOR, SYSTEMS, Image, Maker
 
@@ -41,7 +41,7 @@ WITH_A_HOOK = ("initramfs-tools", "dracut without systemd")
 #: What a sender says whose image has no names.
 NO_NAME = "node 'survivor.cluster': .*; will try again"
 
-Result = tuple[Image, Union[Outcome, boot.Outcome]]
+Result = tuple[Image, Union[Outcome, quiet_boot.Outcome]]
 
 
 def _panic(maker: Maker, folder: Path) -> Result:
@@ -71,7 +71,7 @@ def _no_panic(maker: str, folder: Path) -> Result:
     debian = root.get()
     image = images.make(MAKERS[maker], debian, folder, files=NETWORK, dump=4)
     arguments = f"{KERNEL_ARGUMENTS} {MAKERS[maker].arguments}"
-    return image, boot.run(debian.kernel, image.file, arguments, SURVIVOR, folder)
+    return image, quiet_boot.run(debian.kernel, image.file, arguments, SURVIVOR, folder)
 
 
 def _run(
@@ -206,9 +206,9 @@ def test_without_the_sender_nobody_is_heard(result: Result) -> None:
 @about(*(f"{maker}, no panic" for maker in CONTROLS))
 def test_a_boot_that_is_no_crash_sends_nothing(result: Result) -> None:
     _, quiet = result
-    assert isinstance(quiet, boot.Outcome)
+    assert isinstance(quiet, quiet_boot.Outcome)
     assert "nothing to dump" in quiet.console
     assert f"this is {NODE}" in quiet.console, quiet.console
     assert re.search("there is .*fence_kdump", quiet.console) is None, quiet.console
     # Later dump.sh starts the sender, with another port: so sending was possible, and is noticed.
-    assert set(quiet.ports) == {boot.OTHER_PORT}, quiet.console
+    assert set(quiet.ports) == {quiet_boot.OTHER_PORT}, quiet.console

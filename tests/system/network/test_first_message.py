@@ -64,7 +64,6 @@ def sends(programs: Programs, target: str) -> Callable[[Host, Host, Link], Runni
     return lambda node, survivor, link: programs.sender(node, target)
 
 
-@pytest.mark.parametrize("programs", ["native", "compiled"], indirect=True)
 def test_an_interface_that_comes_up(programs: Programs, lab: Lab) -> None:
     def start(node: Host, survivor: Host, link: Link) -> Running:
         link.add_address(node, "10.0.0.1/24")
@@ -229,7 +228,6 @@ def test_a_route_that_is_added(programs: Programs, lab: Lab) -> None:
     assert measure(lab, start, come) < PROMISED
 
 
-@pytest.mark.parametrize("programs", ["native", "compiled"], indirect=True)
 def test_a_hosts_file_that_appears(programs: Programs, lab: Lab) -> None:
     def start(node: Host, survivor: Host, link: Link) -> Running:
         link.add_address(node, "10.0.0.1/24")

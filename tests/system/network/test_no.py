@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.support.netlab import Host, Lab
-from tests.system.network.programs import Programs
+from tests.system.network.programs import EVERY_AGENT, Programs
 
 
 def test_a_cut_link_is_a_no_at_the_time_out(
@@ -19,9 +17,7 @@ def test_a_cut_link_is_a_no_at_the_time_out(
     assert agent.age >= 2
 
 
-@pytest.mark.parametrize(
-    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
-)
+@EVERY_AGENT
 def test_the_messages_of_another_host_are_a_no(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

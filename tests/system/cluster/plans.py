@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.system.cluster import agents, howto, root, scenarios
+from tests.system.cluster import debian_root, fence_agents, pcs_and_crmsh, scenarios
 from tests.system.cluster.cluster import Cluster
 from tests.system.cluster.machine import Site
 from tests.system.cluster.scenarios import Kit, Outcome
@@ -44,8 +44,8 @@ def _default_limits(cluster: Cluster, kit: Kit) -> Outcome:
 
 
 PLANS = {
-    "pcs": Plan((("pcs", howto.with_pcs),), setup=None),
-    "crmsh": Plan((("crmsh", howto.with_crmsh),), rings=2, setup=None),
+    "pcs": Plan((("pcs", pcs_and_crmsh.with_pcs),), setup=None),
+    "crmsh": Plan((("crmsh", pcs_and_crmsh.with_crmsh),), rings=2, setup=None),
     "waits": Plan(
         (
             ("panic", scenarios.panic),
@@ -116,9 +116,9 @@ class Course(threading.Thread):
     def _play(self) -> None:
         if self._ended:
             raise RuntimeError("stopped before it began")
-        with Site(root.get(), self.plan.rings) as site:
+        with Site(debian_root.get(), self.plan.rings) as site:
             self._site = site
-            agents.install(site, self.kit.agent)
+            fence_agents.install(site, self.kit.agent)
             cluster = Cluster(site, self.plan.size)
             cluster.start()
             if self.plan.setup is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.cluster import howto
+from tests.system.cluster import pcs_and_crmsh
 from tests.system.cluster.conftest import Result
-from tests.system.cluster.howto import HowTo
+from tests.system.cluster.pcs_and_crmsh import HowTo
 from tests.system.cluster.scenarios import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
@@ -51,7 +51,7 @@ def complaints(result: HowTo, commands: tuple[str, ...]) -> list[str]:
 @both
 def test_the_commands_word_for_word_and_then_a_panic(result: Result, tool: str) -> None:
     found = result(tool)
-    assert complaints(found, howto.PCS if tool == "pcs" else howto.CRMSH) == []
+    assert complaints(found, pcs_and_crmsh.PCS if tool == "pcs" else pcs_and_crmsh.CRMSH) == []
     fenced_by("mykdumpfence", found.word_for_word)
 
 
@@ -61,7 +61,10 @@ def test_a_map_of_addresses_and_nothing_pretended_and_then_a_panic(
 ) -> None:
     # With crmsh the nodes have two networks, and the crash kernel has the second one alone.
     found = result(tool)
-    assert complaints(found, howto.BETTER_PCS if tool == "pcs" else howto.BETTER_CRMSH) == []
+    assert (
+        complaints(found, pcs_and_crmsh.BETTER_PCS if tool == "pcs" else pcs_and_crmsh.BETTER_CRMSH)
+        == []
+    )
     fenced_by("kdump", found.better)
 
 

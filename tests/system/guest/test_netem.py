@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Impaired links made by netem: not every kernel has it, so these tests bring one that has.
 
-A guest boots once and runs those tests of tests/system/network that are about impairment, and
-then, as a control, some of them with another impairment than the one they ask for: they must
-notice.
+The guest runs those tests of tests/system/network that are about impairment, and then, as a
+control, some of them with another impairment than the one they ask for: they must notice.
 """
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from tests.conftest import cannot_run
-from tests.system.netem import guest, kernel
+from tests.support.guest_pytest import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
@@ -31,46 +27,36 @@ PROGRAMS = "tests/system/network/test_bad_links.py"
 A_YES = "test_the_agent_hears_the_sender_through_a_bad_link[pure-half_lost]"
 A_NO = "test_rubbish_of_the_node_between_a_strangers_messages_is_no_yes[pure]"
 
-INSTEAD = ("-p", "tests.system.netem.instead", "--instead")
+INSTEAD = ("-p", "tests.system.guest.other_impairment", "--instead")
 RUNS = {
     "programs": [PROGRAMS],
     "cut": [*INSTEAD, "loss 100%", *(f"{PROGRAMS}::{name}" for name in (A_YES, A_NO))],
-    "links": ["tests/system/netem/inside_test_netem.py", *LINKS],
+    "links": ["tests/system/guest/inside_netem.py", *LINKS],
     "unimpaired": [*INSTEAD, "", *LINKS],
 }
 
 
-@pytest.fixture(scope="module")
-def runs() -> dict[str, guest.Run]:
-    environment = {"CI": os.environ.get("CI", "")}
-    try:
-        return guest.boot(kernel.get(), RUNS, environment, seconds=600)
-    except kernel.NotAvailable as reason:
-        cannot_run(str(reason))
-        raise  # not reached
-
-
-def test_netem_makes_links_as_bad_as_the_lab_asks(runs: dict[str, guest.Run]) -> None:
+def test_netem_makes_links_as_bad_as_the_lab_asks(runs: dict[str, Run]) -> None:
     links = runs["links"]
     assert links.failed == {}
     assert links.status == 0
     assert links.passed == {"test_the_lab_has_netem_and_nothing_else", UNIMPAIRED, *IMPAIRED}
 
 
-def test_the_programs_do_their_job_on_links_that_netem_impairs(runs: dict[str, guest.Run]) -> None:
+def test_the_programs_do_their_job_on_links_that_netem_impairs(runs: dict[str, Run]) -> None:
     programs = runs["programs"]
     assert programs.failed == {}
     assert programs.status == 0
     assert {A_YES, A_NO} <= programs.passed
 
 
-def test_the_tests_notice_that_netem_does_nothing(runs: dict[str, guest.Run]) -> None:
+def test_the_tests_notice_that_netem_does_nothing(runs: dict[str, Run]) -> None:
     control = runs["unimpaired"]
     assert control.failed.keys() == set(IMPAIRED)
     assert control.passed == {UNIMPAIRED}
 
 
-def test_the_tests_notice_that_netem_loses_everything(runs: dict[str, guest.Run]) -> None:
+def test_the_tests_notice_that_netem_loses_everything(runs: dict[str, Run]) -> None:
     control = runs["cut"]
     assert control.failed.keys() == {A_YES}
     assert control.passed == {A_NO}

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one guest that all tests of this folder ask what came of the tests inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import cannot_run
+from tests.support import guest_pytest
+from tests.support.debian import NotAvailable
+from tests.support.guest_pytest import Run
+
+# In the order in which they are to be loaded; none needs a module beside it. The kernel's TAP
+# devices are a module too, and not among them: so a link is impaired by netem or not at all.
+MODULES = ("veth", "sch_netem", "vrf")
+
+
+def boot(runs: Mapping[str, Sequence[str]]) -> dict[str, Run]:
+    try:
+        return guest_pytest.boot(MODULES, runs, seconds=800)
+    except NotAvailable as reason:
+        cannot_run(str(reason))
+        raise  # not reached
+
+
+@pytest.fixture(scope="session")
+def runs(request: pytest.FixtureRequest) -> dict[str, Run]:
+    """Boot it with the RUNS of those test files that have tests to run."""
+    wanted: dict[str, Sequence[str]] = {}
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and item.path.parent == Path(__file__).parent:
+            wanted.update(item.module.RUNS)
+    return boot(wanted)
