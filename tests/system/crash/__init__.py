@@ -4,7 +4,7 @@
 harness.py    one panic: boots the guest, lets it panic, tells what was said and heard
 small_images.py  the initramfs of the kernel that panics, and the smallest that a crash kernel needs
 panics.py     the panics that are tested and measured, each with its networks and programs
-root.py       a Debian root directory, made of real packages
+debian_root.py a Debian root directory, made of real packages
 images.py     crash initramfs that real dracut and real initramfs-tools make in it
 dump.sh       stands for what saves the dump there
 quiet_boot.py a boot of such an image without a panic

@@ -12,15 +12,13 @@ import functools
 import re
 import subprocess
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Union
 
 import pytest
 
-from tests.conftest import cannot_run
-from tests.support.debian import NotAvailable
-from tests.system.crash import images, panics, quiet_boot, root
+from tests.system.crash import debian_root, images, panics, quiet_boot
+from tests.system.crash.conftest import about_each
 from tests.system.crash.harness import Crash, Network, Outcome, run
 from tests.system.crash.images import MAKERS, NETWORK, NODE, SURVIVOR, SYSTEMS, Image, Maker
 
@@ -45,7 +43,7 @@ Result = tuple[Image, Union[Outcome, quiet_boot.Outcome]]
 
 
 def _panic(maker: Maker, folder: Path) -> Result:
-    debian = root.get()
+    debian = debian_root.get()
     image = images.make(maker, debian, folder)
     images.forget_names(image)
     return image, _run(maker, debian, image, 120, "dump ends")
@@ -53,7 +51,7 @@ def _panic(maker: Maker, folder: Path) -> Result:
 
 def _panic_with_a_system(maker: Maker, folder: Path) -> Result:
     # As few seconds of real dumping as may be: the panicked kernel has little memory.
-    debian = root.get()
+    debian = debian_root.get()
     image = images.make(maker, debian, folder)
     images.forget_names(image)
     ends = "Restarting system"
@@ -62,13 +60,13 @@ def _panic_with_a_system(maker: Maker, folder: Path) -> Result:
 
 def _panic_without_sender(maker: str, folder: Path) -> Result:
     # The dump goes on until the agent's no.
-    debian = root.get()
+    debian = debian_root.get()
     image = images.make(MAKERS[maker], debian, folder, sender=False, files=NETWORK, dump=1000)
     return image, _run(MAKERS[maker], debian, image, CONTROLS[maker], "dump begins")
 
 
 def _no_panic(maker: str, folder: Path) -> Result:
-    debian = root.get()
+    debian = debian_root.get()
     image = images.make(MAKERS[maker], debian, folder, files=NETWORK, dump=4)
     arguments = f"{KERNEL_ARGUMENTS} {MAKERS[maker].arguments}"
     return image, quiet_boot.run(debian.kernel, image.file, arguments, SURVIVOR, folder)
@@ -76,7 +74,7 @@ def _no_panic(maker: str, folder: Path) -> Result:
 
 def _run(
     maker: Maker,
-    debian: root.Root,
+    debian: debian_root.Root,
     image: Image,
     agent: int,
     until: str,
@@ -110,41 +108,9 @@ BOOTS: Mapping[str, Callable[[Path], Result]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def begun(
-    request: pytest.FixtureRequest,
-    pool: ThreadPoolExecutor,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Future[Result]]:
-    """Begin all that the selected tests are about."""
-    folder = tmp_path_factory.mktemp("images")
-    specs = [getattr(item, "callspec", None) for item in request.session.items]
-    names = {spec.params.get("result") for spec in specs if spec is not None}
-    return {
-        name: pool.submit(begin, folder / name.replace(" ", "-").replace(",", ""))
-        for name, begin in BOOTS.items()
-        if name in names
-    }
-
-
-@pytest.fixture
-def result(request: pytest.FixtureRequest, begun: dict[str, Future[Result]]) -> Result:
-    """Wait for what this test is about."""
-    try:
-        return begun[request.param].result()
-    except NotAvailable as reason:
-        cannot_run(str(reason))
-        raise  # not reached
-
-
-def about(*names: str) -> pytest.MarkDecorator:
-    """Run a test with the result of each of these."""
-    return pytest.mark.parametrize("result", names, indirect=True)
-
-
-@about(*WITH_A_HOOK, "dracut and on")
-def test_the_image_has_all_that_the_sender_needs(result: Result) -> None:
-    image, _ = result
+@about_each(*WITH_A_HOOK, "dracut and on")
+def test_the_image_has_all_that_the_sender_needs(outcomes: list[Result]) -> None:
+    ((image, _),) = outcomes
     starts = ["chroot", str(image.content), SENDER, "-V"]
     said = subprocess.run(starts, capture_output=True, text=True, check=False, timeout=60)
     assert "kdumpfence, native" in said.stdout, said.stderr
@@ -152,9 +118,11 @@ def test_the_image_has_all_that_the_sender_needs(result: Result) -> None:
     assert f'ADDRESSES="{SURVIVOR}"' in resolved
 
 
-@about(*WITH_A_HOOK)
-def test_a_panicked_node_is_heard_and_goes_on_telling_while_it_dumps(result: Result) -> None:
-    _, outcome = result
+@about_each(*WITH_A_HOOK)
+def test_a_panicked_node_is_heard_and_goes_on_telling_while_it_dumps(
+    outcomes: list[Result],
+) -> None:
+    ((_, outcome),) = outcomes
     assert isinstance(outcome, Outcome)
     outcome.check_yes(NODE)
     outcome.line(NO_NAME)
@@ -164,9 +132,11 @@ def test_a_panicked_node_is_heard_and_goes_on_telling_while_it_dumps(result: Res
     outcome.line("there is .*fence_kdump")  # when the dump is done
 
 
-@about(*SYSTEMS)
-def test_it_tells_while_a_real_system_saves_the_dump_of_a_real_panic(result: Result) -> None:
-    _, outcome = result
+@about_each(*SYSTEMS)
+def test_it_tells_while_a_real_system_saves_the_dump_of_a_real_panic(
+    outcomes: list[Result],
+) -> None:
+    ((_, outcome),) = outcomes
     assert isinstance(outcome, Outcome)
     outcome.check_yes(NODE)
     begins, ends = outcome.line("running makedumpfile -F").at, outcome.line("saved vmcore in").at
@@ -177,9 +147,9 @@ def test_it_tells_while_a_real_system_saves_the_dump_of_a_real_panic(result: Res
     assert restarts - ends < 30, str(outcome)
 
 
-@about("dracut and on")
-def test_the_sender_of_the_image_outlives_the_image(result: Result) -> None:
-    _, outcome = result
+@about_each("dracut and on")
+def test_the_sender_of_the_image_outlives_the_image(outcomes: list[Result]) -> None:
+    ((_, outcome),) = outcomes
     assert isinstance(outcome, Outcome)
     outcome.line(NO_NAME)
     image, system = (line for line in outcome.console if "Welcome to" in line.text)
@@ -191,9 +161,9 @@ def test_the_sender_of_the_image_outlives_the_image(result: Result) -> None:
 # Controls: what must not be a yes.
 
 
-@about(*(f"{maker}, no sender" for maker in CONTROLS))
-def test_without_the_sender_nobody_is_heard(result: Result) -> None:
-    image, outcome = result
+@about_each(*(f"{maker}, no sender" for maker in CONTROLS))
+def test_without_the_sender_nobody_is_heard(outcomes: list[Result]) -> None:
+    ((image, outcome),) = outcomes
     assert isinstance(outcome, Outcome)
     assert not (image.content / RESOLVED).exists()
     assert outcome.status == 1, str(outcome)
@@ -203,9 +173,9 @@ def test_without_the_sender_nobody_is_heard(result: Result) -> None:
     assert outcome.ended > outcome.line(f"this is {NODE}").at + 3, str(outcome)
 
 
-@about(*(f"{maker}, no panic" for maker in CONTROLS))
-def test_a_boot_that_is_no_crash_sends_nothing(result: Result) -> None:
-    _, quiet = result
+@about_each(*(f"{maker}, no panic" for maker in CONTROLS))
+def test_a_boot_that_is_no_crash_sends_nothing(outcomes: list[Result]) -> None:
+    ((_, quiet),) = outcomes
     assert isinstance(quiet, quiet_boot.Outcome)
     assert "nothing to dump" in quiet.console
     assert f"this is {NODE}" in quiet.console, quiet.console

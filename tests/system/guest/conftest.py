@@ -12,9 +12,15 @@ from tests.conftest import cannot_run
 from tests.support import guest_pytest
 from tests.support.debian import NotAvailable
 from tests.support.guest_pytest import Run
+from tests.system.network.conftest import (  # noqa: F401  for what runs inside
+    lab,
+    node,
+    obstacle,
+    programs,
+    survivor,
+)
 
-# In the order in which they are to be loaded; none needs a module beside it. The kernel's TAP
-# devices are a module too, and not among them: so a link is impaired by netem or not at all.
+# In the order in which they are to be loaded; none needs a module beside it.
 MODULES = ("veth", "sch_netem", "vrf")
 
 

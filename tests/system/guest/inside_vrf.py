@@ -8,13 +8,10 @@ addresses. eth1 lies in a VRF, or gets into one.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import core_name  # noqa: F401
 from tests.support.netlab import Lab
-from tests.system.network.conftest import programs  # noqa: F401
 from tests.system.network.datagrams import forge, say
 from tests.system.network.programs import BOTH_CORES, Listening, Programs, Running
 
@@ -56,13 +53,12 @@ class Net:
 
 
 @pytest.fixture
-def net() -> Iterator[Net]:
-    with Lab() as lab:
-        yield Net(lab)
+def net(lab: Lab) -> Net:
+    return Net(lab)
 
 
 def waits(
-    programs: Programs,  # noqa: F811
+    programs: Programs,
     net: Net,
     name: str = ",".join(NODE),
     seconds: int = 120,
@@ -79,7 +75,7 @@ def hears_the_node(agent: Running, net: Net) -> None:
 
 
 @every_way
-def test_the_nodes_address_in_a_vrf_is_not_the_node(programs: Programs, net: Net) -> None:  # noqa: F811
+def test_the_nodes_address_in_a_vrf_is_not_the_node(programs: Programs, net: Net) -> None:
     net.make_vrf()
     agent = waits(programs, net)
     for source, target in BOTH:
@@ -89,7 +85,7 @@ def test_the_nodes_address_in_a_vrf_is_not_the_node(programs: Programs, net: Net
 
 
 @every_way
-def test_a_vrf_that_is_made_during_the_wait_is_noticed(programs: Programs, net: Net) -> None:  # noqa: F811
+def test_a_vrf_that_is_made_during_the_wait_is_noticed(programs: Programs, net: Net) -> None:
     agent = waits(programs, net)
     net.make_vrf()
     for source, target in BOTH:
@@ -100,7 +96,7 @@ def test_a_vrf_that_is_made_during_the_wait_is_noticed(programs: Programs, net: 
 
 @BOTH_CORES
 @pytest.mark.parametrize("gone", [False, True])
-def test_it_is_so_while_the_agent_cannot_look(programs: Programs, net: Net, gone: bool) -> None:  # noqa: F811
+def test_it_is_so_while_the_agent_cannot_look(programs: Programs, net: Net, gone: bool) -> None:
     agent = waits(programs, net, f"{','.join(NODE)},late")
     agent.stop()
     net.make_vrf()
@@ -115,7 +111,7 @@ def test_it_is_so_while_the_agent_cannot_look(programs: Programs, net: Net, gone
 
 
 @BOTH_CORES
-def test_a_name_that_resolves_later_makes_no_difference(programs: Programs, net: Net) -> None:  # noqa: F811
+def test_a_name_that_resolves_later_makes_no_difference(programs: Programs, net: Net) -> None:
     agent = waits(programs, net, "node1")
     agent.stop()
     net.make_vrf()
@@ -131,7 +127,7 @@ def test_a_name_that_resolves_later_makes_no_difference(programs: Programs, net:
 
 @pytest.mark.parametrize("programs", ["compiled"], indirect=True)  # it is the kernel's filter
 @pytest.mark.parametrize("early", [False, True])
-def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early: bool) -> None:  # noqa: F811
+def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early: bool) -> None:
     if early:
         net.make_vrf()
     agent = waits(programs, net)
@@ -163,7 +159,7 @@ def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early:
     indirect=["programs"],
 )
 def test_where_udp_sockets_hear_vrfs_the_agent_does(
-    programs: Programs,  # noqa: F811
+    programs: Programs,
     net: Net,
     raw_hears: int,
     late: bool,
@@ -205,7 +201,7 @@ def inside(net: Net) -> tuple[str, ...]:
 @every_way
 @pytest.mark.parametrize("name", [",".join(NODE), "fe80::1%eth1"])
 def test_an_agent_that_is_started_in_a_vrf_hears_that_alone(
-    programs: Programs,  # noqa: F811
+    programs: Programs,
     net: Net,
     inside: tuple[str, ...],
     name: str,
@@ -227,7 +223,7 @@ def test_an_agent_that_is_started_in_a_vrf_hears_that_alone(
 def test_a_listener_in_a_vrf_hears_that_alone(
     net: Net,
     inside: tuple[str, ...],
-    core_name: str,  # noqa: F811
+    core_name: str,
 ) -> None:
     listening = Listening(net.survivor, core_name, "{}", '["::/0", "0.0.0.0/0"]', inside)
     for source, target in BOTH:
@@ -244,7 +240,7 @@ def test_a_listener_in_a_vrf_hears_that_alone(
 @every_way
 @pytest.mark.parametrize("seconds", [-3600, 3600])
 def test_a_clock_that_is_set_makes_no_late_message_early(
-    programs: Programs,  # noqa: F811
+    programs: Programs,
     net: Net,
     seconds: int,
 ) -> None:
@@ -262,7 +258,7 @@ def test_a_clock_that_is_set_makes_no_late_message_early(
 @every_way
 @pytest.mark.parametrize("seconds", [-3600, 3600])
 def test_a_clock_that_is_set_early_in_the_wait_costs_nothing(
-    programs: Programs,  # noqa: F811
+    programs: Programs,
     net: Net,
     seconds: int,
 ) -> None:

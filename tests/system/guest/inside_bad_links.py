@@ -1,4 +1,5 @@
-"""A link that loses, delays, doubles and reorders still carries the node's message."""
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run in the guest: a link that loses, delays and reorders still carries the node's message."""
 
 from __future__ import annotations
 
