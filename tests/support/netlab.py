@@ -331,11 +331,6 @@ class Link:
         peer = ["peer", "name", self._interfaces[b], "netns", str(b.pid)]
         a.tool("ip", "link", "add", "name", self._interfaces[a], "type", "veth", *peer)
 
-    @property
-    def hosts(self) -> list[Host]:
-        """The two ends."""
-        return list(self._interfaces)
-
     def interface(self, host: Host) -> str:
         """Tell the name of this link's interface on one of its two hosts."""
         return self._interfaces[host]

@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Union
 
@@ -287,14 +287,12 @@ class Machine:
         """Start a program of this computer in the machine's network, whatever else runs there."""
         return self.site.start(self.hardware, ("net", "pid", "mount"), argv)
 
-    def run(
-        self, command: str, timeout: float = 60, environment: Mapping[str, str] | None = None
-    ) -> Done[str]:
+    def run(self, command: str, timeout: float = 60) -> Done[str]:
         """Run a shell command on the machine, with all it says in stdout; `timeout` in seconds."""
         argv = ("nsenter", "--target", str(self.pid), "--all", "--root", "--wd", "--")
         return subprocess.run(
             [*argv, "timeout", "--signal=KILL", str(timeout), "sh", "-c", command],
-            env={**_ENVIRONMENT, **(environment or {})},
+            env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

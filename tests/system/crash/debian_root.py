@@ -32,7 +32,6 @@ class Root:
 
     folder: Path
     version: str  # of the kernel whose modules are in it
-    kernel: Path
 
 
 def get() -> Root:
@@ -51,7 +50,7 @@ def get() -> Root:
 
     recipe = Path(__file__).read_bytes() + version.encode()
     folder = debroot.made("root", PACKAGES, furnish, recipe)
-    return Root(folder / "root", version, guest.kernel())
+    return Root(folder / "root", version)
 
 
 if __name__ == "__main__":

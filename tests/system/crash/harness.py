@@ -42,7 +42,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,16 +87,13 @@ def mac(network: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Crash:
-    """What is to happen. `kernel`, `initramfs` and `arguments` are what `kexec -p` is given."""
+    """What is to happen. `kexec -p` is given `initramfs` and `arguments`, and the same kernel."""
 
     initramfs: Path
     arguments: str  # the crash kernel's command line, all of it but what kexec adds itself
     networks: Sequence[Network]
-    kernel: Path | None = None  # by default Debian's for virtual machines, as for the first kernel
     agent: Sequence[str] = ()  # argv on the survivor
     agent_starts: str = SILENCE  # at the first line of the console that matches this (re.search)
-    agent_environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the survivor's /etc/hosts
     crashkernel: str = "128M"
     memory: int = 512  # of the guest, MB
     panics: bool = True  # False: the first kernel loads the crash kernel, and then falls silent
@@ -196,8 +193,6 @@ class _Panic:
     def __init__(self, crash: Crash, scratch: Path, lab: Lab) -> None:
         self._crash = crash
         self._survivor = lab.host("survivor")
-        for name, address in crash.names.items():
-            self._survivor.add_name(name, address)
         # For QEMU, which is to open the TAP devices: a host's /dev has no such file.
         self._survivor.run(["mknod", "/dev/net/tun", "c", "10", "200"], check=True)
         self._selector = selectors.DefaultSelector()
@@ -214,11 +209,11 @@ class _Panic:
             for number, network in enumerate(crash.networks)
             for order in self._lay(number, network)
         ]
-        own_kernel = guest.kernel()
+        kernel = guest.kernel()
         initramfs, monitor = scratch / "initramfs", scratch / "monitor"
         small_images.save_panicking(
             initramfs,
-            kernel=crash.kernel or own_kernel,
+            kernel=kernel,
             initramfs=crash.initramfs,
             arguments=crash.arguments,
             panics=crash.panics,
@@ -226,7 +221,7 @@ class _Panic:
         self._started = time.monotonic()
         self._qemu = self._survivor.popen(
             guest.command(
-                *(own_kernel, initramfs, f"{_ARGUMENTS} crashkernel={crash.crashkernel}"),
+                *(kernel, initramfs, f"{_ARGUMENTS} crashkernel={crash.crashkernel}"),
                 *(*self._devices(), "-monitor", f"unix:{monitor},server=on,wait=off", "-S"),
                 memory=crash.memory,
             ),
@@ -370,7 +365,6 @@ class _Panic:
         if starts and self._agent is None:
             self._agent = self._survivor.popen(
                 self._crash.agent,
-                env=self._crash.agent_environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )

@@ -28,13 +28,13 @@ class Outcome:
 
 
 def run(
-    kernel: Path, initramfs: Path, arguments: str, survivor: str, folder: Path, seconds: float = 120
+    initramfs: Path, arguments: str, survivor: str, folder: Path, seconds: float = 120
 ) -> Outcome:
     """Boot until the guest ends. Raises NotAvailable, and AssertionError if it does not end."""
     network = survivor.rpartition(".")[0] + ".0/24"
     heard = folder / "frames"
     command = guest.command(
-        *(kernel, initramfs, arguments),
+        *(guest.kernel(), initramfs, arguments),
         *("-netdev", f"user,id=net0,restrict=on,net={network},host={survivor}"),
         *("-device", "virtio-net-pci,netdev=net0,romfile="),
         *("-object", f"filter-dump,id=dump,netdev=net0,queue=rx,file={heard}"),

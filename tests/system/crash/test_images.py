@@ -13,7 +13,7 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Union
+from typing import Any
 
 import pytest
 
@@ -39,62 +39,50 @@ WITH_A_HOOK = ("initramfs-tools", "dracut without systemd")
 #: What a sender says whose image has no names.
 NO_NAME = "node 'survivor.cluster': .*; will try again"
 
-Result = tuple[Image, Union[Outcome, quiet_boot.Outcome]]
+Result = tuple[Image, Any]  # and an Outcome, of harness.py or quiet_boot.py
+
+
+def _image(maker: Maker, folder: Path, **how: Any) -> Image:
+    return images.make(maker, debian_root.get(), folder, **how)
 
 
 def _panic(maker: Maker, folder: Path) -> Result:
-    debian = debian_root.get()
-    image = images.make(maker, debian, folder)
+    image = _image(maker, folder)
     images.forget_names(image)
-    return image, _run(maker, debian, image, 120, "dump ends")
+    return image, _run(maker, image, 120, "dump ends")
 
 
 def _panic_with_a_system(maker: Maker, folder: Path) -> Result:
     # As few seconds of real dumping as may be: the panicked kernel has little memory.
-    debian = debian_root.get()
-    image = images.make(maker, debian, folder)
+    image = _image(maker, folder)
     images.forget_names(image)
-    ends = "Restarting system"
-    return image, _run(maker, debian, image, 150, ends, crashkernel="448M", memory=896)
+    memory = {"crashkernel": "448M", "memory": 896}
+    return image, _run(maker, image, 150, "Restarting system", **memory)
 
 
 def _panic_without_sender(maker: str, folder: Path) -> Result:
     # The dump goes on until the agent's no.
-    debian = debian_root.get()
-    image = images.make(MAKERS[maker], debian, folder, sender=False, files=NETWORK, dump=1000)
-    return image, _run(MAKERS[maker], debian, image, CONTROLS[maker], "dump begins")
+    image = _image(MAKERS[maker], folder, sender=False, files=NETWORK, dump=1000)
+    return image, _run(MAKERS[maker], image, CONTROLS[maker], "dump begins")
 
 
 def _no_panic(maker: str, folder: Path) -> Result:
-    debian = debian_root.get()
-    image = images.make(MAKERS[maker], debian, folder, files=NETWORK, dump=4)
+    image = _image(MAKERS[maker], folder, files=NETWORK, dump=4)
     arguments = f"{KERNEL_ARGUMENTS} {MAKERS[maker].arguments}"
-    return image, quiet_boot.run(debian.kernel, image.file, arguments, SURVIVOR, folder)
+    return image, quiet_boot.run(image.file, arguments, SURVIVOR, folder)
 
 
-def _run(
-    maker: Maker,
-    debian: debian_root.Root,
-    image: Image,
-    agent: int,
-    until: str,
-    *,
-    crashkernel: str = "256M",
-    memory: int = 768,
-) -> Outcome:
-    return run(
-        Crash(
-            initramfs=image.file,
-            kernel=debian.kernel,
-            arguments=f"{KERNEL_ARGUMENTS} {maker.arguments}",
-            networks=[Network([f"{SURVIVOR}/24"])],
-            agent=[str(panics.our_agent()), "-n", NODE, "-t", str(agent), "-v"],
-            crashkernel=crashkernel,
-            memory=memory,
-            until=until,
-            seconds=240,
-        )
+def _run(maker: Maker, image: Image, timeout: int, until: str, **memory: Any) -> Outcome:
+    crash = Crash(
+        initramfs=image.file,
+        arguments=f"{KERNEL_ARGUMENTS} {maker.arguments}",
+        networks=[Network([f"{SURVIVOR}/24"])],
+        agent=[str(panics.our_agent()), "-n", NODE, "-t", str(timeout), "-v"],
+        until=until,
+        seconds=240,
+        **{"crashkernel": "256M", "memory": 768, **memory},
     )
+    return run(crash)
 
 
 #: What can be run. The longest come first, so that two at a time end together.
@@ -106,6 +94,12 @@ BOOTS: Mapping[str, Callable[[Path], Result]] = {
     **{name: functools.partial(_panic, MAKERS[name]) for name in WITH_A_HOOK},
     **{f"{maker}, no panic": functools.partial(_no_panic, maker) for maker in CONTROLS},
 }
+
+
+def messages_between(outcome: Outcome, begin: str, end: str) -> int:
+    """How many there were between these two lines of the console."""
+    begins, ends = outcome.line(begin).at, outcome.line(end).at
+    return sum(begins < sent.at < ends for sent in outcome.messages())
 
 
 @about_each(*WITH_A_HOOK, "dracut and on")
@@ -123,12 +117,9 @@ def test_a_panicked_node_is_heard_and_goes_on_telling_while_it_dumps(
     outcomes: list[Result],
 ) -> None:
     ((_, outcome),) = outcomes
-    assert isinstance(outcome, Outcome)
     outcome.check_yes(NODE)
     outcome.line(NO_NAME)
-    begins, ends = outcome.line("dump begins").at, outcome.line("dump ends").at
-    while_it_dumps = [sent for sent in outcome.messages() if begins < sent.at < ends]
-    assert len(while_it_dumps) >= 3, str(outcome)
+    assert messages_between(outcome, "dump begins", "dump ends") >= 3, str(outcome)
     outcome.line("there is .*fence_kdump")  # when the dump is done
 
 
@@ -137,20 +128,16 @@ def test_it_tells_while_a_real_system_saves_the_dump_of_a_real_panic(
     outcomes: list[Result],
 ) -> None:
     ((_, outcome),) = outcomes
-    assert isinstance(outcome, Outcome)
     outcome.check_yes(NODE)
-    begins, ends = outcome.line("running makedumpfile -F").at, outcome.line("saved vmcore in").at
-    while_it_dumps = [sent for sent in outcome.messages() if begins < sent.at < ends]
-    assert len(while_it_dumps) >= 3, str(outcome)
+    assert messages_between(outcome, "running makedumpfile -F", "saved vmcore in") >= 3
     # And nobody waits for it to end: systemd would for a minute and a half.
-    restarts = outcome.line("Restarting system").at
-    assert restarts - ends < 30, str(outcome)
+    saved, restarts = outcome.line("saved vmcore in"), outcome.line("Restarting system")
+    assert restarts.at - saved.at < 30, str(outcome)
 
 
 @about_each("dracut and on")
 def test_the_sender_of_the_image_outlives_the_image(outcomes: list[Result]) -> None:
     ((_, outcome),) = outcomes
-    assert isinstance(outcome, Outcome)
     outcome.line(NO_NAME)
     image, system = (line for line in outcome.console if "Welcome to" in line.text)
     assert "Initramfs" in image.text
@@ -164,7 +151,6 @@ def test_the_sender_of_the_image_outlives_the_image(outcomes: list[Result]) -> N
 @about_each(*(f"{maker}, no sender" for maker in CONTROLS))
 def test_without_the_sender_nobody_is_heard(outcomes: list[Result]) -> None:
     ((image, outcome),) = outcomes
-    assert isinstance(outcome, Outcome)
     assert not (image.content / RESOLVED).exists()
     assert outcome.status == 1, str(outcome)
     assert outcome.datagrams == []
@@ -176,7 +162,6 @@ def test_without_the_sender_nobody_is_heard(outcomes: list[Result]) -> None:
 @about_each(*(f"{maker}, no panic" for maker in CONTROLS))
 def test_a_boot_that_is_no_crash_sends_nothing(outcomes: list[Result]) -> None:
     ((_, quiet),) = outcomes
-    assert isinstance(quiet, quiet_boot.Outcome)
     assert "nothing to dump" in quiet.console
     assert f"this is {NODE}" in quiet.console, quiet.console
     assert re.search("there is .*fence_kdump", quiet.console) is None, quiet.console

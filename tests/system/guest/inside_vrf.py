@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.support.netlab import Lab
+from tests.support.netlab import Host, Lab
 from tests.system.network.datagrams import forge, say
 from tests.system.network.programs import BOTH_CORES, Listening, Programs, Running
 
@@ -37,6 +37,11 @@ class Net:
 
     def ip(self, *words: str) -> None:
         self.survivor.tool("ip", *words)
+
+    def says(self, host: Host, times: int = 1) -> None:
+        """Send the message from the node's addresses, which the tenant has as well."""
+        for source, target in BOTH:
+            say(host, source, target, times=times)
 
     def make_vrf(self, name: str = "blue") -> None:
         """With eth1 in it, and the survivor's own addresses there too."""
@@ -75,21 +80,16 @@ def hears_the_node(agent: Running, net: Net) -> None:
 
 
 @every_way
-def test_the_nodes_address_in_a_vrf_is_not_the_node(programs: Programs, net: Net) -> None:
-    net.make_vrf()
+@pytest.mark.parametrize("early", [True, False])
+def test_the_nodes_address_in_a_vrf_is_not_the_node(
+    programs: Programs, net: Net, early: bool
+) -> None:
+    if early:
+        net.make_vrf()
     agent = waits(programs, net)
-    for source, target in BOTH:
-        say(net.tenant, source, target)
-    assert agent.goes_on(1)
-    hears_the_node(agent, net)
-
-
-@every_way
-def test_a_vrf_that_is_made_during_the_wait_is_noticed(programs: Programs, net: Net) -> None:
-    agent = waits(programs, net)
-    net.make_vrf()
-    for source, target in BOTH:
-        say(net.tenant, source, target)
+    if not early:
+        net.make_vrf()
+    net.says(net.tenant)
     assert agent.goes_on(1)
     hears_the_node(agent, net)
 
@@ -100,8 +100,7 @@ def test_it_is_so_while_the_agent_cannot_look(programs: Programs, net: Net, gone
     agent = waits(programs, net, f"{','.join(NODE)},late")
     agent.stop()
     net.make_vrf()
-    for source, target in BOTH:
-        say(net.tenant, source, target)
+    net.says(net.tenant)
     if gone:
         net.ip("link", "delete", "dev", "blue")
         net.ip("link", "delete", "dev", "eth1")
@@ -115,8 +114,7 @@ def test_a_name_that_resolves_later_makes_no_difference(programs: Programs, net:
     agent = waits(programs, net, "node1")
     agent.stop()
     net.make_vrf()
-    for source, target in BOTH:
-        say(net.tenant, source, target)
+    net.says(net.tenant)
     agent.cont()
     time.sleep(1)
     net.survivor.add_name("node1", *NODE)
@@ -135,10 +133,8 @@ def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early:
         net.make_vrf()
         time.sleep(2)
     agent.stop()
-    for source, target in BOTH:
-        say(net.tenant, source, target, times=6000)
-    for source, target in BOTH:
-        say(net.node, source, target)
+    net.says(net.tenant, 6000)
+    net.says(net.node)
     net.ip("link", "set", "dev", "eth0", "down")  # nothing comes later
     agent.cont()
     assert agent.status(within=30) == 0
@@ -208,8 +204,7 @@ def test_an_agent_that_is_started_in_a_vrf_hears_that_alone(
 ) -> None:
     programs.rights = (*inside, *programs.rights)
     agent = waits(programs, net, name)
-    for source, target in BOTH:
-        say(net.node, source, target)
+    net.says(net.node)
     forge_in_vrf(net)
     assert agent.goes_on(1)
     source = "fe80::1%eth0" if "%" in name else NODE[1]
@@ -226,8 +221,7 @@ def test_a_listener_in_a_vrf_hears_that_alone(
     core_name: str,
 ) -> None:
     listening = Listening(net.survivor, core_name, "{}", '["::/0", "0.0.0.0/0"]', inside)
-    for source, target in BOTH:
-        say(net.node, source, target)
+    net.says(net.node)
     forge_in_vrf(net)
     time.sleep(1)
     say(net.tenant, *BOTH[0])
@@ -249,8 +243,7 @@ def test_a_clock_that_is_set_makes_no_late_message_early(
     time.sleep(1)
     time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
     time.sleep(3)
-    for source, target in BOTH:
-        say(net.node, source, target)
+    net.says(net.node)
     agent.cont()
     assert agent.status(within=30) == 1
 
@@ -266,8 +259,7 @@ def test_a_clock_that_is_set_early_in_the_wait_costs_nothing(
     time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
     time.sleep(2)
     agent.stop()
-    for source, target in BOTH:
-        say(net.node, source, target)
+    net.says(net.node)
     time.sleep(6)
     agent.cont()
     assert agent.status(within=30) == 0
