@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -40,18 +38,11 @@ class Lab:
         self._stack.callback(receiver.close)
         return receiver
 
-    def _file(self) -> IO[bytes]:
-        return self._stack.enter_context(tempfile.TemporaryFile(buffering=0))
-
     def start(
         self, programs: Programs, program: Path, argv: Sequence[str], stdin: bytes = b""
     ) -> Process:
         """Start `program`, one of the two in `programs`, with exactly this command line."""
-        files = (self._file(), self._file(), self._file())
-        files[0].write(stdin)
-        files[0].seek(0)
-        command = [*programs.wrapper, str(program), *argv]
-        process = Process(programs, command, self.folder, files)
+        process = Process(programs, program, argv, self.folder, stdin)
         self._stack.callback(process.stop)
         return process
 

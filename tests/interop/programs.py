@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,20 +77,18 @@ class Process:
     """A started program. Its output goes to files: no pipe can fill, no thread has to read."""
 
     def __init__(
-        self,
-        programs: Programs,
-        command: Sequence[str],
-        folder: Path,
-        files: tuple[IO[bytes], IO[bytes], IO[bytes]],
+        self, programs: Programs, program: Path, argv: Sequence[str], folder: Path, stdin: bytes
     ) -> None:
         self.programs = programs
-        self._files = files
-        stdin, stdout, stderr = files
+        self._open = contextlib.ExitStack()
+        self._files = [self._file() for _ in range(3)]
+        self._files[0].write(stdin)
+        self._files[0].seek(0)
         self._process = subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
+            [*programs.wrapper, str(program), *argv],
+            stdin=self._files[0],
+            stdout=self._files[1],
+            stderr=self._files[2],
             cwd=folder,
             env=environment(programs.core),
         )
@@ -98,19 +98,21 @@ class Process:
         """The process id; the wrappers are long gone."""
         return self._process.pid
 
-    @staticmethod
-    def _text(file: IO[bytes]) -> str:
-        return os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace")
+    def _file(self) -> IO[bytes]:
+        return self._open.enter_context(tempfile.TemporaryFile(buffering=0))
+
+    def _text(self, stream: int) -> str:
+        return os.pread(self._files[stream].fileno(), 1 << 20, 0).decode(errors="replace")
 
     @property
     def output(self) -> str:
         """What it wrote to stdout so far."""
-        return self._text(self._files[1])
+        return self._text(1)
 
     @property
     def errors(self) -> str:
         """What it wrote to stderr so far."""
-        return self._text(self._files[2])
+        return self._text(2)
 
     @property
     def complaints(self) -> str:
@@ -153,8 +155,7 @@ class Process:
         if self.is_running:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
-        for file in self._files:
-            file.close()
+        self._open.close()
 
     def terminate(self) -> None:
         """Ask it to end, as an administrator or an init system would."""

@@ -29,6 +29,7 @@ def is_free(port: int) -> bool:
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("agents", ALL)
 @pytest.mark.parametrize("senders", [*ALL, "ours-native"])
+@pytest.mark.slow
 def test_the_agent_hears_the_sender(
     lab: Lab, programs_of: Callable[[str], Programs], senders: str, agents: str, address: str
 ) -> None:
@@ -56,6 +57,7 @@ def test_without_a_port_both_use_7410(
     assert agent.heard() == "127.0.0.1"
 
 
+@pytest.mark.slow
 def test_an_agent_whose_node_stays_silent_says_no_when_the_time_is_over(
     lab: Lab, listener: Programs
 ) -> None:
@@ -63,6 +65,7 @@ def test_an_agent_whose_node_stays_silent_says_no_when_the_time_is_over(
     assert agent.status() == 1, str(agent)
 
 
+@pytest.mark.slow
 def test_the_sender_sends_as_many_messages_as_asked_for_an_interval_apart(
     lab: Lab, senders: Programs
 ) -> None:
@@ -75,6 +78,7 @@ def test_the_sender_sends_as_many_messages_as_asked_for_an_interval_apart(
     assert [receiver.hears_for(0.05) for receiver in receivers] == [[MESSAGE] * 3] * 3
 
 
+@pytest.mark.slow
 def test_the_sender_goes_on_until_it_is_stopped(lab: Lab, senders: Programs) -> None:
     receiver = lab.receiver("127.0.0.3")
     sender = lab.sender(senders, "-i", "1", "127.0.0.3")

@@ -43,6 +43,7 @@ def hears_only_the_second(
 
 
 @pytest.mark.parametrize("trailer", [0, 1, 56, 1464, 65507 - 8])
+@pytest.mark.slow
 def test_a_message_is_heard_with_whatever_follows_its_8_bytes(
     lab: Lab, listener: Programs, trailer: int
 ) -> None:
@@ -51,20 +52,20 @@ def test_a_message_is_heard_with_whatever_follows_its_8_bytes(
     assert agent.heard() == FIRST
 
 
-@pytest.mark.parametrize("what", NO_MESSAGE)
-def test_what_is_no_whole_valid_message_is_not_heard(
-    lab: Lab, ours_anyhow: Programs, what: str
-) -> None:
+@pytest.mark.slow
+def test_what_is_no_whole_valid_message_is_not_heard(lab: Lab, ours_anyhow: Programs) -> None:
     agent = lab.agent(ours_anyhow, f"{FIRST},{SECOND}")
     node, stranger = lab.node(FIRST), lab.node(STRANGERS[FIRST])
 
     def speak() -> None:
         # Whatever came before it, and from whom.
-        for earlier in (None, MESSAGE, FOREIGN_MESSAGE):
-            if earlier is not None:
-                stranger.says(earlier, lab.port)
-            node.says(NO_MESSAGE[what], lab.port)
-            time.sleep(0.02)
+        for what, datagram in NO_MESSAGE.items():
+            for earlier in (None, MESSAGE, FOREIGN_MESSAGE):
+                if earlier is not None:
+                    stranger.says(earlier, lab.port)
+                node.says(datagram, lab.port)
+                time.sleep(0.02)
+            assert agent.is_running, f"{what}: {agent}"
 
     hears_only_the_second(lab, agent, SECOND, speak)
 
@@ -172,6 +173,7 @@ WITHOUT_A_CHECKSUM: list[tuple[str, str, dict[str, int], bytes | None]] = [
     ],
 )
 @needs_root
+@pytest.mark.slow
 def test_a_packet_that_the_kernel_drops_or_cuts_is_not_heard(
     lab: Lab,
     ours_anyhow: Programs,

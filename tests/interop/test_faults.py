@@ -66,6 +66,7 @@ def test_a_node_of_the_other_byte_order(lab: Lab, listener: Programs) -> None:
 # Several agents, several addresses.
 
 
+@pytest.mark.slow
 def test_two_nodes_that_crash_together(lab: Lab, listener: Programs) -> None:
     agents = {NODE: lab.agent(listener, NODE), OTHER: lab.start_agent(listener, OTHER)}
     agents[OTHER].listens(lab.port)
@@ -82,6 +83,7 @@ def test_two_nodes_that_crash_together(lab: Lab, listener: Programs) -> None:
     ids=["IPv4", "IPv4 and IPv6", "IPv6"],
 )
 @needs_root
+@pytest.mark.slow
 def test_a_name_with_several_addresses(
     lab: Lab, listener: Programs, addresses: tuple[str, ...]
 ) -> None:
@@ -112,6 +114,7 @@ def test_the_sender_and_a_name_with_two_addresses(lab: Lab, senders: Programs) -
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_name_that_the_agent_can_look_up_only_later(lab: Lab, listener: Programs) -> None:
     agent = lab.start_agent(lab.with_names(listener, ""), "late", timeout=15)
     gave_up = until(lambda: not agent.is_running, 10 if listener.is_stock else 0.5)
@@ -125,6 +128,7 @@ def test_a_name_that_the_agent_can_look_up_only_later(lab: Lab, listener: Progra
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_node_one_of_whose_names_cannot_be_looked_up(lab: Lab, listener: Programs) -> None:
     named = lab.with_names(listener, f"{NODE} ring0\n")
     deaf = not hears(lab, named, "ring0,ring1", NODE)
@@ -132,6 +136,7 @@ def test_a_node_one_of_whose_names_cannot_be_looked_up(lab: Lab, listener: Progr
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_name_that_the_sender_can_look_up_only_later(lab: Lab, senders: Programs) -> None:
     named = lab.with_names(senders, f"{NODE} early\n")
     early, late = lab.receiver(NODE), lab.receiver(OTHER)
@@ -144,6 +149,7 @@ def test_a_name_that_the_sender_can_look_up_only_later(lab: Lab, senders: Progra
 
 
 @needs_root
+@pytest.mark.slow
 def test_no_name_that_the_sender_can_look_up_yet(lab: Lab, senders: Programs) -> None:
     named = lab.with_names(senders, "")
     sender = lab.sender(named, "-i", "1", "late")
@@ -166,6 +172,7 @@ def asking_a_mute_name_server(lab: Lab, programs: Programs) -> tuple[Programs, R
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_sender_whose_look_up_of_another_node_hangs(lab: Lab, senders: Programs) -> None:
     asking, name_server = asking_a_mute_name_server(lab, senders)
     receiver = lab.receiver(NODE)
@@ -178,6 +185,7 @@ def test_a_sender_whose_look_up_of_another_node_hangs(lab: Lab, senders: Program
 
 
 @needs_root
+@pytest.mark.slow
 def test_an_agent_whose_look_up_of_another_name_hangs(lab: Lab, listener: Programs) -> None:
     asking, name_server = asking_a_mute_name_server(lab, listener)
     agent = lab.start_agent(asking, f"asked.test,{NODE}", timeout=15)
@@ -189,6 +197,7 @@ def test_an_agent_whose_look_up_of_another_name_hangs(lab: Lab, listener: Progra
         assert agent.heard() == NODE
 
 
+@pytest.mark.slow
 def test_the_first_seconds_of_a_sender_with_the_default_interval(
     lab: Lab, senders: Programs
 ) -> None:
@@ -200,6 +209,7 @@ def test_the_first_seconds_of_a_sender_with_the_default_interval(
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_message_that_could_not_leave_the_machine(lab: Lab, senders: Programs) -> None:
     if not (shutil.which("ip") and shutil.which("nsenter")):
         cannot_run("ip or nsenter is missing")
@@ -223,6 +233,7 @@ def test_a_message_that_could_not_leave_the_machine(lab: Lab, senders: Programs)
     [("-p", "17416junk"), ("-t", "1x"), ("-p", "17416,17417"), ("-t", "1.9")],
     ids=" ".join,
 )
+@pytest.mark.slow
 def test_an_agent_given_a_number_with_rubbish_behind_it(
     lab: Lab, programs: Programs, options: tuple[str, str]
 ) -> None:
@@ -246,6 +257,7 @@ def test_an_agent_given_a_number_with_rubbish_behind_it(
     ],
 )
 @needs_root
+@pytest.mark.slow
 def test_validate_all_given_what_cannot_work(lab: Lab, programs: Programs, argv: list[str]) -> None:
     named = lab.with_names(programs, "127.0.0.1 localhost\n")
     agent = lab.start(named, programs.agent, ["-o", "validate-all", *argv])

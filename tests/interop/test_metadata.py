@@ -51,17 +51,20 @@ def actions(document: etree._Element) -> list[list[tuple[object, object]]]:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
 def test_metadata_follows_the_schema(lab: Lab, programs: Programs, schema: Path, way: str) -> None:
     rules = etree.RelaxNG(etree.parse(schema))
     rules.assertValid(metadata(lab, programs, *WAYS[way]))
 
 
 @needs_root
+@pytest.mark.slow
 def test_metadata_is_the_same_for_an_unprivileged_user(lab: Lab, programs: Programs) -> None:
     of_nobody = metadata(lab, programs.through(*as_nobody()))
     assert etree.tostring(of_nobody) == etree.tostring(metadata(lab, programs))
 
 
+@pytest.mark.slow
 def test_name_and_actions_are_those_of_the_stock_agent(
     lab: Lab, stock: Programs, ours: Programs
 ) -> None:

@@ -127,6 +127,7 @@ HEARD = {
     ("given", "speakers"),
     [(given, speakers) for speakers, ways in HEARD.items() for given in ways],
 )
+@pytest.mark.slow
 def test_the_node_that_was_given_is_heard(
     lab: Lab, programs: Programs, given: str, speakers: str
 ) -> None:
@@ -152,6 +153,7 @@ def test_the_cluster_name_in_port_need_not_be_known_where_nodename_has_addresses
     assert is_heard(lab, start(lab, named, lines), "N2") == "N2"
 
 
+@pytest.mark.slow
 def test_a_long_list_of_names_on_stdin_is_read_to_its_end(lab: Lab, ours: Programs) -> None:
     nodes = [f"127.0.1.{number}" for number in range(1, 255)]
     agent = start(lab, ours, f"nodename={','.join(nodes)}\nipport=PORT\ntimeout=30\n")
@@ -161,6 +163,7 @@ def test_a_long_list_of_names_on_stdin_is_read_to_its_end(lab: Lab, ours: Progra
 
 
 @pytest.mark.parametrize("given", ["-n N1 -p PORT -t1", "nodename=N1\nipport=PORT\ntimeout=1\r\n"])
+@pytest.mark.slow
 def test_the_timeout_is_as_long_as_asked_for(lab: Lab, programs: Programs, given: str) -> None:
     started = time.monotonic()
     agent = start(lab, programs, given)
@@ -254,6 +257,7 @@ SENT = [
 
 
 @pytest.mark.parametrize("given", SENT)
+@pytest.mark.slow
 def test_the_nodes_of_the_senders_command_line_get_a_message(
     lab: Lab, senders: Programs, given: str
 ) -> None:

@@ -34,6 +34,7 @@ def test_a_yes_is_told_on_stdout(lab: Lab, programs: Programs) -> None:
     assert agent.errors == ""
 
 
+@pytest.mark.slow
 def test_a_no_is_told_on_stdout(lab: Lab, programs: Programs) -> None:
     agent = lab.agent(programs, A, timeout=1)
     assert agent.status() == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.interop.lab import Lab, needs_root
 from tests.interop.programs import Programs
 from tests.support.messages import MESSAGE
@@ -13,6 +15,7 @@ A, B, C = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 CROWD = [f"127.0.2.{number}" for number in range(1, 101)]
 
 
+@pytest.mark.slow
 def test_agents_for_different_nodes_each_hear_their_own(lab: Lab, ours_anyhow: Programs) -> None:
     silent = lab.agent(ours_anyhow, C, timeout=1)
     agents = {A: lab.agent(ours_anyhow, A), B: lab.agent(ours_anyhow, B)}
@@ -23,6 +26,7 @@ def test_agents_for_different_nodes_each_hear_their_own(lab: Lab, ours_anyhow: P
 
 
 @needs_root
+@pytest.mark.slow
 def test_ten_agents_for_one_node_all_hear_its_one_message(lab: Lab, ours: Programs) -> None:
     agents = [lab.start_agent(ours, A) for _ in range(10)]
     assert all(agent.listens(lab.port) for agent in agents)
@@ -31,6 +35,7 @@ def test_ten_agents_for_one_node_all_hear_its_one_message(lab: Lab, ours: Progra
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_hundred_agents_for_a_hundred_nodes_each_hear_their_own(lab: Lab, ours: Programs) -> None:
     agents = {node: lab.start_agent(ours, node, timeout=120) for node in CROWD}
     assert all(agent.listens(lab.port) for agent in agents.values())
@@ -96,6 +101,7 @@ def test_an_agent_leaves_the_port_free_when_it_is_done(lab: Lab, ours_anyhow: Pr
     lab.receiver("::")
 
 
+@pytest.mark.slow
 def test_a_message_before_the_agent_started_does_not_count(lab: Lab, listener: Programs) -> None:
     node = lab.node(A)
     node.says(MESSAGE, lab.port)

@@ -26,7 +26,7 @@ MODULES = ("veth", "sch_netem", "vrf")
 
 def boot(runs: Mapping[str, Sequence[str]]) -> dict[str, Run]:
     try:
-        return guest_pytest.boot(MODULES, runs, seconds=800)
+        return guest_pytest.boot(MODULES, runs, seconds=1200)
     except NotAvailable as reason:
         cannot_run(str(reason))
         raise  # not reached

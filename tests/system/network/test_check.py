@@ -42,6 +42,7 @@ class Check:
         return process.returncode, out.splitlines(), err.splitlines()
 
 
+@pytest.mark.slow
 def test_every_address_of_every_node_with_its_way(
     check: Check, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -107,6 +108,7 @@ def test_one_address_without_a_way_beside_one_that_has_one(
     assert re.fullmatch(UNREACHABLE.format("survivor", "10.9.0.2"), line)
 
 
+@pytest.mark.slow
 def test_a_name_that_nobody_knows(check: Check, lab: Lab, node: Host, survivor: Host) -> None:
     lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24"])
     status, out, err = check(node, "nobody.test", "10.0.0.2")
@@ -117,6 +119,7 @@ def test_a_name_that_nobody_knows(check: Check, lab: Lab, node: Host, survivor: 
     assert "will try" not in line  # a check asks once
 
 
+@pytest.mark.slow
 def test_a_look_up_that_hangs_ends_the_check_all_the_same(
     check: Check, lab: Lab, node: Host, survivor: Host
 ) -> None:

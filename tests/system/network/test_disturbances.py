@@ -13,6 +13,8 @@ from tests.support.netlab import Host, Lab
 from tests.system.network.datagrams import arrivals, arrives, receiver
 from tests.system.network.programs import Programs
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_neighbour_that_does_not_answer_holds_up_nobody(
     programs: Programs, lab: Lab, node: Host, survivor: Host

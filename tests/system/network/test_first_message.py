@@ -113,6 +113,7 @@ CASES = {
     [(form, what) for what, case in CASES.items() for form in case.forms],
     indirect=["programs"],
 )
+@pytest.mark.slow
 def test_what_makes_a_message_possible(programs: Programs, lab: Lab, what: str) -> None:
     case = CASES[what]
     dice = random.Random(7410)
@@ -152,6 +153,7 @@ def with_all_tentative(node: Host, link: Link) -> None:
     node.tool("ip", "address", "add", "fd00::1/64", "dev", name)
 
 
+@pytest.mark.slow
 def test_while_all_addresses_are_tentative_nothing_is_taken_for_sent(
     programs: Programs, lab: Lab
 ) -> None:
@@ -181,6 +183,7 @@ def test_while_all_addresses_are_tentative_nothing_is_taken_for_sent(
     assert statistics.median(took) < PROMISED
 
 
+@pytest.mark.slow
 def test_a_source_that_only_loopback_has_is_none(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -198,6 +201,7 @@ def test_a_source_that_only_loopback_has_is_none(
     assert messages.recvfrom(100)[1][0] == "10.0.0.1"
 
 
+@pytest.mark.slow
 def test_without_any_address_a_message_does_not_leave_from_none(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

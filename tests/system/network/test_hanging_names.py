@@ -20,6 +20,7 @@ def asked(nameserver: socket.socket) -> bool:
     return bool(select.select([nameserver], [], [], 30)[0])
 
 
+@pytest.mark.slow
 def test_a_hanging_look_up_does_not_delay_the_message_to_the_others(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -46,6 +47,7 @@ def test_a_hanging_look_up_does_not_keep_the_agent_from_hearing_another_name(
 
 
 @pytest.mark.parametrize("programs", ["compiled", "pure-no_raw"], indirect=True)
+@pytest.mark.slow
 def test_the_agent_says_no_in_time_while_a_look_up_hangs(
     programs: Programs, survivor: Host
 ) -> None:
@@ -57,6 +59,7 @@ def test_the_agent_says_no_in_time_while_a_look_up_hangs(
 
 
 @pytest.mark.parametrize("program", ["agent", "sender"])
+@pytest.mark.slow
 def test_a_program_ends_when_told_to_while_a_look_up_hangs(
     programs: Programs, node: Host, program: str
 ) -> None:

@@ -13,6 +13,8 @@ from tests.support.netlab import Host, Lab
 from tests.system.network.datagrams import arrivals, receiver
 from tests.system.network.programs import Programs
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_cable_that_carries_seconds_late(
     programs: Programs, lab: Lab, node: Host, survivor: Host
@@ -51,18 +53,6 @@ def test_ipv6_addresses_that_are_still_tentative(
     for host in (node, survivor):
         assert "fd00::" in host.tool("ip", "-6", "address", "show", "tentative").stdout
     assert agent.status(within=20) == 0
-
-
-@pytest.mark.parametrize("programs", ["pure", "compiled-no_raw"], indirect=True)
-def test_a_node_whose_name_resolves_seconds_late_at_the_agent(
-    programs: Programs, lab: Lab, node: Host, survivor: Host
-) -> None:
-    lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24"])
-    programs.sender(node, "-i", "1", "10.0.0.2")
-    agent = programs.agent(survivor, "-n", "node1", "-t", "30")
-    time.sleep(1.5)
-    survivor.add_name("node1", "10.0.0.1")
-    assert agent.status(within=15) == 0
 
 
 @pytest.mark.parametrize(

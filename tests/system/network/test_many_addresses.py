@@ -42,6 +42,7 @@ def test_only_the_second_of_two_networks_works(
 @pytest.mark.parametrize(
     "programs", ["compiled", "pure", "native", "compiled-no_raw", "pure-no_raw"], indirect=True
 )
+@pytest.mark.slow
 def test_a_message_to_an_address_that_the_survivor_would_not_send_from(
     programs: Programs, lab: Lab, node: Host, survivor: Host, network: str
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_message_to_an_address_that_the_survivor_would_not_send_from(
 @pytest.mark.parametrize(
     "programs", ["compiled", "pure", "native", "compiled-no_raw", "pure-no_raw"], indirect=True
 )
+@pytest.mark.slow
 def test_link_local_addresses_with_their_interface(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -74,6 +76,7 @@ def test_link_local_addresses_with_their_interface(
 
 
 @pytest.mark.parametrize("programs", ["pure", "compiled-no_raw", "native"], indirect=True)
+@pytest.mark.slow
 def test_the_same_link_local_address_on_another_interface_is_another_node(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

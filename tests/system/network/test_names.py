@@ -51,6 +51,7 @@ def without_raw(programs: Programs) -> str:
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_where_the_cluster_gives_addresses_the_nodes_name_adds_nothing(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_name_counts_alone_and_beside_an_address_in_the_same_list(
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_a_name_that_is_this_machine_itself_is_asked_for_until_it_is_not(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_name_that_is_this_machine_itself_is_asked_for_until_it_is_not(
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_of_a_name_only_what_is_another_machines_counts(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -121,6 +124,7 @@ def test_of_a_name_only_what_is_another_machines_counts(
 
 @BOTH_CORES
 @pytest.mark.parametrize("nonlocal_bind", ["0", "1"])
+@pytest.mark.slow
 def test_an_address_of_this_machine_is_a_no_at_once(
     programs: Programs, lab: Lab, node: Host, survivor: Host, nonlocal_bind: str
 ) -> None:
@@ -145,6 +149,7 @@ def test_an_address_of_this_machine_is_a_no_at_once(
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_an_address_that_this_machine_takes_over_during_the_wait_proves_nothing(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -183,6 +188,7 @@ def test_what_can_be_no_node_is_a_no_at_once_and_in_one_line(
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_what_is_refused_does_not_hide_the_rest(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -221,6 +227,7 @@ def test_the_sender_uses_an_interface_that_comes_late(
 
 
 @pytest.mark.parametrize("nonlocal_bind", ["0", "1"])
+@pytest.mark.slow
 def test_what_a_router_could_not_deliver_has_left_this_machine(
     programs: Programs, lab: Lab, node: Host, survivor: Host, nonlocal_bind: str
 ) -> None:
@@ -239,6 +246,7 @@ def test_what_a_router_could_not_deliver_has_left_this_machine(
 
 
 @pytest.mark.parametrize("target", ["10.0.0.99", "fd00::99", "fe80::99%eth0"])
+@pytest.mark.slow
 def test_what_this_machine_could_not_deliver_has_not_left_it(
     programs: Programs, lab: Lab, node: Host, survivor: Host, target: str
 ) -> None:
@@ -280,6 +288,7 @@ WRONG = [
 
 @BOTH_CORES
 @pytest.mark.parametrize("is_node1", [False, True])
+@pytest.mark.slow
 def test_a_cluster_that_validates_asks_no_name_service(
     programs: Programs, survivor: Host, is_node1: bool
 ) -> None:
@@ -316,6 +325,7 @@ def test_a_device_may_be_created_on_the_node_that_it_is_for(
 
 
 @BOTH_CORES
+@pytest.mark.slow
 def test_by_hand_names_are_looked_up_within_five_seconds(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

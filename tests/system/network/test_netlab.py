@@ -68,6 +68,7 @@ def test_leaving_a_lab_leaves_nothing_behind(obstacle: str | None, lab: Lab) -> 
     assert descriptors() == before
 
 
+@pytest.mark.slow
 def test_killing_the_tester_leaves_nothing_behind(lab: Lab) -> None:
     tester = subprocess.Popen(
         [sys.executable, "-c", BUILD_AND_WAIT],

@@ -42,6 +42,7 @@ def link(lab: Lab, node: Host, survivor: Host) -> Link:
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_a_user_of_the_survivor_cannot_be_the_node(
     programs: Programs, node: Host, survivor: Host, link: Link
 ) -> None:
@@ -56,6 +57,7 @@ def test_a_user_of_the_survivor_cannot_be_the_node(
 
 @EVERY_AGENT
 @pytest.mark.parametrize("source", [NODE, LINK_LOCAL_NODE])
+@pytest.mark.slow
 def test_the_node_itself_is_heard_at_every_address(
     programs: Programs, node: Host, survivor: Host, link: Link, source: str
 ) -> None:
@@ -76,6 +78,7 @@ def say_as_mapped(host: Host, source: str) -> None:
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_an_ipv4_address_in_an_ipv6_header_is_not_the_nodes(
     programs: Programs, node: Host, survivor: Host, link: Link
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_listener_does_not_take_it_for_the_node_either(
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_a_message_that_lay_there_before_the_agent_could_look_is_none(
     programs: Programs, survivor: Host, link: Link
 ) -> None:
@@ -135,6 +139,7 @@ FLOOD = """if True:
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_a_name_that_leads_to_this_machine_proves_nothing(
     programs: Programs, node: Host, survivor: Host, link: Link
 ) -> None:
@@ -157,6 +162,7 @@ def test_a_loopback_address_that_is_given_as_such_counts(
     assert agent.status(within=10) == 0
 
 
+@pytest.mark.slow
 def test_a_listener_does_not_hear_its_own_machine(
     core_name: str, node: Host, survivor: Host, link: Link
 ) -> None:

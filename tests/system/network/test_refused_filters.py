@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
 from tests.support.netlab import Host, Lab
 from tests.system.network.datagrams import say
 from tests.system.network.programs import BOTH_CORES, EVERY_AGENT, Programs
@@ -26,6 +28,7 @@ def flood(node: Host, number: int) -> None:
 
 
 @BOTH_CORES
+@pytest.mark.slow
 def test_the_newest_address_is_heard_in_a_flood(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

@@ -51,6 +51,7 @@ def say_link_local(node: Host, target: str = "fe80::2", interface: str = "eth0")
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_a_link_local_node_is_heard_over_the_new_interface(
     programs: Programs, node: Host, survivor: Host
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_message_counts_that_came_before_the_agent_knew_of_the_new_interface(
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_the_same_address_behind_another_interface_is_a_stranger_whatever_that_was_called(
     programs: Programs, node: Host, survivor: Host
 ) -> None:
@@ -103,6 +105,7 @@ def test_the_same_address_behind_another_interface_is_a_stranger_whatever_that_w
 
 
 @EVERY_AGENT
+@pytest.mark.slow
 def test_the_old_interface_under_another_name_is_not_the_nodes_any_more(
     programs: Programs, node: Host, survivor: Host
 ) -> None:
@@ -122,6 +125,7 @@ def test_the_old_interface_under_another_name_is_not_the_nodes_any_more(
 @EVERY_AGENT
 @pytest.mark.parametrize(("source", "prefix"), [("10.0.0.1", "/24"), ("fd00::1", "/64")])
 @pytest.mark.parametrize("number", [2, 7])
+@pytest.mark.slow
 def test_other_nodes_are_heard_over_it_too_even_at_another_address(
     programs: Programs, node: Host, survivor: Host, source: str, prefix: str, number: int
 ) -> None:

@@ -10,6 +10,8 @@ from tests.support.netlab import Host, Lab
 from tests.system.network.datagrams import arrives, receiver, say
 from tests.system.network.programs import EVERY_AGENT, Programs, Running
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 2
 
 #: The node's address, and the survivor's.
