@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import IO, Union
 
 _TOOLS = ("ip", "mount", "nsenter", "setpriv", "unshare")
-_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 _OWN_NAMESPACES = ("--net", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL")
 
 # What a host's pid 1 does. It says its pid as the test process sees it (the old /proc still knows),
@@ -173,7 +173,7 @@ class Host:
         self._programs: list[subprocess.Popen[str]] = []
         self._sockets: list[socket.socket] = []
         self._holder = subprocess.Popen(
-            [*_DIE_WITH_PARENT, "unshare", *_OWN_NAMESPACES, "sh", "-c", _HOST_INIT, name],
+            [*DIE_WITH_PARENT, "unshare", *_OWN_NAMESPACES, "sh", "-c", _HOST_INIT, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -184,7 +184,7 @@ class Host:
         said = self._holder.stdout.readline()
         if not said:
             trouble = self._holder.stderr.read().strip()
-            _end(self._holder)
+            end(self._holder)
             raise RuntimeError(f"host {name} does not boot: {trouble}")
         #: The host's pid 1 as this process sees it; /proc/PID/root is the host's file system.
         self.pid = int(said)
@@ -310,11 +310,11 @@ class Host:
         self._holder.stdin.close()  # pid 1 reads to the end of it
         for program in self._programs:
             # Before waiting for pid 1, which stays while there is a zombie in its namespace.
-            _end(program)
+            end(program)
         for made in self._sockets:
             made.close()
         self._holder.wait()
-        _end(self._holder)
+        end(self._holder)
 
     def next_interface(self) -> str:
         """Name one more interface: eth0, eth1, ..."""
@@ -412,7 +412,8 @@ def _setns(namespace: IO[str]) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), namespace.name)
 
 
-def _end(program: subprocess.Popen[str]) -> None:
+def end(program: subprocess.Popen[str]) -> None:
+    """Kill a program, wait until it is gone, and close its pipes."""
     program.kill()
     program.wait()
     for stream in (program.stdin, program.stdout, program.stderr):

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tests.system.cluster.machine import Done, Machine, Site, end
+from tests.support.netlab import end
+from tests.system.cluster.machine import Done, Machine, Site
 
 T = TypeVar("T")
 HACLUSTER = 900

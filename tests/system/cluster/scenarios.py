@@ -19,8 +19,9 @@ from typing import Any
 
 from kdumpfence.install import native_sender
 from tests.interop import stock
+from tests.support.netlab import end
 from tests.system.cluster.cluster import Cluster, Failed
-from tests.system.cluster.machine import Machine, end
+from tests.system.cluster.machine import Machine
 
 # Seconds. What an agent waits; after what Pacemaker kills it. A stock sender's ten seconds and a
 # few of a busy machine have to fit in.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 
@@ -60,7 +61,6 @@ def test_where_the_cluster_gives_addresses_the_nodes_name_adds_nothing(
     lab.link(other, survivor, ["10.1.0.3/24"], ["10.1.0.2/24"])
     survivor.add_name("node1", "10.1.0.3")  # by mistake
     agent = programs.agent(survivor, "-n", "node1", "--plug", "10.0.0.1", "-t", "30")
-    agent.says("[debug]: nodename 'node1': not looked up, for plug gives addresses")
     agent.says(f"[debug]: waiting for message from '10.0.0.1'{without_raw(programs)}")
     say(other, "10.1.0.3", "10.1.0.2")
     assert agent.goes_on()
@@ -273,16 +273,11 @@ VALIDATIONS = [
     r"action=validate-all nodename=fd00\:\:1,[fd00::2] plug=node1",
 ]
 
+#: The last word of each is what is wrong.
 WRONG = [
-    ("ipport=7410x", "ipport '7410x': not a port number (1 to 65535)"),
-    ("family=ipv5", "family 'ipv5': not one of auto, ipv4, ipv6"),
-    ("timeout=1m", "timeout '1m': not a whole number of seconds (1 to 2147483647)"),
-    ("verbose=loud", "verbose 'loud': not a number or a boolean"),
-    ("nodename=10.0.0.1;", "nodename '10.0.0.1;': neither a host name nor an IP address"),
-    ("nodename=10.0.0.1,10.0.0.0/24", "nodename '10.0.0.0/24': neither a host name nor an IP add"),
-    ("nodename=224.0.0.1", "node '224.0.0.1': not an address that a node can have"),
-    ("nodename=fe80::1", "node 'fe80::1': a link-local address needs its interface"),
-    ("nodename=fd00::1 family=ipv4", "node 'fd00::1': not an ipv4 address"),
+    *("ipport=7410x", "family=ipv5", "timeout=1m", "verbose=loud", "nodename=10.0.0.1;"),
+    *("nodename=10.0.0.1,10.0.0.0/24", "nodename=224.0.0.1", "nodename=fe80::1"),
+    "family=ipv4 nodename=fd00::1",
 ]
 
 
@@ -301,12 +296,12 @@ def test_a_cluster_that_validates_asks_no_name_service(
         assert took < 4
         # Without the right to raw sockets as well.
         assert asks(programs, survivor, words, *without_raw_sockets())[::2] == (0, [])
-    for words, complaint in WRONG:
+    for words in WRONG:
         for target in ("plug=node1", "port=node1", "nodename=node1 plug=node1"):
             status, _, err, took = asks(programs, survivor, f"action=validate-all {target} {words}")
             assert status == 1
             assert len(err) == 1
-            assert err[0].startswith(f"[error]: {complaint}")
+            assert re.match(rf"\[error\]: \w+ '{re.split('[=,]', words)[-1]}': ", err[0])
             assert took < 4
 
 
@@ -318,10 +313,7 @@ def test_a_device_may_be_created_on_the_node_that_it_is_for(
     words = "action=validate-all nodename=10.0.0.2,fd00::2 plug=node1"
     status, out, err, _ = asks(programs, survivor, words)
     assert (status, err) == (0, [])
-    assert (
-        "[debug]: node '10.0.0.2': 10.0.0.2 is an address of this machine, where it is never heard"
-        in out
-    )
+    assert any("10.0.0.2 is an address of this machine" in line for line in out)
 
 
 @BOTH_CORES
@@ -339,15 +331,8 @@ def test_by_hand_names_are_looked_up_within_five_seconds(
     nodes = "node1,nobody1,nobody2,self,partly"
     status, err, took = validates(programs, survivor, "-n", nodes)
     assert status == 1
-    own = "[error]: node 'self': "
-    assert {line for line in err if line.startswith(own)} <= {
-        f"{own}10.0.0.2, 127.0.1.1 are addresses of this machine",
-        f"{own}127.0.1.1, 10.0.0.2 are addresses of this machine",
-    }
-    assert {line for line in err if not line.startswith(own)} == {
-        "[error]: node 'nobody1': the look-up has not answered within 5 seconds",
-        "[error]: node 'nobody2': the look-up has not answered within 5 seconds",
-        "[warning]: node 'partly': left out, being this machine's own: 127.0.1.1",
-    }
-    assert len(err) == 4
+    assert sorted(re.findall(r"^\[(\w+)\]: node '(\w+)'", "\n".join(err), re.MULTILINE)) == [
+        *(("error", name) for name in ("nobody1", "nobody2", "self")),
+        ("warning", "partly"),
+    ]
     assert 5 <= took < 9
