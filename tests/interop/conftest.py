@@ -45,7 +45,6 @@ def _stock_files() -> stock_files.Stock:
     found = _stock_or_reason()
     if isinstance(found, str):
         cannot_run(found)
-        raise AssertionError  # not reached
     return found
 
 

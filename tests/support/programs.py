@@ -42,7 +42,6 @@ def sender(form: str) -> str:
         return native_sender.find(static=form == "static")
     except native_sender.NotBuilt as error:
         cannot_run(str(error))
-        raise
 
 
 def unwarned(errors: str) -> str:

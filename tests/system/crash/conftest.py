@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import cannot_run
-from tests.support.debian import NotAvailable
+from tests.support.debian import or_skip
 
 
 @pytest.fixture(scope="session")
@@ -44,11 +43,7 @@ def begun(
 @pytest.fixture
 def outcomes(request: pytest.FixtureRequest, begun: dict[str, Future[Any]]) -> list[Any]:
     """Wait for what this test is about."""
-    try:
-        return [begun[name].result() for name in request.param]
-    except NotAvailable as reason:
-        cannot_run(str(reason))
-        raise  # not reached
+    return [or_skip(begun[name].result) for name in request.param]
 
 
 def about(*names: str) -> pytest.MarkDecorator:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import cannot_run
 from tests.support import guest_pytest
-from tests.support.debian import NotAvailable
+from tests.support.debian import or_skip
 from tests.support.guest_pytest import Run
 from tests.system.network.conftest import (  # noqa: F401  for what runs inside
     lab,
@@ -25,11 +24,7 @@ MODULES = ("veth", "sch_netem", "vrf")
 
 
 def boot(runs: Mapping[str, Sequence[str]]) -> dict[str, Run]:
-    try:
-        return guest_pytest.boot(MODULES, runs, seconds=1200)
-    except NotAvailable as reason:
-        cannot_run(str(reason))
-        raise  # not reached
+    return or_skip(lambda: guest_pytest.boot(MODULES, runs, seconds=1200))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Iterator
@@ -50,7 +51,8 @@ def test_an_interface_lies_in_no_vrf_though_it_be_gone(links: Links, survivor: H
 def test_who_lost_news_says_so_and_believes_nothing_of_what_is_gone(
     links: Links, survivor: Host
 ) -> None:
-    links._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    with socket.socket(fileno=os.dup(links.fd)) as events:
+        events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     for _ in range(4):
         survivor.tool("ip", "link", "add", "one", "type", "veth", "peer", "name", "two")
         index = socket.if_nametoindex("one")
