@@ -12,7 +12,7 @@ import random
 import socket
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -28,7 +28,7 @@ def load_core(name: str) -> Any:
         cannot_run(f"no {name} core: {error}")
 
 
-def cannot_run(why: str) -> Any:
+def cannot_run(why: str) -> NoReturn:
     """A test that cannot run is skipped, but in CI it has failed."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"cannot run here, which CI does not allow: {why}")

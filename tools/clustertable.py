@@ -13,9 +13,9 @@ import sys
 
 from tests.interop import stock
 from tests.support.debian import NotAvailable
-from tests.system.cluster import agents, machine, root
-from tests.system.cluster.courses import Courses
-from tests.system.cluster.howto import HowTo
+from tests.system.cluster import debian_root, fence_agents, machine
+from tests.system.cluster.pcs_and_crmsh import HowTo
+from tests.system.cluster.plans import Courses
 from tests.system.cluster.scenarios import Failure, Outcome
 from tools import markedtable
 
@@ -51,8 +51,8 @@ def main() -> int:
         print(why, file=sys.stderr)
         return 1
     try:
-        root.get()
-        agents.package()
+        debian_root.get()
+        fence_agents.package()
         stock.get()
     except NotAvailable as reason:
         print(reason, file=sys.stderr)

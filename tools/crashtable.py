@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.support.debian import NotAvailable
-from tests.system.crash import panics, small
+from tests.system.crash import panics, small_images
 from tests.system.crash.harness import Outcome, run
 from tools import markedtable
 
@@ -79,11 +79,11 @@ class _Table:
 
     def _sizes(self) -> list[str]:
         """What it adds to an image without a C library, libraries and all."""
-        small.save(self._image, "", {}, packed=True)
+        small_images.save_crash(self._image, "", {}, packed=True)
         bare = self._image.stat().st_size
 
         def added(program: Path) -> str:
-            small.save(self._image, "", {"fence_kdump_send": program}, packed=True)
+            small_images.save_crash(self._image, "", {"fence_kdump_send": program}, packed=True)
             return f"{self._image.stat().st_size - bare:,}"
 
         return self._row("added to an image that has no libc, gzip, bytes", added)

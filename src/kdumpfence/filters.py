@@ -14,7 +14,7 @@ Two jobs:
 Offset 0 of a filter on a UDP socket and on a raw IPv6 socket is the UDP header, on a
 raw IPv4 socket the IP header. A load behind the end of the datagram drops it.
 Sources: linux/filter.h, Documentation/networking/filter.rst; what the guard looks at was found out
-by trial: tests/system/network/test_own_datagrams.py, tests/system/vrf.
+by trial: tests/system/network/test_own_datagrams.py, tests/system/guest.
 """
 
 from __future__ import annotations

@@ -57,8 +57,9 @@ def test_the_pure_wheel_has_no_core_and_is_for_every_python(pure_wheel: Path) ->
 
 def test_every_module_and_the_types_are_in_the_wheel(wheel: Path) -> None:
     package = ROOT / "src" / "kdumpfence"
-    kept = [path.name for path in package.iterdir() if path.suffix in (".py", ".pyi", ".typed")]
-    assert {"agent.py", "_kdumpwire.pyi", "py.typed"} <= set(kept)
+    files = [path for path in package.rglob("*") if path.suffix in (".py", ".pyi", ".typed")]
+    kept = {str(path.relative_to(package)) for path in files}
+    assert {"agent/main.py", "_kdumpwire.pyi", "py.typed"} <= kept
     assert {f"kdumpfence/{name}" for name in kept} <= set(names(wheel))
 
 

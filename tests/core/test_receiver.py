@@ -577,7 +577,7 @@ def test_the_end_is_none_of_what_only_counts(scene: Scene) -> None:
 def test_a_clock_that_was_set_makes_no_late_datagram_early(
     sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """Of the compiled core in a guest, see tests/system/vrf: here nobody may set the clock."""
+    """Of the compiled core in a guest, see tests/system/guest: here nobody may set the clock."""
     scene = stamped(Scene(_purewire, sockets))
     real = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: real() - step * 10**9)

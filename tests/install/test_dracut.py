@@ -6,8 +6,6 @@ Images that boot are made in tests/system/crash; these have no kernel modules.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +13,9 @@ import pytest
 
 from kdumpfence.install import layouts, native_sender
 from tests.conftest import cannot_run
+from tests.support import debian_layer
 from tests.support.debian import NotAvailable
-from tests.system.crash import images, root
+from tests.system.crash import debian_root, images
 
 HOME = "usr/lib/kdumpfence"
 NODES = layouts.NODES[1:]
@@ -26,12 +25,12 @@ _DRACUT = (
     "dracut --no-kernel --no-hostonly --force --keep --tmpdir /kept --no-compress "
     "--modules base --omit ifcfg --add kdumpfence"
 )
-_SCRIPT = f"""{images.ENTER}
+_SCRIPT = f"""
 {_INSTALL} "$root" >/dev/null
 cd "$root"
 mkdir kept
-eval "$3"
-chroot . {_DRACUT} $4 /image
+eval "$1"
+chroot . {_DRACUT} $2 /image
 cp -a kept/dracut.*/initramfs "$OLDPWD/content"
 test -s image
 """
@@ -41,30 +40,12 @@ def made(folder: Path, trouble: str = ":", options: str = "") -> tuple[Path, str
     """Make an image after this has been done to the root: what is in it, and what dracut said."""
     try:
         native_sender.find()
-        debian = root.get()
+        said = debian_layer.run(
+            debian_root.get().folder, folder, images.CLUSTER, _SCRIPT, trouble, options
+        )
     except (native_sender.NotBuilt, NotAvailable) as error:
         cannot_run(str(error))
-    layer = folder / "layer"
-    for name, text in images.CLUSTER.items():
-        path = layer / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (folder / "scratch").mkdir()
-    done = subprocess.run(
-        [*images.NAMESPACES, "sh", "-euc", _SCRIPT, "sh", debian.folder, layer, trouble, options],
-        cwd=folder,
-        check=False,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-        env={**os.environ, "LC_ALL": "C", "PATH": images.PATH},
-    )
-    if done.returncode == images.NO_OVERLAY:
-        cannot_run(f"this kernel has no overlay file system: {done.stdout}")
-    assert done.returncode == 0, done.stdout
-    ours = [line for line in done.stdout.splitlines() if "kdumpfence: " in line]
+    ours = [line for line in said.splitlines() if "kdumpfence: " in line]
     return folder / "content", "\n".join(ours)
 
 

@@ -10,5 +10,6 @@ function of the product belongs in another folder.
     stock.py      gets the stock programs and the metadata schema
     programs.py   the programs under test, and one started process of them
     nodes.py      the other side of the wire: plain sockets that play a cluster node
-    conftest.py   fixtures, and the one place that decides between skip and fail
+    lab.py        what one test plays with: a port, nodes, receivers, started programs
+    conftest.py   fixtures: which programs, and the host they run on
 """

@@ -4,19 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import pytest
 
 from tests.conftest import unused_port
 from tests.interop.nodes import Node, Receiver
 from tests.interop.programs import Process, Programs, with_files
-
-#: Ask for what a test cannot do without: `need(condition, what is amiss)`.
-Need = Callable[[bool, str], None]
 
 #: Mark a test that sends packets made by hand, or lays private files over the machine's.
 needs_root = pytest.mark.usefixtures("root")
@@ -43,18 +38,11 @@ class Lab:
         self._stack.callback(receiver.close)
         return receiver
 
-    def _file(self) -> IO[bytes]:
-        return self._stack.enter_context(tempfile.TemporaryFile(buffering=0))
-
     def start(
         self, programs: Programs, program: Path, argv: Sequence[str], stdin: bytes = b""
     ) -> Process:
         """Start `program`, one of the two in `programs`, with exactly this command line."""
-        files = (self._file(), self._file(), self._file())
-        files[0].write(stdin)
-        files[0].seek(0)
-        command = [*programs.wrapper, str(program), *argv]
-        process = Process(programs, command, self.folder, files)
+        process = Process(programs, program, argv, self.folder, stdin)
         self._stack.callback(process.stop)
         return process
 

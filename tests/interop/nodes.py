@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The other side of the wire: plain sockets that play cluster nodes, and packets made by hand.
+"""The other side of the wire: plain sockets that play cluster nodes, on this host or on another.
 
 Every address of 127.0.0.0/8 is ours to send from, so most nodes are sockets bound to one of
 them. But what comes over loopback is only believed from such an address, and if it was given as
 one. So nodes with an address of 10.7.0.0/24 or fd00::/64 are on another host, see `network`.
-Nothing here knows the product: the bytes are written out once more, on purpose.
+Nothing here knows the product.
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ import contextlib
 import ipaddress
 import select
 import socket
-import struct
-import sys
 import time
 from collections.abc import Iterator
 
+from tests.conftest import cannot_run
 from tests.support import netlab
-
-MAGIC, VERSION = 0x1B302A40, 1
-MESSAGE = struct.pack("=II", MAGIC, VERSION)  # as a node of this machine's byte order sends it
-FOREIGN_MESSAGE = struct.pack(">II" if sys.byteorder == "little" else "<II", MAGIC, VERSION)
+from tests.support.messages import family, udp_datagram
 
 AGENT_4, AGENT_6 = "127.0.0.1", "::1"  # where the agents of these tests are to be reached...
 DISTANT_AGENT_4, DISTANT_AGENT_6 = "10.7.0.1", "fd00::1"  # ...from the other host
@@ -54,33 +50,28 @@ def _is_distant(address: str) -> bool:
 
 def _open(address: str, kind: int, protocol: int = 0) -> socket.socket:
     """A socket where that address is."""
-    family = socket.AF_INET6 if is_ipv6(address) else socket.AF_INET
     if not _is_distant(address):
-        return socket.socket(family, kind, protocol)
-    assert _elsewhere is not None, "network namespaces need root"
-    return _elsewhere.open_socket(family, kind, protocol)
-
-
-def is_ipv6(address: str) -> bool:
-    """Whether this numeric address is one of IPv6."""
-    return ipaddress.ip_address(address).version == 6
+        return socket.socket(family(address), kind, protocol)
+    if _elsewhere is None:
+        cannot_run("network namespaces need root")
+    return _elsewhere.open_socket(family(address), kind, protocol)
 
 
 def agent_address(node: str) -> str:
     """Return the address at which a node with this address reaches the agents."""
+    ipv6 = family(node) == socket.AF_INET6
     if _is_distant(node):
-        return DISTANT_AGENT_6 if is_ipv6(node) else DISTANT_AGENT_4
-    return AGENT_6 if is_ipv6(node) else AGENT_4
+        return DISTANT_AGENT_6 if ipv6 else DISTANT_AGENT_4
+    return AGENT_6 if ipv6 else AGENT_4
 
 
 class UdpSocket:
     """A UDP socket of one family, bound to this address and port."""
 
     def __init__(self, address: str, port: int) -> None:
-        ipv6 = is_ipv6(address)
         self.address = address
         self.socket = _open(address, socket.SOCK_DGRAM)
-        if ipv6:
+        if self.socket.family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             self.socket.bind((address, port))
@@ -122,39 +113,20 @@ class Receiver(UdpSocket):
         return heard
 
 
-def _checksum(data: bytes) -> int:
-    """Return the Internet checksum of RFC 1071, over an even number of bytes or padded to one."""
-    data += b"\0" * (len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
 def send_raw(
     node: str,
     port: int,
     payload: bytes,
     *,
-    udp_length: int | None = None,
-    checksum: int | None = None,
-    checksum_xor: int = 0,
+    length: int | None = None,
+    sum_is: int | None = None,
+    sum_xor: int = 0,
 ) -> None:
-    """Send a UDP packet made by hand from `node` to the agents; needs CAP_NET_RAW.
-
-    `udp_length` is what the length field claims (default: the truth, 8 + payload). The
-    checksum is computed over what the length covers; `checksum` replaces it and
-    `checksum_xor` falsifies it.
-    """
+    """Send a UDP packet made by hand (see `udp_datagram`) from `node`; needs CAP_NET_RAW."""
     agent = agent_address(node)
-    family = socket.AF_INET6 if is_ipv6(node) else socket.AF_INET
-    length = 8 + len(payload) if udp_length is None else udp_length
-    ports_and_length = struct.pack("!3H", 5555, port, length)
-    if checksum is None:
-        addresses = socket.inet_pton(family, node) + socket.inet_pton(family, agent)
-        covered = (ports_and_length + b"\0\0" + payload)[:length]
-        pseudo = addresses + struct.pack("!HH", socket.IPPROTO_UDP, length)
-        checksum = (_checksum(pseudo + covered) or 0xFFFF) ^ checksum_xor
+    datagram = udp_datagram(
+        node, agent, payload, port=port, length=length, sum_is=sum_is, sum_xor=sum_xor
+    )
     with _open(node, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
         raw.bind((node, 0))
-        raw.sendto(ports_and_length + struct.pack("!H", checksum) + payload, (agent, 0))
+        raw.sendto(datagram, (agent, 0))

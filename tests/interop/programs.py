@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
+
+from tests.support.programs import environment
 
 PATIENCE = 30.0  # seconds for what takes a fraction of one on an idle machine
 
@@ -24,7 +27,7 @@ class Programs:
     name: str
     agent: Path
     sender: Path
-    env: Mapping[str, str] = field(default_factory=dict)
+    core: str = "compiled"
     wrapper: tuple[str, ...] = ()  # a command that execs what follows it
 
     @property
@@ -35,20 +38,6 @@ class Programs:
     def through(self, *wrapper: str) -> Programs:
         """Return the same programs, started through one more command."""
         return replace(self, wrapper=(*wrapper, *self.wrapper))
-
-
-def ours_on(core: str) -> Programs:
-    """Return the console scripts beside the interpreter, on the "compiled" or the "pure" core."""
-    scripts = Path(sys.executable).parent
-    env = {"KDUMPFENCE_PURE": "1"} if core == "pure" else {}
-    return Programs(f"ours-{core}", scripts / "fence_kdump", scripts / "fence_kdump_send", env)
-
-
-def without_raw_sockets() -> tuple[str, ...]:
-    """Return a command that starts a program without CAP_NET_RAW, which root would have."""
-    if os.geteuid() != 0:
-        return ()
-    return ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
 
 
 def as_nobody() -> tuple[str, ...]:
@@ -88,23 +77,20 @@ class Process:
     """A started program. Its output goes to files: no pipe can fill, no thread has to read."""
 
     def __init__(
-        self,
-        programs: Programs,
-        command: Sequence[str],
-        folder: Path,
-        files: tuple[IO[bytes], IO[bytes], IO[bytes]],
+        self, programs: Programs, program: Path, argv: Sequence[str], folder: Path, stdin: bytes
     ) -> None:
         self.programs = programs
-        self._files = files
-        env = {name: value for name, value in os.environ.items() if name != "KDUMPFENCE_PURE"}
-        stdin, stdout, stderr = files
+        self._open = contextlib.ExitStack()
+        self._files = [self._file() for _ in range(3)]
+        self._files[0].write(stdin)
+        self._files[0].seek(0)
         self._process = subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
+            [*programs.wrapper, str(program), *argv],
+            stdin=self._files[0],
+            stdout=self._files[1],
+            stderr=self._files[2],
             cwd=folder,
-            env={**env, **programs.env},
+            env=environment(programs.core),
         )
 
     @property
@@ -112,19 +98,21 @@ class Process:
         """The process id; the wrappers are long gone."""
         return self._process.pid
 
-    @staticmethod
-    def _text(file: IO[bytes]) -> str:
-        return os.pread(file.fileno(), 1 << 20, 0).decode(errors="replace")
+    def _file(self) -> IO[bytes]:
+        return self._open.enter_context(tempfile.TemporaryFile(buffering=0))
+
+    def _text(self, stream: int) -> str:
+        return os.pread(self._files[stream].fileno(), 1 << 20, 0).decode(errors="replace")
 
     @property
     def output(self) -> str:
         """What it wrote to stdout so far."""
-        return self._text(self._files[1])
+        return self._text(1)
 
     @property
     def errors(self) -> str:
         """What it wrote to stderr so far."""
-        return self._text(self._files[2])
+        return self._text(2)
 
     @property
     def complaints(self) -> str:
@@ -167,8 +155,7 @@ class Process:
         if self.is_running:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
-        for file in self._files:
-            file.close()
+        self._open.close()
 
     def terminate(self) -> None:
         """Ask it to end, as an administrator or an init system would."""

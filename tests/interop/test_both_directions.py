@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.interop.lab import Lab, Need
-from tests.interop.nodes import MESSAGE, Receiver
+from tests.conftest import cannot_run
+from tests.interop.lab import Lab
+from tests.interop.nodes import Receiver
 from tests.interop.programs import Programs, until
+from tests.support.messages import MESSAGE
 
 ALL = ("stock", "ours-compiled", "ours-pure")
 DEFAULT_PORT = 7410
@@ -42,10 +44,11 @@ def test_the_agent_hears_the_sender(
     [("stock", "ours-pure"), ("ours-compiled", "stock"), ("ours-pure", "ours-native")],
 )
 def test_without_a_port_both_use_7410(
-    lab: Lab, programs_of: Callable[[str], Programs], need: Need, agents: str, senders: str
+    lab: Lab, programs_of: Callable[[str], Programs], agents: str, senders: str
 ) -> None:
     # Another test may have it for a moment.
-    need(until(lambda: is_free(DEFAULT_PORT)), f"another program holds UDP port {DEFAULT_PORT}")
+    if not until(lambda: is_free(DEFAULT_PORT)):
+        cannot_run(f"another program holds UDP port {DEFAULT_PORT}")
     lab.port = DEFAULT_PORT
     listening, sending = programs_of(agents), programs_of(senders)
     agent = lab.start(listening, listening.agent, ["-n", "127.0.0.1", "-t", "30"])

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
 
 import pytest
 
-from tests.interop.apart import NODE as REMOTE
-from tests.interop.apart import NODE_6 as REMOTE_6
-from tests.interop.apart import OTHER as REMOTE_OTHER
-from tests.interop.apart import OTHER_6 as REMOTE_OTHER_6
-from tests.interop.apart import apart
-from tests.interop.lab import Lab, Need, needs_root
-from tests.interop.nodes import FOREIGN_MESSAGE, MESSAGE, Node, Receiver
+from tests.conftest import cannot_run
+from tests.interop.lab import Lab, needs_root
+from tests.interop.nodes import Node, Receiver
 from tests.interop.programs import Process, Programs, until, with_files
+from tests.support.messages import FOREIGN_MESSAGE, MESSAGE
 
-NODE, OTHER = "10.7.0.2", "10.7.0.3"
+NODE, OTHER, NODE_6, OTHER_6 = "10.7.0.2", "10.7.0.3", "fd00::2", "fd00::3"
 
 NO_YES_WITHIN = 0.25  # seconds; on loopback a yes takes some 5 ms
 
@@ -47,20 +43,11 @@ def agent_ends(agent: Process, node: Node, port: int) -> bool:
     return not agent.is_running
 
 
-def hears(
-    lab: Lab,
-    programs: Programs,
-    nodes: str,
-    speaker: str,
-    says: Callable[[str, int], None] | None = None,
-) -> bool:
+def hears(lab: Lab, programs: Programs, nodes: str, speaker: str) -> bool:
     """Whether an agent for these nodes takes a message from this address for a yes."""
     agent = lab.start_agent(programs, nodes)
     if agent.listens(lab.port):
-        if says is None:
-            lab.node(speaker).says(MESSAGE, lab.port)
-        else:
-            says(speaker, lab.port)
+        lab.node(speaker).says(MESSAGE, lab.port)
         until(lambda: not agent.is_running, NO_YES_WITHIN if programs.is_stock else 30)
     heard = not agent.is_running and agent.heard() == speaker
     agent.stop()
@@ -92,17 +79,16 @@ def test_two_nodes_that_crash_together(lab: Lab, listener: Programs) -> None:
 
 @pytest.mark.parametrize(
     "addresses",
-    [(REMOTE, REMOTE_OTHER), (REMOTE, REMOTE_6), (REMOTE_6, REMOTE_OTHER_6)],
+    [(NODE, OTHER), (NODE, NODE_6), (NODE_6, OTHER_6)],
     ids=["IPv4", "IPv4 and IPv6", "IPv6"],
 )
 @needs_root
 @pytest.mark.slow
 def test_a_name_with_several_addresses(
-    lab: Lab, listener: Programs, need: Need, addresses: tuple[str, ...]
+    lab: Lab, listener: Programs, addresses: tuple[str, ...]
 ) -> None:
-    with apart(listener, need) as hosts:
-        hosts.know_names("".join(f"{address} both\n" for address in addresses))
-        heard = [one for one in addresses if hears(lab, hosts.programs, "both", one, hosts.says)]
+    named = lab.with_names(listener, "".join(f"{address} both\n" for address in addresses))
+    heard = [one for one in addresses if hears(lab, named, "both", one)]
     assert heard, "not even one of the addresses was heard"
     fault(listener, "hear a node at one address of its name only", len(heard) == 1, heard)
 
@@ -129,33 +115,23 @@ def test_the_sender_and_a_name_with_two_addresses(lab: Lab, senders: Programs) -
 
 @needs_root
 @pytest.mark.slow
-def test_a_name_that_the_agent_can_look_up_only_later(
-    lab: Lab, listener: Programs, need: Need
-) -> None:
-    with apart(listener, need) as hosts:
-        agent = lab.start_agent(hosts.programs, "late", timeout=15)
-        gave_up = until(lambda: not agent.is_running, 10 if listener.is_stock else 0.5)
-        what = "give up at once when a name cannot be looked up"
-        fault(listener, what, gave_up and agent.status() == 1, agent)
-        if not gave_up:
-            hosts.know_names(f"{REMOTE} late\n")
-
-            def ends() -> bool:
-                hosts.says(REMOTE, lab.port)
-                return not agent.is_running
-
-            assert until(ends, 10), str(agent)
-            assert agent.heard() == REMOTE
+def test_a_name_that_the_agent_can_look_up_only_later(lab: Lab, listener: Programs) -> None:
+    agent = lab.start_agent(lab.with_names(listener, ""), "late", timeout=15)
+    gave_up = until(lambda: not agent.is_running, 10 if listener.is_stock else 0.5)
+    what = "give up at once when a name cannot be looked up"
+    fault(listener, what, gave_up and agent.status() == 1, agent)
+    if not gave_up:
+        lab.know_names(f"{NODE} late\n")
+        node = lab.node(NODE)
+        assert until(lambda: agent_ends(agent, node, lab.port), 10), str(agent)
+        assert agent.heard() == NODE
 
 
 @needs_root
 @pytest.mark.slow
-def test_a_node_one_of_whose_names_cannot_be_looked_up(
-    lab: Lab, listener: Programs, need: Need
-) -> None:
-    with apart(listener, need) as hosts:
-        hosts.know_names(f"{REMOTE} ring0\n")
-        deaf = not hears(lab, hosts.programs, "ring0,ring1", REMOTE, hosts.says)
+def test_a_node_one_of_whose_names_cannot_be_looked_up(lab: Lab, listener: Programs) -> None:
+    named = lab.with_names(listener, f"{NODE} ring0\n")
+    deaf = not hears(lab, named, "ring0,ring1", NODE)
     fault(listener, "give up on a node when one of its names cannot be looked up", deaf)
 
 
@@ -234,10 +210,9 @@ def test_the_first_seconds_of_a_sender_with_the_default_interval(
 
 @needs_root
 @pytest.mark.slow
-def test_a_message_that_could_not_leave_the_machine(
-    lab: Lab, senders: Programs, need: Need
-) -> None:
-    need(bool(shutil.which("ip") and shutil.which("nsenter")), "ip or nsenter is missing")
+def test_a_message_that_could_not_leave_the_machine(lab: Lab, senders: Programs) -> None:
+    if not (shutil.which("ip") and shutil.which("nsenter")):
+        cannot_run("ip or nsenter is missing")
     without_network = senders.through("unshare", "--net")  # even its loopback is down
     sender = lab.sender(without_network, "-c", "1", "-i", "10", "127.0.0.1")
     ended = until(lambda: not sender.is_running, 10 if senders.is_stock else 0.5)
@@ -319,10 +294,20 @@ def test_what_no_one_can_do_with_kdump_is_refused(
 # set aside for a crash kernel and of its being loaded there.
 
 
-def on_kernel(
-    lab: Lab, programs: Programs, crashkernel: bool, reserved: int, loaded: int
-) -> Programs:
+MEMORY = 192 << 20
+
+#: crashkernel=, bytes reserved, loaded; exit status of the stock agent and of ours.
+KERNELS = {
+    "all in place": (True, MEMORY, 1, 0, 0),
+    "nothing loaded": (True, MEMORY, 0, 0, 1),
+    "nothing reserved": (True, 0, 0, 0, 1),
+    "no sign of it": (False, 0, 0, 1, 1),
+}
+
+
+def on_kernel(lab: Lab, programs: Programs, state: str) -> Programs:
     """Return the programs as if on a kernel in this state."""
+    crashkernel, reserved, loaded, _, _ = KERNELS[state]
     command_line, folder = lab.folder / "cmdline", lab.folder / "kernel"
     command_line.write_text("ro quiet crashkernel=192M\n" if crashkernel else "ro quiet\n")
     folder.mkdir()
@@ -331,46 +316,27 @@ def on_kernel(
     return programs.through(*with_files({"/proc/cmdline": command_line, "/sys/kernel": folder}))
 
 
-MEMORY = 192 << 20
-
-
-@pytest.mark.parametrize("reserved", [0, MEMORY], ids=["nothing reserved", "nothing loaded"])
+@pytest.mark.parametrize("state", KERNELS)
+@pytest.mark.parametrize("given", ["-o monitor", "action=monitor\n"])
 @needs_root
 def test_monitor_without_a_crash_kernel_in_place(
-    lab: Lab, programs: Programs, reserved: int
+    lab: Lab, programs: Programs, state: str, given: str
 ) -> None:
-    here = on_kernel(lab, programs, True, reserved, 0)
-    agent = lab.start(here, programs.agent, ["-o", "monitor"])
-    healthy = agent.status() == 0
-    fault(programs, "look at /proc/cmdline only", healthy, agent)
-    assert "crash kernel" in agent.errors or programs.is_stock, "a no must say what is missing"
-
-
-@pytest.mark.parametrize(("argv", "stdin"), [(["-o", "monitor"], b""), ([], b"action=monitor\n")])
-@needs_root
-def test_monitor_with_a_crash_kernel_in_place(
-    lab: Lab, programs: Programs, argv: list[str], stdin: bytes
-) -> None:
-    here = on_kernel(lab, programs, True, MEMORY, 1)
+    *_, stock_status, status = KERNELS[state]
+    here = on_kernel(lab, programs, state)
+    argv, stdin = ([], given.encode()) if "\n" in given else (given.split(), b"")
     agent = lab.start(here, programs.agent, argv, stdin)
-    assert agent.status() == 0, str(agent)
+    if stock_status != status:
+        fault(programs, "look at /proc/cmdline only", agent.status() == stock_status, agent)
+    assert agent.status() == (stock_status if programs.is_stock else status), str(agent)
+    if agent.status() == 1 and not programs.is_stock:
+        assert "crash kernel" in agent.errors, "a no must say what is missing"
 
 
+@pytest.mark.parametrize("state", KERNELS)
 @needs_root
-def test_monitor_without_any_sign_of_a_crash_kernel(lab: Lab, programs: Programs) -> None:
-    agent = lab.start(on_kernel(lab, programs, False, 0, 0), programs.agent, ["-o", "monitor"])
-    assert agent.status() == 1, str(agent)
-
-
-@pytest.mark.parametrize(("reserved", "loaded"), [(MEMORY, 1), (MEMORY, 0), (0, 0)])
-@needs_root
-def test_status_is_taken_as_monitor(
-    lab: Lab, programs: Programs, reserved: int, loaded: int
-) -> None:
-    here = on_kernel(lab, programs, True, reserved, loaded)
-    status = lab.start(here, programs.agent, ["-o", "status"])
-    refused = status.status() == 1 and "unsupported action" in status.errors
-    fault(programs, "refuse status", refused, status)
-    if not refused:
-        monitor = lab.start(here, programs.agent, ["-o", "monitor"])
-        assert status.status() == monitor.status(), f"{status}\n{monitor}"
+def test_status_is_taken_as_monitor(lab: Lab, programs: Programs, state: str) -> None:
+    agent = lab.start(on_kernel(lab, programs, state), programs.agent, ["-o", "status"])
+    refused = agent.status() == 1 and "unsupported action" in agent.errors
+    fault(programs, "refuse status", refused, agent)
+    assert refused or agent.status() == KERNELS[state][-1], str(agent)

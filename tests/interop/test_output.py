@@ -12,8 +12,8 @@ import socket
 import pytest
 
 from tests.interop.lab import Lab, needs_root
-from tests.interop.nodes import MESSAGE
 from tests.interop.programs import Process, Programs, with_files
+from tests.support.messages import MESSAGE
 
 A, B = "127.0.0.2", "127.0.0.3"
 LOG_DAEMON_INFO = 3 << 3 | 6  # RFC 5424, 6.2.1

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from tests.interop.lab import Lab, needs_root
-from tests.interop.nodes import MESSAGE
 from tests.interop.programs import Programs
+from tests.support.messages import MESSAGE
 
 A, B, C = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 CROWD = [f"127.0.2.{number}" for number in range(1, 101)]

@@ -13,8 +13,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+from tests.conftest import cannot_run
+
+T = TypeVar("T")
 
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "debian"
 _TOOLS = ("apt-cache", "apt-get", "dpkg-deb", "dpkg-query")
@@ -63,6 +68,14 @@ def newest(package: str, prefix: str) -> str:
             if word.startswith(prefix):
                 return word
     raise NotAvailable(f"{package} depends on no {prefix}*")
+
+
+def or_skip(get: Callable[[], T]) -> T:
+    """What this returns; without it a test cannot run."""
+    try:
+        return get()
+    except NotAvailable as reason:
+        cannot_run(str(reason))
 
 
 def _ask(*question: str) -> str:

@@ -10,9 +10,8 @@ route, nothing that the machine's own network could see.
         survivor.add_name("node1", "10.0.0.1")
         survivor.run(["fence_kdump", "-n", "node1", "-t", "10"])
 
-An impaired link is netem on a veth pair where the kernel has netem (and `Lab(netem=False)` does
-not forbid it); elsewhere it is two TAP devices with a small forwarder process between them. ARP
-and neighbour discovery pass through it, and suffer, like everything else.
+A link can be impaired where the kernel has netem (tests/system/guest brings one that has). ARP and
+neighbour discovery pass through it, and suffer, like everything else.
 
 Rules of this file:
 
@@ -29,25 +28,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import fcntl
-import heapq
 import json
 import os
-import platform
-import random
-import select
 import shutil
 import socket
-import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Union
 
 _TOOLS = ("ip", "mount", "nsenter", "setpriv", "unshare")
-_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 _OWN_NAMESPACES = ("--net", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL")
 
 # What a host's pid 1 does. It says its pid as the test process sees it (the old /proc still knows),
@@ -76,11 +68,6 @@ echo "$pid"
 exec cat
 """
 
-# linux/if_tun.h; the direction bits of an ioctl number differ on these machines.
-_TUNSETIFF = 0x800454CA if platform.machine().startswith(("ppc", "mips")) else 0x400454CA
-_IFF_TAP_NO_PI = 0x0002 | 0x1000
-_MAX_FRAME = 65536
-
 Argv = Sequence[Union[str, "os.PathLike[str]"]]
 Stream = Union[int, IO[str], None]
 
@@ -94,7 +81,7 @@ def why_not() -> str | None:
         return f"not installed: {', '.join(missing)}"
     try:
         with Lab() as lab:
-            lab.link(lab.host("a"), lab.host("b"), impairment=Impairment())
+            lab.link(lab.host("a"), lab.host("b"))
     except (OSError, RuntimeError) as error:
         return f"no network of namespaces here: {error}"
     return None
@@ -106,7 +93,6 @@ class Impairment:
 
     A delayed frame waits `delay` plus or minus up to `jitter`, and may thereby overtake another.
     `reorder` is the share of frames that do not wait at all, so it needs a delay to overtake.
-    The seed makes the forwarder's decisions repeatable; netem draws its own numbers.
     """
 
     loss: float = 0.0
@@ -114,7 +100,6 @@ class Impairment:
     jitter: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
-    seed: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what would have no effect."""
@@ -137,11 +122,8 @@ BLACKHOLE = Impairment(loss=1.0)
 class Lab:
     """Makes hosts and links, and takes all of them down when it is left."""
 
-    def __init__(self, netem: bool | None = None) -> None:
-        """Use netem for impaired links if True, TAP devices if False, what there is if None."""
-        self._netem = netem
+    def __init__(self) -> None:
         self._hosts: list[Host] = []
-        self._links: list[Link] = []
 
     def __enter__(self) -> Lab:
         """Do nothing yet: hosts and links are made one by one."""
@@ -152,8 +134,6 @@ class Lab:
         with contextlib.ExitStack() as stack:
             for host in self._hosts:
                 stack.callback(host.close)
-            for link in self._links:
-                stack.callback(link.close)
 
     def host(self, name: str) -> Host:
         """Boot a host. Its loopback is up, its names are those of its own /etc/hosts only."""
@@ -171,35 +151,16 @@ class Lab:
         *,
         up: bool = True,
     ) -> Link:
-        """Lay a cable between two hosts. Addresses are written with their prefix: 10.0.0.1/24.
-
-        Only a link that got an impairment (which may be `Impairment()`) can be impaired later.
-        """
-        if impairment is None:
-            kind = "veth"
-        elif self._has_netem(a):
-            kind = "netem"
-        else:
-            kind = "tap"
-        link = Link(kind, a, b, impairment)
-        self._links.append(link)
+        """Lay a cable between two hosts. Addresses are written with their prefix: 10.0.0.1/24."""
+        link = Link(a, b)
+        if impairment is not None:
+            link.impair(impairment)
         if up:
             link.up()
         for host, addresses in ((a, a_addresses), (b, b_addresses)):
             for address in addresses:
                 link.add_address(host, address)
         return link
-
-    def _has_netem(self, host: Host) -> bool:
-        if self._netem is None:
-            qdisc = ("qdisc", "replace", "dev", "lo", "root")
-            self._netem = (
-                shutil.which("tc") is not None
-                and host.tool("tc", *qdisc, "netem", check=False).returncode == 0
-            )
-            if self._netem:
-                host.tool("tc", *qdisc, "noqueue")
-        return self._netem
 
 
 class Host:
@@ -212,7 +173,7 @@ class Host:
         self._programs: list[subprocess.Popen[str]] = []
         self._sockets: list[socket.socket] = []
         self._holder = subprocess.Popen(
-            [*_DIE_WITH_PARENT, "unshare", *_OWN_NAMESPACES, "sh", "-c", _HOST_INIT, name],
+            [*DIE_WITH_PARENT, "unshare", *_OWN_NAMESPACES, "sh", "-c", _HOST_INIT, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -223,7 +184,7 @@ class Host:
         said = self._holder.stdout.readline()
         if not said:
             trouble = self._holder.stderr.read().strip()
-            _end(self._holder)
+            end(self._holder)
             raise RuntimeError(f"host {name} does not boot: {trouble}")
         #: The host's pid 1 as this process sees it; /proc/PID/root is the host's file system.
         self.pid = int(said)
@@ -349,11 +310,11 @@ class Host:
         self._holder.stdin.close()  # pid 1 reads to the end of it
         for program in self._programs:
             # Before waiting for pid 1, which stays while there is a zombie in its namespace.
-            _end(program)
+            end(program)
         for made in self._sockets:
             made.close()
         self._holder.wait()
-        _end(self._holder)
+        end(self._holder)
 
     def next_interface(self) -> str:
         """Name one more interface: eth0, eth1, ..."""
@@ -362,47 +323,20 @@ class Host:
 
 
 class Link:
-    """A cable between two hosts. `kind` is "veth", "netem" or "tap"."""
+    """A cable between two hosts: a veth pair."""
 
-    def __init__(self, kind: str, a: Host, b: Host, impairment: Impairment | None) -> None:
-        self.kind = kind
+    def __init__(self, a: Host, b: Host) -> None:
         self._interfaces = {a: a.next_interface(), b: b.next_interface()}
         self._addresses: list[tuple[Host, str, bool]] = []
-        self._forwarder: subprocess.Popen[str] | None = None
-        if kind == "tap":
-            taps = [_open_tap(host, name) for host, name in self._interfaces.items()]
-            self._forwarder = subprocess.Popen(
-                [*_DIE_WITH_PARENT, sys.executable, "-I", "-S", __file__, *map(str, taps)],
-                stdin=subprocess.PIPE,
-                text=True,
-                pass_fds=taps,
-            )
-            for tap in taps:
-                os.close(tap)
-        else:
-            peer = ["peer", "name", self._interfaces[b], "netns", str(b.pid)]
-            a.tool("ip", "link", "add", "name", self._interfaces[a], "type", "veth", *peer)
-        if impairment is not None:
-            self.impair(impairment)
-
-    @property
-    def hosts(self) -> list[Host]:
-        """The two ends."""
-        return list(self._interfaces)
+        peer = ["peer", "name", self._interfaces[b], "netns", str(b.pid)]
+        a.tool("ip", "link", "add", "name", self._interfaces[a], "type", "veth", *peer)
 
     def interface(self, host: Host) -> str:
         """Tell the name of this link's interface on one of its two hosts."""
         return self._interfaces[host]
 
     def impair(self, impairment: Impairment) -> None:
-        """Treat all frames so from now on; frames that wait already are not touched."""
-        if self.kind == "veth":
-            raise RuntimeError("this link was made without an impairment and cannot have one")
-        if self._forwarder is not None:
-            assert self._forwarder.stdin is not None
-            order = json.dumps(dataclasses.asdict(impairment))
-            print(order, file=self._forwarder.stdin, flush=True)
-            return
+        """Let netem treat all frames so from now on; those that wait already are not touched."""
         for host, name in self._interfaces.items():
             netem = ["root", "netem", *impairment.netem()]
             host.tool("tc", "qdisc", "replace", "dev", name, *netem)
@@ -439,11 +373,6 @@ class Link:
         for host, name in self._interfaces.items():
             for ip in ("ipv4", "ipv6"):
                 host.set_sysctl(f"net/{ip}/neigh/{name}/retrans_time_ms", "200")
-
-    def close(self) -> None:
-        """End the forwarder. The interfaces go with their hosts."""
-        if self._forwarder is not None:
-            _end(self._forwarder)
 
     def _set_address(self, host: Host, address: str, dad: bool) -> None:
         name = self._interfaces[host]
@@ -483,7 +412,8 @@ def _setns(namespace: IO[str]) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), namespace.name)
 
 
-def _end(program: subprocess.Popen[str]) -> None:
+def end(program: subprocess.Popen[str]) -> None:
+    """Kill a program, wait until it is gone, and close its pipes."""
     program.kill()
     program.wait()
     for stream in (program.stdin, program.stdout, program.stderr):
@@ -497,61 +427,3 @@ def _await(condition: Callable[[], bool], what: str, seconds: float = 10) -> Non
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds} s for {what}")
         time.sleep(0.005)
-
-
-def _open_tap(host: Host, name: str) -> int:
-    """Make a TAP device on a host; it lives as long as the descriptor returned."""
-    with joined(host.pid, "net"):
-        tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP_NO_PI))
-    return tap
-
-
-def _forward(taps: Sequence[int]) -> None:
-    """Pass frames between two TAP devices, as the newest line of stdin says, until it ends.
-
-    Each direction draws its own numbers, so that what one side sends does not change the fate of
-    the other's frames.
-    """
-    other = {taps[0]: taps[1], taps[1]: taps[0]}
-    impairment = Impairment()
-    dice: dict[int, random.Random] = {}
-    waiting: list[tuple[float, int, int, bytes]] = []
-    serial = 0
-    while True:
-        patience = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
-        ready = select.select([0, *taps], [], [], patience)[0]
-        now = time.monotonic()
-        if 0 in ready:
-            # One write of the parent is one line or several, never a part of one (pipe(7)).
-            orders = os.read(0, _MAX_FRAME).splitlines()
-            if not orders:
-                return
-            impairment = Impairment(**json.loads(orders[-1]))
-            dice = {tap: random.Random(f"{impairment.seed} {end}") for end, tap in enumerate(taps)}
-        for tap in taps:
-            if tap not in ready:
-                continue
-            with contextlib.suppress(OSError):  # EIO: the interface is down
-                frame = os.read(tap, _MAX_FRAME)
-                for due in _fate(impairment, dice[tap], now):
-                    serial += 1
-                    heapq.heappush(waiting, (due, serial, other[tap], frame))
-        while waiting and waiting[0][0] <= now:
-            _, _, tap, frame = heapq.heappop(waiting)
-            with contextlib.suppress(OSError):
-                os.write(tap, frame)
-
-
-def _fate(impairment: Impairment, dice: random.Random, now: float) -> list[float]:
-    """When a frame that came now is to be passed on: never, once or twice."""
-    if dice.random() < impairment.loss:
-        return []
-    copies = 2 if dice.random() < impairment.duplicate else 1
-    overtakes = dice.random() < impairment.reorder
-    late = 0.0 if overtakes else impairment.delay + dice.uniform(-1, 1) * impairment.jitter
-    return [now + max(0.0, late)] * copies
-
-
-if __name__ == "__main__":
-    _forward([int(tap) for tap in sys.argv[1:3]])

@@ -27,6 +27,13 @@ WARNING = (
 )
 
 
+def without_raw_sockets() -> tuple[str, ...]:
+    """What starts a program that may not open raw sockets, though it may do all else."""
+    if os.geteuid() != 0:
+        return ()
+    return ("setpriv", "--inh-caps=-net_raw", "--bounding-set=-net_raw")
+
+
 def sender(form: str) -> str:
     """The path of the sender in that form."""
     if form not in ("native", "static"):
@@ -35,7 +42,6 @@ def sender(form: str) -> str:
         return native_sender.find(static=form == "static")
     except native_sender.NotBuilt as error:
         cannot_run(str(error))
-        raise
 
 
 def unwarned(errors: str) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tests.system.cluster.machine import Done, Machine, Site, end
+from tests.support.netlab import end
+from tests.system.cluster.machine import Done, Machine, Site
 
 T = TypeVar("T")
 HACLUSTER = 900
@@ -107,7 +108,7 @@ class Failed(Exception):
 class Cluster:
     """Machines node1, node2, ... with corosync and pacemaker."""
 
-    def __init__(self, site: Site, size: int = 3, token: int = TOKEN) -> None:
+    def __init__(self, site: Site, size: int = 3) -> None:
         """Assemble and configure them; `start` switches them on."""
         self.site = site
         self.nodes = [Machine(site, f"node{number}", number) for number in range(1, size + 1)]
@@ -122,7 +123,7 @@ class Cluster:
             node.write_file("/etc/hosts", hosts)
             node.write_file("/etc/hostname", node.name + "\n")
             node.write_file(
-                "/etc/corosync/corosync.conf", _COROSYNC.format(nodes=listed, token=token)
+                "/etc/corosync/corosync.conf", _COROSYNC.format(nodes=listed, token=TOKEN)
             )
             node.write_file("/var/lib/pacemaker/cib/cib.xml", _CIB, HACLUSTER, 0o600)
             self.crash_kernel(node, loaded=True)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from kdumpfence.install import native_sender
 from tests.conftest import cannot_run
 from tests.interop import stock
-from tests.support.debian import NotAvailable
-from tests.system.cluster import agents, machine, root
-from tests.system.cluster.courses import Courses
+from tests.support.debian import or_skip
+from tests.support.programs import sender
+from tests.system.cluster import debian_root, fence_agents, machine
+from tests.system.cluster.plans import Courses
 
 # Clusters at the same time: they mostly wait.
 AT_ONCE = 3 * (os.cpu_count() or 1)
@@ -32,13 +32,9 @@ def courses(request: pytest.FixtureRequest) -> Iterator[Courses]:
     why = machine.why_not()
     if why is not None:
         cannot_run(why)
-    try:
-        root.get()
-        agents.package()
-        stock.get()
-        native_sender.find()
-    except (NotAvailable, native_sender.NotBuilt) as error:
-        cannot_run(str(error))
+    for needed in (debian_root.get, fence_agents.package, stock.get):
+        or_skip(needed)
+    sender("native")  # or it cannot run
     wanted = [
         (mark.args[0], agent)
         for item in request.session.items

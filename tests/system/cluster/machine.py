@@ -10,7 +10,7 @@ The rest, pid 1 and all that runs below it, is killed at one blow by `crash` and
 Pids are always those that the test process sees: the site leaves /proc as it was, and only the
 machines mount their own.
 
-Rules of this file: standard library, iproute2 and util-linux; it knows nothing of clusters.
+Rules of this file: iproute2 and util-linux only; it knows nothing of clusters.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Union
+
+from tests.support.netlab import DIE_WITH_PARENT, Argv, end
 
 _TOOLS = ("chroot", "ip", "mount", "nsenter", "setpriv", "unshare")
-_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
 
 _SITE = """
@@ -74,7 +74,6 @@ echo "$pid"
 exec chroot . sh /etc/boot "$name"
 """
 
-Argv = Sequence[Union[str, "os.PathLike[str]"]]
 Done = subprocess.CompletedProcess
 
 
@@ -102,7 +101,7 @@ class Site:
         self.rings = rings
         self._process = subprocess.Popen(
             [
-                *_DIE_WITH_PARENT,
+                *DIE_WITH_PARENT,
                 *("unshare", "--mount", "--net", "--uts", "--ipc", "--pid"),
                 *("--fork", "--kill-child=KILL", "sh", "-c", _SITE),
                 " ".join(str(ring) for ring in range(rings)),
@@ -143,7 +142,7 @@ class Site:
         joined = [f"--{kind}" for kind in kinds]
         with self._lock:
             child: subprocess.Popen[str] = subprocess.Popen(
-                ["nsenter", "--target", str(target), *joined, "--", *_DIE_WITH_PARENT, *argv],
+                ["nsenter", "--target", str(target), *joined, "--", *DIE_WITH_PARENT, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -287,14 +286,12 @@ class Machine:
         """Start a program of this computer in the machine's network, whatever else runs there."""
         return self.site.start(self.hardware, ("net", "pid", "mount"), argv)
 
-    def run(
-        self, command: str, timeout: float = 60, environment: Mapping[str, str] | None = None
-    ) -> Done[str]:
+    def run(self, command: str, timeout: float = 60) -> Done[str]:
         """Run a shell command on the machine, with all it says in stdout; `timeout` in seconds."""
         argv = ("nsenter", "--target", str(self.pid), "--all", "--root", "--wd", "--")
         return subprocess.run(
             [*argv, "timeout", "--signal=KILL", str(timeout), "sh", "-c", command],
-            env={**_ENVIRONMENT, **(environment or {})},
+            env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -302,15 +299,6 @@ class Machine:
             check=False,
             timeout=timeout + 10,
         )
-
-
-def end(program: subprocess.Popen[str]) -> None:
-    """Kill a program that `Site.start` started, and wait until it is gone."""
-    program.kill()
-    program.wait()
-    for pipe in (program.stdin, program.stdout, program.stderr):
-        if pipe is not None:
-            pipe.close()
 
 
 def _lives(pid: int) -> bool:

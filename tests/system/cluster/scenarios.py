@@ -19,8 +19,9 @@ from typing import Any
 
 from kdumpfence.install import native_sender
 from tests.interop import stock
+from tests.support.netlab import end
 from tests.system.cluster.cluster import Cluster, Failed
-from tests.system.cluster.machine import Machine, end
+from tests.system.cluster.machine import Machine
 
 # Seconds. What an agent waits; after what Pacemaker kills it. A stock sender's ten seconds and a
 # few of a busy machine have to fit in.
@@ -32,7 +33,7 @@ _OPERATION = re.compile(
     r"(?:returned (\d+)|could not be executed: (.*?)(?: \||$))",
     re.MULTILINE,
 )
-_STRANGER = Path(__file__).with_name("stranger.py")
+_ATTACKER = Path(__file__).with_name("attacker.py")
 
 
 @dataclasses.dataclass
@@ -203,25 +204,33 @@ def follower(cluster: Cluster) -> Machine:
     return next(node for node in reversed(cluster.nodes) if node is not leader)
 
 
+def _crash(
+    cluster: Cluster,
+    kit: Kit,
+    scenario: str,
+    victim: Machine | None = None,
+    *,
+    silent: bool = False,
+) -> Play:
+    """Let a node panic (by default a follower), and its crash kernel say so unless it is silent."""
+    play = Play(cluster, kit, scenario, victim or follower(cluster))
+    cluster.panic(play.victims[0], 1, () if silent else kit.sender)
+    return play
+
+
 def panic(cluster: Cluster, kit: Kit) -> Outcome:
     """A node panics, and its crash kernel says so."""
-    play = Play(cluster, kit, "panic", follower(cluster))
-    cluster.panic(play.victims[0], 1, kit.sender)
-    return play.finish()
+    return _crash(cluster, kit, "panic").finish()
 
 
 def silence(cluster: Cluster, kit: Kit) -> Outcome:
     """A node dies, and nothing says anything."""
-    play = Play(cluster, kit, "silence", follower(cluster))
-    cluster.panic(play.victims[0])
-    return play.finish()
+    return _crash(cluster, kit, "silence", silent=True).finish()
 
 
 def leader(cluster: Cluster, kit: Kit) -> Outcome:
     """The node panics that leads the cluster and decides about fencing."""
-    play = Play(cluster, kit, "leader", cluster.leader())
-    cluster.panic(play.victims[0], 1, kit.sender)
-    outcome = play.finish()
+    outcome = _crash(cluster, kit, "leader", cluster.leader()).finish()
     outcome.notes["new leader"] = cluster.leader().name
     return outcome
 
@@ -257,11 +266,6 @@ def two_of_five(cluster: Cluster, kit: Kit, name: str = "two, one device") -> Ou
     return play.finish(120)
 
 
-def two_devices(cluster: Cluster, kit: Kit) -> Outcome:
-    """The same, with a device for each node."""
-    return two_of_five(cluster, kit, "two, a device each")
-
-
 def second_ring(cluster: Cluster, kit: Kit) -> Outcome:
     """The first network is dead; the node that panics can be heard over the second."""
     play = Play(cluster, kit, "second ring", follower(cluster))
@@ -283,7 +287,7 @@ def stranger(cluster: Cluster, what: str, victim: Machine) -> Iterator[None]:
     program = cluster.site.start(
         cluster.site.pid,
         ("net", "pid"),
-        [sys.executable, "-I", str(_STRANGER), what, victim.addresses[0], *others],
+        [sys.executable, "-I", str(_ATTACKER), what, victim.addresses[0], *others],
     )
     try:
         yield
@@ -331,21 +335,12 @@ def forged(cluster: Cluster, kit: Kit) -> Outcome:
 def killed(cluster: Cluster, kit: Kit) -> Outcome:
     """The agent would wait longer than Pacemaker allows, and is killed."""
     _set(cluster, timeout="60", pcmk_off_timeout="5s")
-    play = Play(cluster, kit, "killed", follower(cluster))
-    cluster.panic(play.victims[0])
-    outcome = play.finish()
-    outcome.notes["said"] = _said_of_kdump(play.news())
-    outcome.notes["left over"] = left_over(cluster)
-    return outcome
+    return _and_left_over(_crash(cluster, kit, "killed", silent=True))
 
 
 def after_killed(cluster: Cluster, kit: Kit) -> Outcome:
     """The next time on the same nodes: the message comes well within that time."""
-    play = Play(cluster, kit, "after killed", follower(cluster))
-    cluster.panic(play.victims[0], 1, kit.sender)
-    outcome = play.finish()
-    outcome.notes["left over"] = left_over(cluster)
-    return outcome
+    return _and_left_over(_crash(cluster, kit, "after killed"))
 
 
 def short_stonith_timeout(cluster: Cluster, kit: Kit) -> Outcome:
@@ -358,10 +353,14 @@ def short_stonith_timeout(cluster: Cluster, kit: Kit) -> Outcome:
 def stonith_timeout_alone(cluster: Cluster, kit: Kit) -> Outcome:
     """stonith-timeout is 4 s, nothing else is set, and nobody says anything."""
     _set(cluster, timeout="60", pcmk_off_timeout="")
-    play = Play(cluster, kit, "stonith-timeout alone", follower(cluster))
-    cluster.panic(play.victims[0])
+    return _and_left_over(_crash(cluster, kit, "stonith-timeout alone", silent=True))
+
+
+def _and_left_over(play: Play) -> Outcome:
+    """Note also what Pacemaker said of kdump, and what is left of its agents."""
     outcome = play.finish()
     outcome.notes["said"] = _said_of_kdump(play.news())
+    outcome.notes["left over"] = left_over(play.cluster)
     return outcome
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import cannot_run
-from tests.support.debian import NotAvailable
-from tests.system.cluster import machine, root
+from tests.support.debian import or_skip
+from tests.system.cluster import debian_root, machine
 from tests.system.cluster.machine import Machine, Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -26,11 +26,7 @@ def base() -> Path:
     why = machine.why_not()
     if why is not None:
         cannot_run(why)
-    try:
-        return root.get()
-    except NotAvailable as error:
-        cannot_run(str(error))
-        raise
+    return or_skip(debian_root.get)
 
 
 def _sleepers(number: int) -> int:

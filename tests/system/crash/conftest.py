@@ -1,55 +1,58 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Two panics at a time, as many as there are processors where this is meant to run.
+"""Two guests at a time, as many as there are processors where this is meant to run.
 
-A test says which panics it is about, by their names; they are all begun when the first test asks,
-in the order of the tests, so that one test waits while the panics of the next ones go on.
+A test says by name what has to happen before it has something to say (`about`); the BOOTS of its
+file say how. All of them are begun when the first test asks, in the order of the files and their
+BOOTS, so that one test waits while the guests of the next ones go on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from tests.conftest import cannot_run
-from tests.support.debian import NotAvailable
-from tests.system.crash.harness import Outcome, run
-from tests.system.crash.panics import PANICS
-
-
-@pytest.fixture(scope="session")
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """Run two panics at a time, each in a thread that lives longer than it."""
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-        pool.shutdown(cancel_futures=True)
+from tests.support.debian import or_skip
 
 
 @pytest.fixture(scope="session")
 def begun(
-    request: pytest.FixtureRequest,
-    pool: ThreadPoolExecutor,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Future[Outcome]]:
-    """Begin all panics that the selected tests are about."""
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Any]]]:
+    """Begin all that the selected tests are about, each in a thread that lives longer than it."""
     folder = tmp_path_factory.mktemp("crash")
-
-    def panic(name: str) -> Outcome:
-        return run(PANICS[name](folder / name))
-
-    names: dict[str, None] = {}  # an ordered set
+    boots: dict[str, Any] = {}
+    wanted: set[str] = set()
     for item in request.session.items:
-        callspec = getattr(item, "callspec", None)
-        names.update(dict.fromkeys(callspec.params.get("panics", ()) if callspec else ()))
-    return {name: pool.submit(panic, name) for name in names}
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            names: Any = item.callspec.params.get("outcomes", ())
+            if names:
+                boots.update(item.module.BOOTS)
+                wanted.update(names)
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            name: pool.submit(boot, folder / name.replace(" ", "-").replace(",", ""))
+            for name, boot in boots.items()
+            if name in wanted
+        }
+        pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture
-def panics(request: pytest.FixtureRequest, begun: dict[str, Future[Outcome]]) -> list[Outcome]:
-    """Wait for the panics that this test is about."""
-    try:
-        return [begun[name].result() for name in request.param]
-    except NotAvailable as reason:
-        cannot_run(str(reason))
-        raise  # not reached
+def outcomes(request: pytest.FixtureRequest, begun: dict[str, Future[Any]]) -> list[Any]:
+    """Wait for what this test is about."""
+    return [or_skip(begun[name].result) for name in request.param]
+
+
+def about(*names: str) -> pytest.MarkDecorator:
+    """Name the BOOTS that a test is about; it gets their outcomes in this order."""
+    return pytest.mark.parametrize("outcomes", [names], indirect=True, ids=[" beside ".join(names)])
+
+
+def about_each(*names: str) -> pytest.MarkDecorator:
+    """Run a test once for each of these; it gets a list of one outcome."""
+    return pytest.mark.parametrize(
+        "outcomes", [(name,) for name in names], indirect=True, ids=names
+    )

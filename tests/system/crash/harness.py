@@ -12,7 +12,7 @@ device between the two. QEMU itself runs among the survivor's processes, so it d
 
 What happens, in this order:
 
-1. The guest boots Debian's kernel for virtual machines with an initramfs of ours (first.py), which
+1. The guest boots Debian's kernel for virtual machines with an initramfs of small_images.py, which
    loads the crash kernel with `kexec -p`, says PANICS on the console and panics (sysrq-c).
 2. The agent is started on the survivor as soon as that line (or `agent_starts`) is read, as a
    cluster would that sees the node fall silent.
@@ -38,32 +38,23 @@ import functools
 import os
 import re
 import selectors
-import shutil
 import socket
-import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from tests.support import guest
 from tests.support.debian import NotAvailable
+from tests.support.messages import MESSAGE, PORT, udp_in_frame
 from tests.support.netlab import Lab, why_not
-from tests.system.crash import first
-from tests.system.netem import kernel as package_kernel
+from tests.system.crash import small_images
 
-QEMU = "qemu-system-x86_64"
-PORT = 7410
-MESSAGE = struct.pack("=II", 0x1B302A40, 1)
-
-#: What the first kernel says last of all (first.sh).
+#: What the first kernel says last of all (panicking_init.sh).
 SILENCE = "^(PANICS|falls silent)$"
 
-_MACHINE = (
-    *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"),
-    *("-machine", "pc", "-accel", "tcg", "-cpu", "max", "-smp", "1"),
-)
 _ARGUMENTS = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off"  # of the first kernel
 _ETH_P_ALL = 3
 
@@ -96,16 +87,13 @@ def mac(network: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Crash:
-    """What is to happen. `kernel`, `initramfs` and `arguments` are what `kexec -p` is given."""
+    """What is to happen. `kexec -p` is given `initramfs` and `arguments`, and the same kernel."""
 
     initramfs: Path
     arguments: str  # the crash kernel's command line, all of it but what kexec adds itself
     networks: Sequence[Network]
-    kernel: Path | None = None  # by default Debian's for virtual machines, as for the first kernel
     agent: Sequence[str] = ()  # argv on the survivor
     agent_starts: str = SILENCE  # at the first line of the console that matches this (re.search)
-    agent_environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the survivor's /etc/hosts
     crashkernel: str = "128M"
     memory: int = 512  # of the guest, MB
     panics: bool = True  # False: the first kernel loads the crash kernel, and then falls silent
@@ -193,8 +181,6 @@ class Outcome:
 def run(crash: Crash) -> Outcome:
     """Let a node crash. Raises tests.support.debian.NotAvailable where that is not possible."""
     obstacle = why_not()
-    if obstacle is None and shutil.which(QEMU) is None:
-        obstacle = f"{QEMU} is not on this machine; on Debian it is in qemu-system-x86"
     if obstacle is not None:
         raise NotAvailable(obstacle)
     with tempfile.TemporaryDirectory(prefix="crash-") as scratch, Lab() as lab:
@@ -207,8 +193,6 @@ class _Panic:
     def __init__(self, crash: Crash, scratch: Path, lab: Lab) -> None:
         self._crash = crash
         self._survivor = lab.host("survivor")
-        for name, address in crash.names.items():
-            self._survivor.add_name(name, address)
         # For QEMU, which is to open the TAP devices: a host's /dev has no such file.
         self._survivor.run(["mknod", "/dev/net/tun", "c", "10", "200"], check=True)
         self._selector = selectors.DefaultSelector()
@@ -225,23 +209,22 @@ class _Panic:
             for number, network in enumerate(crash.networks)
             for order in self._lay(number, network)
         ]
-        own_kernel = package_kernel.get(()).image
+        kernel = guest.kernel()
         initramfs, monitor = scratch / "initramfs", scratch / "monitor"
-        first.save(
+        small_images.save_panicking(
             initramfs,
-            kernel=crash.kernel or own_kernel,
+            kernel=kernel,
             initramfs=crash.initramfs,
             arguments=crash.arguments,
             panics=crash.panics,
         )
         self._started = time.monotonic()
         self._qemu = self._survivor.popen(
-            [
-                *(QEMU, *_MACHINE, "-m", f"{crash.memory}M", *self._devices()),
-                *("-kernel", own_kernel, "-initrd", initramfs),
-                *("-append", f"{_ARGUMENTS} crashkernel={crash.crashkernel}"),
-                *("-monitor", f"unix:{monitor},server=on,wait=off", "-S"),
-            ],
+            guest.command(
+                *(kernel, initramfs, f"{_ARGUMENTS} crashkernel={crash.crashkernel}"),
+                *(*self._devices(), "-monitor", f"unix:{monitor},server=on,wait=off", "-S"),
+                memory=crash.memory,
+            ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -317,9 +300,11 @@ class _Panic:
                     if error.errno != errno.ENETDOWN:
                         raise
                     continue  # told once; what came before can still be read
-                found = _datagram(frame)
-                if found is not None:
-                    self._datagrams.append(Datagram(self._now(), network, *found))
+                found = udp_in_frame(frame)
+                if found is not None and found[2] == PORT:
+                    source, destination, _, payload = found
+                    sent = Datagram(self._now(), network, source, destination, payload)
+                    self._datagrams.append(sent)
 
     # QEMU
 
@@ -380,7 +365,6 @@ class _Panic:
         if starts and self._agent is None:
             self._agent = self._survivor.popen(
                 self._crash.agent,
-                env=self._crash.agent_environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
@@ -394,24 +378,3 @@ class _Panic:
 
     def _end_of_agent(self) -> None:
         self._agent_ended = self._now()
-
-
-def _datagram(frame: bytes) -> tuple[str, str, bytes] | None:
-    """Find source, destination and payload of a message in an Ethernet frame."""
-    kind, packet = frame[12:14], frame[14:]
-    if kind == b"\x08\x00" and packet[9:10] == b"\x11":
-        family, addresses, datagram = socket.AF_INET, packet[12:20], packet[packet[0] % 16 * 4 :]
-    elif kind == b"\x86\xdd" and packet[6:7] == b"\x11":
-        family, addresses, datagram = socket.AF_INET6, packet[8:40], packet[40:]
-    else:
-        return None
-    if len(datagram) < 8:
-        return None
-    _, port, length, _ = struct.unpack("!4H", datagram[:8])
-    if port != PORT:
-        return None
-    half = len(addresses) // 2
-    source, destination = (
-        socket.inet_ntop(family, part) for part in (addresses[:half], addresses[half:])
-    )
-    return source, destination, datagram[8:length]

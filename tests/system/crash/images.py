@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Crash images as distributions make them: by real dracut and by real initramfs-tools.
 
-A layer is put over Debian's root (root.py), in namespaces of its own that have no network. There
-`kdumpfence install-sender` puts the sender in place, as an administrator would, and the maker
-makes the image. Nothing is left but the image and what is in it.
+In Debian's root (debian_root.py) `kdumpfence install-sender` puts the sender in place, as an
+administrator would, and the maker makes the image. Nothing is left but that and what is in it.
 
 What would save the memory is played by a hook of the distribution's own kind, dump.sh.
 """
@@ -11,20 +10,17 @@ What would save the memory is played by a hook of the distribution's own kind, d
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.support.debian import NotAvailable
+from tests.support import debian_layer
 from tests.support.initramfs import Initramfs
-from tests.system.crash.root import Root
+from tests.system.crash.debian_root import Root
 
 NODE, SURVIVOR = "10.0.0.1", "10.0.0.2"  # dump.sh knows them too
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HOOK = "dump.sh"  # as a file's text: the text of that file
 
 # An image of its own has what the machine needs, and no more.
@@ -154,27 +150,6 @@ CLUSTER = {
     "etc/kdumpfence/nodes": 'NODES="survivor.cluster"\nARGS="-v"\n',
 }
 
-NAMESPACES = (
-    *("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--uts", "--ipc", "--pid"),
-    *("--fork", "--kill-child=KILL"),
-)
-
-NO_OVERLAY = 77
-
-# In the namespaces: $1 is Debian's root, $2 the layer over it; other changes to it go to memory.
-ENTER = f"""
-mount -t tmpfs tmpfs scratch
-root=$PWD/scratch/root
-mkdir scratch/upper scratch/work "$root"
-mount -t overlay overlay \
-    -o "lowerdir=$2:$1,upperdir=scratch/upper,workdir=scratch/work" "$root" || exit {NO_OVERLAY}
-mount -t proc proc "$root/proc"
-mount -t sysfs -o ro sysfs "$root/sys"
-mount -t tmpfs tmpfs "$root/dev"
-cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom "$root/dev/"
-ln -s /proc/self/fd "$root/dev/fd"
-echo node1 > /proc/sys/kernel/hostname
-"""
 # What no crash kernel needs of the root, two thirds of it, as find(1) takes it.
 _LEFT_OUT = " -o ".join(
     (
@@ -223,13 +198,10 @@ def make(
     `files` are put into the root as well, each path without its first slash. Raises
     RuntimeError, and NotAvailable.
     """
-    layer = folder / "layer"
-    (folder / "scratch").mkdir(parents=True)
-    for name, text in {**CLUSTER, **maker.files, **(files or {})}.items():
-        path = layer / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_hook(dump) if text == _HOOK else text)
-        path.chmod(0o755)
+    layer = {
+        name: _hook(dump) if text == _HOOK else text
+        for name, text in {**CLUSTER, **maker.files, **(files or {})}.items()
+    }
     command, install = [*maker.command], ""
     if sender:
         command += maker.with_sender
@@ -237,27 +209,12 @@ def make(
         install = shlex.join([*program, "--distribution", maker.distribution])
         install += ' --root "$root"\n'
     command += ["/image", root.version]
-    script = f'{ENTER}{install}chroot "$root" {shlex.join(command)}{_UNPACK}'
+    script = f'{install}chroot "$root" {shlex.join(command)}{_UNPACK}'
     if maker.system is not None:
         pack = ("sh", "-euc", _PACK_SYSTEM, "sh", " ".join(maker.system))
         script += f'chroot "$root" {shlex.join(pack)}'
-    script += _LEAVE
-    done = subprocess.run(
-        [*NAMESPACES, "sh", "-euc", script, "sh", root.folder, layer],
-        cwd=folder,
-        check=False,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-        env={**os.environ, "LC_ALL": "C", "PATH": PATH},
-    )
-    if done.returncode == NO_OVERLAY:
-        raise NotAvailable(f"this kernel has no overlay file system: {done.stdout}")
-    if done.returncode != 0:
-        raise RuntimeError(f"no image:\n{done.stdout}")
-    return Image(folder / "image", folder / "content", done.stdout)
+    said = debian_layer.run(root.folder, folder, layer, script + _LEAVE)
+    return Image(folder / "image", folder / "content", said)
 
 
 def _hook(seconds: int) -> str:

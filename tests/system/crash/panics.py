@@ -15,8 +15,9 @@ from pathlib import Path
 from kdumpfence.install import native_sender as native
 from tests.interop import stock
 from tests.support.debian import NotAvailable
-from tests.system.crash import small
-from tests.system.crash.harness import MESSAGE, After, Crash, Network
+from tests.support.messages import MESSAGE
+from tests.system.crash import small_images
+from tests.system.crash.harness import After, Crash, Network
 
 NODE, SURVIVOR = "10.0.0.1", "10.0.0.2"
 NODE_2, SURVIVOR_2 = "10.1.0.1", "10.1.0.2"
@@ -31,7 +32,7 @@ LATE = 3
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """What the crash kernel does, in the words of small.sh; and the networks that it finds."""
+    """What the crash kernel does, in the words of crash_init.sh; and the networks that it finds."""
 
     plan: str
     networks: Sequence[Network] = (Network([f"{SURVIVOR}/24"]),)
@@ -117,10 +118,10 @@ def prepare(
 
     The agent's time-out is in seconds. Raises NotAvailable.
     """
-    small.save(image, scenario.plan, {"fence_kdump_send": sender}, packed=packed)
+    small_images.save_crash(image, scenario.plan, {"fence_kdump_send": sender}, packed=packed)
     return Crash(
         initramfs=image,
-        arguments=small.ARGUMENTS,
+        arguments=small_images.ARGUMENTS,
         networks=scenario.networks,
         agent=[str(agent), "-n", ",".join(scenario.node), "-t", str(timeout), "-v"],
         panics=scenario.panics,
@@ -140,12 +141,12 @@ def beside(image: Path, senders: Mapping[str, Path], rounds: int = ROUNDS) -> Cr
             start = f"{name}_{turn}"
             plan += f"start {start} {name} {destination(turn, number)}\nsleep 0.3\n"
             plan += f"memory {start}\nstop {start}\n"
-    small.save(image, plan, senders)
+    small_images.save_crash(image, plan, senders)
     every = [(turn, number) for turn in range(rounds) for number in range(len(senders))]
     addresses = [f"{destination(turn, number)}/24" for turn, number in every]
     return Crash(
         initramfs=image,
-        arguments=small.ARGUMENTS,
+        arguments=small_images.ARGUMENTS,
         networks=[Network(addresses)],
         until="plan done",
     )

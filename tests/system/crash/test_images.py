@@ -12,15 +12,13 @@ import functools
 import re
 import subprocess
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Union
+from typing import Any
 
 import pytest
 
-from tests.conftest import cannot_run
-from tests.support.debian import NotAvailable
-from tests.system.crash import boot, images, panics, root
+from tests.system.crash import debian_root, images, panics, quiet_boot
+from tests.system.crash.conftest import about_each
 from tests.system.crash.harness import Crash, Network, Outcome, run
 from tests.system.crash.images import MAKERS, NETWORK, NODE, SURVIVOR, SYSTEMS, Image, Maker
 
@@ -41,62 +39,50 @@ WITH_A_HOOK = ("initramfs-tools", "dracut without systemd")
 #: What a sender says whose image has no names.
 NO_NAME = "node 'survivor.cluster': .*; will try again"
 
-Result = tuple[Image, Union[Outcome, boot.Outcome]]
+Result = tuple[Image, Any]  # and an Outcome, of harness.py or quiet_boot.py
+
+
+def _image(maker: Maker, folder: Path, **how: Any) -> Image:
+    return images.make(maker, debian_root.get(), folder, **how)
 
 
 def _panic(maker: Maker, folder: Path) -> Result:
-    debian = root.get()
-    image = images.make(maker, debian, folder)
+    image = _image(maker, folder)
     images.forget_names(image)
-    return image, _run(maker, debian, image, 120, "dump ends")
+    return image, _run(maker, image, 120, "dump ends")
 
 
 def _panic_with_a_system(maker: Maker, folder: Path) -> Result:
     # As few seconds of real dumping as may be: the panicked kernel has little memory.
-    debian = root.get()
-    image = images.make(maker, debian, folder)
+    image = _image(maker, folder)
     images.forget_names(image)
-    ends = "Restarting system"
-    return image, _run(maker, debian, image, 150, ends, crashkernel="448M", memory=896)
+    memory = {"crashkernel": "448M", "memory": 896}
+    return image, _run(maker, image, 150, "Restarting system", **memory)
 
 
 def _panic_without_sender(maker: str, folder: Path) -> Result:
     # The dump goes on until the agent's no.
-    debian = root.get()
-    image = images.make(MAKERS[maker], debian, folder, sender=False, files=NETWORK, dump=1000)
-    return image, _run(MAKERS[maker], debian, image, CONTROLS[maker], "dump begins")
+    image = _image(MAKERS[maker], folder, sender=False, files=NETWORK, dump=1000)
+    return image, _run(MAKERS[maker], image, CONTROLS[maker], "dump begins")
 
 
 def _no_panic(maker: str, folder: Path) -> Result:
-    debian = root.get()
-    image = images.make(MAKERS[maker], debian, folder, files=NETWORK, dump=4)
+    image = _image(MAKERS[maker], folder, files=NETWORK, dump=4)
     arguments = f"{KERNEL_ARGUMENTS} {MAKERS[maker].arguments}"
-    return image, boot.run(debian.kernel, image.file, arguments, SURVIVOR, folder)
+    return image, quiet_boot.run(image.file, arguments, SURVIVOR, folder)
 
 
-def _run(
-    maker: Maker,
-    debian: root.Root,
-    image: Image,
-    agent: int,
-    until: str,
-    *,
-    crashkernel: str = "256M",
-    memory: int = 768,
-) -> Outcome:
-    return run(
-        Crash(
-            initramfs=image.file,
-            kernel=debian.kernel,
-            arguments=f"{KERNEL_ARGUMENTS} {maker.arguments}",
-            networks=[Network([f"{SURVIVOR}/24"])],
-            agent=[str(panics.our_agent()), "-n", NODE, "-t", str(agent), "-v"],
-            crashkernel=crashkernel,
-            memory=memory,
-            until=until,
-            seconds=240,
-        )
+def _run(maker: Maker, image: Image, timeout: int, until: str, **memory: Any) -> Outcome:
+    crash = Crash(
+        initramfs=image.file,
+        arguments=f"{KERNEL_ARGUMENTS} {maker.arguments}",
+        networks=[Network([f"{SURVIVOR}/24"])],
+        agent=[str(panics.our_agent()), "-n", NODE, "-t", str(timeout), "-v"],
+        until=until,
+        seconds=240,
+        **{"crashkernel": "256M", "memory": 768, **memory},
     )
+    return run(crash)
 
 
 #: What can be run. The longest come first, so that two at a time end together.
@@ -110,41 +96,15 @@ BOOTS: Mapping[str, Callable[[Path], Result]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def begun(
-    request: pytest.FixtureRequest,
-    pool: ThreadPoolExecutor,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Future[Result]]:
-    """Begin all that the selected tests are about."""
-    folder = tmp_path_factory.mktemp("images")
-    specs = [getattr(item, "callspec", None) for item in request.session.items]
-    names = {spec.params.get("result") for spec in specs if spec is not None}
-    return {
-        name: pool.submit(begin, folder / name.replace(" ", "-").replace(",", ""))
-        for name, begin in BOOTS.items()
-        if name in names
-    }
+def messages_between(outcome: Outcome, begin: str, end: str) -> int:
+    """How many there were between these two lines of the console."""
+    begins, ends = outcome.line(begin).at, outcome.line(end).at
+    return sum(begins < sent.at < ends for sent in outcome.messages())
 
 
-@pytest.fixture
-def result(request: pytest.FixtureRequest, begun: dict[str, Future[Result]]) -> Result:
-    """Wait for what this test is about."""
-    try:
-        return begun[request.param].result()
-    except NotAvailable as reason:
-        cannot_run(str(reason))
-        raise  # not reached
-
-
-def about(*names: str) -> pytest.MarkDecorator:
-    """Run a test with the result of each of these."""
-    return pytest.mark.parametrize("result", names, indirect=True)
-
-
-@about(*WITH_A_HOOK, "dracut and on")
-def test_the_image_has_all_that_the_sender_needs(result: Result) -> None:
-    image, _ = result
+@about_each(*WITH_A_HOOK, "dracut and on")
+def test_the_image_has_all_that_the_sender_needs(outcomes: list[Result]) -> None:
+    ((image, _),) = outcomes
     starts = ["chroot", str(image.content), SENDER, "-V"]
     said = subprocess.run(starts, capture_output=True, text=True, check=False, timeout=60)
     assert "kdumpfence, native" in said.stdout, said.stderr
@@ -152,35 +112,32 @@ def test_the_image_has_all_that_the_sender_needs(result: Result) -> None:
     assert f'ADDRESSES="{SURVIVOR}"' in resolved
 
 
-@about(*WITH_A_HOOK)
-def test_a_panicked_node_is_heard_and_goes_on_telling_while_it_dumps(result: Result) -> None:
-    _, outcome = result
-    assert isinstance(outcome, Outcome)
+@about_each(*WITH_A_HOOK)
+def test_a_panicked_node_is_heard_and_goes_on_telling_while_it_dumps(
+    outcomes: list[Result],
+) -> None:
+    ((_, outcome),) = outcomes
     outcome.check_yes(NODE)
     outcome.line(NO_NAME)
-    begins, ends = outcome.line("dump begins").at, outcome.line("dump ends").at
-    while_it_dumps = [sent for sent in outcome.messages() if begins < sent.at < ends]
-    assert len(while_it_dumps) >= 3, str(outcome)
+    assert messages_between(outcome, "dump begins", "dump ends") >= 3, str(outcome)
     outcome.line("there is .*fence_kdump")  # when the dump is done
 
 
-@about(*SYSTEMS)
-def test_it_tells_while_a_real_system_saves_the_dump_of_a_real_panic(result: Result) -> None:
-    _, outcome = result
-    assert isinstance(outcome, Outcome)
+@about_each(*SYSTEMS)
+def test_it_tells_while_a_real_system_saves_the_dump_of_a_real_panic(
+    outcomes: list[Result],
+) -> None:
+    ((_, outcome),) = outcomes
     outcome.check_yes(NODE)
-    begins, ends = outcome.line("running makedumpfile -F").at, outcome.line("saved vmcore in").at
-    while_it_dumps = [sent for sent in outcome.messages() if begins < sent.at < ends]
-    assert len(while_it_dumps) >= 3, str(outcome)
+    assert messages_between(outcome, "running makedumpfile -F", "saved vmcore in") >= 3
     # And nobody waits for it to end: systemd would for a minute and a half.
-    restarts = outcome.line("Restarting system").at
-    assert restarts - ends < 30, str(outcome)
+    saved, restarts = outcome.line("saved vmcore in"), outcome.line("Restarting system")
+    assert restarts.at - saved.at < 30, str(outcome)
 
 
-@about("dracut and on")
-def test_the_sender_of_the_image_outlives_the_image(result: Result) -> None:
-    _, outcome = result
-    assert isinstance(outcome, Outcome)
+@about_each("dracut and on")
+def test_the_sender_of_the_image_outlives_the_image(outcomes: list[Result]) -> None:
+    ((_, outcome),) = outcomes
     outcome.line(NO_NAME)
     image, system = (line for line in outcome.console if "Welcome to" in line.text)
     assert "Initramfs" in image.text
@@ -191,10 +148,9 @@ def test_the_sender_of_the_image_outlives_the_image(result: Result) -> None:
 # Controls: what must not be a yes.
 
 
-@about(*(f"{maker}, no sender" for maker in CONTROLS))
-def test_without_the_sender_nobody_is_heard(result: Result) -> None:
-    image, outcome = result
-    assert isinstance(outcome, Outcome)
+@about_each(*(f"{maker}, no sender" for maker in CONTROLS))
+def test_without_the_sender_nobody_is_heard(outcomes: list[Result]) -> None:
+    ((image, outcome),) = outcomes
     assert not (image.content / RESOLVED).exists()
     assert outcome.status == 1, str(outcome)
     assert outcome.datagrams == []
@@ -203,12 +159,11 @@ def test_without_the_sender_nobody_is_heard(result: Result) -> None:
     assert outcome.ended > outcome.line(f"this is {NODE}").at + 3, str(outcome)
 
 
-@about(*(f"{maker}, no panic" for maker in CONTROLS))
-def test_a_boot_that_is_no_crash_sends_nothing(result: Result) -> None:
-    _, quiet = result
-    assert isinstance(quiet, boot.Outcome)
+@about_each(*(f"{maker}, no panic" for maker in CONTROLS))
+def test_a_boot_that_is_no_crash_sends_nothing(outcomes: list[Result]) -> None:
+    ((_, quiet),) = outcomes
     assert "nothing to dump" in quiet.console
     assert f"this is {NODE}" in quiet.console, quiet.console
     assert re.search("there is .*fence_kdump", quiet.console) is None, quiet.console
     # Later dump.sh starts the sender, with another port: so sending was possible, and is noticed.
-    assert set(quiet.ports) == {boot.OTHER_PORT}, quiet.console
+    assert set(quiet.ports) == {quiet_boot.OTHER_PORT}, quiet.console

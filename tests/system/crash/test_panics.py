@@ -8,12 +8,15 @@ include the step itself, which an emulated processor takes longer for than a rea
 
 from __future__ import annotations
 
+import functools
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.system.crash import panics as p
-from tests.system.crash.harness import Outcome
+from tests.system.crash.conftest import about
+from tests.system.crash.harness import Outcome, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]
 
@@ -30,9 +33,11 @@ MARGIN = 0.05
 NAMES = ("stock", "native", "static")
 
 
-def about(*names: str) -> pytest.MarkDecorator:
-    """Name the panics that a test is about; it gets their outcomes in this order."""
-    return pytest.mark.parametrize("panics", [names], indirect=True, ids=[" beside ".join(names)])
+def _play(name: str, image: Path) -> Outcome:
+    return run(p.PANICS[name](image))
+
+
+BOOTS = {name: functools.partial(_play, name) for name in p.PANICS}
 
 
 def in_the_crash_kernel(outcome: Outcome) -> None:
@@ -66,8 +71,8 @@ def to_yes(outcome: Outcome, since: str) -> float:
 
 
 @about("native, late network", "stock sender, late network")
-def test_a_late_network_is_used_at_once(panics: list[Outcome]) -> None:
-    ours, stock = panics
+def test_a_late_network_is_used_at_once(outcomes: list[Outcome]) -> None:
+    ours, stock = outcomes
     check_yes(ours, p.NODE)
     check_yes(stock, p.NODE)
     took, stock_took = to_yes(ours, "network comes"), to_yes(stock, "network comes")
@@ -75,25 +80,25 @@ def test_a_late_network_is_used_at_once(panics: list[Outcome]) -> None:
     assert ours.line("network comes").at - ours.line("sender starts").at > p.LATE - 0.1, str(ours)
     assert took <= PROMISE, str(ours)
     # Without a margin: the stock sender, which looks every ten seconds, comes seven seconds later.
-    ours_first, stock_first = (to_first_message(each, "network comes") for each in panics)
+    ours_first, stock_first = (to_first_message(each, "network comes") for each in outcomes)
     assert ours_first <= stock_first
 
 
 @about("native, stock agent")
-def test_the_stock_agent_hears_it(panics: list[Outcome]) -> None:
-    check_yes(panics[0], p.NODE)
+def test_the_stock_agent_hears_it(outcomes: list[Outcome]) -> None:
+    check_yes(outcomes[0], p.NODE)
     with pytest.raises(AssertionError, match="no message from"):
-        panics[0].check_yes(p.NODE_2)
+        outcomes[0].check_yes(p.NODE_2)
 
 
 @about("static")
-def test_the_static_sender_needs_nothing(panics: list[Outcome]) -> None:
-    check_yes(panics[0], p.NODE)
+def test_the_static_sender_needs_nothing(outcomes: list[Outcome]) -> None:
+    check_yes(outcomes[0], p.NODE)
 
 
 @about("late carrier")
-def test_a_cable_that_carries_late(panics: list[Outcome]) -> None:
-    (outcome,) = panics
+def test_a_cable_that_carries_late(outcomes: list[Outcome]) -> None:
+    (outcome,) = outcomes
     check_yes(outcome, p.NODE)
     plugged_in = outcome.line("sender starts").at + p.LATE
     print(f"carrier to the agent's yes: {(outcome.ended or 0) - plugged_in:.3f} s")
@@ -101,15 +106,15 @@ def test_a_cable_that_carries_late(panics: list[Outcome]) -> None:
 
 
 @about("second network")
-def test_a_node_that_is_reached_over_its_second_network(panics: list[Outcome]) -> None:
-    (outcome,) = panics
+def test_a_node_that_is_reached_over_its_second_network(outcomes: list[Outcome]) -> None:
+    (outcome,) = outcomes
     check_yes(outcome, p.NODE_2)
     assert {sent.network for sent in outcome.messages()} == {1}
 
 
 @about("IPv6 only")
-def test_ipv6_alone(panics: list[Outcome]) -> None:
-    (outcome,) = panics
+def test_ipv6_alone(outcomes: list[Outcome]) -> None:
+    (outcome,) = outcomes
     check_yes(outcome, p.NODE_6)
     up = outcome.line("network is up")
     took = to_yes(outcome, "network is up")
@@ -120,15 +125,15 @@ def test_ipv6_alone(panics: list[Outcome]) -> None:
 
 
 @about("late names")
-def test_a_hosts_file_that_comes_late(panics: list[Outcome]) -> None:
-    (outcome,) = panics
+def test_a_hosts_file_that_comes_late(outcomes: list[Outcome]) -> None:
+    (outcome,) = outcomes
     check_yes(outcome, p.NODE)
     assert outcome.line("name comes").at < outcome.messages()[0].at
 
 
 @about("side by side")
-def test_it_costs_the_crash_kernel_no_more_than_the_stock_sender(panics: list[Outcome]) -> None:
-    (outcome,) = panics
+def test_it_costs_the_crash_kernel_no_more_than_the_stock_sender(outcomes: list[Outcome]) -> None:
+    (outcome,) = outcomes
     in_the_crash_kernel(outcome)
     turns = range(p.ROUNDS)
     taken = {name: [memory(outcome, f"{name}_{turn}") for turn in turns] for name in NAMES}
@@ -138,8 +143,8 @@ def test_it_costs_the_crash_kernel_no_more_than_the_stock_sender(panics: list[Ou
 
 
 @about("side by side")
-def test_its_first_message_leaves_as_early_as_the_stock_senders(panics: list[Outcome]) -> None:
-    (outcome,) = panics
+def test_its_first_message_leaves_as_early_as_the_stock_senders(outcomes: list[Outcome]) -> None:
+    (outcome,) = outcomes
     in_the_crash_kernel(outcome)
     took = {
         name: [
@@ -164,33 +169,33 @@ def memory(outcome: Outcome, name: str) -> int:
 
 
 @about("a yes after all")
-def test_the_agents_of_the_controls_would_hear_the_sender(panics: list[Outcome]) -> None:
-    check_yes(panics[0], p.NODE)
+def test_the_agents_of_the_controls_would_hear_the_sender(outcomes: list[Outcome]) -> None:
+    check_yes(outcomes[0], p.NODE)
 
 
 @about("no sender")
-def test_no_sender_no_yes(panics: list[Outcome]) -> None:
-    (outcome,) = panics
+def test_no_sender_no_yes(outcomes: list[Outcome]) -> None:
+    (outcome,) = outcomes
     check_no(outcome, "no message from")
     assert outcome.datagrams == []
 
 
 @about("wrong magic")
-def test_a_wrong_magic_is_no_yes(panics: list[Outcome]) -> None:
-    (outcome,) = panics
+def test_a_wrong_magic_is_no_yes(outcomes: list[Outcome]) -> None:
+    (outcome,) = outcomes
     check_no(outcome, "no message from")
     assert outcome.datagrams != []
     assert outcome.messages() == []
 
 
 @about("no network")
-def test_a_network_that_never_comes_is_no_yes(panics: list[Outcome]) -> None:
-    (outcome,) = panics
+def test_a_network_that_never_comes_is_no_yes(outcomes: list[Outcome]) -> None:
+    (outcome,) = outcomes
     check_no(outcome, "no message from")
 
 
 @about("no panic")
-def test_a_node_that_hangs_is_no_yes(panics: list[Outcome]) -> None:
-    (outcome,) = panics
+def test_a_node_that_hangs_is_no_yes(outcomes: list[Outcome]) -> None:
+    (outcome,) = outcomes
     check_no(outcome, "no line with 'the memory of the panicked kernel is here'")
     assert outcome.datagrams == []

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import NoReturn
 
 import pytest
 
-from kdumpfence.install import native_sender
+from tests.conftest import cannot_run, load_core
+from tests.support import programs as support
 from tests.support.netlab import Host, Lab, why_not
-from tests.system.network.programs import SCRIPTS, Programs, installed_cores
-
-
-def cannot_run(reason: str) -> NoReturn:
-    """Skip a test on somebody's machine; where it is meant to run, its absence is a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+from tests.system.network.programs import Programs
 
 
 @pytest.fixture(scope="session")
@@ -45,26 +37,10 @@ def survivor(lab: Lab) -> Host:
     return lab.host("survivor")
 
 
-@pytest.fixture(scope="session")
-def cores() -> set[str]:
-    return installed_cores()
-
-
 # And, where it matters, the same with "-no_raw".
 @pytest.fixture(params=["compiled", "pure", "native"])
-def programs(
-    request: pytest.FixtureRequest, cores: set[str], monkeypatch: pytest.MonkeyPatch
-) -> Programs:
-    for name in ("fence_kdump", "fence_kdump_send"):
-        if not (SCRIPTS / name).exists():
-            cannot_run(f"{SCRIPTS / name} is not installed")
+def programs(request: pytest.FixtureRequest) -> Programs:
     form, _, no_raw = request.param.partition("-")
-    if form == "native":
-        try:
-            native_sender.find()
-        except native_sender.NotBuilt as error:
-            cannot_run(str(error))
-    elif form not in cores:
-        pytest.skip(f"the {form} core is not installed")
-    monkeypatch.delenv("KDUMPFENCE_PURE", raising=False)
+    load_core("compiled" if form == "native" else form)
+    support.sender(form)  # or the test cannot run
     return Programs(form, raw=not no_raw)

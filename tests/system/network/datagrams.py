@@ -1,28 +1,16 @@
-"""Plain sockets and plain bytes: what the tests send and count without any help of ours."""
+"""Plain sockets on a lab's hosts: what the tests send and count without any help of ours."""
 
 from __future__ import annotations
 
 import socket
-import struct
+import sys
 import time
+from pathlib import Path
 
-from tests.support.netlab import Host
+from tests.support.messages import MESSAGE, PORT, family
+from tests.support.netlab import Host, joined
 
-PORT = 7410
-MESSAGE = struct.pack("=II", 0x1B302A40, 1)
-
-RUBBISH = (
-    b"",
-    MESSAGE[:1],
-    MESSAGE[:4],
-    MESSAGE[:7],
-    MESSAGE[:4] + b"\x02\x00\x00\x00",
-    MESSAGE[:4] + bytes(4),
-    bytes(8),
-    bytes(1) + MESSAGE,
-    MESSAGE[:4] + MESSAGE[:3:-1],  # each half in another byte order
-    b"?" * 1400,
-)
+_FORGER = Path(__file__).with_name("forger.py")
 
 
 def receiver(host: Host, family: int = socket.AF_INET) -> socket.socket:
@@ -30,6 +18,24 @@ def receiver(host: Host, family: int = socket.AF_INET) -> socket.socket:
     made = host.open_socket(family)
     made.bind(("", PORT))
     return made
+
+
+def say(host: Host, source: str, target: str, *, interface: str = "", times: int = 1) -> None:
+    """Send the message from an address of this host; link-local ones need its interface."""
+    scope: tuple[int, ...] = ()
+    if interface:
+        with joined(host.pid, "net"):
+            scope = (0, socket.if_nametoindex(interface))
+    with host.open_socket(family(source)) as sock:
+        sock.bind((source, 0, *scope))
+        for _ in range(times):
+            sock.sendto(MESSAGE, (target, PORT, *scope))
+
+
+def forge(host: Host, source: str, target: str, device: str = "") -> bool:
+    """Whether a user of that host can send the message from an address that may not be its."""
+    argv = [sys.executable, "-I", "-S", str(_FORGER), source, target, device]
+    return host.run(argv).returncode == 0
 
 
 def arrives(at: socket.socket, within: float) -> bool:

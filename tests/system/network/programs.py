@@ -1,33 +1,33 @@
-"""Our two programs, run as an administrator runs them: as installed commands, with either core."""
+"""Our two programs on a lab's hosts, run as an administrator runs them: as installed commands."""
 
 from __future__ import annotations
 
-import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from kdumpfence.install import native_sender
 from tests.support.netlab import Host
+from tests.support.programs import AGENT, environment, sender, without_raw_sockets
 
-SCRIPTS = Path(sys.executable).parent
+#: Run a test with the agent on both cores, with raw sockets and without the right to them.
+EVERY_AGENT = pytest.mark.parametrize(
+    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
+)
+BOTH_CORES = pytest.mark.parametrize("programs", ["compiled", "pure"], indirect=True)
 
 
 class Running:
     """One of our programs at work on a host."""
 
-    def __init__(self, host: Host, argv: list[str | Path], core: str) -> None:
+    def __init__(self, host: Host, argv: Sequence[str], form: str) -> None:
         self._started = time.monotonic()
         self._argv = argv
         self.process = host.popen(
-            argv,
-            env={"KDUMPFENCE_PURE": "1"} if core == "pure" else {},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            argv, env=environment(form), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
     @property
@@ -37,27 +37,35 @@ class Running:
 
     def says(self, line: str) -> None:
         """Wait until it has written this line."""
-        assert self.process.stdout is not None
-        for said in self.process.stdout:
-            if said == line + "\n":
-                return
-        pytest.fail(f"{self._argv} ended without saying {line!r}")
+        self._wait(lambda said: said == line, repr(line))
 
-    def says_of(self, begin: str, end: str) -> None:
+    def says_of(self, begin: str, end: str = "") -> None:
         """Wait until it has written a line that begins and ends so."""
+        self._wait(
+            lambda said: said.startswith(begin) and said.endswith(end), f"{begin!r} ... {end!r}"
+        )
+
+    def _wait(self, wanted: Callable[[str], bool], what: str) -> None:
         assert self.process.stdout is not None
-        for said in self.process.stdout:
-            if said.startswith(begin) and said.endswith(end + "\n"):
-                return
-        pytest.fail(f"{self._argv} ended without saying {begin!r} ... {end!r}")
+        if not any(wanted(said.rstrip("\n")) for said in self.process.stdout):
+            pytest.fail(f"{self._argv} ended without saying {what}")
 
     def waits(self) -> None:
         """Wait until this agent listens."""
-        assert self.process.stdout is not None
-        for said in self.process.stdout:
-            if said.startswith("[debug]: waiting for message"):
-                return
-        pytest.fail(f"{self._argv} ended before it listened")
+        self.says_of("[debug]: waiting for message")
+
+    def goes_on(self, seconds: float = 0.7) -> bool:
+        """Whether it still runs after so long: what was sent before is no yes for an agent."""
+        time.sleep(seconds)
+        return self.process.poll() is None
+
+    def stop(self) -> None:
+        """Let it do nothing for now."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
 
     def status(self, within: float) -> int:
         """Wait for the exit status, which must come in so many seconds from now."""
@@ -72,10 +80,6 @@ class Running:
         return status
 
 
-# A program started so may do whatever root may, but not open raw sockets.
-WITHOUT_RAW_SOCKETS = ("setpriv", "--inh-caps=-net_raw", "--bounding-set=-net_raw")
-
-
 class Programs:
     """Starts the agent and the sender, all with one core.
 
@@ -86,23 +90,46 @@ class Programs:
 
     def __init__(self, form: str, raw: bool) -> None:
         self.form = form
-        self.core = "compiled" if form == "native" else form
-        self.rights = () if raw else WITHOUT_RAW_SOCKETS
+        self.rights = () if raw else without_raw_sockets()
 
     def agent(self, host: Host, *arguments: str) -> Running:
         """Start `fence_kdump`, which exits with 0 when it has heard the node, else with 1."""
-        argv = [*self.rights, SCRIPTS / "fence_kdump", "-v", *arguments]
-        return Running(host, argv, self.core)
+        return Running(host, [*self.rights, AGENT, "-v", *arguments], self.form)
+
+    def waiting_agent(self, host: Host, nodes: str, timeout: int = 30) -> Running:
+        """Start an agent for these comma-separated nodes, and wait until it listens."""
+        agent = self.agent(host, "-n", nodes, "-t", str(timeout))
+        agent.waits()
+        return agent
 
     def sender(self, host: Host, *arguments: str, before: Sequence[str] = ()) -> Running:
         """Start `fence_kdump_send`, through the command `before` if there is one."""
-        program = native_sender.find() if self.form == "native" else SCRIPTS / "fence_kdump_send"
-        return Running(host, [*before, program, "-v", *arguments], self.core)
+        return Running(host, [*before, sender(self.form), "-v", *arguments], self.form)
 
 
-def installed_cores() -> set[str]:
-    """Ask the installed package which cores it has; the pure one is always there."""
-    probe = [sys.executable, "-c", "from kdumpfence import wire; print(wire.IMPLEMENTATION)"]
-    environment = {name: text for name, text in os.environ.items() if name != "KDUMPFENCE_PURE"}
-    answer = subprocess.run(probe, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    return {"pure", answer.stdout.strip()}
+_LISTENER = """if True:
+    import json, sys
+    from kdumpfence import Listener
+    with Listener(json.loads(sys.argv[1]), json.loads(sys.argv[2])) as listening:
+        print("listens", flush=True)
+        for event in listening:
+            print(event.kind, event.node, json.dumps(listening.snapshot().counts), flush=True)
+"""
+
+
+class Listening:
+    """A program with a Listener on a host; nodes and networks are written as JSON."""
+
+    def __init__(
+        self, host: Host, core: str, nodes: str, networks: str, before: Sequence[str] = ()
+    ) -> None:
+        self.program = host.popen(
+            [*before, sys.executable, "-c", _LISTENER, nodes, networks],
+            env=environment(core),
+            stdout=subprocess.PIPE,
+        )
+        assert self.line() == "listens"
+
+    def line(self) -> str:
+        assert self.program.stdout is not None
+        return self.program.stdout.readline().rstrip()

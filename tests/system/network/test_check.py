@@ -5,24 +5,19 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from kdumpfence.install import native_sender
 from tests.support.netlab import Host, Lab
-from tests.system.network.conftest import cannot_run
+from tests.support.programs import FORMS, environment, sender
 from tests.system.network.datagrams import arrivals, receiver
 
 #: Of the two words in the middle, one libc leaves one out.
 UNREACHABLE = r"\[error\]: node '{}' \({}\): Network (is )?unreachable"
 
-SENDER = Path(sys.executable).with_name("fence_kdump_send")
 
-
-@pytest.fixture(params=["compiled", "pure", "native", "static"])
+@pytest.fixture(params=FORMS)
 def check(request: pytest.FixtureRequest) -> Check:
     """Run the check in each form of the sender."""
     return Check(request.param)
@@ -32,19 +27,14 @@ class Check:
     """`fence_kdump_send --check` in one of its forms."""
 
     def __init__(self, form: str) -> None:
-        self._env = {"KDUMPFENCE_PURE": "1" if form == "pure" else "0"}
-        self._sender = str(SENDER)
-        if form in ("native", "static"):
-            try:
-                self._sender = native_sender.find(static=form == "static")
-            except native_sender.NotBuilt as error:
-                cannot_run(str(error))
+        self._form = form
+        self._sender = sender(form)
 
     def __call__(self, host: Host, *arguments: str) -> tuple[int, list[str], list[str]]:
         """Exit status, lines on stdout, lines on stderr."""
         process = host.popen(
             [self._sender, "--check", *arguments],
-            env=self._env,
+            env=environment(self._form),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -63,21 +53,17 @@ def test_every_address_of_every_node_with_its_way(
     messages = receiver(survivor)
     status, out, err = check(node, "survivor", "10.0.0.2", "10.0.0.1")
     first, second = near.interface(node), far.interface(node)
-    assert sorted(out) == sorted(
-        [
-            f"node 'survivor,10.0.0.2' (10.0.0.2): by {first}, from 10.0.0.1",
-            f"node 'survivor' (fd00::2): by {first}, from fd00::1",
-            f"node 'survivor' (10.9.0.2): by {second}, from 10.1.0.1, through 10.1.0.2",
-            "node '10.0.0.1' (10.0.0.1): is this machine itself",
-        ]
-    ) or sorted(out) == sorted(  # an operand that is an address is known before any name
-        [
-            f"node '10.0.0.2,survivor' (10.0.0.2): by {first}, from 10.0.0.1",
-            f"node 'survivor' (fd00::2): by {first}, from fd00::1",
-            f"node 'survivor' (10.9.0.2): by {second}, from 10.1.0.1, through 10.1.0.2",
-            "node '10.0.0.1' (10.0.0.1): is this machine itself",
-        ]
+    # Which operand comes first depends on when the name was looked up.
+    (shared,) = (line for line in out if "(10.0.0.2)" in line)
+    assert shared in (
+        f"node '{both}' (10.0.0.2): by {first}, from 10.0.0.1"
+        for both in ("survivor,10.0.0.2", "10.0.0.2,survivor")
     )
+    assert sorted({*out} - {shared}) == [
+        "node '10.0.0.1' (10.0.0.1): is this machine itself",
+        f"node 'survivor' (10.9.0.2): by {second}, from 10.1.0.1, through 10.1.0.2",
+        f"node 'survivor' (fd00::2): by {first}, from fd00::1",
+    ]
     assert (status, err) == (0, [])
     assert arrivals(messages, 1, within=0.3) == []
 
@@ -142,7 +128,8 @@ def test_a_look_up_that_hangs_ends_the_check_all_the_same(
     status, out, err = check(node, "nobody", "10.0.0.2")
     assert status == 1
     assert len(out) == 1
-    assert err == ["[error]: node 'nobody': the look-up has not answered within 10 seconds"]
+    [line] = err
+    assert line.startswith("[error]: node 'nobody': ")
 
 
 def test_a_route_that_forbids(check: Check, node: Host) -> None:

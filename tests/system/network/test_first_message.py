@@ -7,33 +7,115 @@ else makes one of them late, a sender that waits for its next round makes them a
 
 from __future__ import annotations
 
+import dataclasses
 import random
-import socket
 import statistics
 import time
 from collections.abc import Callable
 
 import pytest
 
+from tests.support.messages import family
 from tests.support.netlab import Host, Lab, Link
 from tests.system.network.datagrams import receiver
-from tests.system.network.programs import Programs, Running
+from tests.system.network.programs import Programs
 
 PROMISED = 0.2
 ROUNDS = 5
-TARGETS = {socket.AF_INET: "10.0.0.2", socket.AF_INET6: "fd00::2"}
+
+Step = Callable[[Host, Host, Link], object]  # of the node, the survivor and what is between them
 
 
-def measure(
-    lab: Lab,
-    start: Callable[[Host, Host, Link], Running],
-    come: Callable[[Host, Link], object],
-    family: socket.AddressFamily = socket.AF_INET,
-) -> float:
-    """Median seconds from the moment in which `come` is done to the arrival of a message.
+def _give(address: str) -> Step:
+    return lambda node, _, link: link.add_address(node, address)
 
-    The survivor has its addresses before; the node has what `start` gives it.
-    """
+
+def _take_down(node: Host, _: Host, link: Link) -> None:
+    link.add_address(node, "10.0.0.1/24")
+    link.down(node)
+
+
+def _rename_and_bring_up(node: Host, _: Host, link: Link) -> None:
+    node.tool("ip", "link", "set", "dev", link.interface(node), "name", "kdump0")
+    node.tool("ip", "link", "set", "dev", "kdump0", "up")
+    node.tool("ip", "address", "add", "10.0.0.1/24", "dev", "kdump0")
+
+
+def _take_away(node: Host, survivor: Host, link: Link) -> None:
+    """No interface at all, nor a route to itself."""
+    away = ("netns", str(survivor.pid), "name", "away0")
+    node.tool("ip", "link", "set", "dev", link.interface(node), *away)
+    node.tool("ip", "link", "set", "dev", "lo", "down")
+
+
+def _bring_back(node: Host, survivor: Host, _: Link) -> None:
+    node.tool("ip", "link", "set", "dev", "lo", "up")
+    survivor.tool("ip", "link", "set", "dev", "away0", "netns", str(node.pid), "name", "late0")
+    node.tool("ip", "link", "set", "dev", "late0", "up")
+    node.tool("ip", "address", "add", "10.0.0.1/24", "dev", "late0")
+
+
+def _give_tentative(node: Host, _: Host, link: Link) -> None:
+    link.add_address(node, "fd00::1/64", dad=True)
+    while "fd00::" in node.tool("ip", "-6", "address", "show", "tentative").stdout:
+        time.sleep(0.01)
+
+
+def _give_without_route(node: Host, survivor: Host, link: Link) -> None:
+    link.add_address(node, "10.9.0.1/24")
+    link.add_address(survivor, "10.9.0.2/24")
+
+
+def _add_route(node: Host, _: Host, link: Link) -> None:
+    node.tool("ip", "route", "add", "10.0.0.0/24", "dev", link.interface(node))
+
+
+def _add_name(node: Host, _: Host, link: Link) -> None:
+    node.add_name("survivor", "10.0.0.2")
+
+
+def _let_name_server_hang(node: Host, _: Host, link: Link) -> None:
+    link.add_address(node, "10.0.0.1/24")
+    node.hang_name_service()
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is so before the sender starts, and what then comes; and with which programs."""
+
+    come: Step
+    before: Step = lambda node, survivor, link: None
+    target: str = "10.0.0.2"
+    forms: tuple[str, ...] = ("compiled", "pure", "native")
+
+
+CASES = {
+    "an interface comes up": Case(lambda node, _, link: link.up(node), before=_take_down),
+    "an IPv4 address": Case(_give("10.0.0.1/24")),
+    "an IPv6 address": Case(_give("fd00::1/64"), target="fd00::2"),
+    "an interface is renamed and comes up": Case(
+        _rename_and_bring_up, before=lambda node, _, link: link.down(node), forms=("native",)
+    ),
+    "the only interface appears": Case(_bring_back, before=_take_away, forms=("native", "pure")),
+    "an address is no longer tentative": Case(
+        _give_tentative, target="fd00::2", forms=("native", "compiled")
+    ),
+    "a route": Case(_add_route, before=_give_without_route, forms=("native", "pure")),
+    "a hosts file": Case(_add_name, before=_give("10.0.0.1/24"), target="survivor"),
+    "a hosts file, while a name server is waited for": Case(
+        _add_name, before=_let_name_server_hang, target="survivor", forms=("native", "pure")
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("programs", "what"),
+    [(form, what) for what, case in CASES.items() for form in case.forms],
+    indirect=["programs"],
+)
+@pytest.mark.slow
+def test_what_makes_a_message_possible(programs: Programs, lab: Lab, what: str) -> None:
+    case = CASES[what]
     dice = random.Random(7410)
     places = []
     for number in range(ROUNDS):
@@ -41,97 +123,24 @@ def measure(
         link = lab.link(node, survivor)
         for address in ("10.0.0.2/24", "fd00::2/64"):
             link.add_address(survivor, address)
-        messages = receiver(survivor, family)
-        places.append((node, link, messages, start(node, survivor, link)))
+        messages = receiver(survivor, family(case.target))
+        case.before(node, survivor, link)
+        places.append((node, survivor, link, messages, programs.sender(node, case.target)))
         time.sleep(dice.random() / 10)  # not in step with the others
     time.sleep(1.2)
     took = []
-    for node, link, messages, sender in places:
+    for node, survivor, link, messages, sender in places:
         messages.setblocking(False)
         with pytest.raises(BlockingIOError):
             messages.recv(100)
-        come(node, link)
+        case.come(node, survivor, link)
         began = time.monotonic()
         messages.settimeout(20)
         messages.recv(100)
         took.append(time.monotonic() - began)
         sender.process.kill()
     print(f"{[f'{seconds:.4f}' for seconds in sorted(took)]} s after the network was ready")
-    return statistics.median(took)
-
-
-def sends(programs: Programs, target: str) -> Callable[[Host, Host, Link], Running]:
-    return lambda node, survivor, link: programs.sender(node, target)
-
-
-@pytest.mark.parametrize("programs", ["native", "compiled"], indirect=True)
-@pytest.mark.slow
-def test_an_interface_that_comes_up(programs: Programs, lab: Lab) -> None:
-    def start(node: Host, survivor: Host, link: Link) -> Running:
-        link.add_address(node, "10.0.0.1/24")
-        link.down(node)
-        return programs.sender(node, "10.0.0.2")
-
-    assert measure(lab, start, lambda node, link: link.up(node)) < PROMISED
-
-
-@pytest.mark.parametrize("family", TARGETS, ids=["ipv4", "ipv6"])
-@pytest.mark.slow
-def test_an_address_that_is_added(
-    programs: Programs, lab: Lab, family: socket.AddressFamily
-) -> None:
-    address = "10.0.0.1/24" if family == socket.AF_INET else "fd00::1/64"
-    come = lambda node, link: link.add_address(node, address)  # noqa: E731
-    assert measure(lab, sends(programs, TARGETS[family]), come, family) < PROMISED
-
-
-@pytest.mark.parametrize("programs", ["native"], indirect=True)
-@pytest.mark.slow
-def test_an_interface_that_is_renamed_and_then_comes_up(programs: Programs, lab: Lab) -> None:
-    def start(node: Host, survivor: Host, link: Link) -> Running:
-        link.down(node)
-        return programs.sender(node, "10.0.0.2")
-
-    def come(node: Host, link: Link) -> None:
-        old = link.interface(node)
-        node.tool("ip", "link", "set", "dev", old, "name", "kdump0")
-        node.tool("ip", "link", "set", "dev", "kdump0", "up")
-        node.tool("ip", "address", "add", "10.0.0.1/24", "dev", "kdump0")
-
-    assert measure(lab, start, come) < PROMISED
-
-
-@pytest.mark.parametrize("programs", ["native", "pure"], indirect=True)
-@pytest.mark.slow
-def test_no_interface_at_all_until_it_appears(programs: Programs, lab: Lab) -> None:
-    def start(node: Host, survivor: Host, link: Link) -> Running:
-        node.tool("ip", "link", "set", "dev", link.interface(node), "netns", str(survivor.pid),
-                  "name", "away0")  # fmt: skip
-        node.tool("ip", "link", "set", "dev", "lo", "down")  # nor a route to itself
-        return programs.sender(node, "10.0.0.2")
-
-    def come(node: Host, link: Link) -> None:
-        node.tool("ip", "link", "set", "dev", "lo", "up")
-        survivor = next(host for host in link.hosts if host is not node)
-        survivor.tool("ip", "link", "set", "dev", "away0", "netns", str(node.pid), "name", "late0")
-        node.tool("ip", "link", "set", "dev", "late0", "up")
-        node.tool("ip", "address", "add", "10.0.0.1/24", "dev", "late0")
-
-    assert measure(lab, start, come) < PROMISED
-
-
-@pytest.mark.parametrize("programs", ["native", "compiled"], indirect=True)
-@pytest.mark.slow
-def test_an_ipv6_address_that_is_no_longer_tentative(programs: Programs, lab: Lab) -> None:
-    def start(node: Host, survivor: Host, link: Link) -> Running:
-        return programs.sender(node, "fd00::2")
-
-    def come(node: Host, link: Link) -> None:
-        link.add_address(node, "fd00::1/64", dad=True)
-        while "fd00::" in node.tool("ip", "-6", "address", "show", "tentative").stdout:
-            time.sleep(0.01)
-
-    assert measure(lab, start, come, socket.AF_INET6) < PROMISED
+    assert statistics.median(took) < PROMISED
 
 
 def with_all_tentative(node: Host, link: Link) -> None:
@@ -154,7 +163,7 @@ def test_while_all_addresses_are_tentative_nothing_is_taken_for_sent(
         node, survivor = lab.host(f"node{number}"), lab.host(f"survivor{number}")
         link = lab.link(node, survivor)
         link.add_address(survivor, "fd00::2/64")
-        messages = receiver(survivor, socket.AF_INET6)
+        messages = receiver(survivor, family("fd00::2"))
         messages.settimeout(10)
         with_all_tentative(node, link)
         sender = programs.sender(node, "-c", "1", "fd00::2")
@@ -222,40 +231,3 @@ def test_a_rule_that_gives_another_source_is_obeyed(
     sender = programs.sender(node, "-c", "1", "10.0.0.2")
     assert sender.status(within=5) == 0
     assert messages.recvfrom(100)[1][0] == "10.0.9.1"
-
-
-@pytest.mark.parametrize("programs", ["native", "pure"], indirect=True)
-@pytest.mark.slow
-def test_a_route_that_is_added(programs: Programs, lab: Lab) -> None:
-    def start(node: Host, survivor: Host, link: Link) -> Running:
-        link.add_address(node, "10.9.0.1/24")
-        link.add_address(survivor, "10.9.0.2/24")
-        return programs.sender(node, "10.0.0.2")
-
-    come = lambda node, link: node.tool(  # noqa: E731
-        "ip", "route", "add", "10.0.0.0/24", "dev", link.interface(node)
-    )
-    assert measure(lab, start, come) < PROMISED
-
-
-@pytest.mark.parametrize("programs", ["native", "compiled"], indirect=True)
-@pytest.mark.slow
-def test_a_hosts_file_that_appears(programs: Programs, lab: Lab) -> None:
-    def start(node: Host, survivor: Host, link: Link) -> Running:
-        link.add_address(node, "10.0.0.1/24")
-        return programs.sender(node, "survivor")
-
-    assert measure(lab, start, lambda node, link: node.add_name("survivor", "10.0.0.2")) < PROMISED
-
-
-@pytest.mark.parametrize("programs", ["native", "pure"], indirect=True)
-@pytest.mark.slow
-def test_a_hosts_file_that_appears_while_a_name_server_is_waited_for(
-    programs: Programs, lab: Lab
-) -> None:
-    def start(node: Host, survivor: Host, link: Link) -> Running:
-        link.add_address(node, "10.0.0.1/24")
-        node.hang_name_service()
-        return programs.sender(node, "survivor")
-
-    assert measure(lab, start, lambda node, link: node.add_name("survivor", "10.0.0.2")) < PROMISED

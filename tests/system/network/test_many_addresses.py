@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
+from tests.support.messages import PORT, family
 from tests.support.netlab import Host, Lab
-from tests.system.network.datagrams import PORT, arrives
+from tests.system.network.datagrams import arrives
 from tests.system.network.programs import Programs
 
 
@@ -98,8 +97,7 @@ def test_all_addresses_of_a_survivor_get_the_message(
     node.add_name("survivor", *addresses)
     receivers = {}
     for address in addresses:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        receivers[address] = survivor.open_socket(family)
+        receivers[address] = survivor.open_socket(family(address))
         receivers[address].bind((address, PORT))
     programs.sender(node, "-i", "1", "survivor")
     missed = [address for address, at in receivers.items() if not arrives(at, within=5)]

@@ -7,14 +7,13 @@ import struct
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.support.messages import MESSAGE, PORT, udp_datagram
 from tests.support.netlab import Host, Lab, Link
-from tests.system.network.programs import Programs, Running
-
-FORGER = Path(__file__).with_name("forger.py")
+from tests.system.network.datagrams import forge
+from tests.system.network.programs import EVERY_AGENT, Listening, Programs
 
 NODE, OWN = "fd00::1", "fd00::2"
 LINK_LOCAL_NODE, LINK_LOCAL_OWN = "fe80::1%eth0", "fe80::2%eth0"
@@ -31,10 +30,6 @@ FORGERIES = [
     (LINK_LOCAL_NODE, "ff02::1%eth0"),
 ]
 
-every_way = pytest.mark.parametrize(
-    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
-)
-
 
 @pytest.fixture
 def link(lab: Lab, node: Host, survivor: Host) -> Link:
@@ -46,82 +41,62 @@ def link(lab: Lab, node: Host, survivor: Host) -> Link:
     )
 
 
-def forge(host: Host, source: str, target: str, device: str = "") -> bool:
-    """Whether a user of that host can send so."""
-    argv = [sys.executable, "-I", "-S", str(FORGER), source, target, device]
-    return host.run(argv).returncode == 0
-
-
-def listens(programs: Programs, host: Host, *nodes: str) -> Running:
-    agent = programs.agent(host, "-n", ",".join(nodes), "-t", "30")
-    agent.waits()
-    return agent
-
-
-@every_way
+@EVERY_AGENT
 @pytest.mark.slow
 def test_a_user_of_the_survivor_cannot_be_the_node(
     programs: Programs, node: Host, survivor: Host, link: Link
 ) -> None:
-    agent = listens(programs, survivor, NODE, LINK_LOCAL_NODE)
+    agent = programs.waiting_agent(survivor, f"{NODE},{LINK_LOCAL_NODE}")
     for source, target in FORGERIES:
         assert forge(survivor, source, target), f"{source} to {target}"
     assert not forge(survivor, "10.0.0.1", "10.0.0.2"), "IPv4 does not allow that"
-    time.sleep(1)
-    assert agent.process.poll() is None
+    assert agent.goes_on(1)
     programs.sender(node, "-c", "1", OWN)
     assert agent.status(within=10) == 0
 
 
-@every_way
+@EVERY_AGENT
 @pytest.mark.parametrize("source", [NODE, LINK_LOCAL_NODE])
 @pytest.mark.slow
 def test_the_node_itself_is_heard_at_every_address(
     programs: Programs, node: Host, survivor: Host, link: Link, source: str
 ) -> None:
     for target in (OWN, LINK_LOCAL_OWN, "ff02::1%eth0"):
-        agent = listens(programs, survivor, source)
+        agent = programs.waiting_agent(survivor, source)
         assert forge(node, source, target)
         assert agent.status(within=10) == 0
 
 
 def say_as_mapped(host: Host, source: str) -> None:
     """A message whose IPv6 header has an IPv4-mapped source, which takes root."""
-    ends = socket.inet_pton(socket.AF_INET6, f"::ffff:{source}") + socket.inet_pton(
-        socket.AF_INET6, OWN
-    )
-    datagram = struct.pack(">4H", 7410, 7410, 16, 0) + bytes.fromhex("402a301b01000000")
-    words = struct.unpack(">26H", ends + datagram + struct.pack(">HH", 16, 17))
-    total = sum(words)
-    checksum = 0xFFFF - (total % 0xFFFF)
-    datagram = datagram[:6] + struct.pack(">H", checksum) + datagram[8:]
+    mapped = f"::ffff:{source}"
+    ends = b"".join(socket.inet_pton(socket.AF_INET6, address) for address in (mapped, OWN))
+    datagram = udp_datagram(mapped, OWN, MESSAGE)
     with host.open_socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         header = struct.pack(">IHBB", 6 << 28, len(datagram), socket.IPPROTO_UDP, 64)
         sock.sendto(header + ends + datagram, (OWN, 0))
 
 
-@every_way
+@EVERY_AGENT
 @pytest.mark.slow
 def test_an_ipv4_address_in_an_ipv6_header_is_not_the_nodes(
     programs: Programs, node: Host, survivor: Host, link: Link
 ) -> None:
-    agent = listens(programs, survivor, "10.0.0.1")
+    agent = programs.waiting_agent(survivor, "10.0.0.1")
     with survivor.open_socket(socket.AF_INET6) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((OWN, 7410))
+        sock.bind((OWN, PORT))
         sock.settimeout(10)
         say_as_mapped(node, "10.0.0.1")
         assert sock.recvfrom(99)[1][0] == "::ffff:10.0.0.1", "the kernel lets it through"
     say_as_mapped(node, "10.0.0.1")
-    time.sleep(1)
-    assert agent.process.poll() is None
+    assert agent.goes_on(1)
     programs.sender(node, "-c", "1", "10.0.0.2")
     assert agent.status(within=10) == 0
 
 
-@pytest.mark.parametrize("core_name", ["compiled", "pure"])
 def test_a_listener_does_not_take_it_for_the_node_either(
-    core_name: str, cores: set[str], node: Host, survivor: Host, link: Link
+    core_name: str, node: Host, survivor: Host, link: Link
 ) -> None:
     listening = Listening(survivor, core_name, '{"node1": ["10.0.0.1"]}', '["0.0.0.0/0", "::/0"]')
     say_as_mapped(node, "10.0.0.1")
@@ -132,7 +107,7 @@ def test_a_listener_does_not_take_it_for_the_node_either(
     assert listening.line().startswith("began node1 ")
 
 
-@every_way
+@EVERY_AGENT
 @pytest.mark.slow
 def test_a_message_that_lay_there_before_the_agent_could_look_is_none(
     programs: Programs, survivor: Host, link: Link
@@ -163,61 +138,33 @@ FLOOD = """if True:
 """
 
 
-@every_way
+@EVERY_AGENT
 @pytest.mark.slow
 def test_a_name_that_leads_to_this_machine_proves_nothing(
     programs: Programs, node: Host, survivor: Host, link: Link
 ) -> None:
     survivor.add_name("node1", "127.0.1.1", "::1", "10.0.0.1")
-    agent = listens(programs, survivor, "node1")
+    agent = programs.waiting_agent(survivor, "node1")
     for source, target in (("127.0.1.1", "127.0.0.1"), ("::1", "::1"), ("127.0.1.1", "10.0.0.2")):
         assert forge(survivor, source, target)
-    time.sleep(1)
-    assert agent.process.poll() is None
+    assert agent.goes_on(1)
     programs.sender(node, "-c", "1", "10.0.0.2")
     assert agent.status(within=10) == 0
 
 
-@every_way
+@EVERY_AGENT
 @pytest.mark.parametrize("address", ["127.0.1.1", "::1"])
 def test_a_loopback_address_that_is_given_as_such_counts(
     programs: Programs, survivor: Host, address: str
 ) -> None:
-    agent = listens(programs, survivor, address)
+    agent = programs.waiting_agent(survivor, address)
     assert forge(survivor, address, address)
     assert agent.status(within=10) == 0
 
 
-LISTENER = """if True:
-    import json, sys
-    from kdumpfence import Listener
-    with Listener(json.loads(sys.argv[1]), json.loads(sys.argv[2])) as listening:
-        print("listens", flush=True)
-        for event in listening:
-            print(event.kind, event.node, json.dumps(listening.snapshot().counts), flush=True)
-"""
-
-
-class Listening:
-    """A program with a Listener on a host."""
-
-    def __init__(self, host: Host, core: str, nodes: str, networks: str) -> None:
-        self.program = host.popen(
-            [sys.executable, "-c", LISTENER, nodes, networks],
-            env={"KDUMPFENCE_PURE": "1"} if core == "pure" else {},
-            stdout=subprocess.PIPE,
-        )
-        assert self.line() == "listens"
-
-    def line(self) -> str:
-        assert self.program.stdout is not None
-        return self.program.stdout.readline().rstrip()
-
-
-@pytest.mark.parametrize("core_name", ["compiled", "pure"])
 @pytest.mark.slow
 def test_a_listener_does_not_hear_its_own_machine(
-    core_name: str, cores: set[str], node: Host, survivor: Host, link: Link
+    core_name: str, node: Host, survivor: Host, link: Link
 ) -> None:
     survivor.add_name("trap", "127.0.1.1", "::1")
     listening = Listening(
@@ -243,9 +190,8 @@ def test_a_listener_does_not_hear_its_own_machine(
     assert listening.line().startswith("began 10.0.0.1 ")
 
 
-@pytest.mark.parametrize("core_name", ["compiled", "pure"])
 def test_a_listener_hears_loopback_addresses_that_are_given_as_such(
-    core_name: str, cores: set[str], survivor: Host
+    core_name: str, survivor: Host
 ) -> None:
     listening = Listening(survivor, core_name, '{"one": ["::1"]}', '["127.0.0.0/8"]')
     assert forge(survivor, "::1", "::1")

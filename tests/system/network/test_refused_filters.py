@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 
 import pytest
 
 from tests.support.netlab import Host, Lab
-from tests.system.network.datagrams import MESSAGE
-from tests.system.network.programs import Programs
+from tests.system.network.datagrams import say
+from tests.system.network.programs import BOTH_CORES, EVERY_AGENT, Programs
 
 #: What a kernel before 6.8 allows a socket, in bytes.
 OPTMEM_MAX = "20480"
@@ -28,27 +27,22 @@ def flood(node: Host, number: int) -> None:
             sock.sendto(b"rubbish!", ("fd00::2", 7410))
 
 
-@pytest.mark.parametrize("programs", ["compiled", "pure"], indirect=True)
+@BOTH_CORES
 @pytest.mark.slow
 def test_the_newest_address_is_heard_in_a_flood(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
     lay(lab, node, survivor)
     survivor.set_sysctl("net/core/optmem_max", OPTMEM_MAX)
-    agent = programs.agent(survivor, "-n", ",".join(ADDRESSES), "-t", "60")
-    agent.waits()
-    agent.process.send_signal(signal.SIGSTOP)
+    agent = programs.waiting_agent(survivor, ",".join(ADDRESSES))
+    agent.stop()
     flood(node, 10000)
-    with node.open_socket(socket.AF_INET6) as sock:
-        sock.bind((ADDRESSES[-1], 0))
-        sock.sendto(MESSAGE, ("fd00::2", 7410))
-    agent.process.send_signal(signal.SIGCONT)
+    say(node, ADDRESSES[-1], "fd00::2")
+    agent.cont()
     assert agent.status(within=10) == 0
 
 
-@pytest.mark.parametrize(
-    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
-)
+@EVERY_AGENT
 def test_without_any_filter_nothing_is_believed(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:

@@ -12,9 +12,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any
 
-from tests.system.cluster import agents, howto, root, scenarios
+from tests.system.cluster import debian_root, fence_agents, pcs_and_crmsh, scenarios
 from tests.system.cluster.cluster import Cluster
 from tests.system.cluster.machine import Site
 from tests.system.cluster.scenarios import Kit, Outcome
@@ -26,16 +27,16 @@ Step = Callable[[Cluster, Kit], Any]
 class Plan:
     """A cluster, and what happens to it. `setup` goes before the first of the steps."""
 
-    steps: tuple[tuple[str, Step], ...]
+    steps: dict[str, Step]
     size: int = 3
     rings: int = 1
     setup: Step | None = scenarios.configure
     seconds: float = 100  # roughly, so that the longest can begin first
 
 
-def _each(cluster: Cluster, kit: Kit) -> Outcome:
+def _a_device_each(cluster: Cluster, kit: Kit) -> Outcome:
     scenarios.configure(cluster, kit, each=True, old=True)
-    return scenarios.two_devices(cluster, kit)
+    return scenarios.two_of_five(cluster, kit, "two, a device each")
 
 
 def _default_limits(cluster: Cluster, kit: Kit) -> Outcome:
@@ -44,43 +45,38 @@ def _default_limits(cluster: Cluster, kit: Kit) -> Outcome:
 
 
 PLANS = {
-    "pcs": Plan((("pcs", howto.with_pcs),), setup=None),
-    "crmsh": Plan((("crmsh", howto.with_crmsh),), rings=2, setup=None),
+    "pcs": Plan({"pcs": pcs_and_crmsh.with_pcs}, setup=None),
+    "crmsh": Plan({"crmsh": pcs_and_crmsh.with_crmsh}, rings=2, setup=None),
     "waits": Plan(
-        (
-            ("panic", scenarios.panic),
-            ("silence", scenarios.silence),
-            ("late", scenarios.late),
-            ("just in time", scenarios.just_in_time),
-        ),
+        {
+            "panic": scenarios.panic,
+            "silence": scenarios.silence,
+            "late": scenarios.late,
+            "just in time": scenarios.just_in_time,
+        },
         seconds=140,
     ),
-    "harm": Plan(
-        (
-            ("leader", scenarios.leader),
-            ("busy", scenarios.busy),
-        )
-    ),
-    "lies": Plan((("forged", scenarios.forged),), seconds=60),  # with our agent alone
+    "harm": Plan({"leader": scenarios.leader, "busy": scenarios.busy}),
+    "lies": Plan({"forged": scenarios.forged}, seconds=60),  # with our agent alone
     "clocks": Plan(
-        (
-            ("killed", scenarios.killed),
-            ("after killed", scenarios.after_killed),
-            ("short stonith-timeout", scenarios.short_stonith_timeout),
-            ("stonith-timeout alone", scenarios.stonith_timeout_alone),
-        ),
+        {
+            "killed": scenarios.killed,
+            "after killed": scenarios.after_killed,
+            "short stonith-timeout": scenarios.short_stonith_timeout,
+            "stonith-timeout alone": scenarios.stonith_timeout_alone,
+        },
         seconds=120,
     ),
     "five": Plan(
-        (
-            ("two, one device", scenarios.two_of_five),
-            ("two, a device each", _each),
-            ("two, one device, default limit", _default_limits),
-        ),
+        {
+            "two, one device": scenarios.two_of_five,
+            "two, a device each": _a_device_each,
+            "two, one device, default limit": _default_limits,
+        },
         size=5,
         seconds=150,
     ),
-    "rings": Plan((("second ring", scenarios.second_ring),), rings=2, seconds=40),
+    "rings": Plan({"second ring": scenarios.second_ring}, rings=2, seconds=40),
 }
 
 
@@ -90,14 +86,12 @@ class Course(threading.Thread):
     def __init__(self, plan: Plan, agent: str, turns: threading.Semaphore) -> None:
         super().__init__(daemon=True)
         self.plan = plan
-        self.kit = Kit(agent)
         self.seconds = 0.0
+        self.outcomes: dict[str, Future[Any]] = {name: Future() for name in plan.steps}
+        self._kit = Kit(agent)
         self._turns = turns
         self._site: Site | None = None
-        self._ended = False
-        self._results: dict[str, Any] = {}
-        self._fenced: list[str] = []
-        self._ready = {name: threading.Event() for name, _ in plan.steps}
+        self._stopped = False
 
     def run(self) -> None:
         with self._turns:
@@ -106,45 +100,37 @@ class Course(threading.Thread):
                 self._play()
             except Exception:
                 trouble = scenarios.Failure(traceback.format_exc())
-                for name, _ in self.plan.steps:
-                    self._results.setdefault(name, trouble)
+                for outcome in self.outcomes.values():
+                    if not outcome.done():
+                        outcome.set_exception(trouble)
             finally:
                 self.seconds = time.monotonic() - began
-                for event in self._ready.values():
-                    event.set()
 
     def _play(self) -> None:
-        if self._ended:
+        if self._stopped:
             raise RuntimeError("stopped before it began")
-        with Site(root.get(), self.plan.rings) as site:
+        plan, kit = self.plan, self._kit
+        with Site(debian_root.get(), plan.rings) as site:
             self._site = site
-            agents.install(site, self.kit.agent)
-            cluster = Cluster(site, self.plan.size)
+            fence_agents.install(site, kit.agent)
+            cluster = Cluster(site, plan.size)
             cluster.start()
-            if self.plan.setup is not None:
-                self.plan.setup(cluster, self.kit)
-            for number, (name, step) in enumerate(self.plan.steps):
-                if number:
-                    fallen = [n for n in cluster.nodes if not n.runs or n.name in self._fenced]
+            if plan.setup is not None:
+                plan.setup(cluster, kit)
+            fenced: list[str] | None = None
+            for name, step in plan.steps.items():
+                if fenced is not None:
+                    fallen = [n for n in cluster.nodes if not n.runs or n.name in fenced]
                     cluster.bring_back(*fallen)
-                    if self.plan.setup is not None:
+                    if plan.setup is not None:
                         scenarios.settled(cluster)
-                outcome = step(cluster, self.kit)
-                self._fenced = list(outcome.seconds)
-                self._results[name] = outcome
-                self._ready[name].set()
-
-    def result(self, name: str) -> Any:
-        """Wait for a scenario's outcome. Raises scenarios.Failure."""
-        self._ready[name].wait()
-        found = self._results[name]
-        if isinstance(found, Exception):
-            raise found
-        return found
+                outcome = step(cluster, kit)
+                fenced = list(outcome.seconds)
+                self.outcomes[name].set_result(outcome)
 
     def stop(self) -> None:
         """Take the cluster down, whatever it does, and wait until it is gone."""
-        self._ended = True
+        self._stopped = True
         if self._site is not None:
             self._site.kill()
         self.join(60)
@@ -163,7 +149,8 @@ class Courses:
             course.start()
 
     def result(self, plan: str, agent: str, scenario: str) -> Any:
-        return self.courses[plan, agent].result(scenario)
+        """Wait for a scenario's outcome. Raises scenarios.Failure."""
+        return self.courses[plan, agent].outcomes[scenario].result()
 
     def stop(self) -> None:
         for course in self.courses.values():

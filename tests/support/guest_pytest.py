@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest with this machine's Python, tools and tests, under Debian's kernel, in QEMU.
+"""Run pytest in a guest with this machine's Python, tools and tests, under Debian's kernel.
 
-It has every file at the path where the machine has it, no network device and no disk. QEMU
-emulates (TCG), which is ten to twenty times slower than the machine, but works wherever QEMU does
-and needs no rights.
+The guest has every file at the path where the machine has it. guest_init.py is its process 1.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,23 +17,19 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support import guest
+from tests.support.debian import NotAvailable
 from tests.support.initramfs import PATH, Initramfs
-from tests.system.netem.kernel import Kernel, NotAvailable
 
-ROOT = Path(__file__).resolve().parents[3]
-INIT = Path(__file__).with_name("init.py")
-QEMU = "qemu-system-x86_64"
+ROOT = Path(__file__).resolve().parents[2]
+INIT = Path(__file__).with_name("guest_init.py")
 
-# What init.py, tests/support/netlab.py and the tests run.
+# What guest_init.py, tests/support/netlab.py and the tests run.
 _TOOLS = (
     *("cat", "cp", "ip", "ln", "mkdir", "mount", "nsenter", "rm", "setpriv", "sh", "tc"),
     *("unshare",),
 )
 
-_MACHINE = (
-    *("-no-user-config", "-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"),
-    *("-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"),
-)
 # After a panic the guest ends at once.
 _KERNEL_ARGUMENTS = "console=ttyS0 quiet loglevel=4 panic=-1"
 
@@ -51,25 +45,25 @@ class Run:
 
 
 def boot(
-    kernel: Kernel,
+    modules: Sequence[str],
     runs: Mapping[str, Sequence[str]],
-    environment: Mapping[str, str],
     seconds: float,
 ) -> dict[str, Run]:
     """Run pytest in a guest, once with each list of arguments; its console goes to stdout.
 
-    Raises NotAvailable if a program is missing, RuntimeError if there are no results in time.
+    The kernel gets these modules, in the order in which they are to be loaded. Raises
+    NotAvailable if a program is missing, RuntimeError if there are no results in time.
     """
-    for tool, package in ((QEMU, "qemu-system-x86"), ("setpriv", "util-linux")):
-        if shutil.which(tool) is None:
-            raise NotAvailable(f"{tool} is not on this machine; on Debian it is in {package}")
     with tempfile.TemporaryDirectory() as scratch:
         initramfs, results = Path(scratch, "initramfs"), Path(scratch, "results")
-        _furnish(kernel, runs, environment).save(initramfs)
+        _furnish(guest.modules(modules), runs).save(initramfs)
         command = [
-            *("setpriv", "--pdeathsig", "KILL", QEMU, *_MACHINE),
-            *("-kernel", str(kernel.image), "-initrd", str(initramfs)),
-            *("-append", _KERNEL_ARGUMENTS, "-serial", "stdio", "-serial", f"file:{results}"),
+            *("setpriv", "--pdeathsig", "KILL"),
+            *guest.command(
+                *(guest.kernel(), initramfs, _KERNEL_ARGUMENTS, "-serial", f"file:{results}"),
+                memory=2048,
+                processors=2,
+            ),
         ]
         try:
             subprocess.run(command, stdin=subprocess.DEVNULL, check=True, timeout=seconds)
@@ -79,15 +73,13 @@ def boot(
     return {name: _read(result["status"], result["junit"]) for name, result in said.items()}
 
 
-def _furnish(
-    kernel: Kernel, runs: Mapping[str, Sequence[str]], environment: Mapping[str, str]
-) -> Initramfs:
+def _furnish(modules: Sequence[Path], runs: Mapping[str, Sequence[str]]) -> Initramfs:
     files = Initramfs()
     for name in ("/dev", "/proc", "/run", "/scratch", "/tmp"):
         files.add_directory(Path(name))
     files.write("/etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
     files.write("/etc/group", "root:x:0:\n")
-    for module in kernel.modules:
+    for module in modules:
         files.add(module)
     files.add(Path("/bin/sh"))
     try:
@@ -102,8 +94,8 @@ def _furnish(
         files.add(program)
     files.add_libraries()
     orders = {
-        "modules": [str(module) for module in kernel.modules],
-        "environment": {"PATH": PATH, **environment},
+        "modules": [str(module) for module in modules],
+        "environment": {"PATH": PATH, "CI": os.environ.get("CI", "")},
         "runs": dict(runs),
     }
     files.write("/orders.json", json.dumps(orders))

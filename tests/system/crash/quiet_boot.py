@@ -8,21 +8,15 @@ guest sends, and answers for the survivor's Ethernet address.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.support.debian import NotAvailable
-from tests.system.crash.harness import QEMU
+from tests.support import guest
+from tests.support.messages import udp_in_frame
 
 OTHER_PORT = 7411  # dump.sh sends to it
-
-_MACHINE = (
-    *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"),
-    *("-machine", "pc", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "512M"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,23 +28,20 @@ class Outcome:
 
 
 def run(
-    kernel: Path, initramfs: Path, arguments: str, survivor: str, folder: Path, seconds: float = 120
+    initramfs: Path, arguments: str, survivor: str, folder: Path, seconds: float = 120
 ) -> Outcome:
     """Boot until the guest ends. Raises NotAvailable, and AssertionError if it does not end."""
-    if shutil.which(QEMU) is None:
-        raise NotAvailable(f"{QEMU} is not on this machine; on Debian it is in qemu-system-x86")
     network = survivor.rpartition(".")[0] + ".0/24"
     heard = folder / "frames"
-    command = [
-        *("setpriv", "--pdeathsig", "KILL", QEMU, *_MACHINE),
-        *("-kernel", str(kernel), "-initrd", str(initramfs), "-append", arguments),
+    command = guest.command(
+        *(guest.kernel(), initramfs, arguments),
         *("-netdev", f"user,id=net0,restrict=on,net={network},host={survivor}"),
         *("-device", "virtio-net-pci,netdev=net0,romfile="),
         *("-object", f"filter-dump,id=dump,netdev=net0,queue=rx,file={heard}"),
-    ]
+    )
     try:
         done = subprocess.run(
-            command,
+            ["setpriv", "--pdeathsig", "KILL", *command],
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -59,7 +50,8 @@ def run(
         )
     except subprocess.TimeoutExpired as late:
         raise AssertionError(f"still running after {seconds} s:\n{late.output}") from None
-    ports = [port for port in map(_port, _frames(heard.read_bytes())) if port is not None]
+    sent = [udp_in_frame(frame) for frame in _frames(heard.read_bytes())]
+    ports = [datagram[2] for datagram in sent if datagram is not None]
     return Outcome(done.stdout.decode(errors="replace"), ports)
 
 
@@ -70,13 +62,3 @@ def _frames(recorded: bytes) -> Iterator[bytes]:
         (length,) = struct.unpack_from("=I", recorded, at + 8)
         yield recorded[at + 16 : at + 16 + length]
         at += 16 + length
-
-
-def _port(frame: bytes) -> int | None:
-    """Find the destination's port, if this is a UDP datagram (without options of IP)."""
-    kind, packet = frame[12:14], frame[14:]
-    if kind == b"\x08\x00" and packet[9] == 17:
-        return int.from_bytes(packet[22:24], "big")
-    if kind == b"\x86\xdd" and packet[6] == 17:
-        return int.from_bytes(packet[42:44], "big")
-    return None

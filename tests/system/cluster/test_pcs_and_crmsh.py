@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.cluster import howto
+from tests.system.cluster import pcs_and_crmsh
 from tests.system.cluster.conftest import Result
-from tests.system.cluster.howto import HowTo
+from tests.system.cluster.pcs_and_crmsh import HowTo
 from tests.system.cluster.scenarios import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
@@ -51,7 +51,7 @@ def complaints(result: HowTo, commands: tuple[str, ...]) -> list[str]:
 @both
 def test_the_commands_word_for_word_and_then_a_panic(result: Result, tool: str) -> None:
     found = result(tool)
-    assert complaints(found, howto.PCS if tool == "pcs" else howto.CRMSH) == []
+    assert complaints(found, pcs_and_crmsh.PCS if tool == "pcs" else pcs_and_crmsh.CRMSH) == []
     fenced_by("mykdumpfence", found.word_for_word)
 
 
@@ -61,7 +61,10 @@ def test_a_map_of_addresses_and_nothing_pretended_and_then_a_panic(
 ) -> None:
     # With crmsh the nodes have two networks, and the crash kernel has the second one alone.
     found = result(tool)
-    assert complaints(found, howto.BETTER_PCS if tool == "pcs" else howto.BETTER_CRMSH) == []
+    assert (
+        complaints(found, pcs_and_crmsh.BETTER_PCS if tool == "pcs" else pcs_and_crmsh.BETTER_CRMSH)
+        == []
+    )
     fenced_by("kdump", found.better)
 
 
@@ -72,33 +75,30 @@ def test_the_cluster_shows_that_no_crash_kernel_is_loaded(result: Result, tool: 
     assert "no crash kernel is loaded: start the kdump service" in said
 
 
-@pytest.mark.course("pcs")
-def test_pcs_describes_the_agent(result: Result) -> None:
-    said = result("pcs").described
-    assert said.startswith("fence_kdump - Recognises a node that runs its crash kernel\n")
-    for text in (
-        "fence_kdump switches nothing off, so it is never enough alone",
-        "  nodename: Names or IP addresses of the node to be heard",
+DESCRIPTIONS = {
+    "pcs": (
+        "fence_kdump - Recognises a node that runs its crash kernel\n",
         "  ipport: UDP port",
-        "  timeout: Seconds to wait for a message. Keep it some seconds below the time-out",
         "  plug: More names or addresses of the same node",
         "  monitor:\n    interval=60s",
-    ):
-        assert text in said
-
-
-@pytest.mark.course("crmsh")
-def test_crmsh_describes_the_agent(result: Result) -> None:
-    said = result("crmsh").described
-    assert said.startswith("stonith:fence_kdump\n")
-    for text in (
-        "fence_kdump switches nothing off, so it is never enough alone",
-        "nodename (string): Names or IP addresses of the node to be heard",
+    ),
+    "crmsh": (
+        "stonith:fence_kdump\n",
         "ipport (string, [7410]): UDP port",
         "family (string, [auto]): ",
         "timeout (string, [60]): Seconds to wait for a message",
-    ):
+    ),
+}
+
+
+@both
+def test_the_agent_is_described(result: Result, tool: str) -> None:
+    said = result(tool).described
+    start, *texts = DESCRIPTIONS[tool]
+    assert said.startswith(start)
+    for text in (*texts, "fence_kdump switches nothing off, so it is never enough alone"):
         assert text in said
-    actions = said.partition("Operations' defaults (advisory minimum):\n")[2].split()
-    assert {"off", "monitor", "metadata"} <= set(actions)
-    assert "reboot" not in actions
+    if tool == "crmsh":
+        actions = said.partition("Operations' defaults (advisory minimum):\n")[2].split()
+        assert {"off", "monitor", "metadata"} <= set(actions)
+        assert "reboot" not in actions

@@ -31,27 +31,24 @@ CRMSH = (
 
 # What this project's agent makes possible: nothing pretends to be what it is not. The monitor
 # runs often here so that a test need not wait for it.
+BETTER_OPTIONS = (
+    "timeout=50 pcmk_off_timeout=60s pcmk_off_retries=1 pcmk_action_limit=-1 op monitor interval=4s"
+)
 BETTER_PCS = (
     "pcs stonith delete mykdumpfence",
-    "pcs stonith create kdump fence_kdump "
-    'pcmk_host_map="{map}" '
-    "timeout=50 pcmk_off_timeout=60s pcmk_off_retries=1 pcmk_action_limit=-1 "
-    "op monitor interval=4s",
+    'pcs stonith create kdump fence_kdump pcmk_host_map="{map}" ' + BETTER_OPTIONS,
     'pcs stonith create power fence_power pcmk_host_list="node1 node2 node3"',
-    "pcs stonith level add 1 node1 kdump",
-    "pcs stonith level add 2 node1 power",
-    "pcs stonith level add 1 node2 kdump",
-    "pcs stonith level add 2 node2 power",
-    "pcs stonith level add 1 node3 kdump",
-    "pcs stonith level add 2 node3 power",
+    *(
+        f"pcs stonith level add {level} {node} {device}"
+        for node in ("node1", "node2", "node3")
+        for level, device in ((1, "kdump"), (2, "power"))
+    ),
     "pcs property set concurrent-fencing=true",
 )
 BETTER_CRMSH = (
     "crm -F configure delete mykdumpfence",
     "crm configure primitive kdump stonith:fence_kdump params "
-    'pcmk_host_map="{map}" '
-    "timeout=50 pcmk_off_timeout=60s pcmk_off_retries=1 pcmk_action_limit=-1 "
-    "op monitor interval=4s",
+    'pcmk_host_map="{map}" ' + BETTER_OPTIONS,
     'crm configure primitive power stonith:fence_power params pcmk_host_list="node1 node2 node3"',
     "crm configure fencing_topology kdump power",
     "crm configure property concurrent-fencing=true",

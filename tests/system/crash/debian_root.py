@@ -2,7 +2,7 @@
 """Debian's root file system, of real packages, as far as the makers of crash images need it.
 
 dracut-core and initramfs-tools-core get along with each other, so one root serves both. The kernel
-is the one that tests/support/debian.py has for everybody.
+is that of all guests, tests/support/guest.py.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support import debian, debroot
-
-KERNEL = "linux-image-cloud-amd64"  # empty: it depends on the package of the newest kernel
+from tests.support import debroot, guest
 
 # The makers, and then what they take programs from when they make an image; kdump-tools at the end,
 # for a crash kernel that boots all this.
@@ -34,14 +32,11 @@ class Root:
 
     folder: Path
     version: str  # of the kernel whose modules are in it
-    kernel: Path
 
 
 def get() -> Root:
     """Return the root, made if need be. Raises tests.support.debian.NotAvailable."""
-    package = debian.newest(KERNEL, "linux-image-")
-    version = package[len("linux-image-") :]
-    image = debian.unpacked(package)
+    image, version = guest.package(), guest.version()
 
     def furnish(folder: Path, _: Sequence[Path]) -> None:
         root = folder / "root"
@@ -55,7 +50,7 @@ def get() -> Root:
 
     recipe = Path(__file__).read_bytes() + version.encode()
     folder = debroot.made("root", PACKAGES, furnish, recipe)
-    return Root(folder / "root", version, image / "boot" / f"vmlinuz-{version}")
+    return Root(folder / "root", version)
 
 
 if __name__ == "__main__":

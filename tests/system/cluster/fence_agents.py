@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
+import atexit
+import functools
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from tests.support import debian
 from tests.support.debian import NotAvailable
 from tests.system.cluster.machine import Site
 
-HERE = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 
 # Understands stdin as every fence agent does. What it switches is noted, and nothing else.
 _POWER = r"""#!/bin/sh
@@ -57,51 +57,20 @@ _POWER_METADATA = """<?xml version="1.0" ?>
 </resource-agent>
 """
 
-# What the package is made of; setup.py and what lies in these folders.
-_SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "src", "packaging", "docs")
-_NOT_SOURCES = (".so", ".pyc", ".egg-info", "_native", "__pycache__")
 
-
-def package(folder: Path = HERE / "build" / "cluster") -> Path:
-    """Return the Debian package of this tree, made if need be, as `make deb` makes it.
+@functools.cache
+def package() -> Path:
+    """Return the Debian package of this tree, made as `make deb` makes it, once a process.
 
     Raises tests.support.debian.NotAvailable.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        target = folder / _recipe()
-        if not target.is_dir():
-            for older in folder.glob("package-*"):
-                shutil.rmtree(older)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                fresh = Path(scratch, "package")
-                done = subprocess.run(
-                    ["sh", str(HERE / "packaging/deb.sh"), sys.executable, str(fresh)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    check=False,
-                    timeout=300,
-                )
-                if done.returncode != 0:
-                    raise NotAvailable(f"no Debian package of this tree: {done.stdout}")
-                fresh.replace(target)
-    (found,) = target.glob("*.deb")
+    folder = Path(tempfile.mkdtemp(prefix="kdumpfence-deb-"))
+    atexit.register(shutil.rmtree, folder)
+    done = debian.attempt("sh", str(ROOT / "packaging/deb.sh"), sys.executable, str(folder))
+    if done.returncode != 0:
+        raise NotAvailable(f"no Debian package of this tree: {done.stdout}")
+    (found,) = folder.glob("*.deb")
     return found
-
-
-def _recipe() -> str:
-    """Name what the package would be made of now."""
-    digest = hashlib.sha256()
-    for source in _SOURCES:
-        top = HERE / source
-        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            relative = str(path.relative_to(HERE))
-            if path.is_file() and not any(word in relative for word in _NOT_SOURCES):
-                digest.update(relative.encode() + b"\0" + path.read_bytes())
-    return f"package-{digest.hexdigest()[:12]}"
 
 
 def install(site: Site, which: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Process 1 of the guest: load the modules, run pytest, hand the results out, switch off.
+"""Process 1 of a guest: load the modules, run pytest, hand the results out, switch off.
 
 /orders.json says what: {"modules": [file], "environment": {name: value}, "runs": {name:
 [argument of pytest]}}. Some runs go on at the same time, and what they say goes to the console.

@@ -7,25 +7,18 @@ addresses. eth1 lies in a VRF, or gets into one.
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from tests.support.netlab import Host, Lab
-from tests.system.network.conftest import cores, programs  # noqa: F401
-from tests.system.network.datagrams import MESSAGE
-from tests.system.network.programs import Programs, Running
-from tests.system.network.test_own_datagrams import LISTENER, forge
+from tests.system.network.datagrams import forge, say
+from tests.system.network.programs import BOTH_CORES, Listening, Programs, Running
 
 NODE = ("10.0.0.1", "fd00::1")
 OWN = ("10.0.0.2", "fd00::2")
 BOTH = list(zip(NODE, OWN))
 
-raw = pytest.mark.parametrize("programs", ["compiled", "pure"], indirect=True)
 every_way = pytest.mark.parametrize(
     "programs", ["compiled", "pure", "compiled-no_raw"], indirect=True
 )
@@ -45,6 +38,11 @@ class Net:
     def ip(self, *words: str) -> None:
         self.survivor.tool("ip", *words)
 
+    def says(self, host: Host, times: int = 1) -> None:
+        """Send the message from the node's addresses, which the tenant has as well."""
+        for source, target in BOTH:
+            say(host, source, target, times=times)
+
     def make_vrf(self, name: str = "blue") -> None:
         """With eth1 in it, and the survivor's own addresses there too."""
         self.ip("link", "add", "dev", name, "type", "vrf", "table", "10")
@@ -60,32 +58,17 @@ class Net:
 
 
 @pytest.fixture
-def net() -> Iterator[Net]:
-    with Lab() as lab:
-        yield Net(lab)
-
-
-def say(host: Host, source: str, target: str, times: int = 1) -> None:
-    with host.open_socket(10 if ":" in source else 2) as sock:
-        sock.bind((source, 0))
-        for _ in range(times):
-            sock.sendto(MESSAGE, (target, 7410))
+def net(lab: Lab) -> Net:
+    return Net(lab)
 
 
 def waits(
-    programs: Programs,  # noqa: F811
+    programs: Programs,
     net: Net,
     name: str = ",".join(NODE),
     seconds: int = 120,
 ) -> Running:
-    agent = programs.agent(net.survivor, "-n", name, "-t", str(seconds))
-    agent.waits()
-    return agent
-
-
-def goes_on_waiting(agent: Running) -> bool:
-    time.sleep(1)
-    return agent.process.poll() is None
+    return programs.waiting_agent(net.survivor, name, seconds)
 
 
 def hears_the_node(agent: Running, net: Net) -> None:
@@ -97,72 +80,63 @@ def hears_the_node(agent: Running, net: Net) -> None:
 
 
 @every_way
-def test_the_nodes_address_in_a_vrf_is_not_the_node(programs: Programs, net: Net) -> None:  # noqa: F811
-    net.make_vrf()
+@pytest.mark.parametrize("early", [True, False])
+def test_the_nodes_address_in_a_vrf_is_not_the_node(
+    programs: Programs, net: Net, early: bool
+) -> None:
+    if early:
+        net.make_vrf()
     agent = waits(programs, net)
-    for source, target in BOTH:
-        say(net.tenant, source, target)
-    assert goes_on_waiting(agent)
+    if not early:
+        net.make_vrf()
+    net.says(net.tenant)
+    assert agent.goes_on(1)
     hears_the_node(agent, net)
 
 
-@every_way
-def test_a_vrf_that_is_made_during_the_wait_is_noticed(programs: Programs, net: Net) -> None:  # noqa: F811
-    agent = waits(programs, net)
-    net.make_vrf()
-    for source, target in BOTH:
-        say(net.tenant, source, target)
-    assert goes_on_waiting(agent)
-    hears_the_node(agent, net)
-
-
-@raw
+@BOTH_CORES
 @pytest.mark.parametrize("gone", [False, True])
-def test_it_is_so_while_the_agent_cannot_look(programs: Programs, net: Net, gone: bool) -> None:  # noqa: F811
+def test_it_is_so_while_the_agent_cannot_look(programs: Programs, net: Net, gone: bool) -> None:
     agent = waits(programs, net, f"{','.join(NODE)},late")
-    agent.process.send_signal(signal.SIGSTOP)
+    agent.stop()
     net.make_vrf()
-    for source, target in BOTH:
-        say(net.tenant, source, target)
+    net.says(net.tenant)
     if gone:
         net.ip("link", "delete", "dev", "blue")
         net.ip("link", "delete", "dev", "eth1")
-    agent.process.send_signal(signal.SIGCONT)
-    assert goes_on_waiting(agent)
+    agent.cont()
+    assert agent.goes_on(1)
     hears_the_node(agent, net)
 
 
-@raw
-def test_a_name_that_resolves_later_makes_no_difference(programs: Programs, net: Net) -> None:  # noqa: F811
+@BOTH_CORES
+def test_a_name_that_resolves_later_makes_no_difference(programs: Programs, net: Net) -> None:
     agent = waits(programs, net, "node1")
-    agent.process.send_signal(signal.SIGSTOP)
+    agent.stop()
     net.make_vrf()
-    for source, target in BOTH:
-        say(net.tenant, source, target)
-    agent.process.send_signal(signal.SIGCONT)
+    net.says(net.tenant)
+    agent.cont()
     time.sleep(1)
     net.survivor.add_name("node1", *NODE)
     time.sleep(6)
-    assert goes_on_waiting(agent)
+    assert agent.goes_on(1)
     hears_the_node(agent, net)
 
 
 @pytest.mark.parametrize("programs", ["compiled"], indirect=True)  # it is the kernel's filter
 @pytest.mark.parametrize("early", [False, True])
-def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early: bool) -> None:  # noqa: F811
+def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early: bool) -> None:
     if early:
         net.make_vrf()
     agent = waits(programs, net)
     if not early:
         net.make_vrf()
         time.sleep(2)
-    agent.process.send_signal(signal.SIGSTOP)
-    for source, target in BOTH:
-        say(net.tenant, source, target, 6000)
-    for source, target in BOTH:
-        say(net.node, source, target)
+    agent.stop()
+    net.says(net.tenant, 6000)
+    net.says(net.node)
     net.ip("link", "set", "dev", "eth0", "down")  # nothing comes later
-    agent.process.send_signal(signal.SIGCONT)
+    agent.cont()
     assert agent.status(within=30) == 0
 
 
@@ -181,7 +155,7 @@ def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early:
     indirect=["programs"],
 )
 def test_where_udp_sockets_hear_vrfs_the_agent_does(
-    programs: Programs,  # noqa: F811
+    programs: Programs,
     net: Net,
     raw_hears: int,
     late: bool,
@@ -194,7 +168,7 @@ def test_where_udp_sockets_hear_vrfs_the_agent_does(
         net.make_vrf()
         time.sleep(1)
     forge_in_vrf(net)
-    assert goes_on_waiting(agent)
+    assert agent.goes_on(1)
     say(net.tenant, *BOTH[late])
     assert agent.status(within=30) == 0
 
@@ -223,17 +197,16 @@ def inside(net: Net) -> tuple[str, ...]:
 @every_way
 @pytest.mark.parametrize("name", [",".join(NODE), "fe80::1%eth1"])
 def test_an_agent_that_is_started_in_a_vrf_hears_that_alone(
-    programs: Programs,  # noqa: F811
+    programs: Programs,
     net: Net,
     inside: tuple[str, ...],
     name: str,
 ) -> None:
     programs.rights = (*inside, *programs.rights)
     agent = waits(programs, net, name)
-    for source, target in BOTH:
-        say(net.node, source, target)
+    net.says(net.node)
     forge_in_vrf(net)
-    assert goes_on_waiting(agent)
+    assert agent.goes_on(1)
     source = "fe80::1%eth0" if "%" in name else NODE[1]
     for target in ("ff02::1%eth0", OWN[1]):
         assert forge(net.tenant, source, target)
@@ -242,23 +215,17 @@ def test_an_agent_that_is_started_in_a_vrf_hears_that_alone(
     agent.process.kill()
 
 
-@pytest.mark.parametrize("core_name", ["compiled", "pure"])
 def test_a_listener_in_a_vrf_hears_that_alone(
-    net: Net, inside: tuple[str, ...], core_name: str
+    net: Net,
+    inside: tuple[str, ...],
+    core_name: str,
 ) -> None:
-    program = net.survivor.popen(
-        [*inside, sys.executable, "-c", LISTENER, "{}", '["::/0", "0.0.0.0/0"]'],
-        env={"KDUMPFENCE_PURE": "1"} if core_name == "pure" else {},
-        stdout=subprocess.PIPE,
-    )
-    assert program.stdout is not None
-    assert program.stdout.readline() == "listens\n"
-    for source, target in BOTH:
-        say(net.node, source, target)
+    listening = Listening(net.survivor, core_name, "{}", '["::/0", "0.0.0.0/0"]', inside)
+    net.says(net.node)
     forge_in_vrf(net)
     time.sleep(1)
     say(net.tenant, *BOTH[0])
-    assert program.stdout.readline().startswith(f"began {NODE[0]} ")
+    assert listening.line().startswith(f"began {NODE[0]} ")
 
 
 # ------------------------------------------------------------------ the system's clock
@@ -267,34 +234,32 @@ def test_a_listener_in_a_vrf_hears_that_alone(
 @every_way
 @pytest.mark.parametrize("seconds", [-3600, 3600])
 def test_a_clock_that_is_set_makes_no_late_message_early(
-    programs: Programs,  # noqa: F811
+    programs: Programs,
     net: Net,
     seconds: int,
 ) -> None:
     agent = waits(programs, net, seconds=3)
-    agent.process.send_signal(signal.SIGSTOP)
+    agent.stop()
     time.sleep(1)
     time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
     time.sleep(3)
-    for source, target in BOTH:
-        say(net.node, source, target)
-    agent.process.send_signal(signal.SIGCONT)
+    net.says(net.node)
+    agent.cont()
     assert agent.status(within=30) == 1
 
 
 @every_way
 @pytest.mark.parametrize("seconds", [-3600, 3600])
 def test_a_clock_that_is_set_early_in_the_wait_costs_nothing(
-    programs: Programs,  # noqa: F811
+    programs: Programs,
     net: Net,
     seconds: int,
 ) -> None:
     agent = waits(programs, net, seconds=6)
     time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
     time.sleep(2)
-    agent.process.send_signal(signal.SIGSTOP)
-    for source, target in BOTH:
-        say(net.node, source, target)
+    agent.stop()
+    net.says(net.node)
     time.sleep(6)
-    agent.process.send_signal(signal.SIGCONT)
+    agent.cont()
     assert agent.status(within=30) == 0

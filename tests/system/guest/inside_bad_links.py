@@ -1,4 +1,5 @@
-"""A link that loses, delays, doubles and reorders still carries the node's message."""
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run in the guest: a link that loses, delays and reorders still carries the node's message."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ import time
 
 import pytest
 
+from tests.support.messages import MESSAGE, NO_MESSAGE, PORT
 from tests.support.netlab import BLACKHOLE, Host, Impairment, Lab
-from tests.system.network.datagrams import MESSAGE, PORT, RUBBISH, arrives, receiver
-from tests.system.network.programs import Programs
+from tests.system.network.datagrams import arrives, receiver, say
+from tests.system.network.programs import EVERY_AGENT, Programs
 
 HALF_IS_LOST = Impairment(loss=0.5)
 LATE_UNEVEN_AND_TWICE = Impairment(delay=0.4, jitter=0.4, duplicate=1)
@@ -27,7 +29,6 @@ MIXED = Impairment(delay=0.2, jitter=0.2, duplicate=0.2, reorder=0.3)
     indirect=["programs"],
     ids=["compiled-half_lost", "pure-half_lost", "compiled-late_uneven_twice", "pure-mixed"],
 )
-@pytest.mark.slow
 def test_the_agent_hears_the_sender_through_a_bad_link(
     programs: Programs, lab: Lab, node: Host, survivor: Host, impairment: Impairment
 ) -> None:
@@ -37,14 +38,13 @@ def test_the_agent_hears_the_sender_through_a_bad_link(
     assert agent.status(within=45) == 0
 
 
-@pytest.mark.slow
 def test_a_lost_first_message_costs_a_second_not_an_interval(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
     link = lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24"], Impairment())
     messages = receiver(survivor)
     # The hosts must know each other's hardware address: else what is "lost" waits for it.
-    node.open_socket().sendto(MESSAGE, ("10.0.0.2", PORT))
+    say(node, "10.0.0.1", "10.0.0.2")
     assert arrives(messages, within=5)
     link.impair(BLACKHOLE)
     time.sleep(0.1)
@@ -55,10 +55,7 @@ def test_a_lost_first_message_costs_a_second_not_an_interval(
     assert arrives(messages, within=4)
 
 
-@pytest.mark.parametrize(
-    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
-)
-@pytest.mark.slow
+@EVERY_AGENT
 def test_a_message_is_found_in_rubbish_that_overtakes_it(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -68,7 +65,7 @@ def test_a_message_is_found_in_rubbish_that_overtakes_it(
     crashed.bind(("10.0.0.1", 0))
     dice = random.Random(1)
     while agent.process.poll() is None and agent.age < 35:
-        burst = [*RUBBISH, MESSAGE, *RUBBISH]
+        burst = [*NO_MESSAGE.values(), MESSAGE, *NO_MESSAGE.values()]
         dice.shuffle(burst)
         for datagram in burst:
             crashed.sendto(datagram, ("10.0.0.2", PORT))
@@ -76,10 +73,7 @@ def test_a_message_is_found_in_rubbish_that_overtakes_it(
     assert agent.status(within=1) == 0
 
 
-@pytest.mark.parametrize(
-    "programs", ["compiled", "pure", "compiled-no_raw", "pure-no_raw"], indirect=True
-)
-@pytest.mark.slow
+@EVERY_AGENT
 def test_rubbish_of_the_node_between_a_strangers_messages_is_no_yes(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -90,7 +84,7 @@ def test_rubbish_of_the_node_between_a_strangers_messages_is_no_yes(
     crashed.bind(("10.0.0.1", 0))
     stranger.bind(("10.0.0.77", 0))
     while agent.process.poll() is None and agent.age < 30:
-        for datagram in RUBBISH:
+        for datagram in NO_MESSAGE.values():
             stranger.sendto(MESSAGE, ("10.0.0.2", PORT))
             crashed.sendto(datagram, ("10.0.0.2", PORT))
         time.sleep(0.05)

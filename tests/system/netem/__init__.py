@@ -1,1 +1,0 @@
-"""Impaired links on netem itself, in a guest whose kernel has it."""
