@@ -141,15 +141,3 @@ def test_any_sequence_of_changes_leaves_what_a_dict_would_hold(cores: Cores) -> 
     run_state_machine_as_test(  # type: ignore[no-untyped-call,unused-ignore]
         machine, settings=settings(max_examples=60, stateful_step_count=30)
     )
-
-
-@pytest.mark.parametrize("length", [*range(4), *range(5, 16), 17, 32])
-def test_nothing_but_4_or_16_bytes_is_an_address(cores: Cores, length: int) -> None:
-    for method in ("add", "find", "discard", "release"):
-        outcome = cores.do(lambda core: getattr(core.Sources(), method)(bytes(length)))  # noqa: B023
-        assert outcome == (
-            "ValueError",
-            f"address of {length} bytes: 4 or 16 are allowed",
-            (f"address of {length} bytes: 4 or 16 are allowed",),
-            None,
-        )
