@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from kdumpfence import filters
 from kdumpfence.addresses import Address
+from tests.conftest import udp
 from tests.property import bpf
 from tests.property.judging import VERDICTS, Cores, judge_raw, payloads, verdict_of
 from tests.property.packets import Packet, packets
@@ -190,12 +191,6 @@ def test_raw_packets_are_judged_as_an_independent_judge_does(
     assert collections.Counter(ether.passed()) == collections.Counter(kept)
 
 
-def source_of_udp(host: str, family: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.bind((host, 0))
-    return sock
-
-
 @settings(max_examples=60)
 @given(
     sent=st.lists(st.tuples(st.integers(1, 6), payloads), max_size=30),
@@ -220,10 +215,7 @@ def test_datagrams_are_judged_as_an_independent_judge_does(
         listener.bind(("", 0))
         port = listener.getsockname()[1]
         receiver.add_socket(listener)
-        senders = {
-            number: stack.enter_context(source_of_udp(host, socket.AF_INET))
-            for number, host in hosts.items()
-        }
+        senders = {number: stack.enter_context(udp(host)) for number, host in hosts.items()}
         counts = dict.fromkeys(VERDICTS, 0)
         accepted: list[Heard] = []
         unknown: dict[bytes, None] = {}

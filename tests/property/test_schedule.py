@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rhythm of the messages, under any weather and with a clock of the tests' own."""
+"""The sender's schedule, under any weather and with a clock of the tests' own."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,20 +13,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kdumpfence import _purewire
 from kdumpfence._purewire import EARLY_MESSAGES
 from tests.conftest import CORES, load_core
-from tests.support.rhythm import Destination, Schedule
+from tests.support.schedule import Destination, Schedule, Times, start
+from tests.support.schedule import play as play_until
 
-EARLY_GAP, RETRY_FIRST, RETRY_PATIENCE, RETRY_LAST, SETTLING, LATE_NETWORK, ASKING = (
-    value / 1e9
-    for value in (
-        _purewire.EARLY_GAP_NS,
-        _purewire.RETRY_NS,
-        _purewire.RETRY_PATIENCE_NS,
-        _purewire.RETRY_LATER_NS,
-        _purewire.SETTLING_NS,
-        _purewire.LATE_NETWORK_NS,
-        _purewire.ASKING_NS,
-    )
-)
+EARLY_GAP = _purewire.EARLY_GAP_NS / 1e9
+RETRY_FIRST = _purewire.RETRY_NS / 1e9
+RETRY_PATIENCE = _purewire.RETRY_PATIENCE_NS / 1e9
+RETRY_LAST = _purewire.RETRY_LATER_NS / 1e9
+SETTLING = _purewire.SETTLING_NS / 1e9
+LATE_NETWORK = _purewire.LATE_NETWORK_NS / 1e9
+ASKING = _purewire.ASKING_NS / 1e9
 
 #: For sums of seconds in floating point.
 TINY = 1e-6
@@ -52,7 +49,7 @@ class Sending(RuleBasedStateMachine):
         self.schedule = Schedule(load_core(self.core_name), NODES, count, interval, start)
         self.gone: dict[Hashable, int] = {}
         self.tried: set[Hashable] = set()
-        self.nodes_of: dict[Hashable, list[str]] = {}
+        self.nodes_of: dict[Hashable, list[Hashable]] = {}
         self.awaited = set(NODES)
         self.earliest: dict[Hashable, float] = {}
         self.failing: dict[Hashable, float] = {}
@@ -200,7 +197,7 @@ class Sending(RuleBasedStateMachine):
             assert destination.nodes == self.nodes_of[key]
         assert self.schedule.reached == self.reached()
 
-    def reached(self) -> set[str]:
+    def reached(self) -> set[Hashable]:
         return {node for key, n in self.gone.items() if n for node in self.nodes_of[key]}
 
     @invariant()
@@ -265,75 +262,50 @@ weathers = st.lists(
     st.tuples(st.floats(0, 100), st.floats(0, 40)).map(lambda one: (one[0], one[0] + one[1])),
     max_size=3,
 )
-
-
-def play(schedule: Schedule, downs: dict[str, Down], until: float) -> dict[str, list[float]]:
-    """Drive the schedule as the sender does: when messages left, for each key."""
-    times: dict[str, list[float]] = {key: [] for key in downs}
-    now = 0.0
-    while now < until and not schedule.finished(now):
-        for destination in schedule.due(now):
-            key = str(destination.key)
-            if any(start <= now < end for start, end in downs[key]):
-                schedule.failed(destination, now)
-            else:
-                schedule.left(destination, now)
-                times[key].append(now)
-        next_due = schedule.next_due(now)
-        if schedule.finished(now) or next_due is None:
-            break
-        assert next_due > now
-        now = next_due
-    return times
-
-
-def start(core: str, keys: dict[str, Down], count: int, interval: float) -> Schedule:
-    nodes = tuple(sorted({key[0] for key in keys}))
-    schedule = Schedule(load_core(core), nodes, count, interval, 0.0)
-    for key in keys:
-        schedule.add(key, key[0], 0.0)
-    return schedule
-
-
 networks = st.dictionaries(st.sampled_from(KEYS), weathers, min_size=1)
+cores = st.sampled_from(CORES).map(load_core)
 
 
-cores = st.sampled_from(CORES)
+def play(core: Any, downs: dict[str, Down], count: int, interval: float, until: float) -> Times:
+    """When messages left for each key, to which there is no way while it is down."""
+
+    def up(key: Hashable, now: float) -> bool:
+        return not any(begin <= now < end for begin, end in downs[str(key)])
+
+    return play_until(start(core, downs, count, interval), until, up)
 
 
 @given(cores, networks, st.integers(1, 4), st.integers(1, 12))
 def test_with_a_count_every_reached_address_gets_exactly_as_many(
-    core: str, downs: dict[str, Down], count: int, interval: int
+    core: Any, downs: dict[str, Down], count: int, interval: int
 ) -> None:
-    schedule = start(core, downs, count, interval)
-    for key, times in play(schedule, downs, 1000.0).items():
+    for key, times in play(core, downs, count, interval, 1000.0).items():
         assert len(times) in (0, count)
         for before, after in zip(times, times[1:]):
             assert after - before >= interval / 2 - TINY
-        if not any(begin <= 0 for begin, _ in downs[key]):
+        if not any(begin <= 0 for begin, _ in downs[str(key)]):
             assert times[0] == 0
-    assert schedule.finished(1000.0)
 
 
 @given(cores, networks, st.integers(1, 12))
 def test_without_a_count_it_goes_on_as_soon_as_the_network_is_back(
-    core: str, downs: dict[str, Down], interval: int
+    core: Any, downs: dict[str, Down], interval: int
 ) -> None:
-    for key, times in play(start(core, downs, 0, interval), downs, 300.0).items():
+    for key, times in play(core, downs, 0, interval, 300.0).items():
         for before, after in zip([0.0, *times], [*times, 300.0]):
             # An interval, the time the network was down, and the time until the next try.
-            down = sum(max(0.0, min(end, after) - max(begin, before)) for begin, end in downs[key])
+            spells = downs[str(key)]
+            down = sum(max(0.0, min(end, after) - max(begin, before)) for begin, end in spells)
             assert after - before <= interval + down + RETRY_LAST + TINY
 
 
 @given(cores, networks, st.sampled_from(KEYS), weathers, st.integers(0, 3), st.integers(1, 12))
 def test_how_one_destination_fares_is_nothing_to_another(
-    core: str, downs: dict[str, Down], key: str, weather: Down, count: int, interval: int
+    core: Any, downs: dict[str, Down], key: str, weather: Down, count: int, interval: int
 ) -> None:
     """Whoever else there is, and however bad the way there: the same moments."""
-    both = {**downs, key: weather}
-    together = play(start(core, both, count, interval), both, 200.0)
-    alone = play(start(core, {key: weather}, count, interval), {key: weather}, 200.0)
+    together = play(core, {**downs, key: weather}, count, interval, 200.0)
+    alone = play(core, {key: weather}, count, interval, 200.0)
     # With a count, one that was never reached is waited for only as long as others are.
     if not count or (together[key] and alone[key]):
         assert together[key] == alone[key]

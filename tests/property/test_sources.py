@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -91,7 +90,7 @@ class Table(RuleBasedStateMachine):
         for table in self.tables:
             assert table.find(packed, scope) == self.model.get((unmapped(packed), scope))
 
-    @rule(start=st.integers(0, 2000), number=st.integers(1, 400), node=nodes)
+    @rule(start=st.integers(0, 1000), number=st.integers(1, 300), node=nodes)
     def add_many(self, start: int, number: int, node: int) -> None:
         for one in range(start, start + number):
             for table in self.tables:
@@ -135,21 +134,8 @@ class Table(RuleBasedStateMachine):
             assert set(listed) == set(self.model)
 
 
-@pytest.mark.slow
 def test_any_sequence_of_changes_leaves_what_a_dict_would_hold(cores: Cores) -> None:
     machine = type("TableOfBoth", (Table,), {"cores": cores})
     run_state_machine_as_test(  # type: ignore[no-untyped-call,unused-ignore]
-        machine, settings=settings(max_examples=60, stateful_step_count=30)
+        machine, settings=settings(max_examples=30, stateful_step_count=25)
     )
-
-
-@pytest.mark.parametrize("length", [*range(4), *range(5, 16), 17, 32])
-def test_nothing_but_4_or_16_bytes_is_an_address(cores: Cores, length: int) -> None:
-    for method in ("add", "find", "discard", "release"):
-        outcome = cores.do(lambda core: getattr(core.Sources(), method)(bytes(length)))  # noqa: B023
-        assert outcome == (
-            "ValueError",
-            f"address of {length} bytes: 4 or 16 are allowed",
-            (f"address of {length} bytes: 4 or 16 are allowed",),
-            None,
-        )

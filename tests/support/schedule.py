@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The cores' `Schedule` as tests like it: nodes by name, addresses by any key, seconds."""
+"""The cores' `Schedule` as tests like it: nodes by name, addresses by any key, seconds.
+
+The node of an address is the first letter of its key, or the key itself if that is a number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
+
+Times = dict[Hashable, list[float]]
 
 
 def ns(seconds: float) -> int:
@@ -28,24 +33,28 @@ class Destination:
         return self._schedule.real.sent(self.number)  # type: ignore[no-any-return]
 
     @property
-    def nodes(self) -> list[str]:
+    def nodes(self) -> list[Hashable]:
         return [self._schedule.names[node] for node in self._schedule.real.nodes(self.number)]
+
+
+def node_of(key: Hashable) -> Hashable:
+    return key[0] if isinstance(key, str) else key
 
 
 class Schedule:
     """What `kdumpfence.sender` makes of it, without addresses."""
 
     def __init__(
-        self, core: Any, nodes: tuple[str, ...], count: int, interval: float, now: float
+        self, core: Any, nodes: Iterable[Hashable], count: int, interval: float, now: float = 0.0
     ) -> None:
-        self.names = nodes
-        self.real = core.Schedule(len(nodes), count, ns(interval), ns(now))
+        self.names = tuple(nodes)
+        self.real = core.Schedule(len(self.names), count, ns(interval), ns(now))
         self.destinations: dict[Hashable, Destination] = {}
 
-    def give_up(self, node: str) -> None:
+    def give_up(self, node: Hashable) -> None:
         self.real.give_up(self.names.index(node))
 
-    def add(self, key: Hashable, node: str, now: float) -> bool:
+    def add(self, key: Hashable, node: Hashable, now: float = 0.0) -> bool:
         known = self.destinations.get(key)
         if known is not None:
             self.real.share(known.number, self.names.index(node))
@@ -54,9 +63,15 @@ class Schedule:
         self.destinations[key] = Destination(self, key, number)
         return True
 
-    def due(self, now: float) -> list[Destination]:
+    def _numbered(self, numbers: list[int]) -> list[Destination]:
         destinations = list(self.destinations.values())
-        return [destinations[number] for number in self.real.due(ns(now))]
+        return [destinations[number] for number in numbers]
+
+    def due(self, now: float) -> list[Destination]:
+        return self._numbered(self.real.due(ns(now)))
+
+    def overdue(self, now: float) -> list[Destination]:
+        return self._numbered(self.real.overdue(ns(now)))
 
     def trusted(self, key: Hashable) -> bool:
         return bool(self.real.trusted(self.destinations[key].number))
@@ -67,10 +82,6 @@ class Schedule:
     def asked(self, key: Hashable) -> float | None:
         asked = self.real.asked(self.destinations[key].number)
         return None if asked is None else asked / 1e9
-
-    def overdue(self, now: float) -> list[Destination]:
-        destinations = list(self.destinations.values())
-        return [destinations[number] for number in self.real.overdue(ns(now))]
 
     def taken(self, destination: Destination, now: float) -> None:
         self.real.taken(destination.number, ns(now))
@@ -91,7 +102,7 @@ class Schedule:
         self.real.hurry(ns(now), again)
 
     @property
-    def reached(self) -> set[str]:
+    def reached(self) -> set[Hashable]:
         return {self.names[node] for node in self.real.reached}
 
     def next_due(self, now: float) -> float | None:
@@ -100,3 +111,37 @@ class Schedule:
 
     def finished(self, now: float) -> bool:
         return bool(self.real.finished(ns(now)))
+
+
+def start(core: Any, keys: Iterable[Hashable], count: int = 0, interval: float = 10) -> Schedule:
+    """A schedule at 0 s that has an address for each of these keys."""
+    keys = list(keys)
+    schedule = Schedule(core, dict.fromkeys(map(node_of, keys)), count, interval)
+    for key in keys:
+        schedule.add(key, node_of(key))
+    return schedule
+
+
+def play(
+    schedule: Schedule, until: float, up: Callable[[Hashable, float], bool] = lambda *_: True
+) -> Times:
+    """Run it as the sender does, until then or its end: when messages left, for each key.
+
+    `up` tells whether one can leave for that key at that time.
+    """
+    sent: Times = {key: [] for key in schedule.destinations}
+    now = 0.0
+    while now <= until and not schedule.finished(now):
+        while ready := schedule.due(now):  # not always all of them at once
+            for destination in ready:
+                if up(destination.key, now):
+                    schedule.left(destination, now)
+                    sent[destination.key].append(now)
+                else:
+                    schedule.failed(destination, now)
+        due = schedule.next_due(now)
+        if due is None:
+            break
+        assert due > now, "a loop over this would spin"
+        now = due
+    return sent
