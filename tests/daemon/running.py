@@ -219,21 +219,14 @@ class Kdumpfenced:
         return self.get("/health") == (200, "well\n")
 
     def past(self, node: str | None = None) -> list[Past]:
-        """What the file holds."""
-        with contextlib.closing(History(str(self.history), writable=False)) as history:
-            return history.past(node)
-
-    def past_of_all(self) -> list[Past]:
-        """The same, however many there are; [] before it has a history."""
-        if not self.history.exists():
-            return []
+        """What its history holds; [] before it has one, or if it was killed at once."""
         try:
             with contextlib.closing(History(str(self.history), writable=False)) as history:
-                return history.past(most=10**6)
+                return history.past(node, most=10**6)
         except HistoryError as error:
-            if "the file is empty" not in str(error):
+            if "no history at" not in str(error):
                 raise
-            return []  # killed before it had written anything
+            return []
 
     # What it hears
 

@@ -162,7 +162,7 @@ def test_a_flood_of_forged_senders_pushes_out_nothing_of_a_named_node(daemon: Kd
         assert (forging.returncode, forging.stderr.read()) == (0, b"")
     until(lambda: daemon.status().counts["accepted"] > 3000)
     assert max(counts) == most
-    named = {dump.node for dump in daemon.past_of_all() if not dump.node.startswith("127.")}
+    named = {dump.node for dump in daemon.past() if not dump.node.startswith("127.")}
     assert named == {"genuine", "other"}
 
 
@@ -232,7 +232,7 @@ def test_what_a_crowd_said_before_the_end_is_in_the_history(daemon: Kdumpfenced)
     with daemon.storm(f"--nodes={crowd}", "--rate=10000", "--rounds=1") as storm:
         assert storm.wait(30) == 0
     assert daemon.ended() == 0
-    assert len(daemon.past_of_all()) == crowd
+    assert len(daemon.past()) == crowd
     said = daemon.said()
     spared = [int(number) for number in re.findall(r"(\d+) dumps that began\n", said)]
     assert said.count("began to dump: ") + sum(spared) == crowd

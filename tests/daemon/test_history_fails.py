@@ -73,30 +73,27 @@ def test_a_lock_delays_what_is_told_and_loses_nothing(
 def test_a_damaged_history_is_said_and_a_new_one_taken_when_it_is_gone(
     daemon: Kdumpfenced,
 ) -> None:
-    daemon.history.write_bytes(b"this is no database, and long enough to be taken for one" * 100)
-    before = daemon.history.read_bytes()
+    damaged = b"this is no database, and long enough to be taken for one" * 100
+    daemon.history.write_bytes(damaged)
     daemon.start()
     daemon.says("still listening, will try again")
     daemon.hear(NODE)
-    daemon.says("began to dump")
-    assert daemon.get("/health")[0] == 503
-    assert daemon.history.read_bytes() == before
-    daemon.history.rename(daemon.folder / "damaged")
-    daemon.says("history: works again after")
-    assert [past.node for past in daemon.past()] == [NODE]
-    assert daemon.end() == 0
-
-
-def test_what_the_history_could_not_take_is_told_at_the_end(daemon: Kdumpfenced) -> None:
-    daemon.history.write_text("not a history")
-    daemon.start()
-    daemon.hear(NODE)
     daemon.page_with("\nkdumpfence_history_held 1.0\n")
+    assert daemon.get("/health")[0] == 503
+    # What it could not take is told at the end.
     assert daemon.end() == 1
     *_, told, missing, _ = daemon.said().splitlines()
     assert "began to dump" in told
     assert told.endswith("(not in the history yet)")
     assert missing == "history: the last messages of 1 dump are missing"
+    daemon.start()
+    daemon.hear(NODE)
+    until(lambda: daemon.status().dumping == 1)
+    assert daemon.history.read_bytes() == damaged
+    daemon.history.rename(daemon.folder / "damaged")
+    daemon.says("history: works again after")
+    assert [past.node for past in daemon.past()] == [NODE]
+    assert daemon.end() == 0
 
 
 def test_a_history_with_a_row_that_is_no_dump_does_not_stop_it(daemon: Kdumpfenced) -> None:
@@ -213,9 +210,9 @@ def test_what_was_told_survives_that_its_file_is_removed(daemon: Kdumpfenced) ->
         file.unlink()
     # Nothing more happens, and it sees to it all the same.
     until(lambda: all(file.exists() for file in files))
-    until(lambda: [dump.node for dump in daemon.past_of_all()] == ["127.0.0.2"])
+    until(lambda: [dump.node for dump in daemon.past()] == ["127.0.0.2"])
     daemon.hear("127.0.0.3")
     daemon.says("'127.0.0.3' began to dump")
     daemon.end(signal.SIGKILL)
-    assert {dump.node for dump in daemon.past_of_all()} == {"127.0.0.2", "127.0.0.3"}
+    assert {dump.node for dump in daemon.past()} == {"127.0.0.2", "127.0.0.3"}
     assert daemon.said().count("not in the history") == 0

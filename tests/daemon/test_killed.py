@@ -62,7 +62,7 @@ class Witness:
         self.began = set(re.findall(r"node '(\S+)' began to dump", said))
         self.silent = set(re.findall(r"node '(\S+)' fell silent", said))
         assert "not in the history" not in said
-        past = self.daemon.past_of_all()
+        past = self.daemon.past()
         assert self.began - {one.node for one in past} == set()
         assert self.silent - {one.node for one in past if one.ended is not None} == set()
         assert told - {(one.node, one.since) for one in past} == set()
@@ -113,7 +113,7 @@ def test_what_was_told_is_in_the_history_however_often_it_is_killed(
     assert len(witness.began) > 10 * KILLS
     assert len(witness.silent) > 10 * KILLS
     assert len(witness.dumps) > 10 * KILLS
-    past = daemon.past_of_all()
+    past = daemon.past()
     assert {one.node for one in past if one.ended is None} == STEADY.keys()
     assert len({(one.node, one.since) for one in past}) == len(past)
     nodes = [one.node for one in past]

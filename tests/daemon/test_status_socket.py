@@ -149,26 +149,6 @@ def test_any_name_comes_through(server: Server) -> None:
     assert (found.unresolved, found.troubles) == (names, ("no\nspace",))
 
 
-def test_it_answers_while_all_threads_of_the_daemon_are_busy(server: Server) -> None:
-    done = threading.Event()
-
-    def compute() -> None:
-        while not done.is_set():
-            sum(range(1000))
-
-    threads = [threading.Thread(target=compute) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        with Client(server.path, timeout=20) as client:
-            for _ in range(10):
-                assert client.status().dumping == 5
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-
-
 # --- rude clients ---------------------------------------------------------------------------
 
 
