@@ -59,13 +59,13 @@ def test_a_node_never_reached_is_given_up_after_count_intervals(core: ModuleType
 
 
 def test_no_address_is_given_up_that_was_not_tried(core: ModuleType) -> None:
-    schedule = make(core, count=1, interval=1, keys="ab")
+    schedule = start(core, "ab", count=1, interval=1)
     first, second = schedule.due(0)
     schedule.left(first, 0)
     assert not schedule.finished(3600)  # a slow machine came to the second so late
     schedule.taken(second, 3600)
     assert schedule.finished(3600)
-    schedule = make(core, count=1, interval=1)
+    schedule = start(core, "a", count=1, interval=1)
     schedule.add("the other ring", "a", 0)
     schedule.left(schedule.due(0)[0], 0)
     assert not schedule.finished(0)  # the node was reached, but at one address alone

@@ -30,7 +30,7 @@ def test_the_first_try_on_loopback(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         daemon = subprocess.Popen(["sh", "-euc", f"exec {start}"], stdout=log, stderr=log, env=path)
     try:
-        until(lambda: "hears port" in (tmp_path / "log").read_text())
+        until(lambda: "listens on port" in (tmp_path / "log").read_text())
         subprocess.run(["sh", "-euc", second_terminal], timeout=60, check=True, env=path)
         until(lambda: "node '127.0.0.1' began to dump" in (tmp_path / "log").read_text())
     finally:

@@ -28,11 +28,11 @@ from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.daemon.reload import Reload, Result, follow_nodes
 from kdumpfence.daemon.settings import KEYS, Settings, changes
 from kdumpfence.daemon.status_server import Server
-from kdumpfence.daemon.wakeup import Wakeup
 from kdumpfence.listener import deafness
 from kdumpfence.listener.dumps import Dump, Event, length
 from kdumpfence.listener.listener import Listener, Snapshot
 from kdumpfence.listener.sockets import open_sockets
+from kdumpfence.signals import Wakeup
 from kdumpfence.sockets import deepen
 
 #: Seconds: the longest round of the main loop.

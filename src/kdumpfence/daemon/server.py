@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Optional
 
-from kdumpfence.daemon.wakeup import Wakeup
+from kdumpfence.signals import Wakeup
 
 #: Seconds until the next try when the process has no descriptor left for a client.
 _PAUSE = 0.5
