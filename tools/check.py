@@ -26,21 +26,21 @@ GUARDS = {
     ),
     "native": (  # src/native/
         *("sender", "shared", "property", "building", "install", "interop"),
-        *("system/network", "system/netem", "system/crash"),
+        *("system/network", "system/guest", "system/crash"),
     ),
     "shared": (  # the modules right below src/kdumpfence/
         *("shared", "property", "agent", "sender", "listener", "storm", "interop"),
-        *("system/network", "system/vrf"),
+        *("system/network", "system/guest"),
     ),
     "agent": (
         *("agent", "shared", "property", "interop", "install"),
-        *("system/network", "system/flood", "system/vrf", "system/crash", "system/cluster"),
+        *("system/network", "system/flood", "system/guest", "system/crash", "system/cluster"),
     ),
     "sender": (
         *("sender", "shared", "property", "interop"),
-        *("system/network", "system/netem", "system/crash"),
+        *("system/network", "system/guest", "system/crash"),
     ),
-    "listener": ("listener", "daemon", "system/scale", "system/vrf"),
+    "listener": ("listener", "daemon", "system/scale", "system/guest"),
     "daemon": ("daemon", "cli", "docs", "system/scale"),
     "cli": ("cli", "daemon", "install", "docs"),
     "storm": ("storm", "property", "docs", "system/scale"),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The bytes of a message, and counting very many of them; codec.pxi takes it.
+/* The bytes of a message, and counting very many of them, with AVX2 where there is one; codec.pxi
+ * takes it.
  *
  * May be here: what needs the compiler's vectors or the processor's instructions. */
 #ifndef KDUMPWIRE_CODEC_H

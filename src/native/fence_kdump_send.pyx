@@ -4,9 +4,9 @@
 """fence_kdump_send for crash kernels: a program that needs libc and nothing else.
 
 Codec, send loop, schedule and routes are the core's; the linker throws away all that mentions
-Python, since it cannot be reached from `kdumpfence_send`. What stands in this folder is what kdumpfence/sender.py, options.py,
-addresses.py and report.py are for the Python front end, and it has to say and do the same:
-tests/property/test_forms.py runs all of them.
+Python, since it cannot be reached from `kdumpfence_send`. What stands in this folder is what
+kdumpfence/sender/, cmdline.py, addresses.py and log.py are for the Python front end, and it has to
+say and do the same: tests/property/test_forms.py runs all of them.
 
 Nothing but the list of its parts may be in this file, and no variable in any part may be given a
 value outside a function. Macros: KDUMPFENCE_VERSION, a string; KDUMPFENCE_NUMERIC, if there is to

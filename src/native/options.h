@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The tables of the command line: which options there are, and what the words mean that may be their
- * values. As in kdumpfence/options.py, and the tests compare what both make of them.
+ * values. As in kdumpfence/sender/options.py, and the tests compare what both make of them.
  *
  * In C since a table of Cython's would have to be filled in by an import. Names stand in arrays,
  * not behind pointers, which would have to be relocated when the program starts. */

@@ -2,7 +2,7 @@
 """All that the sender knows while it runs: nodes, their addresses, sockets, look-ups.
 
 Structures and limits alone; what happens with them stands in the files behind this one. The
-limits are those of kdumpfence/sender.py, where they are explained.
+limits are those of kdumpfence/sender/, where they are explained.
 """
 
 cdef enum:

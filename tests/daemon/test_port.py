@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kdumpfence import Listener, filters
-from kdumpfence.listener import deafness, port_holders
+from kdumpfence.listener import port_rivals, sock_diag
 from tests.conftest import cannot_run, unused_port
 from tests.daemon.running import NODE, Kdumpfenced, patched, until
 
@@ -262,10 +262,10 @@ def test_a_program_on_another_address_or_of_another_family_is_no_rival(
 ) -> None:
     passed = made(daemon.port, "127.0.0.1", socket.SO_REUSEADDR)
     with made(daemon.port, "127.0.0.2"), made(daemon.port, "::"):
-        assert deafness.rivals([passed], daemon.port) == []
+        assert port_rivals.rivals([passed], daemon.port) == []
         start(passed)
         assert daemon.is_well()
-        assert len(port_holders.holders(daemon.port)) == 3
+        assert len(sock_diag.holders(daemon.port)) == 3
 
 
 def test_a_socket_that_takes_both_families_is_one_of_either() -> None:
@@ -275,10 +275,10 @@ def test_a_socket_that_takes_both_families_is_one_of_either() -> None:
         other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("::ffff:127.0.0.1", port))
-        assert [str(one) for one in deafness.rivals([ours], port)] == [
+        assert [str(one) for one in port_rivals.rivals([ours], port)] == [
             f"user {os.geteuid()} at ::ffff:127.0.0.1"
         ]
-        assert deafness.rivals([ours, other], port) == []
+        assert port_rivals.rivals([ours, other], port) == []
 
 
 def shut(sock: socket.socket) -> None:
@@ -332,11 +332,11 @@ def test_an_interface_or_an_address_that_is_gone_is_noticed() -> None:
         ip("address", "add", "198.18.77.1/32", "dev", name)
         with made(0, "198.18.77.1") as on_address, made(0, "0.0.0.0", device=name) as on_interface:
             for sock in (on_address, on_interface):
-                assert deafness.fault(sock, sock.getsockname()[1]) == ""
+                assert port_rivals.fault(sock, sock.getsockname()[1]) == ""
             ip("link", "delete", name)
             name = ""
             for sock, what in ((on_address, "198.18.77.1"), (on_interface, "an interface")):
-                fault = deafness.fault(sock, sock.getsockname()[1])
+                fault = port_rivals.fault(sock, sock.getsockname()[1])
                 assert fault.startswith(f"is bound to {what}")
     finally:
         if name:
@@ -345,11 +345,11 @@ def test_an_interface_or_an_address_that_is_gone_is_noticed() -> None:
 
 def test_a_socket_that_lost_its_port_is_told_of() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        assert deafness.fault(sock, 7410)
+        assert port_rivals.fault(sock, 7410)
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-        assert deafness.fault(sock, port + 1) == f"is bound to port {port}"
-        assert deafness.why_deaf([sock], port) == ""
+        assert port_rivals.fault(sock, port + 1) == f"is bound to port {port}"
+        assert port_rivals.why_deaf([sock], port) == ""
 
 
 def test_a_filter_on_a_passed_socket_is_taken_off_or_refused(
@@ -429,10 +429,10 @@ def test_a_reading_thread_that_stands_still_is_noticed(daemon: Kdumpfenced) -> N
 
 WITHOUT_SOCK_DIAG = """
 import errno
-from kdumpfence.listener import deafness, port_holders
+from kdumpfence.listener import port_rivals, sock_diag
 def refuse(port):
     raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-port_holders.holders = refuse
+sock_diag.holders = refuse
 """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdumpfence import wire
 from kdumpfence.daemon import history, history_file, http, loop, metrics, recorder, settings
-from kdumpfence.listener import deafness
+from kdumpfence.listener import port_rivals
 from tests.docs import manpage
 
 PAGE = "kdumpfenced"
@@ -55,7 +55,7 @@ def test_the_numbers_are_the_real_ones() -> None:
     text = manpage.whole(PAGE)
     assert f"of {recorder.MOST_HELD} dumps at most" in text
     assert (recorder.HOLD, recorder.RETRY_LAST, http.LIMITS.quiet) == (2.0, 10.0, 5.0)
-    assert (deafness.EVERY, loop.LOOK_EVERY, http.RETRY) == (5.0, 1.0, 10.0)
+    assert (port_rivals.EVERY, loop.LOOK_EVERY, http.RETRY) == (5.0, 1.0, 10.0)
     assert "Every five seconds the daemon checks" in text
     assert "Every second, and before any report, the daemon checks" in text
     assert history_file.PATIENCE_WRITING == 0.5

@@ -8,13 +8,16 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
+from kdumpfence.text import whole_number
+
 
 def whole(what: str, least: int, most: int) -> Callable[[str], int]:
     """A reader of whole numbers in that range; complaints call them "not `what`"."""
 
     def read(text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,20}", text) and least <= int(text) <= most:
-            return int(text)
+        number = whole_number(text, least, most)
+        if number is not None:
+            return number
         raise argparse.ArgumentTypeError(f"{text!r}: not {what} ({least} to {most})")
 
     return read

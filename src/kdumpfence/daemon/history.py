@@ -2,8 +2,9 @@
 """Past and present dumps on disk: who crashed when, how long it took, from which address.
 
 One SQLite file, which is all that survives a daemon that is killed or a power cut. Whatever
-is said about that file must live here; who is dumping is decided in dumps.py, and what is
-shown to people is in window.py.
+is said about that file must live here; who is dumping is decided in listener/dumps.py,
+and what people are shown is in cli/history.py. Where the file is, who may read it and whether it
+is whole: history_file.py.
 
 A dump is one row, known by its node and its first message. Rows are added at the end and then
 changed by their number, so a hundred thousand nodes that panic together write one stretch of

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon's pages over HTTP: GET and HEAD, one request a connection.
 
-What may not be in this file: what is on a page.
+`bounded_server` keeps slow and many clients in bounds. What may not be in this file: what is on a
+page.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from kdumpfence.daemon.server import Answer, BoundedServer, Limits
+from kdumpfence.daemon.bounded_server import Answer, BoundedServer, Limits
 
 #: A request has to be sent and its answer read within five seconds.
 LIMITS = Limits(clients=32, question=8192, quiet=5.0)

@@ -28,7 +28,7 @@ from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.daemon.reload import Reload, Result, follow_nodes
 from kdumpfence.daemon.settings import KEYS, Settings, changes
 from kdumpfence.daemon.status_server import Server
-from kdumpfence.listener import deafness
+from kdumpfence.listener import port_rivals
 from kdumpfence.listener.dumps import Dump, Event, length
 from kdumpfence.listener.listener import Listener, Snapshot
 from kdumpfence.listener.sockets import open_sockets
@@ -380,7 +380,7 @@ def _open_port(settings: Settings, journal: Journal) -> list[socket.socket]:
         if family in wanted and family not in heard:
             journal.say("warning", f"not listening over {name}: {why}")
     try:
-        deafness.rivals(sockets, settings.port)
+        port_rivals.rivals(sockets, settings.port)
     except OSError as error:
         journal.say("warning", f"cannot check who else holds the port: sock_diag: {error.strerror}")
     return sockets

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes what happened into the history, and holds it while that cannot be written.
+"""Hands what happened to the history, and holds it while the history cannot be written.
 
 One rule holds all through: what happened is written first, and told only then, so no event that
 anybody was told of is lost with a kill -9. What may not be in this file: SQL, and what an event

@@ -14,7 +14,7 @@ import socket
 import stat
 import time
 
-from kdumpfence.daemon.server import Answer, BoundedServer, Limits
+from kdumpfence.daemon.bounded_server import Answer, BoundedServer, Limits
 from kdumpfence.daemon.status import MOST, PATH, ControlError, Status, as_object, is_open_to_all
 
 LIMITS = Limits(clients=64, question=4096, quiet=60.0, unread=5.0)

@@ -14,7 +14,7 @@ import time
 from collections.abc import MutableMapping
 
 from kdumpfence.cmdline import MOST_SECONDS
-from kdumpfence.listener import deafness
+from kdumpfence.listener import port_rivals
 from kdumpfence.text import shown
 
 #: The first passed descriptor, and more of them than anybody passes.
@@ -150,7 +150,7 @@ def _take(fd: int, port: int, families: tuple[int, ...], found: list[socket.sock
     if bound != port:
         where = f"bound to port {bound}" if bound else "not bound"
         return f"{where}, but the settings say port {port}"
-    fault = deafness.fault(sock, port)
+    fault = port_rivals.fault(sock, port)
     if fault:
         return fault
     if sock.family == socket.AF_INET6 and not sock.getsockopt(
@@ -158,8 +158,8 @@ def _take(fd: int, port: int, families: tuple[int, ...], found: list[socket.sock
     ):
         return "also receives IPv4: set BindIPv6Only=ipv6-only"
     # systemd sets SO_REUSEADDR on every socket that it opens.
-    deafness.claim(sock)
-    process = deafness.lock(sock)
+    port_rivals.claim(sock)
+    process = port_rivals.lock(sock)
     if process:
         return f"already read by process {process}; each would get half of the messages"
     if sock.family not in families:

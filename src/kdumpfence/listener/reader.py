@@ -21,7 +21,7 @@ import time
 
 from kdumpfence import filters
 from kdumpfence.addresses import NameFiles, Resolver
-from kdumpfence.listener import deafness
+from kdumpfence.listener import port_rivals
 from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.nodes import Nodes
 from kdumpfence.own_addresses import look_up_node
@@ -95,8 +95,8 @@ class Reader:
         self._deadline = -math.inf  # until when the thread waits at most
         self._upkeep = 0.0
         self._port: int = sockets[0].getsockname()[1]
-        self._deaf = deafness.why_deaf(sockets, self._port)
-        self._look_again = time.monotonic() + deafness.EVERY
+        self._deaf = port_rivals.why_deaf(sockets, self._port)
+        self._look_again = time.monotonic() + port_rivals.EVERY
         self._fenced_until = 0.0
         self._unread = 0
         # Losses that were told of, and when others may be.
@@ -245,8 +245,8 @@ class Reader:
             with self.lock:
                 self.nodes.hurry(now)
         if now >= self._look_again:
-            self._look_again = now + deafness.EVERY
-            self._deaf = deafness.why_deaf(self._sockets, self._port)
+            self._look_again = now + port_rivals.EVERY
+            self._deaf = port_rivals.why_deaf(self._sockets, self._port)
         unread = self._receiver.dropped
         if unread > self._unread:
             self._fence(True)

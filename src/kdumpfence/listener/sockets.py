@@ -11,8 +11,8 @@ import errno
 import socket
 from collections.abc import Iterable
 
-from kdumpfence.listener import port_holders
-from kdumpfence.listener.deafness import claim
+from kdumpfence.listener import sock_diag
+from kdumpfence.listener.port_rivals import claim
 from kdumpfence.sockets import guard, prepare_udp
 
 #: Ports that are tried where any will do.
@@ -49,7 +49,7 @@ def open_sockets(families: Iterable[int], port: int) -> list[socket.socket]:
             if error.errno != errno.EADDRINUSE:
                 raise
             if not tries:
-                others = port_holders.who(port)
+                others = sock_diag.who(port)
                 raise OSError(
                     error.errno,
                     f"{error.strerror} (another program holds it{others and ': ' + others})",

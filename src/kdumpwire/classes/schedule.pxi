@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`Schedule`, over schedule.pxi."""
+"""`Schedule`, the Python class over the C of schedule.pxi: checks numbers, and nothing else."""
 
 # In C they have these names already.
 globals().update(

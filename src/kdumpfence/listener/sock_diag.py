@@ -2,7 +2,7 @@
 """Which sockets hold a UDP port in this network namespace, and whose they are.
 
 The kernel says so (sock_diag(7), linux/inet_diag.h), and /proc which processes have them open.
-What may not be in this file: what that means for our own sockets (`deafness`).
+What may not be in this file: what that means for our own sockets (`port_rivals`).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether what is sent to the UDP port still reaches our sockets.
+"""Who could take our messages away: whether what is sent to the UDP port still reaches our sockets.
 
 A user without any right can take datagrams away from a socket that shares its port: bind it as
 well (SO_REUSEADDR, SO_REUSEPORT), to an address of its own, to an interface, or later than we
@@ -22,8 +22,8 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from kdumpfence.listener import port_holders
-from kdumpfence.listener.port_holders import NAMED, Holder
+from kdumpfence.listener import sock_diag
+from kdumpfence.listener.sock_diag import NAMED, Holder
 
 #: Seconds between two looks.
 EVERY = 5.0
@@ -111,7 +111,7 @@ def rivals(sockets: list[socket.socket], port: int) -> list[Holder]:
     ours = [place for sock in sockets for place in _places(_itself(sock))]
     return [
         other
-        for other in port_holders.holders(port)
+        for other in sock_diag.holders(port)
         if other.inode not in own and any(_meet(a, b) for a in ours for b in _places(other))
     ]
 
@@ -125,7 +125,7 @@ def _is_connected(sock: socket.socket, port: int) -> bool:
     # One that is connected to port 0, which stands for all ports of its peer, says nothing then.
     with contextlib.suppress(OSError):
         inode = os.fstat(sock.fileno()).st_ino
-        return any(one.connected for one in port_holders.holders(port) if one.inode == inode)
+        return any(one.connected for one in sock_diag.holders(port) if one.inode == inode)
     return False
 
 
