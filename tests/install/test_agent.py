@@ -289,6 +289,22 @@ def test_an_upgrade_leaves_nothing_of_the_older_one(
     assert roots.snapshot(root) == before
 
 
+def test_bytecode_that_comes_out_otherwise_the_next_time_is_left_alone(
+    agent: Command, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real, runs = roots.snapshot(root), system_python.SystemPython.bytecode, []
+
+    def bytecode(self: system_python.SystemPython, sources: dict[str, bytes]) -> dict[str, bytes]:
+        runs.append(1)
+        return {path: made + bytes(runs) for path, made in real(self, sources).items()}
+
+    monkeypatch.setattr(system_python.SystemPython, "bytecode", bytecode)
+    agent.ok(root)
+    assert "nothing to do" in agent.ok(root)
+    agent.ok(root, "--remove")
+    assert roots.snapshot(root) == before
+
+
 def newer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another version of the package."""
     real = agent_files.read_module

@@ -106,6 +106,22 @@ def test_nodes_are_the_administrators(command: Command, root_directory: Path) ->
     assert 'ADDRESSES="192.0.2.7 192.0.2.8"' in (root / layouts.RESOLVED[1:]).read_text()
 
 
+def test_an_older_list_that_nobody_filled_in_is_ours_to_remove(
+    command: Command, root_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = roots.make(root_directory, "debian")
+    before = roots.snapshot(root)
+    real = layouts.data
+    with monkeypatch.context() as patched:
+        patched.setattr(layouts, "data", lambda source: real(source) + b"# older\n")
+        command.ok(root)
+    older = roots.snapshot(root)[layouts.NODES]
+    command.ok(root)
+    assert roots.snapshot(root)[layouts.NODES] == older
+    command.ok(root, "--remove")
+    assert roots.snapshot(root) == before
+
+
 def test_a_unit_that_was_edited_is_kept(command: Command, root_directory: Path) -> None:
     root = roots.make(root_directory, "debian")
     command.ok(root)
