@@ -46,6 +46,16 @@ class Lab:
         self._stack.callback(process.stop)
         return process
 
+    def start_given(self, programs: Programs, given: str) -> Process:
+        """Start an agent with this command line, or this stdin if it has a newline.
+
+        On the command line '' is an empty word.
+        """
+        if "\n" in given:
+            return self.start(programs, programs.agent, [], given.encode())
+        argv = [word.replace("''", "") for word in given.split()]
+        return self.start(programs, programs.agent, argv)
+
     def start_agent(
         self, programs: Programs, nodes: str, *options: str, timeout: int = 30
     ) -> Process:

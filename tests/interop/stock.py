@@ -5,15 +5,10 @@ They are taken from the machine if it has the stock programs installed, else fro
 fence-agents package, which is downloaded and unpacked (installing it would bring in half of
 Python's cloud libraries and claim /usr/sbin/fence_kdump). The schema is what `lib/metadata.rng`
 of the source package installs; the binary package has it.
-
-Run as a program it does just that and prints the three paths:
-
-    python -m tests.interop.stock
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,18 +78,3 @@ def get() -> Stock:
             f"version's places to {__file__}"
         )
     return found
-
-
-def main() -> int:
-    """Print the paths of the stock files, one a line."""
-    try:
-        found = get()
-    except NotAvailable as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(found.agent, found.sender, found.schema, sep="\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -324,8 +324,7 @@ def test_monitor_without_a_crash_kernel_in_place(
 ) -> None:
     *_, stock_status, status = KERNELS[state]
     here = on_kernel(lab, programs, state)
-    argv, stdin = ([], given.encode()) if "\n" in given else (given.split(), b"")
-    agent = lab.start(here, programs.agent, argv, stdin)
+    agent = lab.start_given(here, given)
     if stock_status != status:
         fault(programs, "look at /proc/cmdline only", agent.status() == stock_status, agent)
     assert agent.status() == (stock_status if programs.is_stock else status), str(agent)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,10 @@ from lxml import etree
 from tests.interop.lab import Lab, needs_root
 from tests.interop.programs import Programs, as_nobody
 
-WAYS = {
-    "argv": (["-o", "metadata"], b""),
-    "stdin": ([], b"action=metadata\n"),
-}
 
-
-def metadata(
-    lab: Lab, programs: Programs, argv: Sequence[str] = ("-o", "metadata"), stdin: bytes = b""
-) -> etree._Element:
+def metadata(lab: Lab, programs: Programs, given: str = "-o metadata") -> etree._Element:
     """Return the metadata that an agent prints."""
-    agent = lab.start(programs, programs.agent, argv, stdin)
+    agent = lab.start_given(programs, given)
     assert agent.status() == 0, str(agent)
     assert agent.errors == ""
     return etree.fromstring(agent.output.encode())
@@ -50,11 +42,13 @@ def actions(document: etree._Element) -> list[list[tuple[object, object]]]:
     return [list(action.attrib.items()) for action in document.findall("actions/action")]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("given", ["-o metadata", "action=metadata\n"])
 @pytest.mark.slow
-def test_metadata_follows_the_schema(lab: Lab, programs: Programs, schema: Path, way: str) -> None:
+def test_metadata_follows_the_schema(
+    lab: Lab, programs: Programs, schema: Path, given: str
+) -> None:
     rules = etree.RelaxNG(etree.parse(schema))
-    rules.assertValid(metadata(lab, programs, *WAYS[way]))
+    rules.assertValid(metadata(lab, programs, given))
 
 
 @needs_root

@@ -27,16 +27,9 @@ def filled(lab: Lab, text: str) -> str:
     return text
 
 
-def words(lab: Lab, text: str) -> list[str]:
-    """Return the words of a command line; '' is an empty one."""
-    return [filled(lab, word).replace("''", "") for word in text.split()]
-
-
 def start(lab: Lab, programs: Programs, given: str) -> Process:
-    """Start an agent with this command line, or this stdin if it has a newline."""
-    if "\n" in given:
-        return lab.start(programs, programs.agent, [], filled(lab, given).encode())
-    return lab.start(programs, programs.agent, words(lab, given))
+    """Start an agent with this command line or stdin."""
+    return lab.start_given(programs, filled(lab, given))
 
 
 def is_heard(lab: Lab, agent: Process, speakers: str) -> str | None:
@@ -233,7 +226,7 @@ def test_help_and_version_go_to_stdout(
 def test_help_and_version_are_given_whatever_follows(
     lab: Lab, programs: Programs, given: str
 ) -> None:
-    agent = lab.start(programs, programs.agent, words(lab, given))
+    agent = start(lab, programs, given)
     assert agent.status(5) == 0, str(agent)
 
 
@@ -262,7 +255,7 @@ def test_the_nodes_of_the_senders_command_line_get_a_message(
     lab: Lab, senders: Programs, given: str
 ) -> None:
     receivers = [lab.receiver(NODES["N2"]), lab.receiver(NODES["N3"])]
-    sender = lab.start(senders, senders.sender, words(lab, given))
+    sender = lab.start(senders, senders.sender, filled(lab, given).split())
     assert sender.status(10) == 0, str(sender)
     assert [receiver.hears_for(0.05) for receiver in receivers] == [[MESSAGE], [MESSAGE]]
 
@@ -271,6 +264,6 @@ def test_the_nodes_of_the_senders_command_line_get_a_message(
 def test_a_sender_without_a_node_is_refused_at_once(
     lab: Lab, senders: Programs, given: str
 ) -> None:
-    sender = lab.start(senders, senders.sender, words(lab, given))
+    sender = lab.start(senders, senders.sender, filled(lab, given).split())
     assert sender.status(5) == 1, str(sender)
     assert sender.output + sender.errors, "a refusal has to say why"

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import calendar
-import dataclasses
 import subprocess
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from tests.support.netlab import end
@@ -78,27 +76,6 @@ until corosync-cfgtool -s > /dev/null 2>&1; do sleep 0.1; done
 pacemakerd -f &
 while :; do wait; sleep 1; done
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Fencing:
-    """One entry of Pacemaker's fencing history."""
-
-    action: str
-    target: str
-    status: str  # success, failed or pending
-    delegate: str  # the node that did it
-    completed: float  # time.time(), to the second; 0 while pending
-
-
-@dataclasses.dataclass(frozen=True)
-class PowerCall:
-    """What the power device of the nodes was told."""
-
-    moment: float  # time.time()
-    caller: str  # the node that its agent ran on
-    action: str
-    target: str
 
 
 class Failed(Exception):
@@ -173,9 +150,9 @@ class Cluster:
         assert found is not None
         return found
 
-    def survivor(self, *, but: Sequence[Machine] = ()) -> Machine:
-        """Return a node that runs (and is not among these)."""
-        return next(node for node in self.nodes if node.runs and node not in but)
+    def survivor(self) -> Machine:
+        """Return a node that runs."""
+        return next(node for node in self.nodes if node.runs)
 
     def leader(self) -> Machine:
         """Return the designated controller."""
@@ -184,20 +161,16 @@ class Cluster:
         return self.by_name[found.attrib["name"]]
 
     def panic(
-        self,
-        node: Machine,
-        after: float = 1,
-        sender: Sequence[str] = (),
-        rings: Sequence[int] | None = None,
+        self, node: Machine, sender: Sequence[str] = (), rings: Sequence[int] | None = None
     ) -> None:
-        """Let it panic, and its crash kernel send after some seconds, if there is a sender.
+        """Let it panic, and its crash kernel send a second later, if there is a sender.
 
         Returns when it sends, or at once.
         """
         node.crash()
         moment = time.monotonic()
         if sender:
-            time.sleep(max(0.0, moment + after - time.monotonic()))
+            time.sleep(max(0.0, moment + 1 - time.monotonic()))
             self.dump(node, sender, rings)
 
     def dump(
@@ -226,16 +199,16 @@ class Cluster:
 
     # Commands
 
-    def run(self, command: str, node: Machine | None = None, timeout: float = 60) -> str:
+    def run(self, command: str, node: Machine | None = None) -> str:
         """Run a command on a node. Raises Failed with what it said."""
-        done = self.attempt(command, node, timeout)
+        done = self.attempt(command, node)
         if done.returncode != 0:
             raise Failed(f"`{command}` failed ({done.returncode}):\n{done.stdout}")
         return done.stdout
 
-    def attempt(self, command: str, node: Machine | None = None, timeout: float = 60) -> Done[str]:
+    def attempt(self, command: str, node: Machine | None = None) -> Done[str]:
         """Run a command that may fail."""
-        return (node or self.survivor()).run(command, timeout)
+        return (node or self.survivor()).run(command)
 
     def until(self, ready: Callable[[], T], what: str, seconds: float, pause: float = 0.5) -> T:
         """Wait for something, asking every `pause` seconds; returns what it gives. Raises Failed.
@@ -253,29 +226,22 @@ class Cluster:
 
     # Fencing
 
-    def history(
-        self, target: Machine, node: Machine | None = None, since: float = 0
-    ) -> list[Fencing]:
-        """What Pacemaker itself says about the fencing of that node after time.time() `since`.
+    def history(self, target: Machine, since: float) -> list[str]:
+        """What Pacemaker itself says of each fencing of that node after time.time() `since`.
 
-        It cannot be emptied for good: a node that comes back brings the old entries with it.
+        As in "reboot: success" (or failed, or pending). It cannot be emptied for good: a node
+        that comes back brings the old entries with it.
         """
-        said = self.attempt(
-            f"stonith_admin --history {target.name} --verbose --output-as=xml 2>/dev/null", node
-        ).stdout
+        command = f"stonith_admin --history {target.name} --verbose --output-as=xml 2>/dev/null"
         try:
-            events = list(ET.fromstring(said).iter("fence_event"))
+            events = ET.fromstring(self.attempt(command).stdout).iter("fence_event")
         except ET.ParseError:
             return []
-        found = []
-        for event in events:
-            completed = event.get("completed")
-            moment = _seconds(completed) if completed else 0.0
-            if not completed or moment >= int(since):
-                names = ("action", "target", "status", "delegate")
-                action, name, status, delegate = (event.get(key, "") for key in names)
-                found.append(Fencing(action, name, status, delegate, moment))
-        return found
+        return [
+            f"{event.get('action')}: {event.get('status')}"
+            for event in events
+            if not event.get("completed") or _seconds(event.attrib["completed"]) >= int(since)
+        ]
 
     def wait_fenced(self, *targets: Machine, since: float, seconds: float = 60) -> dict[str, float]:
         """Wait until Pacemaker says that these were fenced after time.time() `since`.
@@ -287,7 +253,7 @@ class Cluster:
         def fenced() -> bool:
             for target in targets:
                 if target.name not in took and any(
-                    entry.status == "success" for entry in self.history(target, since=since)
+                    entry.endswith(": success") for entry in self.history(target, since)
                 ):
                     took[target.name] = time.time() - since
             return len(took) == len(targets)
@@ -295,19 +261,15 @@ class Cluster:
         self.until(fenced, f"fenced: {', '.join(t.name for t in targets)}", seconds)
         return took
 
-    @property
-    def _power_log(self) -> Path:
-        return self.site.shared / "power.log"
-
-    def power_calls(self, *targets: Machine, since: float = 0) -> list[PowerCall]:
-        """When the power device was told to switch one of these off, after `since`."""
+    def power_calls(self, *targets: Machine, since: float) -> int:
+        """How often the power device was told to switch one of these after time.time() `since`."""
         names = [target.name for target in targets]
         try:
-            lines = self._power_log.read_text().splitlines()
+            lines = (self.site.shared / "power.log").read_text().splitlines()
         except FileNotFoundError:
-            return []
-        calls = [PowerCall(float(m), c, a, t) for m, c, a, t in (line.split() for line in lines)]
-        return [call for call in calls if call.target in names and call.moment >= since]
+            return 0
+        calls = [line.split() for line in lines]  # moment, caller, action, target
+        return sum(target in names and float(moment) >= since for moment, _, _, target in calls)
 
     def log(self, node: Machine) -> str:
         """What Pacemaker wrote on that node, since ever."""

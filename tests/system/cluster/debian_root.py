@@ -53,7 +53,3 @@ def _own(folder: Path, user: int, group: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.chown(folder, user, group)
     folder.chmod(0o750)
-
-
-if __name__ == "__main__":
-    print(get())

@@ -88,7 +88,7 @@ def _play(
         result.said[command] = cluster.run(command, node)
     _watched(cluster, "mykdumpfence")
     play = Play(cluster, kit, name, cluster.nodes[2])
-    cluster.panic(cluster.nodes[2], 1, kit.sender)
+    cluster.panic(cluster.nodes[2], kit.sender)
     result.word_for_word = play.finish()
     cluster.bring_back(cluster.nodes[2])
     if kit.agent == "ours":
@@ -101,7 +101,7 @@ def _play(
         play = Play(cluster, kit, name, victim)
         # Of two networks the crash kernel gets the second one only.
         last = cluster.site.rings - 1
-        cluster.panic(victim, 1, kit.sender, rings=[last])
+        cluster.panic(victim, kit.sender, rings=[last])
         result.better = play.finish()
         result.seconds = result.better.seconds
     return result

@@ -184,14 +184,11 @@ class Play:
         for victim in self.victims:
             name = victim.name
             outcome.tried[name] = self._tried(victim)
-            outcome.history[name] = [
-                f"{entry.action}: {entry.status}"
-                for entry in cluster.history(victim, since=self.began)
-            ]
-            outcome.power[name] = len(cluster.power_calls(victim, since=self.began))
+            outcome.history[name] = cluster.history(victim, self.began)
+            outcome.power[name] = cluster.power_calls(victim, since=self.began)
             outcome.moved[name] = cluster.where(f"service-{name}")
         others = [node for node in cluster.nodes if node not in self.victims]
-        outcome.notes["other nodes' power"] = len(cluster.power_calls(*others, since=self.began))
+        outcome.notes["other nodes' power"] = cluster.power_calls(*others, since=self.began)
         return outcome
 
 
@@ -214,7 +211,7 @@ def _crash(
 ) -> Play:
     """Let a node panic (by default a follower), and its crash kernel say so unless it is silent."""
     play = Play(cluster, kit, scenario, victim or follower(cluster))
-    cluster.panic(play.victims[0], 1, () if silent else kit.sender)
+    cluster.panic(play.victims[0], () if silent else kit.sender)
     return play
 
 
@@ -271,7 +268,7 @@ def second_ring(cluster: Cluster, kit: Kit) -> Outcome:
     play = Play(cluster, kit, "second ring", follower(cluster))
     for node in cluster.nodes:
         node.unplug(0)
-    cluster.panic(play.victims[0], 1, kit.sender, rings=[1])
+    cluster.panic(play.victims[0], kit.sender, rings=[1])
     outcome = play.finish()
     for node in cluster.nodes:
         node.plug(0)
@@ -308,7 +305,7 @@ def busy(cluster: Cluster, kit: Kit) -> Outcome:
     ]
     try:
         with stranger(cluster, "flood", victim):
-            cluster.panic(victim, 1, kit.sender)
+            cluster.panic(victim, kit.sender)
             return play.finish(90)
     finally:
         for load in loads:

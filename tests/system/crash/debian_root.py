@@ -51,7 +51,3 @@ def get() -> Root:
     recipe = Path(__file__).read_bytes() + version.encode()
     folder = debroot.made("root", PACKAGES, furnish, recipe)
     return Root(folder / "root", version)
-
-
-if __name__ == "__main__":
-    print(get().folder)

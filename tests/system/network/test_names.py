@@ -62,8 +62,9 @@ def test_where_the_cluster_gives_addresses_the_nodes_name_adds_nothing(
     survivor.add_name("node1", "10.1.0.3")  # by mistake
     agent = programs.agent(survivor, "-n", "node1", "--plug", "10.0.0.1", "-t", "30")
     agent.says(f"[debug]: waiting for message from '10.0.0.1'{without_raw(programs)}")
-    say(other, "10.1.0.3", "10.1.0.2")
-    assert agent.goes_on()
+    for _ in range(2):  # the second one after any look-up
+        say(other, "10.1.0.3", "10.1.0.2")
+        assert agent.goes_on()
     say(node, "10.0.0.1", "10.0.0.2")
     assert agent.status(within=20) == 0
 
