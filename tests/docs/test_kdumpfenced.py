@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from kdumpfence import wire
 from kdumpfence.daemon import history, metrics, settings
 from kdumpfence.daemon import main as daemon
@@ -50,18 +52,26 @@ def test_every_metric_is_explained_and_no_other() -> None:
     assert verdicts - set(re.findall(r"\w+", explained["kdumpfence_datagrams_total"])) == set()
 
 
-def test_the_numbers_are_the_real_ones() -> None:
-    text = manpage.whole(PAGE)
-    assert f"of {daemon.MOST_HELD} dumps at most" in text
-    assert (daemon.HOLD, daemon.RETRY_LAST, metrics.PATIENCE) == (2.0, 10.0, 5.0)
-    assert (port_owners.EVERY, daemon.LOOK_EVERY, daemon.METRICS_RETRY) == (5.0, 1.0, 10.0)
-    assert "Every five seconds the daemon checks" in text
-    assert "Every second, and before any report, the daemon checks" in text
-    assert history._PATIENCE_WRITING == 0.5
-    assert "waits half a second for one" in text
-    assert "held back for two seconds" in text
-    assert "finally every ten seconds" in text
-    assert f"within five seconds; {metrics.MOST_CONNECTIONS} are served" in text
+@pytest.mark.parametrize(
+    ("real", "told", "sentence"),
+    [
+        (daemon.MOST_HELD, daemon.MOST_HELD, f"of {daemon.MOST_HELD} dumps at most"),
+        (daemon.HOLD, 2, "held back for two seconds"),
+        (daemon.RETRY_LAST, 10, "finally every ten seconds"),
+        (
+            daemon.METRICS_RETRY,
+            10,
+            "If the TCP port is taken, the daemon retries every ten seconds",
+        ),
+        (daemon.LOOK_EVERY, 1, "Every second, and before any report, the daemon checks"),
+        (port_owners.EVERY, 5, "Every five seconds the daemon checks"),
+        (history._PATIENCE_WRITING, 0.5, "waits half a second for one"),
+        (metrics.PATIENCE, 5, f"within five seconds; {metrics.MOST_CONNECTIONS} are served"),
+    ],
+)
+def test_the_numbers_are_the_real_ones(real: float, told: float, sentence: str) -> None:
+    assert real == told
+    assert sentence in manpage.whole(PAGE)
 
 
 def test_the_paths_are_the_real_ones() -> None:
