@@ -91,7 +91,7 @@ def test_what_is_rejected_is_counted_and_strangers_are_remembered(listening: Lis
 
 
 def test_what_the_queue_had_no_room_for_is_counted_though_no_datagram_carries_that_count(
-    listening: Listening,
+    own_network: None, listening: Listening
 ) -> None:
     listening.add([address(NODE)])
     census = [sock for sock in listening._sockets if sock.fileno() in listening.census_fds]

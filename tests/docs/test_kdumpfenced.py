@@ -8,6 +8,8 @@ import re
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from kdumpfence import wire
 from kdumpfence.daemon import history, history_file, http, loop, metrics, recorder, settings
 from kdumpfence.listener import port_rivals
@@ -51,18 +53,26 @@ def test_every_metric_is_explained_and_no_other() -> None:
     assert verdicts - set(re.findall(r"\w+", explained["kdumpfence_datagrams_total"])) == set()
 
 
-def test_the_numbers_are_the_real_ones() -> None:
-    text = manpage.whole(PAGE)
-    assert f"of {recorder.MOST_HELD} dumps at most" in text
-    assert (recorder.HOLD, recorder.RETRY_LAST, http.LIMITS.quiet) == (2.0, 10.0, 5.0)
-    assert (port_rivals.EVERY, loop.LOOK_EVERY, http.RETRY) == (5.0, 1.0, 10.0)
-    assert "Every five seconds the daemon checks" in text
-    assert "Every second, and before any report, the daemon checks" in text
-    assert history_file.PATIENCE_WRITING == 0.5
-    assert "waits half a second for one" in text
-    assert "held back for two seconds" in text
-    assert "finally every ten seconds" in text
-    assert f"within five seconds; {http.LIMITS.clients} are served" in text
+@pytest.mark.parametrize(
+    ("real", "told", "sentence"),
+    [
+        (recorder.MOST_HELD, recorder.MOST_HELD, f"of {recorder.MOST_HELD} dumps at most"),
+        (recorder.HOLD, 2, "held back for two seconds"),
+        (recorder.RETRY_LAST, 10, "finally every ten seconds"),
+        (
+            http.RETRY,
+            10,
+            "If the TCP port is taken, the daemon retries every ten seconds",
+        ),
+        (loop.LOOK_EVERY, 1, "Every second, and before any report, the daemon checks"),
+        (port_rivals.EVERY, 5, "Every five seconds the daemon checks"),
+        (history_file.PATIENCE_WRITING, 0.5, "waits half a second for one"),
+        (http.LIMITS.quiet, 5, f"within five seconds; {http.LIMITS.clients} are served"),
+    ],
+)
+def test_the_numbers_are_the_real_ones(real: float, told: float, sentence: str) -> None:
+    assert real == told
+    assert sentence in manpage.whole(PAGE)
 
 
 def test_the_paths_are_the_real_ones() -> None:

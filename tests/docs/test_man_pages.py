@@ -115,17 +115,26 @@ def test_the_numbers_of_the_protocol_are_the_real_ones() -> None:
     assert f"0x{wire.MAGIC:08X} and version {wire.VERSION}," in text
 
 
-def test_the_rhythm_of_the_sender_is_the_real_one() -> None:
-    text = manpage.whole("fence_kdump_send")
-    assert (_purewire.EARLY_MESSAGES, _purewire.EARLY_GAP_NS) == (10, 10**9)
-    assert "the first ten are one second apart" in text
-    times = (_purewire.RETRY_NS, _purewire.RETRY_PATIENCE_NS, _purewire.RETRY_LATER_NS)
-    assert [time / 1e9 for time in times] == [0.1, 60.0, 1.0]
-    assert "every 0.1 seconds, and after a minute without success every second" in text
-    assert f"within the first {_purewire.LATE_NETWORK_NS // 10**9} seconds" in text
-    assert f"retried {_purewire.SETTLING_NS / 1e9} seconds later" in text
-    assert f"{_purewire.MOST_ASKED_AGAIN} are asked at a time" in text
-    assert f"More than {_purewire.MOST_ASKED} neighbours that do not answer" in text
+SECOND = 10**9
+
+
+@pytest.mark.parametrize(
+    ("real", "told", "sentence"),
+    [
+        (_purewire.EARLY_MESSAGES, 10, "the first ten are one second apart"),
+        (_purewire.EARLY_GAP_NS, SECOND, "the first ten are one second apart"),
+        (_purewire.RETRY_NS, SECOND // 10, "every 0.1 seconds, and after a minute"),
+        (_purewire.RETRY_PATIENCE_NS, 60 * SECOND, "after a minute without success every second"),
+        (_purewire.RETRY_LATER_NS, SECOND, "after a minute without success every second"),
+        (_purewire.LATE_NETWORK_NS, 60 * SECOND, "within the first 60 seconds"),
+        (_purewire.SETTLING_NS, SECOND // 25, "retried 0.04 seconds later"),
+        (_purewire.MOST_ASKED_AGAIN, 256, "256 are asked at a time"),
+        (_purewire.MOST_ASKED, 960, "More than 960 neighbours that do not answer"),
+    ],
+)
+def test_the_senders_schedule_is_the_real_one(real: int, told: int, sentence: str) -> None:
+    assert real == told
+    assert sentence in manpage.whole("fence_kdump_send")
 
 
 def test_every_distribution_is_explained_and_where_the_sender_goes() -> None:
