@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel tells of network interfaces while an agent waits (rtnetlink).
+"""What the kernel tells of network interfaces (rtnetlink), and how netlink is asked anything.
 
 Which are VRFs or lie in one, and that something has changed: an interface went, came back under
 another index, or got another address. What may not be in this file: what that means for a wait.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What ends a program, or a wait of it.
 
-Signals that end a program become an exception, so that it can say so and clean up. A `Wakeup`
+Signals that end a program become an exception, so that it can say so and clean up (the daemon's
+own handlers stand in daemon/main.py). A `Wakeup`
 ends a wait in poll(2).
 
 `_signal` instead of `signal`: the latter's enums cost a third of the interpreter's

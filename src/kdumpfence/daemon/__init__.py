@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""kdumpfenced: a `Listener` as a service, with a history, a status socket and metrics."""
+"""kdumpfenced: a `Listener` as a service, with a history, a control socket and metrics."""

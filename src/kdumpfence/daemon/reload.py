@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Settings that are read again while the daemon runs, and nodes that come and go with that."""
+"""SIGHUP: settings that are read again while the daemon runs, and nodes that come and go with that.
+
+What may not be in this file: what the daemon does with other new settings (`loop`).
+"""
 
 from __future__ import annotations
 
