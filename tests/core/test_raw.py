@@ -15,17 +15,9 @@ import pytest
 
 from tests.conftest import udp
 from tests.core.scene import LITTLE, NODE, OTHER, pack, soon
+from tests.support.judge import checksum, pseudo_header
 
 RIGHT = -1
-
-
-def checksum(source: bytes, destination: bytes, udp_datagram: bytes) -> int:
-    data = source + destination + struct.pack(">xBH", 17, len(udp_datagram)) + udp_datagram
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return 0xFFFF - total or 0xFFFF
 
 
 class RawScene:
@@ -63,7 +55,8 @@ class RawScene:
         size = 8 + len(payload) if length is None else length
         head = struct.pack(">HHH", 9, self.port, size)
         if check == RIGHT:
-            check = checksum(pack(self.node), pack(self.here), head + bytes(2) + payload)
+            covered = pseudo_header(pack(self.node), pack(self.here), size) + head + payload
+            check = 0xFFFF - checksum(covered) or 0xFFFF
         whole = head + struct.pack(">H", check) + payload
         self.sender.sendto(whole[:cut], (self.here, 0))
 

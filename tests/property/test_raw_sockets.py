@@ -25,8 +25,9 @@ from kdumpfence import filters
 from kdumpfence.addresses import Address
 from tests.conftest import udp
 from tests.property import bpf
-from tests.property.judging import VERDICTS, Cores, judge_raw, payloads, verdict_of
-from tests.property.packets import Packet, packets
+from tests.property.cores import Cores
+from tests.property.packets import Packet, packets, payloads
+from tests.support.judge import VERDICTS, judge_raw, verdict_of
 
 IPV6_HDRINCL = 36
 IPV6_RECVPKTINFO = 49

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.property.judging import Cores
+from tests.property.cores import Cores
 
 MAPPED = bytes(10) + b"\xff\xff"
 LINK_LOCAL = b"\xfe\x80" + bytes(13) + b"\1"
