@@ -192,7 +192,7 @@ def test_an_icmp_error_does_not_end_the_wait(scene: Scene, read: Read) -> None:
     time.sleep(0.05)
     scene.send()
     assert read(soon(0.1)) == 1
-    assert scene.receiver.errors == 1
+    assert scene.receiver.errors >= 1
 
 
 def test_a_closed_socket_is_an_error_not_a_silent_wait(scene: Scene, read: Read) -> None:
