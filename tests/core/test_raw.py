@@ -67,12 +67,15 @@ class RawScene:
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
             sock.sendto(LITTLE, (self.here, port))
 
+    def counts(self) -> dict[str, int]:
+        """How many datagrams had which verdict."""
+        return {verdict: number for verdict, number in self.receiver.counts.items() if number}
+
     def verdicts(self) -> dict[str, int]:
-        """How many datagrams had which verdict, of which what arrived was accepted."""
+        """The same after a wait, in which what was accepted arrived."""
         arrivals = self.receiver.receive(soon(0.1))
-        counts = {verdict: number for verdict, number in self.receiver.counts.items() if number}
-        assert len(arrivals) == counts.get("accepted", 0)
-        return counts
+        assert len(arrivals) == self.counts().get("accepted", 0)
+        return self.counts()
 
 
 @pytest.fixture(params=[socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
@@ -115,6 +118,14 @@ def test_a_sum_that_was_left_to_a_network_card_is_believed(raw: RawScene) -> Non
 def test_a_datagram_for_another_port_is_not_even_counted(raw: RawScene) -> None:
     raw.send_udp(raw.node, raw.port ^ 1)
     assert raw.verdicts() == {}
+
+
+def test_what_only_counts_judges_them_alike_and_knows_no_end(raw: RawScene) -> None:
+    raw.receiver.end(soon(-1))
+    raw.send()
+    raw.send(check=0x1234)
+    assert raw.receiver.count(0) == 1
+    assert raw.counts() == {"accepted": 1, "checksum": 1}
 
 
 @pytest.mark.parametrize(
