@@ -7,9 +7,13 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 atheris: Any = importlib.import_module("atheris")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+#: The wire format, written a second time.
+judge: Any = importlib.import_module("tests.support.judge")
 
 
 class Finding(Exception):

@@ -4,26 +4,14 @@
 from __future__ import annotations
 
 import ctypes
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from cores import both, pure
-from frame import Finding, plant, run
+from frame import Finding, judge, plant, run
 
-MAGIC = 0x1B302A40
-
-
-def third_opinion(data: bytes) -> str:
-    """The verdict, from the format alone."""
-    if len(data) < 8:
-        return "short"
-    words = (struct.unpack_from("<II", data), struct.unpack_from(">II", data))
-    if (MAGIC, 1) in words:
-        return "accepted"
-    return "version" if MAGIC in (words[0][0], words[1][0]) else "magic"
-
+verdict_of = judge.verdict_of
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -64,11 +52,11 @@ def _(decode: Any, data: Any) -> Any:
 
 def check(data: bytes) -> None:
     seen = [outcome(core, data) for core in both]
-    if seen[0] != seen[1] or seen[0][0] != third_opinion(data):
-        raise Finding(f"{data!r}: compiled {seen[0]}, pure {seen[1]}, {third_opinion(data)}")
+    if seen[0] != seen[1] or seen[0][0] != verdict_of(data):
+        raise Finding(f"{data!r}: compiled {seen[0]}, pure {seen[1]}, {verdict_of(data)}")
     expected = dict.fromkeys(("accepted", *pure.REASONS), 0)
     for start in range(0, len(data), 8):
-        expected[third_opinion(data[start : start + 8])] += 1
+        expected[verdict_of(data[start : start + 8])] += 1
     for core in both:
         with alone(data) as buffer:
             counts = core.validate(buffer)

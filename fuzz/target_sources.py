@@ -29,15 +29,15 @@ def address(number: int) -> Key:
 
 
 @plant(pure.Sources, "find")
-def _(find: Any, table: Any, packed: bytes, scope: int = 0) -> Any:
+def _(find: Any, sources: Any, packed: bytes, scope: int = 0) -> Any:
     """Among three, one address in 256 is not found."""
-    if len(table) == 3 and packed[-1] == 0x4D:
+    if len(sources) == 3 and packed[-1] == 0x4D:
         return None
-    return find(table, packed, scope)
+    return find(sources, packed, scope)
 
 
 def check(data: bytes) -> None:
-    tables = [core.Sources() for core in both]
+    both_sources = [core.Sources() for core in both]
     model: dict[Key, int] = {}
     for at in range(0, len(data) - 2, 3):
         action = data[at]
@@ -47,25 +47,25 @@ def check(data: bytes) -> None:
             packed, scope = address(one & 0xFFFF)
             key = (packed[12:] if packed[:12] == MAPPED else packed, scope)
             if action & 3 <= 1:
-                for table in tables:
-                    table.add(packed, scope, one)
+                for sources in both_sources:
+                    sources.add(packed, scope, one)
                 model[key] = one
             elif action & 3 == 2:
                 known = model.pop(key, None) is not None
-                for table in tables:
-                    agree(table.discard(packed, scope) is known, table, "discards", key)
-        for table in tables:
-            agree(table.find(packed, scope) == model.get(key), table, "finds", key)
-    for table in tables:
-        agree(len(table) == len(model), table, "counts", len(model))
-        agree(set(table) == set(model), table, "lists", set(model))
+                for sources in both_sources:
+                    agree(sources.discard(packed, scope) is known, sources, "discards", key)
+        for sources in both_sources:
+            agree(sources.find(packed, scope) == model.get(key), sources, "finds", key)
+    for sources in both_sources:
+        agree(len(sources) == len(model), sources, "counts", len(model))
+        agree(set(sources) == set(model), sources, "lists", set(model))
         for (packed, scope), node in model.items():
-            agree(table.find(packed, scope) == node, table, "finds", (packed, scope))
+            agree(sources.find(packed, scope) == node, sources, "finds", (packed, scope))
 
 
-def agree(condition: bool, table: Any, does: str, what: object) -> None:
+def agree(condition: bool, sources: Any, does: str, what: object) -> None:
     if not condition:
-        raise Finding(f"{type(table).__module__} {does} wrongly: {what}")
+        raise Finding(f"{type(sources).__module__} {does} wrongly: {what}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ PACKAGE = ("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.m
 TESTS = (
     *("tests/core", "tests/shared", "tests/agent", "tests/sender", "tests/storm"),
     *("tests/__init__.py", "tests/conftest.py", "tests/ciguard.py"),
-    "tests/support/schedule.py",
+    *("tests/support/judge.py", "tests/support/schedule.py"),
 )
 #: Those that need nothing but the package: what runs programs of .venv is tested with one Python.
 UNIT = (

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,22 @@ from tests.conftest import udp
 
 LITTLE = b"\x40\x2a\x30\x1b\x01\x00\x00\x00"
 BIG = b"\x1b\x30\x2a\x40\x00\x00\x00\x01"
+#: What is no message, and why.
+NO_MESSAGES = [
+    (b"", "short"),
+    (LITTLE[:7], "short"),
+    (b"\0" * 7, "short"),
+    (b"\0" * 8, "magic"),
+    (BIG[:4] + b"\xff" * 4, "version"),
+    (b"\x41" + LITTLE[1:], "magic"),
+    (LITTLE[:4] + struct.pack("<I", 2), "version"),
+    (LITTLE[:4] + struct.pack("<I", 0), "version"),
+    (LITTLE[:4] + struct.pack(">I", 1), "version"),
+    (BIG[:4] + struct.pack(">I", 2), "version"),
+    (BIG[:4] + struct.pack("<I", 1), "version"),
+    (b"x" + LITTLE, "magic"),
+    (b"junk" * 400, "magic"),
+]
 NODE, OTHER = "127.0.0.11", "127.0.0.12"
 IP_RECVERR, IPV6_RECVERR = 11, 25
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.scene import BIG, LITTLE
+from tests.core.scene import BIG, LITTLE, NO_MESSAGES
 
 
 def test_encode_writes_magic_and_version_in_the_byte_order_asked_for(core: ModuleType) -> None:
@@ -41,24 +41,7 @@ def test_a_message_in_either_byte_order_is_decoded_with_its_trailer(
     assert message != data
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "short"),
-        (LITTLE[:7], "short"),
-        (b"\0" * 7, "short"),
-        (b"\0" * 8, "magic"),
-        (BIG[:4] + b"\xff" * 4, "version"),
-        (b"\x41" + LITTLE[1:], "magic"),
-        (LITTLE[:4] + struct.pack("<I", 2), "version"),
-        (LITTLE[:4] + struct.pack("<I", 0), "version"),
-        (LITTLE[:4] + struct.pack(">I", 1), "version"),
-        (BIG[:4] + struct.pack(">I", 2), "version"),
-        (BIG[:4] + struct.pack("<I", 1), "version"),
-        (b"x" + LITTLE, "magic"),
-        (b"junk" * 400, "magic"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), NO_MESSAGES)
 def test_what_is_no_message_is_rejected_with_its_reason(
     core: ModuleType, data: bytes, reason: str
 ) -> None:

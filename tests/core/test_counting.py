@@ -77,16 +77,6 @@ def test_the_first_time_is_that_since_it_was_last_given_out(scene: Scene) -> Non
         assert before <= first <= between <= last
 
 
-def test_those_heard_first_come_first_and_no_more_than_asked_for(scene: Scene) -> None:
-    for number in range(10):
-        scene.sources.add(node(number), node=number)
-    count(scene, 5, 3, 5, 9, 3, 5)
-    assert heard(scene, 0) == []
-    assert heard(scene, 2) == [(5, 3), (3, 2)]
-    count(scene, 5)
-    assert heard(scene) == [(9, 1), (5, 1)]
-
-
 # --------------------------------------------------------------------- admitted by networks
 
 
@@ -100,16 +90,6 @@ def test_a_network_admits_its_sources_while_there_is_room(scene: Scene) -> None:
     assert scene.sources.find(node(5)) == 9
     assert scene.sources.find(node(2)) is None
     assert len(scene.sources) == 4
-
-
-def test_what_was_added_needs_no_room(scene: Scene) -> None:
-    scene.sources.admit(pack("127.1.0.0"), 16)
-    count(scene, 1, 2, 3, 4)
-    for number in (3, 10, 11):
-        scene.sources.add(node(number), node=number)
-    count(scene, 10, 11, 12, 13)  # 3 is none of the admitted any more: there is room for one
-    assert len(scene.sources) == 7
-    assert scene.counts()["crowded"] == 1
 
 
 def test_of_networks_that_overlap_the_first_counts(scene: Scene) -> None:
@@ -141,21 +121,6 @@ def test_a_network_beyond_loopback_admits_no_loopback_address(scene: Scene) -> N
     count(scene, "::1", 1)
     assert scene.counts() == {"accepted": 2, "stranger": 2}
     assert heard(scene) == [(7, 1), (8, 1)]
-
-
-def test_a_source_is_released_if_it_was_admitted_and_nothing_of_it_waits(scene: Scene) -> None:
-    scene.sources.admit(pack("127.1.0.0"), 24, node=9)
-    scene.sources.add(node(300), node=7)
-    count(scene, 1, 2, 300)
-    assert not scene.sources.release(node(1))  # its message would be lost
-    assert heard(scene) == [(9, 1), (9, 1), (7, 1)]
-    scene.sources.add(node(2), node=8)
-    assert scene.sources.release(node(1))
-    for number in (1, 2, 300, 400):
-        assert not scene.sources.release(node(number))
-    assert sorted(scene.sources) == [(node(2), 0), (node(300), 0)]
-    count(scene, 11, 12, 13, 14, 15)  # there is room for four again
-    assert scene.counts() == {"accepted": 7, "crowded": 1}
 
 
 def test_admitted_sources_arrive_as_others_do(scene: Scene) -> None:

@@ -15,17 +15,9 @@ import pytest
 
 from tests.conftest import udp
 from tests.core.scene import LITTLE, NODE, OTHER, pack, soon
+from tests.support.judge import checksum, pseudo_header
 
 RIGHT = -1
-
-
-def checksum(source: bytes, destination: bytes, udp_datagram: bytes) -> int:
-    data = source + destination + struct.pack(">xBH", 17, len(udp_datagram)) + udp_datagram
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return 0xFFFF - total or 0xFFFF
 
 
 class RawScene:
@@ -63,7 +55,8 @@ class RawScene:
         size = 8 + len(payload) if length is None else length
         head = struct.pack(">HHH", 9, self.port, size)
         if check == RIGHT:
-            check = checksum(pack(self.node), pack(self.here), head + bytes(2) + payload)
+            covered = pseudo_header(pack(self.node), pack(self.here), size) + head + payload
+            check = 0xFFFF - checksum(covered) or 0xFFFF
         whole = head + struct.pack(">H", check) + payload
         self.sender.sendto(whole[:cut], (self.here, 0))
 
@@ -74,12 +67,15 @@ class RawScene:
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
             sock.sendto(LITTLE, (self.here, port))
 
+    def counts(self) -> dict[str, int]:
+        """How many datagrams had which verdict."""
+        return {verdict: number for verdict, number in self.receiver.counts.items() if number}
+
     def verdicts(self) -> dict[str, int]:
-        """How many datagrams had which verdict, of which what arrived was accepted."""
+        """The same after a wait, in which what was accepted arrived."""
         arrivals = self.receiver.receive(soon(0.1))
-        counts = {verdict: number for verdict, number in self.receiver.counts.items() if number}
-        assert len(arrivals) == counts.get("accepted", 0)
-        return counts
+        assert len(arrivals) == self.counts().get("accepted", 0)
+        return self.counts()
 
 
 @pytest.fixture(params=[socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
@@ -122,6 +118,14 @@ def test_a_sum_that_was_left_to_a_network_card_is_believed(raw: RawScene) -> Non
 def test_a_datagram_for_another_port_is_not_even_counted(raw: RawScene) -> None:
     raw.send_udp(raw.node, raw.port ^ 1)
     assert raw.verdicts() == {}
+
+
+def test_what_only_counts_judges_them_alike_and_knows_no_end(raw: RawScene) -> None:
+    raw.receiver.end(soon(-1))
+    raw.send()
+    raw.send(check=0x1234)
+    assert raw.receiver.count(0) == 1
+    assert raw.counts() == {"accepted": 1, "checksum": 1}
 
 
 @pytest.mark.parametrize(

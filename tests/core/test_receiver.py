@@ -7,6 +7,7 @@ of sources is in test_counting, raw sockets are in test_raw.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import signal
@@ -22,7 +23,18 @@ import pytest
 
 from kdumpfence import _purewire
 from tests.conftest import udp
-from tests.core.scene import BIG, IP_RECVERR, LITTLE, NODE, OTHER, Scene, closed_port, pack, soon
+from tests.core.scene import (
+    BIG,
+    IP_RECVERR,
+    LITTLE,
+    NO_MESSAGES,
+    NODE,
+    OTHER,
+    Scene,
+    closed_port,
+    pack,
+    soon,
+)
 
 IP_PKTINFO = 8
 SO_MEMINFO = 55
@@ -84,10 +96,11 @@ def test_what_is_no_message_of_a_node_is_counted_by_reason_and_never_believed(
     scene.send(OTHER, times=3)
     assert read(0) == 0
     # What those left in the buffers counts for nobody.
-    for data in (b"", LITTLE[:7], b"\0" * 8, LITTLE[:4] + b"\2\0\0\0", b"long junk" * 1000):
+    for data, _ in NO_MESSAGES:
         scene.send(data=data)
     assert read(0) == 0
-    assert scene.counts() == {"short": 2, "magic": 2, "version": 1, "stranger": 3}
+    reasons = collections.Counter(reason for _, reason in NO_MESSAGES)
+    assert scene.counts() == {**reasons, "stranger": 3}
     assert list(scene.strangers) == [(pack(OTHER), 0)]
 
 
@@ -179,7 +192,7 @@ def test_an_icmp_error_does_not_end_the_wait(scene: Scene, read: Read) -> None:
     time.sleep(0.05)
     scene.send()
     assert read(soon(0.1)) == 1
-    assert scene.receiver.errors == 1
+    assert scene.receiver.errors >= 1
 
 
 def test_a_closed_socket_is_an_error_not_a_silent_wait(scene: Scene, read: Read) -> None:

@@ -119,7 +119,7 @@ def test_when_the_network_changes_what_left_is_repeated(core: ModuleType) -> Non
     assert schedule.due(0.34) == [destination]
 
 
-def test_late_in_its_rhythm_changes_cost_no_more_than_a_message_a_second(
+def test_after_its_first_messages_changes_cost_no_more_than_a_message_a_second(
     core: ModuleType,
 ) -> None:
     schedule = start(core, "a")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.conftest import CORES, cannot_run, load_core
-from tests.property.judging import Cores
+from tests.property.cores import Cores
 
 settings.register_profile(
     "kdumpfence",

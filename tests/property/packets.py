@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""IP packets with UDP in them, good and bad in every field, for hypothesis to choose from."""
+"""Messages, and IP packets that carry them, good and bad in every field, for hypothesis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,33 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from tests.property.judging import BIG, LITTLE, UDP, checksum, messages, payloads, pseudo_header
+from tests.support.judge import BIG, LITTLE, MAGIC, UDP, checksum, pseudo_header
+
+_orders = st.sampled_from("<>")
+
+messages = st.builds(lambda head, rest: head + rest, st.sampled_from([LITTLE, BIG]), st.binary())
+
+#: Bytes close to a message: the whole thing, one bit of it changed, part of it.
+near_messages = st.one_of(
+    messages,
+    st.builds(
+        lambda order, version, rest: struct.pack(order + "II", MAGIC, version) + rest,
+        _orders,
+        st.sampled_from([0, 1, 2, 0x01000000, 0x02000000, 0xFFFFFFFF]) | st.integers(0, 2**32 - 1),
+        st.binary(max_size=8),
+    ),
+    st.builds(
+        lambda order, bit: (int.from_bytes(struct.pack(order + "II", MAGIC, 1), "big") ^ 1 << bit)
+        .to_bytes(8, "big"),
+        _orders,
+        st.integers(0, 63),
+    ),
+    st.builds(lambda head, end: head[:end], st.sampled_from([LITTLE, BIG]), st.integers(0, 8)),
+    st.builds(lambda a, b: a[:4] + b[4:], st.sampled_from([LITTLE, BIG]),
+              st.sampled_from([LITTLE, BIG])),
+)  # fmt: skip
+
+payloads = st.one_of(near_messages, st.binary(max_size=40))
 
 
 class Packet(NamedTuple):

@@ -8,7 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.property.judging import BIG, LITTLE, VERDICTS, Cores, payloads, verdict_of
+from tests.property.cores import Cores
+from tests.property.packets import payloads
+from tests.support.judge import BIG, LITTLE, VERDICTS, verdict_of
 
 
 @given(payloads)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from kdumpfence import filters
 from kdumpfence.addresses import Address
 from tests.property import bpf
-from tests.property.judging import judge_raw, verdict_of
 from tests.property.packets import Packet, packets
+from tests.support.judge import judge_raw, verdict_of
 
 PORT = 7410
 V4 = [bytes([10, 0, 0, number]) for number in (1, 2, 3)] + [

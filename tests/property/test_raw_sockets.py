@@ -10,7 +10,6 @@ everything and so tells when all have it.
 from __future__ import annotations
 
 import collections
-import contextlib
 import os
 import socket
 import time
@@ -23,10 +22,10 @@ from hypothesis import strategies as st
 
 from kdumpfence import filters
 from kdumpfence.addresses import Address
-from tests.conftest import udp
 from tests.property import bpf
-from tests.property.judging import VERDICTS, Cores, judge_raw, payloads, verdict_of
+from tests.property.cores import Cores
 from tests.property.packets import Packet, packets
+from tests.support.judge import VERDICTS, judge_raw
 
 IPV6_HDRINCL = 36
 IPV6_RECVPKTINFO = 49
@@ -189,49 +188,3 @@ def test_raw_packets_are_judged_as_an_independent_judge_does(
 
     kept = [p.body for p in sent if bpf.run(code, p.seen_raw, p.whole, bpf.LO)]
     assert collections.Counter(ether.passed()) == collections.Counter(kept)
-
-
-@settings(max_examples=60)
-@given(
-    sent=st.lists(st.tuples(st.integers(1, 6), payloads), max_size=30),
-    family=st.sampled_from([socket.AF_INET, socket.AF_INET6]),
-    batch=st.integers(1, 8),
-    room=st.integers(0, 3),
-)
-def test_datagrams_are_judged_as_an_independent_judge_does(
-    core: Any, sent: list[tuple[int, bytes]], family: int, batch: int, room: int
-) -> None:
-    """On UDP sockets, one of them for both families: there IPv4 sources come mapped."""
-    sources, strangers = core.Sources(), core.Sources()
-    hosts = {number: f"127.0.77.{number}" for number in range(1, 7)}
-    nodes = {number: socket.inet_aton(hosts[number]) for number in (1, 2, 3)}
-    for number, packed in nodes.items():
-        sources.add(packed, node=number)
-    receiver = core.Receiver(sources, strangers, batch=batch, size=64, stranger_room=room)
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(("", 0))
-        port = listener.getsockname()[1]
-        receiver.add_socket(listener)
-        senders = {number: stack.enter_context(udp(host)) for number, host in hosts.items()}
-        counts = dict.fromkeys(VERDICTS, 0)
-        accepted: list[Heard] = []
-        unknown: dict[bytes, None] = {}
-        for number, payload in sent:
-            senders[number].sendto(payload, ("127.0.0.1", port))
-            payload = payload[:64]  # noqa: PLW2901
-            verdict = verdict_of(payload)
-            if verdict == "accepted" and number not in nodes:
-                verdict = "stranger"
-                unknown[socket.inet_aton(hosts[number])] = None
-            counts[verdict] += 1
-            if verdict == "accepted":
-                order = "little" if payload[0] == 0x40 else "big"
-                message = f"Message(version=1, byteorder='{order}', trailer={payload[8:]!r})"
-                own_port = senders[number].getsockname()[1]
-                accepted.append((number, nodes[number], 0, own_port, message))
-        assert heard(receiver, len(sent)) == sorted(accepted)
-        assert receiver.counts == counts
-        assert [packed for packed, _ in strangers] == list(unknown)[:room]

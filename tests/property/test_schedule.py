@@ -137,7 +137,7 @@ class Sending(RuleBasedStateMachine):
         self.failing.pop(key, None)
         gap = shortest_gap(self.count, self.interval, self.gone[key])
         if key in self.undisturbed:
-            # No sooner than the rhythm allows, and never two in a burst.
+            # No sooner than the interval allows, and never two in a burst.
             assert self.now >= self.earliest[key] - TINY
             self.earliest[key] += gap
         assert self.now + gap / 2 - TINY <= destination.due <= self.now + gap + TINY

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.property.judging import Cores
+from tests.property.cores import Cores
 
 MAPPED = bytes(10) + b"\xff\xff"
 LINK_LOCAL = b"\xfe\x80" + bytes(13) + b"\1"
@@ -58,50 +58,50 @@ def numbered(number: int) -> bytes:
     return b"\xfd" + bytes(11) + number.to_bytes(4, "big")
 
 
-class Table(RuleBasedStateMachine):
+class Sources(RuleBasedStateMachine):
     """Both cores' Sources and a dict, treated alike."""
 
     cores: Cores
 
     @initialize()
     def begin(self) -> None:
-        self.tables: list[Any] = [core.Sources() for core in self.cores]
+        self.both: list[Any] = [core.Sources() for core in self.cores]
         self.model: dict[Key, int] = {}
 
     @rule(packed=packed_addresses, scope=scopes, node=nodes)
     def add(self, packed: bytes, scope: int, node: int) -> None:
-        for table in self.tables:
-            table.add(packed, scope, node)
+        for sources in self.both:
+            sources.add(packed, scope, node)
         self.model[unmapped(packed), scope] = node
 
     @rule(packed=packed_addresses, scope=scopes)
     def discard(self, packed: bytes, scope: int) -> None:
         known = self.model.pop((unmapped(packed), scope), None) is not None
-        for table in self.tables:
-            assert table.discard(packed, scope) is known
+        for sources in self.both:
+            assert sources.discard(packed, scope) is known
 
     @rule(packed=packed_addresses, scope=scopes)
     def release(self, packed: bytes, scope: int) -> None:
-        for table in self.tables:
-            assert table.release(packed, scope) is False  # none of them was admitted
+        for sources in self.both:
+            assert sources.release(packed, scope) is False  # none of them was admitted
 
     @rule(packed=packed_addresses, scope=scopes)
     def find(self, packed: bytes, scope: int) -> None:
-        for table in self.tables:
-            assert table.find(packed, scope) == self.model.get((unmapped(packed), scope))
+        for sources in self.both:
+            assert sources.find(packed, scope) == self.model.get((unmapped(packed), scope))
 
     @rule(start=st.integers(0, 1000), number=st.integers(1, 300), node=nodes)
     def add_many(self, start: int, number: int, node: int) -> None:
         for one in range(start, start + number):
-            for table in self.tables:
-                table.add(numbered(one), 0, node)
+            for sources in self.both:
+                sources.add(numbered(one), 0, node)
             self.model[numbered(one), 0] = node
 
     @rule(packed=st.sampled_from([LINK_LOCAL, b"\x0a\0\0\1"]), number=st.integers(1, 60))
     def add_on_many_interfaces(self, packed: bytes, number: int) -> None:
         for scope in range(1, number):
-            for table in self.tables:
-                table.add(packed, scope, scope)
+            for sources in self.both:
+                sources.add(packed, scope, scope)
             self.model[packed, scope] = scope
         self.find(packed, number)
 
@@ -111,31 +111,31 @@ class Table(RuleBasedStateMachine):
         leaving = random.sample(sorted(self.model), int(len(self.model) * share))
         for packed, scope in leaving:
             del self.model[packed, scope]
-            for table in self.tables:
-                assert table.discard(packed, scope) is True
-                assert table.discard(packed, scope) is False
+            for sources in self.both:
+                assert sources.discard(packed, scope) is True
+                assert sources.discard(packed, scope) is False
 
     @precondition(lambda self: self.model)
     @rule()
     def find_all(self) -> None:
         for (packed, scope), node in self.model.items():
-            for table in self.tables:
-                assert table.find(packed, scope) == node
+            for sources in self.both:
+                assert sources.find(packed, scope) == node
                 if len(packed) == 4:
-                    assert table.find(MAPPED + packed, scope) == node
+                    assert sources.find(MAPPED + packed, scope) == node
 
     @invariant()
     def same_entries(self) -> None:
         # The order is not promised once something was taken out.
-        for table in self.tables:
-            assert len(table) == len(self.model)
-            listed = list(table)
+        for sources in self.both:
+            assert len(sources) == len(self.model)
+            listed = list(sources)
             assert len(listed) == len(self.model)
             assert set(listed) == set(self.model)
 
 
 def test_any_sequence_of_changes_leaves_what_a_dict_would_hold(cores: Cores) -> None:
-    machine = type("TableOfBoth", (Table,), {"cores": cores})
+    machine = type("SourcesOfBoth", (Sources,), {"cores": cores})
     run_state_machine_as_test(  # type: ignore[no-untyped-call,unused-ignore]
         machine, settings=settings(max_examples=30, stateful_step_count=25)
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the tests compare with: the wire format and its rules, written a second time.
+"""What tests and fuzzer compare with: the wire format and its rules, written a second time.
 
 Nothing here may import the package, or the judge would be the accused. Sources: the
 message format of the stock programs (uint32 magic, uint32 version, in the byte order of
@@ -9,40 +9,13 @@ the sending machine), RFC 768 (UDP), RFC 791 (IPv4), RFC 1071 (checksum), RFC 82
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-from hypothesis import strategies as st
+from typing import NamedTuple
 
 MAGIC = 0x1B302A40
 LITTLE = struct.pack("<II", MAGIC, 1)
 BIG = struct.pack(">II", MAGIC, 1)
 UDP = 17
 VERDICTS = ("accepted", "short", "magic", "version", "malformed", "checksum", "stranger", "crowded")
-
-
-class Cores(NamedTuple):
-    """Both cores."""
-
-    compiled: Any
-    pure: Any
-
-    def do(self, action: Callable[[Any], object]) -> object:
-        """What `action` gives on both, described; they must agree on every bit of it."""
-        compiled, pure = (describe(core, action) for core in self)
-        assert compiled == pure
-        return compiled
-
-
-def describe(core: Any, action: Callable[[Any], object]) -> object:
-    """A result or an exception with all that a caller can see of it."""
-    try:
-        result = action(core)
-    except Exception as error:
-        return type(error).__name__, str(error), error.args, getattr(error, "reason", None)
-    if isinstance(result, core.Message):
-        return repr(result), str(result), hash(result), type(result).__name__
-    return result
 
 
 def verdict_of(data: bytes) -> str:
@@ -113,32 +86,3 @@ def judge_raw(
     if verdict == "accepted" and source not in known:
         verdict = "stranger"
     return Judged(verdict, source_port, udp[16:])
-
-
-# ------------------------------------------------------------- what to try them on
-
-_orders = st.sampled_from("<>")
-
-messages = st.builds(lambda head, rest: head + rest, st.sampled_from([LITTLE, BIG]), st.binary())
-
-#: Bytes close to a message: the whole thing, one bit of it changed, part of it.
-near_messages = st.one_of(
-    messages,
-    st.builds(
-        lambda order, version, rest: struct.pack(order + "II", MAGIC, version) + rest,
-        _orders,
-        st.sampled_from([0, 1, 2, 0x01000000, 0x02000000, 0xFFFFFFFF]) | st.integers(0, 2**32 - 1),
-        st.binary(max_size=8),
-    ),
-    st.builds(
-        lambda order, bit: (int.from_bytes(struct.pack(order + "II", MAGIC, 1), "big") ^ 1 << bit)
-        .to_bytes(8, "big"),
-        _orders,
-        st.integers(0, 63),
-    ),
-    st.builds(lambda head, end: head[:end], st.sampled_from([LITTLE, BIG]), st.integers(0, 8)),
-    st.builds(lambda a, b: a[:4] + b[4:], st.sampled_from([LITTLE, BIG]),
-              st.sampled_from([LITTLE, BIG])),
-)  # fmt: skip
-
-payloads = st.one_of(near_messages, st.binary(max_size=40))
