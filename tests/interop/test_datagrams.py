@@ -71,21 +71,14 @@ def test_what_is_no_whole_valid_message_is_not_heard(lab: Lab, ours_anyhow: Prog
 
 
 @both_families
-def test_the_right_message_from_a_wrong_address_is_not_heard(
-    lab: Lab, listener: Programs, node: str, second: str
+@pytest.mark.parametrize("wrong", ["address", "port"])
+def test_the_right_message_from_a_wrong_address_or_to_a_wrong_port_is_not_heard(
+    lab: Lab, listener: Programs, node: str, second: str, wrong: str
 ) -> None:
     agent = lab.agent(listener, f"{node},{second}")
-    stranger = lab.node(STRANGERS[node])
-    hears_only_the_second(lab, agent, second, lambda: stranger.says(MESSAGE, lab.port))
-
-
-@both_families
-def test_the_right_message_to_a_wrong_port_is_not_heard(
-    lab: Lab, listener: Programs, node: str, second: str
-) -> None:
-    agent = lab.agent(listener, f"{node},{second}")
-    sender = lab.node(node)
-    hears_only_the_second(lab, agent, second, lambda: sender.says(MESSAGE, lab.port + 1))
+    sender = lab.node(STRANGERS[node] if wrong == "address" else node)
+    port = lab.port + (wrong == "port")
+    hears_only_the_second(lab, agent, second, lambda: sender.says(MESSAGE, port))
 
 
 @needs_root

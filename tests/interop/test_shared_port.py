@@ -49,11 +49,14 @@ def test_a_hundred_agents_for_a_hundred_nodes_each_hear_their_own(lab: Lab, ours
 
 
 @needs_root
+@pytest.mark.parametrize("stock_first", [True, False])
+@pytest.mark.slow
 def test_ours_hear_while_a_stock_agent_holds_the_port_and_hears_too(
-    lab: Lab, stock: Programs, ours: Programs
+    lab: Lab, stock: Programs, ours: Programs, stock_first: bool
 ) -> None:
-    stocks = lab.agent(stock, A)
+    stocks = lab.agent(stock, A) if stock_first else None
     for_a, for_b = lab.agent(ours, A), lab.agent(ours, B)
+    stocks = stocks or lab.agent(stock, A)
     lab.node(B).says(MESSAGE, lab.port)
     assert for_b.heard() == B
     assert stocks.is_running
@@ -61,19 +64,6 @@ def test_ours_hear_while_a_stock_agent_holds_the_port_and_hears_too(
     lab.node(A).says(MESSAGE, lab.port)
     assert for_a.heard() == A
     assert stocks.heard() == A
-
-
-@needs_root
-def test_a_stock_agent_starts_and_hears_while_ours_wait_already(
-    lab: Lab, stock: Programs, ours: Programs
-) -> None:
-    for_a, for_b = lab.agent(ours, A), lab.agent(ours, B)
-    stocks = lab.agent(stock, A)
-    lab.node(A).says(MESSAGE, lab.port)
-    assert stocks.heard() == A
-    assert for_a.heard() == A
-    lab.node(B).says(MESSAGE, lab.port)
-    assert for_b.heard() == B
 
 
 @needs_root

@@ -109,10 +109,14 @@ def test_no_forged_or_broken_message_fences_a_node_that_lives(result: Result) ->
 
 
 @pytest.mark.course("clocks")
-def test_an_agent_that_pacemaker_kills_leaves_nothing_behind(result: Result) -> None:
-    outcome = result("killed")
+@pytest.mark.parametrize(("scenario", "seconds"), [("killed", 5), ("stonith-timeout alone", 4)])
+def test_an_agent_that_pacemaker_kills_leaves_nothing_behind(
+    result: Result, scenario: str, seconds: int
+) -> None:
+    """At pcmk_off_timeout; and at stonith-timeout, if that is not set."""
+    outcome = result(scenario)
     fenced_by_power(outcome)
-    assert any("did not complete within 5s" in line for line in outcome.notes["said"])
+    assert any(f"did not complete within {seconds}s" in line for line in outcome.notes["said"])
     assert outcome.notes["left over"] == []
 
 
@@ -128,10 +132,3 @@ def test_pcmk_off_timeout_outranks_a_shorter_stonith_timeout(result: Result) -> 
     outcome = result("short stonith-timeout")
     fenced_by_kdump(outcome)
     assert outcome.notes["sender started after the agent"] > 4
-
-
-@pytest.mark.course("clocks")
-def test_without_pcmk_off_timeout_the_agent_is_killed_at_stonith_timeout(result: Result) -> None:
-    outcome = result("stonith-timeout alone")
-    fenced_by_power(outcome)
-    assert any("did not complete within 4s" in line for line in outcome.notes["said"])
