@@ -21,6 +21,8 @@ COMPILE = [
     "-Werror=implicit-function-declaration",
     "-Werror=incompatible-pointer-types",
     "-Werror=int-conversion",
+    # As distributions build it.
+    *("-Wformat", "-Werror=format-security"),
 ]
 LINK = ["-Wl,--gc-sections", "-Wl,-z,relro,-z,now"]
 

@@ -70,7 +70,7 @@ cdef void say(int kind, Text *text) noexcept nogil:
     cdef char stamp[32]
     cdef sockaddr_un name
     cdef int sock
-    begin(&line, b"[debug]: " if kind == DEBUG else b"[warning]: " if kind == WARNING else b"[error]: ")
+    begin(&line, b"[%s]: ", b"debug" if kind == DEBUG else b"warning" if kind == WARNING else b"error")
     start = line.length
     for i in range(min(text.length, <size_t>(MOST_TEXT - 64))):
         byte = <uint8_t>text.data[i]

@@ -116,7 +116,7 @@ def test_the_daemon_works_and_its_settings_outlive_an_upgrade(
     ours(machine, deb)
     refused = machine.try_("kdumpfenced", "--check")
     assert refused.returncode == 1
-    assert "kdumpfenced.toml: names nobody to listen to" in refused.stdout
+    assert "kdumpfenced.toml: no nodes configured" in refused.stdout
     settings = machine.root / "etc/kdumpfence/kdumpfenced.toml"
     settings.write_text("networks = ['127.0.0.0/8']\n" + settings.read_text())
     assert "networks: 127.0.0.0/8;" in machine.run("kdumpfenced", "--check")
