@@ -123,9 +123,9 @@ def why_unusable(address: Address) -> str:
     if address.family == _socket.AF_INET:
         # 240.0.0.0/4 is reserved on paper, and unicast to Linux.
         if packed[0] == 0 or 224 <= packed[0] < 240 or packed == b"\xff\xff\xff\xff":
-            return "not an address that a node can have"
+            return "no node can have this address"
     elif packed[0] == 0xFF or packed == bytes(16):
-        return "not an address that a node can have"
+        return "no node can have this address"
     elif address.link_local and not address.scope:
         return "a link-local address needs its interface, as in fe80::1%eth0"
     return ""
@@ -275,7 +275,7 @@ def look_up(name: str, family: int) -> list[Address]:
         if address not in found and family in (_socket.AF_UNSPEC, address.family):
             found.append(address)
     if not found:
-        raise LookUpError("no address of the family asked for")
+        raise LookUpError("no address of the requested family")
     usable = [address for address in found if not why_unusable(address)]
     if not usable:
         raise LookUpError(f"{joined(found)}: {why_unusable(found[0])}")

@@ -77,7 +77,7 @@ cdef const char *why_unusable(Address *address) noexcept nogil:
     # 240.0.0.0/4 is reserved on paper, and unicast to Linux.
     if (is_zero(address) or (address.length == 16 and first == 0xFF) or address.length == 4
             and (first == 0 or 224 <= first < 240 or memcmp(address.packed, b"\xff\xff\xff\xff", 4) == 0)):
-        return b"not an address that a node can have"
+        return b"no node can have this address"
     if is_link_local(address) and address.scope == 0:
         return b"a link-local address needs its interface, as in fe80::1%eth0"
     return NULL

@@ -15,7 +15,7 @@ cdef int check(Sender *sender) noexcept nogil:
         return -1
     for i in range(sender.options.node_count):
         if sender.nodes[i].waiting and sender.nodes[i].asked:
-            unresolved(sender, i, b"the look-up has not answered within 10 seconds", 0)
+            unresolved(sender, i, b"name lookup timed out after 10 seconds", 0)
     for i in range(sender.schedule.destination_count):
         sender.schedule.destinations[i].left = check_way(sender, i)
     return 1 if schedule_reached(&sender.schedule) < sender.options.node_count or sender.options.complained else 0
@@ -34,7 +34,7 @@ cdef int check_way(Sender *sender, uint32_t number) noexcept nogil:
         say(ERROR, &text)
         return 0
     if route.local:
-        put(&text, b": is this machine itself")
+        put(&text, b": is this machine")
     else:
         put(&text, b": by ")
         put_interface(&text, route.interface)

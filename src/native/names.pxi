@@ -212,7 +212,7 @@ cdef int take_answer(Sender *sender, Answer *answer) noexcept nogil:
         if found.count:
             keep_usable(&found, &why)
         else:
-            begin(&why, b"no address of the family asked for")
+            begin(&why, b"no address of the requested family")
     if found.count:
         return resolved(sender, answer.node, &found)
     unresolved(sender, answer.node, why.data, 0)

@@ -63,10 +63,10 @@ static const Limits LIMITS[VALUES] = {
     "  -f, --family=FAMILY           addresses to use: auto, ipv4, ipv6 (default: auto)\n" \
     "  -c, --count=COUNT             messages for each node, 0 = until killed (default: 0)\n" \
     "  -i, --interval=INTERVAL       seconds between messages (default: 10)\n" \
-    "  -v, --verbose[=LEVEL]         say more; again or with a level: even more\n" \
+    "  -v, --verbose[=LEVEL]         log more; repeat it or give a level for even more\n" \
     "  -V, --version                 print the version\n" \
     "  -h, --help                    print this help\n" \
-    "      --check                   send nothing, but say which way the messages would go\n"
+    "      --check                   send nothing; show which way the messages would go\n"
 
 /* A word and what it means. A table ends with -1. */
 typedef struct {

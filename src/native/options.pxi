@@ -327,7 +327,7 @@ cdef void read_operand(Options *options, Words *words, char *word) noexcept nogi
         put_back(words, word)
         return
     if end[0]:
-        complain_of(options, b"operand", b"", word, b"has signs that no node has; left out")
+        complain_of(options, b"operand", b"", word, b"contains characters that no node name has; ignoring them")
     while end[0]:
         end[0] = c','
         end += before(end, SIGNS)
@@ -380,7 +380,7 @@ cdef int read_options(Options *options, int argc, char **argv) noexcept nogil:
         word[length] = 0
         bare = strip(word, &length, BLANKS_AND_QUOTES)
         if bare != word or bare[length]:
-            complain_of(options, b"argument", b"", word, b"quotes do not belong to it; ignored")
+            complain_of(options, b"argument", b"", word, b"stray quotes ignored")
         bare[length] = 0
         if only_operands or bare[0] != c'-' or not bare[1]:
             read_operand(options, &words, bare)

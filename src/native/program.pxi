@@ -107,8 +107,8 @@ cdef public int kdumpfence_send(int argc, char **argv) noexcept nogil:
         status = check(sender)
     else:
         if access(b"/proc/vmcore", F_OK) < 0:
-            say_words(WARNING, b"no /proc/vmcore here, so nothing has crashed; but other nodes will "
-                               b"take this one for dead")
+            say_words(WARNING, b"no /proc/vmcore: this machine has not crashed, but other nodes will "
+                               b"take it for dead")
         open_network(sender)
         status = run(sender)
     if status < 0:

@@ -49,7 +49,7 @@ def test_what_does_not_resolve_is_said_and_kept(node1: Host) -> None:
     assert (found["NODES"], found["ADDRESSES"]) == ("node9 node3", "10.0.0.3")
     assert remarks == [
         "kdumpfence: node 'node9' does not resolve now: the crash kernel has its name alone",
-        "kdumpfence: node 'alias-of-node1' is this machine itself, by its addresses: left out",
+        "kdumpfence: node 'alias-of-node1' is this machine, by its addresses: left out",
     ]
 
 

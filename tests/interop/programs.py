@@ -117,7 +117,9 @@ class Process:
     @property
     def complaints(self) -> str:
         """What a sender wrote to stderr beside our warning that nothing has crashed here."""
-        warning = re.compile(r"^\[warning\]: no /proc/vmcore here.*\n", re.MULTILINE)
+        warning = re.compile(
+            r"^\[warning\]: no /proc/vmcore: this machine has not crashed.*\n", re.MULTILINE
+        )
         without, number = warning.subn("", self.errors)
         assert number == (0 if self.programs.is_stock else 1), str(self)
         return without

@@ -33,8 +33,8 @@ SECONDS = "not a whole number of seconds (1 to 2147483647)"
 MESSAGES = "not a number of messages (0 to 2147483647)"
 A_PORT = "not a port number (1 to 65535)"
 A_FAMILY = "not one of auto, ipv4, ipv6"
-QUOTES = "quotes do not belong to it; ignored"
-SIGNS = "has signs that no node has; left out"
+QUOTES = "stray quotes ignored"
+SIGNS = "contains characters that no node name has; ignoring them"
 
 
 @pytest.mark.parametrize(

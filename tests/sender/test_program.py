@@ -257,7 +257,7 @@ def test_a_few_descriptors_are_enough(form: str, sock: Node, port: str) -> None:
 
 def test_a_check_shows_the_way_whatever_the_options_and_tells_of_them(form: str) -> None:
     done = run(form, "--check", "-i", "10x", "127.0.0.1")
-    assert done.stdout == "node '127.0.0.1' (127.0.0.1): is this machine itself\n"
+    assert done.stdout == "node '127.0.0.1' (127.0.0.1): is this machine\n"
     assert done.stderr == (
         "[warning]: interval '10x': not a whole number of seconds (1 to 2147483647); using 10\n"
     )

@@ -115,8 +115,8 @@ def test_an_interface_that_is_not_there_may_come() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("::ffff:0.0.0.0", "not an address that a node can have"),
-        ("ff02::1%lo", "not an address that a node can have"),
+        ("::ffff:0.0.0.0", "no node can have this address"),
+        ("ff02::1%lo", "no node can have this address"),
         ("fe80::1%0", "needs its interface, as in fe80::1%eth0"),
         ("2001:db8::1%1", "only a link-local address has an interface"),
         ("::ffff:10.0.0.1%1", "only a link-local address has an interface"),

@@ -22,7 +22,7 @@ FORMS = ("compiled", "pure", "native", "static")
 
 #: What every sender says first where nothing has crashed.
 WARNING = (
-    "[warning]: no /proc/vmcore here, so nothing has crashed; but other nodes will take this one "
+    "[warning]: no /proc/vmcore: this machine has not crashed, but other nodes will take it "
     "for dead\n"
 )
 

@@ -32,7 +32,7 @@ AGENT_OPTIONS: tuple[Option, ...] = (
     ("f", "family", REQUIRED, "addresses to use: auto, ipv4, ipv6 (default: auto)"),
     ("o", "action", REQUIRED, "off, monitor, status, metadata, validate-all (default: off)"),
     ("t", "timeout", REQUIRED, "seconds to wait for a message (default: 60)"),
-    ("v", "verbose", OPTIONAL, "say more; again or with a level: even more"),
+    ("v", "verbose", OPTIONAL, "log more; repeat it or give a level for even more"),
     ("V", "version", NO, "print the version"),
     ("h", "help", NO, "print this help"),
     ("", "plug", REQUIRED, "NODE[,NODE...]: more names or addresses of the same node"),

@@ -211,7 +211,7 @@ class Sender:
         """Send until it is enough; the exit status."""
         if not os.path.exists(DUMP):
             self.report.warning(
-                "no /proc/vmcore here, so nothing has crashed; but other nodes will take this one "
+                "no /proc/vmcore: this machine has not crashed, but other nodes will take it "
                 "for dead"
             )
         network = _Network()
@@ -275,7 +275,7 @@ class Sender:
             poller.register(self.resolver.fd, select.POLLIN)
             poller.poll(100)
         for node in sorted(asked):
-            self._unresolved(node, LookUpError("the look-up has not answered within 10 seconds"))
+            self._unresolved(node, LookUpError("name lookup timed out after 10 seconds"))
         reachable = set()
         for number in range(len(self.delivery.addresses)):
             if self._check_way(number):
@@ -292,7 +292,7 @@ class Sender:
             self.report.error(f"{self.delivery.where(number)}: {error.strerror}")
             return False
         if local:
-            way = "is this machine itself"
+            way = "is this machine"
         else:
             way = f"by {interface_name(interface)}"
             if source:

@@ -38,10 +38,10 @@ SENDER_OPTIONS: tuple[Option, ...] = (
     ("f", "family", REQUIRED, "addresses to use: auto, ipv4, ipv6 (default: auto)"),
     ("c", "count", REQUIRED, "messages for each node, 0 = until killed (default: 0)"),
     ("i", "interval", REQUIRED, "seconds between messages (default: 10)"),
-    ("v", "verbose", OPTIONAL, "say more; again or with a level: even more"),
+    ("v", "verbose", OPTIONAL, "log more; repeat it or give a level for even more"),
     ("V", "version", NO, "print the version"),
     ("h", "help", NO, "print this help"),
-    ("", "check", NO, "send nothing, but say which way the messages would go"),
+    ("", "check", NO, "send nothing; show which way the messages would go"),
 )
 
 
@@ -222,7 +222,7 @@ class _CommandLine:
             word = self._left.pop(0).strip(_BLANKS)
             bare = word.strip(_BLANKS + _QUOTES)
             if bare != word:
-                self._complain(f"argument {shown(word)}: quotes do not belong to it; ignored")
+                self._complain(f"argument {shown(word)}: stray quotes ignored")
             if only_operands or not bare.startswith("-") or bare == "-":
                 self._operand(bare)
             elif bare == "--":
@@ -242,7 +242,9 @@ class _CommandLine:
             return
         nodes = word.translate(_NO_NODE_HAS)
         if nodes != word:
-            self._complain(f"operand {shown(word)}: has signs that no node has; left out")
+            self._complain(
+                f"operand {shown(word)}: contains characters that no node name has; ignoring them"
+            )
         if nodes.strip("0123456789,"):
             self.operands.append(nodes)
         elif nodes.strip(","):

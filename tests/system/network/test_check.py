@@ -60,7 +60,7 @@ def test_every_address_of_every_node_with_its_way(
         for both in ("survivor,10.0.0.2", "10.0.0.2,survivor")
     )
     assert sorted({*out} - {shared}) == [
-        "node '10.0.0.1' (10.0.0.1): is this machine itself",
+        "node '10.0.0.1' (10.0.0.1): is this machine",
         f"node 'survivor' (10.9.0.2): by {second}, from 10.1.0.1, through 10.1.0.2",
         f"node 'survivor' (fd00::2): by {first}, from fd00::1",
     ]
