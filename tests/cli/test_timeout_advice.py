@@ -68,7 +68,7 @@ def test_the_lesson_has_the_figures_and_what_they_are_not_about() -> None:
     assert "at least 1 min 51 s" in power
     assert "took 1 min 41 s" in power
     assert "A longer dump needs no longer timeout" in agent
-    assert "With crashkernel=SIZE,cma add 10 s" in agent
+    assert "crash kernel starts 10 s later" in agent
     assert "does not mean that a dump is complete" in silence
     assert len(timeout_advice.lesson([past(100.2), past(5)])) == 4
 

@@ -85,7 +85,7 @@ def test_a_damaged_history_is_said_and_a_new_one_taken_when_it_is_gone(
     *_, told, missing, _ = daemon.said().splitlines()
     assert "began to dump" in told
     assert told.endswith("(not in the history yet)")
-    assert missing == "history: the last messages of 1 dump are missing"
+    assert missing == "history: what was last heard of 1 dump could not be written"
     daemon.start()
     daemon.hear(NODE)
     until(lambda: daemon.status().dumping == 1)

@@ -222,7 +222,7 @@ def test_what_was_held_back_is_told_at_the_end_though_it_is_not_written(
     assert recorder.finish() == [(began, False)]
     assert recorder.finish() == []
     recorder.close()
-    assert disk.said[-1] == "history: the last messages of 1 dump are missing"
+    assert disk.said[-1] == "history: what was last heard of 1 dump could not be written"
     assert recorder.held == 1
 
 

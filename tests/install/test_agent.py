@@ -313,3 +313,15 @@ def newer(monkeypatch: pytest.MonkeyPatch) -> None:
         return b'__version__ = "99"\n' if name == "_version.py" else real(name)
 
     monkeypatch.setattr(agent_files, "read_module", read_module)
+
+
+def test_a_diversion_of_an_older_version_is_told_of(agent: Command, root: Path) -> None:
+    words = f"warning: dpkg still diverts {PLACE} to {KEPT}"
+    remedy = f"run dpkg-divert --local --no-rename --remove {PLACE}"
+    roots.put(root, "/var/lib/dpkg/diversions", f"{PLACE}\n{KEPT}\nkdumpfence\n")
+    assert words not in agent.ok(root)  # a package's own
+    roots.put(root, "/var/lib/dpkg/diversions", f"/a\n/b\n:\n{PLACE}\n{KEPT}\n:\n")
+    for arguments in ((), ("--remove",)):
+        said = agent.ok(root, *arguments)
+        assert words in said
+        assert remedy in said

@@ -368,7 +368,7 @@ def test_an_address_among_them_that_is_not_ours_is_never_used(core_name: str, ho
         done = run_there(host, core_name, "::1", "--from", "fd00:9::/64", "--nodes", "4")
         assert done.stderr == (
             "kdumpfence: source fd00:9::3 is not an address of this machine; "
-            "no other is ever used\n"
+            "a storm uses no others\n"
         )
         assert heard(sock) == []
 

@@ -80,7 +80,7 @@ def _all_resolve(names: list[str], family: int, report: Report) -> bool:
                 report.error(f"node '{name}': {why_own(own)}")
                 good = False
             elif own:
-                report.warning(f"node '{name}': ignored: {why_own(own)}")
+                report.warning(f"node '{name}': {why_own(own)}; ignoring that address")
         left = ends - time.monotonic()
         if not waiting or left <= 0:
             break

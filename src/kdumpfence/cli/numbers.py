@@ -32,6 +32,6 @@ def decimal(what: str, most: int, least: int | None = None) -> Callable[[str], F
             number = Fraction(text)
             if number <= most and (number > 0 if least is None else number >= least):
                 return number
-        raise argparse.ArgumentTypeError(f"{text!r}: not {what} ({allowed}, nine decimals)")
+        raise argparse.ArgumentTypeError(f"{text!r}: not {what} ({allowed}; at most nine decimals)")
 
     return read

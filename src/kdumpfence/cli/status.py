@@ -52,7 +52,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Print what the daemon says."""
     try:
-        with Client(given.socket) as client:
+        with Client(given.socket or PATH) as client:
             found = client.status(min(given.most, MOST))
     except ControlError as error:
         raise CommandError(str(error)) from None

@@ -96,8 +96,8 @@ def lesson(dumps: Sequence[Past], pause: float = PAUSE) -> list[str]:
         "The agent's timeout, and pcmk_off_timeout above it, is a different matter: it runs from "
         "the start of the fencing to the first message only. A longer dump needs no longer "
         "timeout. How long it has to be cannot be learnt from this history: TIMING in "
-        "fence_kdump(8) says how to measure it. With crashkernel=SIZE,cma add "
-        f"{duration(CMA_WAIT)}.",
+        "fence_kdump(8) says how to measure it. With crashkernel=SIZE,cma the "
+        f"crash kernel starts {duration(CMA_WAIT)} later after the panic: add that.",
     ]
     early = quick(dumps)
     if early:

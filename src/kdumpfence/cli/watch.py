@@ -20,7 +20,7 @@ from kdumpfence import signals
 from kdumpfence.cli.status import HEADS, add_socket, counts, headings, row
 from kdumpfence.cli.tables import joined, make_console, plural, rich_lines, stamp
 from kdumpfence.cli.timeout_advice import duration
-from kdumpfence.daemon.status_client import Client, ControlError, Status
+from kdumpfence.daemon.status_client import PATH, Client, ControlError, Status
 from kdumpfence.listener.dumps import Dump, length
 from kdumpfence.text import one_line
 
@@ -38,7 +38,7 @@ add_arguments = add_socket
 def run(given: argparse.Namespace) -> int:
     """Show the daemon's status until the user ends it."""
     signals.install()
-    looker = _Looker(given.socket)
+    looker = _Looker(given.socket or PATH)
     console = make_console()
     try:
         if console is not None and not console.is_dumb_terminal:

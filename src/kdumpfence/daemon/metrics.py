@@ -137,7 +137,7 @@ class Metrics:
         yield datagrams
         nodes = gauge(
             "kdumpfence_node_dump_start_time_seconds",
-            "Start of a dump in progress; only for the oldest [metrics] nodes",
+            "Start of a dump in progress; at most [metrics] nodes of them, the oldest ones",
             labels=["node"],
         )
         for node, since in now.oldest:

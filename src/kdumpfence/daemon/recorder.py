@@ -161,7 +161,7 @@ class Recorder:
         """Close the file; says what could not be written."""
         if self._held:
             dumps = many(len(self._held), "dump", "dumps")
-            self._complain("error", f"history: the last messages of {dumps} are missing")
+            self._complain("error", f"history: what was last heard of {dumps} could not be written")
         if self._history is not None:
             self._history.close()
             self._history = None

@@ -33,6 +33,17 @@ def kept_name(path: str) -> str:
     return f"{folder}/.{name}.stock"
 
 
+def _diversion(root: Sysroot, path: str) -> list[str]:
+    """What to do about dpkg's diversion of a path, which version 0.1.0 of this program made."""
+    lines = (root.read("/var/lib/dpkg/diversions") or b"").decode(errors="replace").split("\n")
+    if (path, kept_name(path), ":") not in zip(lines[0::3], lines[1::3], lines[2::3]):
+        return []
+    return [
+        f"warning: dpkg still diverts {path} to {kept_name(path)}, so updates do not reach it: "
+        f"run dpkg-divert --local --no-rename --remove {path}"
+    ]
+
+
 def _shown(path: str) -> str:
     """The path, but of the agent's modules the directory alone: they come and go together."""
     match = re.match(rf"{HOME}/agent-[^/]+/", path)
@@ -115,6 +126,7 @@ def _install(
         plan.remarks += said
     for item in items:
         plan.put(item)
+        plan.remarks += _diversion(root, item.path)
     paths = [item.path for item in items]
     before = known.layouts.get(layout.name, [])
     known.layouts[layout.name] = paths
@@ -172,6 +184,7 @@ def _remove(root: Sysroot, layout: Layout, dry_run: bool, say: Say) -> None:
             plan.remarks.append(f"left: {path}, which is needed for {others}")
         else:
             plan.take_away(path)
+        plan.remarks += _diversion(root, path)
     plan.carry_out(dry_run, say)
     if not dry_run:
         known.forget()

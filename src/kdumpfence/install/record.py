@@ -39,8 +39,8 @@ class Record:
                 raise TypeError("not a text")
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InstallError(
-                f"{root.outside(PATH)}: damaged: move it away, and restore the .NAME.stock files "
-                "by hand"
+                f"{root.outside(PATH)}: not written by this program: move it away, and restore "
+                "the .NAME.stock files by hand"
             ) from None
         return record
 

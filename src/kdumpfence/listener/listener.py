@@ -126,13 +126,13 @@ class Listener:
             raise TypeError("nodes, networks: expected a list, not a string")
         if family not in FAMILIES:
             raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
-        for what, number, least, most in (
-            ("port", port, 0, 65535),
-            ("room", room, 0, MOST_ROOM),
-            ("queue", queue, 1, MOST_QUEUE),
+        for what, number, least, most, unit in (
+            ("port", port, 0, 65535, ""),
+            ("room", room, 0, MOST_ROOM, ""),
+            ("queue", queue, 1, MOST_QUEUE, " bytes"),
         ):
             if not least <= number <= most:
-                raise ValueError(f"{what} {number}: must be {least} to {most}")
+                raise ValueError(f"{what} {number}: must be {least} to {most}{unit}")
         dumps = Dumps(silence, repeat)
         sources = Sources(room=room)
         for text in networks:

@@ -274,4 +274,4 @@ def not_local(routes: str, first: int, last: int) -> int | None:
 
 
 def _not_ours(address: Address) -> StormError:
-    return StormError(f"source {address} is not an address of this machine; no other is ever used")
+    return StormError(f"source {address} is not an address of this machine; a storm uses no others")
