@@ -261,6 +261,11 @@ class Machine:
             ],
         )
         self.pid = _said_pid(self._system, self.name)
+        # It says its pid before it enters its root, where `run` is to find it.
+        outside = os.stat(f"/proc/{self.site.pid}/root")
+        while os.path.samestat(os.stat(f"/proc/{self.pid}/root"), outside):
+            assert self.runs
+            time.sleep(0.005)
 
     def crash(self) -> None:
         """Kill whatever runs, all at once, and pull the cables: nobody says good-bye."""

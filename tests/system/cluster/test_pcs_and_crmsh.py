@@ -77,7 +77,7 @@ def test_the_cluster_shows_that_no_crash_kernel_is_loaded(result: Result, tool: 
 
 DESCRIPTIONS = {
     "pcs": (
-        "fence_kdump - Recognises a node that runs its crash kernel\n",
+        "fence_kdump - Detects that a node is running its crash kernel\n",
         "  ipport: UDP port",
         "  plug: More names or addresses of the same node",
         "  monitor:\n    interval=60s",
