@@ -33,14 +33,15 @@ def kept_name(path: str) -> str:
     return f"{folder}/.{name}.stock"
 
 
-def _diversion(root: Sysroot, path: str) -> list[str]:
-    """What to do about dpkg's diversion of a path, which version 0.1.0 of this program made."""
+def _diversions(root: Sysroot, paths: list[str]) -> list[str]:
+    """What to do about dpkg's diversions of these, which version 0.1.0 of this program made."""
     lines = (root.read("/var/lib/dpkg/diversions") or b"").decode(errors="replace").split("\n")
-    if (path, kept_name(path), ":") not in zip(lines[0::3], lines[1::3], lines[2::3]):
-        return []
+    diverted = set(zip(lines[0::3], lines[1::3], lines[2::3]))
     return [
         f"warning: dpkg still diverts {path} to {kept_name(path)}, so updates do not reach it: "
         f"run dpkg-divert --local --no-rename --remove {path}"
+        for path in paths
+        if (path, kept_name(path), ":") in diverted
     ]
 
 
@@ -126,8 +127,8 @@ def _install(
         plan.remarks += said
     for item in items:
         plan.put(item)
-        plan.remarks += _diversion(root, item.path)
     paths = [item.path for item in items]
+    plan.remarks += _diversions(root, paths)
     before = known.layouts.get(layout.name, [])
     known.layouts[layout.name] = paths
     outdated = [path for path in before if not known.users(path)]  # an older version put it there
@@ -184,7 +185,7 @@ def _remove(root: Sysroot, layout: Layout, dry_run: bool, say: Say) -> None:
             plan.remarks.append(f"left: {path}, which is needed for {others}")
         else:
             plan.take_away(path)
-        plan.remarks += _diversion(root, path)
+    plan.remarks += _diversions(root, paths)
     plan.carry_out(dry_run, say)
     if not dry_run:
         known.forget()
