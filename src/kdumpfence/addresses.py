@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 
 FAMILIES = {"auto": _socket.AF_UNSPEC, "ipv4": _socket.AF_INET, "ipv6": _socket.AF_INET6}
 
+
+def socket_families(name: str) -> tuple[int, ...]:
+    """The families that sockets are opened for, by a name of FAMILIES."""
+    family = FAMILIES[name]
+    return (_socket.AF_INET, _socket.AF_INET6) if family == _socket.AF_UNSPEC else (family,)
+
+
 #: Seconds until a name that did not resolve is asked for again: doubled from the first
 #: value to the last.
 RETRY_FIRST = 0.1

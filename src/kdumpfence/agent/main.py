@@ -7,7 +7,6 @@ port is heard in `sockets`; this file only moves things between them.
 
 from __future__ import annotations
 
-import _socket
 import posix
 import sys
 import time
@@ -20,6 +19,7 @@ from kdumpfence.addresses import (
     NameFiles,
     Resolver,
     joined,
+    socket_families,
 )
 from kdumpfence.agent.decision import Watch
 from kdumpfence.agent.options import (
@@ -135,7 +135,7 @@ def _run(options: AgentOptions, report: Report, started: float) -> int:
     if options.action == "validate-all":
         from kdumpfence.agent.validate import validate
 
-        return YES if validate(options, _families(options), report) else NO
+        return YES if validate(options, socket_families(options.family), report) else NO
     if options.action in ("monitor", "status"):
         return _monitor(report)
     return _off(options, report, started)
@@ -148,11 +148,6 @@ def _write_all(fd: int, data: bytes) -> None:
             data = data[posix.write(fd, data) :]
     except OSError:
         pass
-
-
-def _families(options: AgentOptions) -> tuple[int, ...]:
-    family = FAMILIES[options.family]
-    return (_socket.AF_INET, _socket.AF_INET6) if family == _socket.AF_UNSPEC else (family,)
 
 
 def _monitor(report: Report) -> int:
@@ -179,7 +174,7 @@ class _Wait:
         self.watch = Watch(options.names, self._is_own)
         self.complained: set[object] = set()
         self.announced = False
-        self.listening = Listening(options.ipport, _families(options))
+        self.listening = Listening(options.ipport, socket_families(options.family))
         names = []
         try:
             for name in options.names:

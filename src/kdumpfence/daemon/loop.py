@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 
 from kdumpfence._version import __version__
-from kdumpfence.addresses import FAMILIES
+from kdumpfence.addresses import socket_families
 from kdumpfence.daemon import directories, http, metrics, privileges, status, systemd
 from kdumpfence.daemon.errors import DaemonError, starting_threads
 from kdumpfence.daemon.formats import many
@@ -364,8 +364,7 @@ class Daemon:
 
 def _open_port(settings: Settings, journal: Journal) -> list[socket.socket]:
     """The sockets on which it listens: those that systemd passed, or its own."""
-    chosen = FAMILIES[settings.family]
-    wanted = (socket.AF_INET, socket.AF_INET6) if chosen == 0 else (chosen,)
+    wanted = socket_families(settings.family)
     sockets = systemd.passed_sockets(settings.port, wanted)
     if sockets:
         journal.say("debug", f"systemd passed {many(len(sockets), 'socket', 'sockets')}")

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
-from kdumpfence.addresses import FAMILIES
+from kdumpfence.addresses import FAMILIES, socket_families
 from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.listener.event_queue import EventQueue
@@ -144,10 +144,8 @@ class Listener:
             self._nodes.add(name, addresses, now)
         if sockets is not None:
             opened = taken_over(sockets)
-        elif family == "auto":
-            opened = open_sockets((socket.AF_INET, socket.AF_INET6), port)
         else:
-            opened = open_sockets((FAMILIES[family],), port)
+            opened = open_sockets(socket_families(family), port)
         for sock in opened:
             deepen(sock, queue)
         self._port: int = opened[0].getsockname()[1]
