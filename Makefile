@@ -28,6 +28,7 @@ check: lint build $(VENV)/.test ## what is quick, two minutes: lint and tests; F
 test: plan tools lint fuzz pythons ## everything (half an hour): all tests, the unit tests on every Python there is
 	$(RUN) -m pytest -n 4 --dist loadfile -m 'not alone'
 	$(RUN) -m pytest --durations=10 -m alone
+	$(RUN) -m tools.suite bookworm trixie
 
 plan:
 	@echo 'make test takes half an hour on two cores: 5 minutes for lint, fuzzing and every Python,'
@@ -65,6 +66,13 @@ clustertable: build $(VENV)/.test ## crash both agents in real clusters (6 minut
 
 scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills (8 minutes), for docs/scale.md
 	$(RUN) -m tools.scale
+
+suite: build       ## the tests in a root of another Debian: SUITE=trixie, bookworm, testing or unstable
+	$(RUN) -m tools.suite $(SUITE)
+
+newest: build      ## the same on testing and unstable as they are today, for docs/systems.md
+	rm -rf build/suites/testing build/suites/unstable
+	$(RUN) -m tools.suite --write testing unstable
 
 native:            ## the native sender alone, in build/native; needs Cython and a C compiler
 	@if $(PYTHON) -c 'import Cython; exit(Cython.__version__ < "3")' 2>/dev/null; \
@@ -105,5 +113,5 @@ clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo check test plan tools lint fuzz pythons bench crashtable clustertable scale native wheel deb venv build clean
+.PHONY: help demo check test plan tools lint fuzz pythons bench crashtable clustertable scale suite newest native wheel deb venv build clean
 .DELETE_ON_ERROR:
