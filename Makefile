@@ -25,10 +25,26 @@ demo: build        ## show the main job on loopback: a yes and a no, each with i
 check: lint build $(VENV)/.test ## what is quick, two minutes: lint and tests; FOR=agent: those of that folder
 	@$(RUN) tools/check.py $(FOR)
 
-test: plan tools lint fuzz pythons ## everything (half an hour): all tests, the unit tests on every Python there is
-	$(RUN) -m pytest -n 4 --dist loadfile -m 'not alone'
-	$(RUN) -m pytest --durations=10 -m alone
-	$(RUN) -m tools.suite bookworm trixie
+test: plan tools   ## everything (half an hour): all tests, the unit tests on every Python there is
+	@failed=; for phase in $(PHASES); do \
+		$(MAKE) --no-print-directory $$phase || failed="$$failed $$phase"; \
+	done; \
+	test -z "$$failed" || { echo "make test: failed:$$failed" >&2; exit 1; }
+
+# Of `make test`, in their order: none is left out because an earlier one failed.
+PHASES := lint fuzz pythons together suites alone
+
+together: build $(VENV)/.test
+	$(RUN) -m pytest -n 4 --dist loadfile --junitxml=build/together.xml -m 'not alone and not guest'
+
+alone: build $(VENV)/.test
+	$(RUN) -m pytest --durations=10 --junitxml=build/alone.xml -m alone
+
+# Guests take one core for minutes, and making another suite's root seldom takes two.
+suites: build $(VENV)/.test
+	@mkdir -p build; nice $(RUN) -m pytest -m guest >build/guests.log 2>&1 & guests=$$!; \
+	$(RUN) -m tools.suite --others bookworm trixie; suites=$$?; \
+	wait $$guests; guests=$$?; cat build/guests.log; exit $$((suites | guests))
 
 plan:
 	@echo 'make test takes half an hour on two cores: 5 minutes for lint, fuzzing and every Python,'
@@ -105,13 +121,20 @@ $(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz $(VENV)/.bench: $(VENV)/.%: $(VENV)/.m
 # mypy reads the tests, and what they import.
 $(VENV)/.lint: $(VENV)/.test
 
-$(VENV)/.built: $(VENV)/.made $(CORE)
+$(VENV)/.built: $(VENV)/.made $(VENV)/.compilers $(CORE)
 	$(RUN) setup.py -q build_ext --inplace
 	touch $@
+
+# Which compilers there are: without musl's the static sender is another, and it may come later.
+$(VENV)/.compilers: $(VENV)/.made FORCE
+	@{ command -v "$${CC:-cc}"; command -v "$${MUSL_CC:-musl-gcc}"; } > $@.now || true
+	@if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
+
+FORCE:
 
 clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo check test plan tools lint fuzz pythons bench crashtable clustertable scale suite newest native wheel deb venv build clean
+.PHONY: help demo check test together suites alone plan tools lint fuzz pythons bench crashtable clustertable scale native wheel deb venv build clean FORCE
 .DELETE_ON_ERROR:

@@ -9,6 +9,7 @@ kernel what it used. May not: what is measured (`bench/cases/`).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import gzip
@@ -28,6 +29,7 @@ from bench.paired import MEASURED_CPU, WORK, pinned
 from kdumpfence import wire
 from kdumpfence.install import agent_files, system_python
 from tests.interop import stock
+from tests.support import stock_packages
 
 PORT = 7410
 #: The node that agents wait for.
@@ -131,13 +133,15 @@ def _stock_version() -> str:
         found = stock.get()
     except stock.NotAvailable:
         return "none"
-    log = found.agent.parents[2] / "usr/share/doc" / stock.PACKAGE / "changelog.Debian.gz"
-    try:
-        with gzip.open(log, "rt", encoding="utf-8") as file:
+    for packages in stock_packages.KNOWN:
+        log = found.agent.parents[2] / "usr/share/doc" / packages[0] / "changelog.Debian.gz"
+        with (
+            contextlib.suppress(OSError, ValueError),
+            gzip.open(log, "rt", encoding="utf-8") as file,
+        ):
             name, version = file.readline().split()[:2]
-    except (OSError, ValueError):
-        return f"{found.agent}, of an unknown version"
-    return f"{name} {version.strip('()')}"
+            return f"{name} {version.strip('()')}"
+    return f"{found.agent}, of an unknown version"
 
 
 def stock_agent() -> Agent:

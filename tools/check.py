@@ -4,8 +4,8 @@
 
     .venv/bin/python tools/check.py [FOLDER...]       which is: make check [FOR="FOLDER..."]
 
-Without a folder: all tests but those marked `slow` or `alone`. With folders: all tests of the
-first folder in the row below, the slow ones included, and the quick ones of the others; what
+Without a folder: all tests but those marked `slow`, `alone` or `guest`. With folders: all tests of
+the first folder in the row below, the slow ones included, and the quick ones of the others; what
 wants the machine for itself is named at the end. tests/building holds the table complete.
 """
 
@@ -50,8 +50,8 @@ GUARDS = {
     "bench": ("bench", "docs"),
 }
 
-QUICK = "not slow and not alone"
-FULL = "not alone"
+QUICK = "not slow and not alone and not guest"
+FULL = "not alone and not guest"
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "4", "--dist", "loadfile", "-m")
 
 

@@ -73,7 +73,7 @@ def table() -> str:
             for agent in AGENTS:
                 print(f"{agent}: {title}", file=sys.stderr)
                 try:
-                    cells += _cells(courses.result(plan, agent, scenario))
+                    cells += cells_of(courses.result(plan, agent, scenario))
                 except Failure as failure:
                     print(failure, file=sys.stderr)
                     cells += ["could not be played", ""]
@@ -83,7 +83,8 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def _cells(result: HowTo | Outcome) -> list[str]:
+def cells_of(result: HowTo | Outcome) -> list[str]:
+    """By what each victim was fenced, and when; how often the power device was used."""
     outcome = result.word_for_word if isinstance(result, HowTo) else result
     assert outcome is not None
     ways = []

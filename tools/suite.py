@@ -15,10 +15,8 @@ docs/systems.md is written anew, from what is known of all suites (tools/systems
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools import systems
-from tools.systems import Part, Record
+from tools.systems import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "suites"
@@ -57,7 +55,7 @@ ENVIRONMENT = {
 
 #: The calls of pytest, by the name of their report: as in `make test`.
 TURNS = {
-    "parallel": ("-n", "4", "--dist", "loadfile", "-m", "not alone"),
+    "together": ("-n", "4", "--dist", "loadfile", "-m", "not alone and not guest"),
     "alone": ("-m", "alone"),
 }
 #: Its exit status: all passed, some failed, nothing was to be run.
@@ -174,24 +172,18 @@ class Suite:
         """Build, and run the tests of these parts. Raises Failure if that does not come to pass."""
         if self.run("make", "tools", "build", ".venv/.test"):
             raise Failure(f"{self.name}: it cannot be built there")
-        found: dict[str, Part] = {}
         folders = [f"tests/{folder}" for part in parts for folder in systems.PARTS[part]]
+        reports = []
         for turn, options in TURNS.items():
             report = f"build/{turn}.xml"
-            (self.root / HOME[1:] / report).unlink(missing_ok=True)
+            reports.append(self.root / HOME[1:] / report)
+            reports[-1].unlink(missing_ok=True)
             pytest = (".venv/bin/python", "-m", "pytest", *options, f"--junitxml={report}")
             status = self.run(*pytest, *folders)
             if status not in PLAYED:
                 raise Failure(f"{self.name}: pytest ended with {status}")
-            systems.read(self.root / HOME[1:] / report, found)
-        today = datetime.date.today().isoformat()
-        return Record(today, self.versions(), {part: found[part] for part in parts})
-
-    def versions(self) -> dict[str, str]:
-        """Of packages that matter, those that the suite has."""
         shown = self.ask("apt-cache", "show", "--no-all-versions", *systems.PACKAGES)
-        fields = re.findall(r"^(Package|Version): (.+)$", shown, re.M)
-        return {name: version for (_, name), (_, version) in zip(fields[::2], fields[1::2])}
+        return systems.record_of(reports, shown)
 
 
 def why_not() -> str | None:
@@ -206,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--write", action="store_true", help=f"into {systems.PAGE.name}")
+    parser.add_argument("--write", action="store_true", help=f"into docs/{systems.PAGE.name}")
+    parser.add_argument("--others", action="store_true", help="leave out this machine's own suite")
     parser.add_argument("--part", action="append", choices=systems.PARTS, help="all by default")
     parser.add_argument("suite", nargs="+", choices=systems.SUITES)
     options = parser.parse_args(arguments)
@@ -216,8 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if os.environ.get("CI") == "true" else 0
     good = True
     for name in options.suite:
-        if name == own_suite():
-            print(f"{name}: that is this machine's own suite; `make test` tries it")
+        if options.others and name == systems.own_suite():
             continue
         try:
             suite = Suite(name)
@@ -229,15 +221,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         print(record.summary(name))
         good = good and record.good
+        systems.save(systems.FRESH, {name: record})
         if options.write:
-            systems.write(name, record)
+            systems.write({name: record})
     return 0 if good else 1
-
-
-def own_suite() -> str:
-    """The code name of this machine's Debian."""
-    found = re.search(r"^VERSION_CODENAME=(\S+)", Path("/etc/os-release").read_text(), re.M)
-    return found[1] if found else ""
 
 
 if __name__ == "__main__":

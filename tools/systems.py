@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What was run on which suite of Debian, and the table of it in docs/systems.md.
 
-docs/systems.json keeps the last record of each suite; tools/suite.py adds to it.
+    python -m tools.systems       puts there what the last `make test` of this checkout found
+
+on this machine's own suite, and on others. docs/systems.json keeps the last record of each suite.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
+import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from tools import markedtable
 
 PAGE = markedtable.ROOT / "docs" / "systems.md"
 STORE = PAGE.with_suffix(".json")
+#: The same of what was tried in this checkout.
+FRESH = markedtable.ROOT / "build" / "systems.json"
+#: What `make test` lets pytest write of this machine.
+OWN_REPORTS = tuple(markedtable.ROOT / "build" / f"{turn}.xml" for turn in ("together", "alone"))
 
 #: Suites, as apt names them, and what people call them. The first are tried by CI.
 SUITES = {
@@ -89,7 +99,9 @@ def read(report: Path, parts: dict[str, Part]) -> None:
     for case in ET.parse(report).getroot().iter("testcase"):
         module = case.attrib["classname"].split(".")
         folder = "/".join(module[1 : 3 if module[1] == "system" else 2])
-        name = next(name for name, folders in PARTS.items() if folder in folders)
+        name = next((name for name, folders in PARTS.items() if folder in folders), None)
+        if name is None:
+            continue
         part = parts.setdefault(name, Part())
         part.seconds += float(case.attrib["time"])
         if case.find("failure") is not None or case.find("error") is not None:
@@ -102,17 +114,42 @@ def read(report: Path, parts: dict[str, Part]) -> None:
             part.measured[told.attrib["name"]] = told.attrib["value"]
 
 
-def write(suite: str, record: Record) -> None:
-    """Keep the record, and write the table anew."""
-    known: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
-    known[suite] = dataclasses.asdict(record)
-    STORE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
-    markedtable.put(PAGE, "systems", table({name: _record(known[name]) for name in known}))
+def record_of(reports: Iterable[Path], packages: str) -> Record:
+    """Make a record of these reports, and of what `apt-cache show` says of PACKAGES."""
+    parts: dict[str, Part] = {}
+    for report in reports:
+        read(report, parts)
+    fields = re.findall(r"^(Package|Version): (.+)$", packages, re.M)
+    versions = {package: version for (_, package), (_, version) in zip(fields[::2], fields[1::2])}
+    ran = {name: parts[name] for name in PARTS if name in parts}
+    return Record(datetime.date.today().isoformat(), versions, ran)
 
 
-def _record(stored: dict[str, Any]) -> Record:
-    parts = {name: Part(**part) for name, part in stored["parts"].items()}
-    return Record(stored["date"], stored["versions"], parts)
+def load(store: Path) -> dict[str, Record]:
+    """The records kept in a file, by suite."""
+    stored = json.loads(store.read_text()) if store.exists() else {}
+    return {
+        suite: Record(
+            fields["date"],
+            fields["versions"],
+            {name: Part(**part) for name, part in fields["parts"].items()},
+        )
+        for suite, fields in stored.items()
+    }
+
+
+def save(store: Path, records: dict[str, Record]) -> None:
+    """Keep records in a file, beside those of other suites that are there."""
+    kept = {**load(store), **records}
+    store.parent.mkdir(parents=True, exist_ok=True)
+    plain = {suite: dataclasses.asdict(record) for suite, record in kept.items()}
+    store.write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
+
+
+def write(records: dict[str, Record]) -> int:
+    """Keep records for good, and write the table anew; the exit status."""
+    save(STORE, records)
+    return markedtable.put(PAGE, "systems", table(load(STORE)))
 
 
 def table(records: dict[str, Record]) -> str:
@@ -132,3 +169,30 @@ def table(records: dict[str, Record]) -> str:
         measured = dict.fromkeys(key for part in parts for key in part.measured)
         rows += [[key, *(part.measured.get(key, "") for part in parts)] for key in measured]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def own_suite() -> str:
+    """The code name of this machine's Debian, or nothing."""
+    try:
+        text = Path("/etc/os-release").read_text()
+    except OSError:
+        return ""
+    found = re.search(r"^VERSION_CODENAME=(\S+)", text, re.M)
+    return found[1] if found and re.search(r"^ID=debian$", text, re.M) else ""
+
+
+def main() -> int:
+    records = load(FRESH)
+    reports = [report for report in OWN_REPORTS if report.exists()]
+    if len(reports) == len(OWN_REPORTS) and own_suite() in SUITES:
+        show = ("apt-cache", "show", "--no-all-versions", *PACKAGES)
+        shown = subprocess.run(show, check=True, text=True, stdout=subprocess.PIPE).stdout
+        records[own_suite()] = record_of(reports, shown)
+    if not records:
+        print("nothing is known here: run `make test` or `make newest`", file=sys.stderr)
+        return 1
+    return write(records)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -104,6 +104,7 @@ def test_a_program_that_lies_is_found_out(
     assert done.returncode == 1, done.stdout
     wrong = re.findall(r"WRONG, expected: (.*)", done.stdout)
     assert any(text.startswith(missed) for text in wrong), done.stdout
+    assert not re.search(r"-\d|\d\.\d", "".join(wrong)), "a time of what did not happen"
 
 
 def test_the_stock_agent_fails_where_the_readme_says_so() -> None:

@@ -2,9 +2,9 @@
 """Get the stock fence_kdump, its sender and the metadata schema, without installing them.
 
 They are taken from the machine if it has the stock programs installed, else from Debian's
-fence-agents package, which is downloaded and unpacked (installing it would bring in half of
-Python's cloud libraries and claim /usr/sbin/fence_kdump). The schema is what `lib/metadata.rng`
-of the source package installs; the binary package has it.
+packages, which are downloaded and unpacked (installing them would claim /usr/sbin/fence_kdump, and
+bring in half of Python's cloud libraries). The schema is what `lib/metadata.rng` of the source
+package installs.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import debian
+from tests.support import debian, stock_packages
 from tests.support.debian import NotAvailable
-
-PACKAGE = "fence-agents"
 
 # Where distributions put the three files, below "/" or below an unpacked package.
 AGENT = ("usr/sbin/fence_kdump",)
@@ -49,32 +47,33 @@ def _is_elf(path: Path) -> bool:
         return file.read(4) == b"\x7fELF"
 
 
-def _below(root: Path) -> Stock | None:
-    agent, sender, schema = _first(root, AGENT), _first(root, SENDER), _first(root, SCHEMA)
+def _below(root: Path, schema_root: Path) -> Stock | None:
+    agent, sender = _first(root, AGENT), _first(root, SENDER)
+    schema = _first(schema_root, SCHEMA)
     if agent is None or sender is None or schema is None:
         return None
     return Stock(agent, sender, schema) if _is_elf(agent) and _is_elf(sender) else None
 
 
 def get() -> Stock:
-    """Return the stock files: installed ones, else those of Debian's package.
+    """Return the stock files: installed ones, else those of Debian's packages.
 
     Raises NotAvailable.
     """
-    found = _below(Path("/"))
+    found = _below(Path("/"), Path("/"))
     if found is not None:
         return found
     try:
-        folder = debian.unpacked(PACKAGE)
+        folders = debian.all_unpacked(stock_packages.named())
     except NotAvailable as reason:
         raise NotAvailable(
-            f"{reason}\ninstall your distribution's fence-agents, with its fence_kdump at "
-            f"/{AGENT[0]}, or unpack Debian's into {debian.FOLDER / PACKAGE} by hand"
+            f"{reason}\ninstall your distribution's fence_kdump, with the agent at /{AGENT[0]} "
+            f"and the schema at /{SCHEMA[0]} (Debian: {stock_packages.WHERE})"
         ) from None
-    found = _below(folder)
+    found = _below(folders[0], folders[-1])
     if found is None:
         raise NotAvailable(
-            f"{folder} has no {AGENT[0]}, {SENDER[0]} and {SCHEMA[0]}; look there, and add this "
-            f"version's places to {__file__}"
+            f"{' and '.join(map(str, folders))} have no {AGENT[0]}, {SENDER[0]} and {SCHEMA[0]}; "
+            f"look there, and add this version's places to {__file__}"
         )
     return found

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.system.cluster import scenarios
 from tests.system.cluster.conftest import Result
 from tests.system.cluster.scenarios import WAIT, Outcome
 from tools import clustertable
+
+Tell = Callable[[str, str], None]
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
@@ -25,6 +29,12 @@ def fenced_by_kdump(outcome: Outcome, victims: int = 1) -> None:
         assert outcome.moved[victim]
         assert outcome.moved[victim] not in outcome.seconds
     assert outcome.notes["other nodes' power"] == 0
+
+
+def tell(record_property: Tell, agent: str, devices: str, outcome: Outcome) -> None:
+    """Leave in the report of these tests who was fenced by what."""
+    ways, _ = clustertable.cells_of(outcome)
+    record_property(f"{devices.replace('two', 'two of five panic')}: {agent} agent", ways)
 
 
 def fenced_by_power(outcome: Outcome) -> None:
@@ -72,15 +82,22 @@ def test_the_leader_panics_and_its_successor_hears_it(result: Result) -> None:
 @pytest.mark.parametrize(
     "devices", ["two, one device", "two, a device each", "two, one device, default limit"]
 )
-def test_both_of_two_that_panic_together_keep_their_dump(result: Result, devices: str) -> None:
-    fenced_by_kdump(result(devices), victims=2)
+def test_both_of_two_that_panic_together_keep_their_dump(
+    result: Result, devices: str, record_property: Tell
+) -> None:
+    outcome = result(devices)
+    tell(record_property, "kdumpfence", devices, outcome)
+    fenced_by_kdump(outcome, victims=2)
 
 
 @pytest.mark.course("five", agents=("ours", "stock"))
 @pytest.mark.parametrize("devices", ["two, one device", "two, a device each"])
-def test_with_the_stock_agent_one_of_the_two_is_lost_or_waits(result: Result, devices: str) -> None:
+def test_with_the_stock_agent_one_of_the_two_is_lost_or_waits(
+    result: Result, devices: str, record_property: Tell
+) -> None:
     # Else these scenarios would not show what ours is better at.
     outcome = result(devices, "stock")
+    tell(record_property, "stock", devices, outcome)
     first, second = sorted(outcome.seconds.values())
     assert sum(outcome.power.values()) or second - first > 5
 
