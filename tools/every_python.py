@@ -32,6 +32,8 @@ from tools.ownnetwork import own_network
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "pythons"
+#: In the folder of each: what passed there, and what did not.
+REPORT = "report.xml"
 OLDEST = (3, 9)
 AT_ONCE = 2
 CI = os.environ.get("CI", "").lower() == "true"
@@ -175,7 +177,8 @@ class Trial:
                 self._install()
             if COMPILE == "require":
                 self._run("-c", "import kdumpfence._kdumpwire")
-            pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *UNIT)
+            report = f"--junitxml={self.folder / REPORT}"
+            pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", report, *UNIT)
             said = self._call(*self.prefix, str(self.interpreter), *pytest)
         except subprocess.SubprocessError as error:
             return Outcome(False, f"failed: {error}", time.monotonic() - started)

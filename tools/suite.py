@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools import systems
+from tools.every_python import REPORT
 from tools.systems import Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,9 @@ HOME = "/srv/kdumpfence"
 
 #: What a newcomer brings along, and what `make tools` would install.
 FIRST = ("ca-certificates", "git", "make", "python3")
+
+#: What `make pythons` wants there, to try each Python of the suite.
+PYTHONS = ("python3-all-dev", "python3-all-venv")
 
 #: Suites that change daily have no security updates of their own. Where their mirror is a
 #: snapshot, its signature may be older than it says it is good for.
@@ -104,14 +108,16 @@ class Suite:
     def _bootstrap(self, target: Path) -> None:
         target.parent.mkdir(parents=True)
         sources = [f"deb {MIRROR} {self.name} main"]
+        packages = list(FIRST)
         options = ["--dpkgopt=force-unsafe-io", '--aptopt=APT::Install-Recommends "false"']
         if self.name in ROLLING:
+            packages += PYTHONS
             options.append('--aptopt=Acquire::Check-Valid-Until "false"')
         else:
             sources.append(f"deb {MIRROR} {self.name}-updates main")
             sources.append(f"deb {SECURITY} {self.name}-security main")
         command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", *options]
-        command += [f"--include={','.join(FIRST)}", self.name, str(target), *sources]
+        command += [f"--include={','.join(packages)}", self.name, str(target), *sources]
         done = subprocess.run(
             command, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -158,16 +164,6 @@ class Suite:
             env=settings,
         ).returncode
 
-    def ask(self, *command: str) -> str:
-        """What a command says in the root."""
-        return subprocess.run(
-            ["chroot", self.root, *command],
-            check=True,
-            text=True,
-            stdout=subprocess.PIPE,
-            env=ENVIRONMENT,
-        ).stdout
-
     def try_(self, parts: Sequence[str]) -> Record:
         """Build, and run the tests of these parts. Raises Failure if that does not come to pass."""
         if self.run("make", "tools", "build", ".venv/.test"):
@@ -182,8 +178,12 @@ class Suite:
             status = self.run(*pytest, *folders)
             if status not in PLAYED:
                 raise Failure(f"{self.name}: pytest ended with {status}")
-        shown = self.ask("apt-cache", "show", "--no-all-versions", *systems.PACKAGES)
-        return systems.record_of(reports, shown)
+        if self.name in ROLLING and "pythons" in parts:
+            self.run(".venv/bin/python", "-m", "tools.every_python")
+            reports += sorted((self.root / HOME[1:] / "build/pythons").glob(f"*/{REPORT}"))
+        show = ("chroot", self.root, "apt-cache", "show", "--no-all-versions", *systems.PACKAGES)
+        shown = subprocess.run(show, check=True, text=True, stdout=subprocess.PIPE, env=ENVIRONMENT)
+        return systems.record_of(reports, shown.stdout)
 
 
 def why_not() -> str | None:

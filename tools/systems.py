@@ -38,6 +38,7 @@ SUITES = {
 #: What is tried, in folders of tests/.
 PARTS = {
     "unit": ("core", "shared", "agent", "sender", "listener", "storm", "daemon", "cli"),
+    "pythons": (),  # the unit tests once more, on each of the suite's Pythons
     "interop": ("interop",),
     "packages": ("packages", "building"),
     "install": ("install",),
@@ -46,6 +47,7 @@ PARTS = {
 }
 TITLES = {
     "unit": "unit tests",
+    "pythons": "unit tests on each of its Pythons",
     "interop": "interoperation with the stock pair",
     "packages": "packages",
     "install": "installation of agent and sender",
@@ -95,12 +97,17 @@ class Record:
 
 
 def read(report: Path, parts: dict[str, Part]) -> None:
-    """Add what such a report of pytest (JUnit's XML) says to the parts."""
+    """Add what such a report of pytest (JUnit's XML) says to the parts.
+
+    In a folder named for a Python (3.15.0) it is about that one.
+    """
+    python = re.fullmatch(r"(3\.\d+).*", report.parent.name)
     for case in ET.parse(report).getroot().iter("testcase"):
         module = case.attrib["classname"].split(".")
         folder = "/".join(module[1 : 3 if module[1] == "system" else 2])
-        name = next((name for name, folders in PARTS.items() if folder in folders), None)
-        if name is None:
+        name = next((name for name, folders in PARTS.items() if folder in folders), "")
+        name = "pythons" if python else name
+        if not name:
             continue
         part = parts.setdefault(name, Part())
         part.seconds += float(case.attrib["time"])
@@ -110,6 +117,8 @@ def read(report: Path, parts: dict[str, Part]) -> None:
             part.skipped += 1
         else:
             part.passed += 1
+        if python:
+            part.measured[f"Python {python[1]}"] = python[0]
         for told in case.iter("property"):
             part.measured[told.attrib["name"]] = told.attrib["value"]
 

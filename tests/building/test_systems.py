@@ -46,6 +46,16 @@ def test_a_report_counts_for_the_part_of_its_folder(tmp_path: Path, folder: str,
     assert counted.measured == {"heard after": "0.07 s"}
 
 
+def test_a_report_in_the_folder_of_a_python_is_about_that_one(tmp_path: Path) -> None:
+    found: dict[str, Part] = {}
+    for version in ("3.14.5", "3.15.0"):
+        systems.read(report(tmp_path / version, "core"), found)
+    assert list(found) == ["pythons"]
+    assert found["pythons"].passed == 2
+    told = {"Python 3.14": "3.14.5", "Python 3.15": "3.15.0", "heard after": "0.07 s"}
+    assert found["pythons"].measured == told
+
+
 def test_a_run_is_good_if_something_passed_and_nothing_failed() -> None:
     def good(*parts: Part) -> bool:
         return Record("2026-11-29", {}, {str(n): part for n, part in enumerate(parts)}).good
