@@ -10,6 +10,7 @@ import importlib
 import itertools
 import os
 import random
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +22,19 @@ import pytest
 CORES = ("compiled", "pure")
 _MODULES = {"compiled": "kdumpfence._kdumpwire", "pure": "kdumpfence._purewire"}
 CLONE_NEWNET = 0x40000000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heard_signals() -> None:
+    """Programs under test end by SIGINT and SIGHUP, even where whoever runs the tests ignores them.
+
+    That is inherited: from nohup, and from a shell without job control for what it starts with
+    "&". What is caught, and not ignored, is what it usually is again in a program. This process
+    goes on being deaf to both.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def load_core(name: str) -> Any:

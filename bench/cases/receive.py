@@ -24,7 +24,7 @@ from kdumpfence import _kdumpwire, _purewire
 #: bare loop beside it.
 BATCH = 256
 SIZE = 64
-#: How full the queue is when it is emptied. A queue of the kernel's default size holds 256 of these
+#: How full the queue is when it is emptied. One of the default size holds some 250 of these
 #: datagrams; they are still in the processor's caches then. Of a storm's queue they are not.
 SHORT, DEEP = 256, 65_536
 #: Short queues emptied for one sample.

@@ -124,7 +124,7 @@ def _most_queue() -> int:
         with open("/proc/sys/net/core/rmem_max", encoding="ascii") as file:
             return int(file.read())
     except (OSError, ValueError):
-        return 212992  # the kernel's default
+        return 212992  # the default before Linux 6.18, and never more than that of now
 
 
 def peer(address: Address, port: int) -> tuple[str, int] | tuple[str, int, int, int]:

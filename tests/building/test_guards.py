@@ -52,6 +52,15 @@ def test_elsewhere_a_skip_is_a_skip(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_in_the_background_the_tests_are_the_same(workers: str) -> None:
+    tests = "tests/agent/test_program.py", "-k", "a_signal_ends_it"
+    command = (sys.executable, "-m", "pytest", "-q", "-n", workers, *tests)
+    said = run("sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh", *command, cwd=ROOT).stdout
+    assert re.match(r"\d passed", said.splitlines()[-1]), said
+
+
+@pytest.mark.slow
 def test_this_python_is_among_those_that_the_unit_tests_run_on() -> None:
     said = run(sys.executable, "-m", "tools.every_python", "--list").stdout
     assert sys.version.split()[0] in said

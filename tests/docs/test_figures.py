@@ -41,5 +41,6 @@ def test_the_daemons_pages_say_what_was_measured_of_its_queue() -> None:
         (ROOT / "docs" / "scale.md").read_text().split()
     )
     unit = ROOT / "packaging" / "systemd" / "kdumpfenced.socket"
-    rounded = round(int(row[1].replace(",", "")), -4)
-    assert f"# Room for some {rounded:,} messages" in unit.read_text()
+    # Where a kernel counts most for each, of those that were seen.
+    least = round(int(row[1].replace(",", "")) * 832 // 896, -4)
+    assert f"# Room for {least:,} messages" in unit.read_text()

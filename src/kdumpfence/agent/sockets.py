@@ -39,8 +39,9 @@ _STAMPS = 1 << 3 | 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFT
 _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO = 49
 
-#: Bytes; the kernel doubles it. A datagram of 8 bytes takes 832, so a queue holds some
-#: 2,500. Not more: in a flood every agent on the host fills one for each family.
+#: Bytes; the kernel doubles it. A datagram of 8 bytes takes 832 (Linux 6.18) or 896 (6.12, 7.2),
+#: so a queue holds some 2,400. Not more: in a flood every agent on the host fills one for each
+#: family.
 QUEUE_SIZE = 1 << 20
 
 #: Seconds between attempts to open what could not be opened.
