@@ -71,7 +71,7 @@ def test_what_names_need_and_a_bare_root_lacks_is_said(root_directory: Path, bui
 def test_a_program_that_is_missing_is_named(
     node1: Host, missing: str, remark: str, addresses: str
 ) -> None:
-    name = missing.split()[0]
+    name, _, _ = missing.partition(" ")
     few = f"mkdir -p /run/few; ln -sf /usr/bin/* /sbin/ip /run/few; rm /run/few/{name}"
     node1.run(["sh", "-c", few], check=True)
     found, remarks = resolve(node1, "node1.cluster node3", through=["env", "PATH=/run/few"])

@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from kdumpfence._version import __version__
 from kdumpfence.cli import (
@@ -39,7 +39,9 @@ COMMANDS = {
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and whose help has the right way."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         """Refuse what a subcommand does not know here, where its name is known."""
         given, rest = super().parse_known_args(args, namespace)
         if rest:
