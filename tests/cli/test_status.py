@@ -99,8 +99,8 @@ def test_a_table_on_a_narrow_terminal_is_cut_at_its_right_edge(server: Server) -
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("status", "--colour"), "unrecognized arguments: --colour; see kdumpfence --help"),
-        (("watch", "--colour"), "unrecognized arguments: --colour; see kdumpfence --help"),
+        (("status", "--colour"), "unrecognized arguments: --colour; see kdumpfence status --help"),
+        (("watch", "--colour"), "unrecognized arguments: --colour; see kdumpfence watch --help"),
         *(
             (("status", f"--most={number}"), r".*: not a number of dumps \(1 to 1000000\); see .*")
             for number in ("0", "-1", "x", "1000001", "9" * 9999, "\u0663")

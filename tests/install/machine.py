@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdumpfence.install import layouts
@@ -105,11 +105,17 @@ class Machine:
 
 
 def resolve(
-    host: Host, nodes: str, args: str = "", env: dict[str, str] | None = None
+    host: Host,
+    nodes: str,
+    args: str = "",
+    env: dict[str, str] | None = None,
+    through: Sequence[str] = (),
 ) -> tuple[dict[str, str], list[str]]:
-    """What resolve-nodes makes of a list of nodes, and its remarks."""
+    """What resolve-nodes makes of a list of nodes, and its remarks; run `through` a command."""
     host.write_file("/etc/nodes", f'# nodes\nNODES="{nodes}"\nARGS="{args}"\n')
-    done = host.run(["sh", layouts.data_path("common/resolve-nodes"), "/etc/nodes"], env=env)
+    done = host.run(
+        [*through, "/bin/sh", layouts.data_path("common/resolve-nodes"), "/etc/nodes"], env=env
+    )
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]
     found = {name: value.strip('"') for name, value in (line.split("=", 1) for line in lines)}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kdumpfence.cli.main import COMMANDS
 from kdumpfence.install import layouts, native_sender
 from tests.install import roots
 from tests.install.conftest import REAL_FIND, Command
@@ -48,6 +49,13 @@ def test_bad_input(arguments: list[str], said: str) -> None:
     assert done.stderr.startswith("kdumpfence: ")
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_not_understood_points_to_the_help_that_says_it(name: str) -> None:
+    said = "kdumpfence: unrecognized arguments: --wrong; see {} --help\n"
+    assert run(*PROGRAM, name, "--wrong").stderr == said.format(f"kdumpfence {name}")
+    assert run(*PROGRAM, "--wrong", name).stderr == said.format("kdumpfence")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["install-sender", "--help"], ["--version"]])
@@ -120,6 +128,7 @@ def test_a_root_that_must_not_be_written_to(
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert f"kdumpfence: {root}/" in done.stderr
+    assert "/.:" not in done.stderr
     why = "Permission denied (needs root)" if by == "nobody" else "Read-only file system"
     assert why in done.stderr
     assert roots.snapshot(root) == before

@@ -4,6 +4,8 @@
 QEMU emulates (TCG), which is ten to twenty times slower than the machine, but works wherever QEMU
 does and needs no rights. The kernel is downloaded and not installed; modules are kept in
 build/kernel as the system call takes them, not compressed.
+
+Up to Linux 6.x all of it is in one package; from 7.2 on that one is empty and depends on others.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import functools
 import lzma
 import platform
+import re
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,39 +50,84 @@ def command(
 
 
 @functools.cache
-def package() -> Path:
-    """Return the folder with all of the kernel's package. Raises NotAvailable."""
+def packages() -> tuple[Path, ...]:
+    """Return the folders with all of the kernel's packages. Raises NotAvailable."""
     if platform.machine() != "x86_64":
         raise NotAvailable(f"this is no x86_64 machine but {platform.machine()}")
     kept = sorted(debian.FOLDER.glob("linux-image-*-cloud-amd64"))
-    return kept[-1] if kept else debian.unpacked(debian.newest(PACKAGE, "linux-image-"))
+    image = kept[-1] if kept else debian.unpacked(debian.newest(PACKAGE, "linux-image-"))
+    if (image / "boot").is_dir():
+        return (image,)
+    version = image.name[len("linux-image-") :]
+    parts = (f"linux-{part}-{version}" for part in ("binary", "modules", "base"))
+    return (image, *debian.all_unpacked(list(parts)))
 
 
 def version() -> str:
     """The kernel's version, as in the names of its files. Raises NotAvailable."""
-    return package().name[len("linux-image-") :]
+    return packages()[0].name[len("linux-image-") :]
 
 
 def kernel() -> Path:
     """Return the kernel's image, downloaded if need be. Raises NotAvailable."""
-    image = package() / "boot" / f"vmlinuz-{version()}"
-    if not image.is_file():
-        raise NotAvailable(f"{image} is missing in the package")
-    return image
+    names = (f"boot/vmlinuz-{version()}", f"usr/lib/modules/{version()}/vmlinuz")
+    for image in (package / name for package in packages() for name in names):
+        if image.is_file():
+            return image
+    raise NotAvailable(f"{names[0]} is missing in the package")
+
+
+def module_folders() -> list[Path]:
+    """Return the folders that are /usr/lib/modules/VERSION together. Raises NotAvailable."""
+    places = (f"lib/modules/{version()}", f"usr/lib/modules/{version()}")
+    folders = (package / place for package in packages() for place in places)
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def modules(names: Sequence[str]) -> list[Path]:
-    """Return these modules of the kernel. Raises NotAvailable."""
-    return [_module(package(), name) for name in names]
+    """Return these modules and those that they need, in an order in which they can be loaded.
+
+    What is built into the kernel is left out. Raises NotAvailable.
+    """
+    order: dict[str, Path] = {}
+    for name in names:
+        _add_module(name, order)
+    return list(order.values())
 
 
-def _module(root: Path, name: str) -> Path:
-    packed = [*root.glob(f"**/{name}.ko"), *root.glob(f"**/{name}.ko.xz")]
-    if not packed:
-        raise NotAvailable(f"{root.name} has no module {name}")
-    if packed[0].suffix == ".ko":
-        return packed[0]
-    target = FOLDER / root.name / f"{name}.ko"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(lzma.decompress(packed[0].read_bytes()))
-    return target
+def _add_module(name: str, order: dict[str, Path]) -> None:
+    if name in order or name in _built_in():
+        return
+    file = _module_files().get(name)
+    if file is None:
+        raise NotAvailable(f"Linux {version()} has no module {name}")
+    if file.suffix == ".xz":
+        file = _unpacked(file)
+    needed = re.search(rb"\0depends=([^\0]*)\0", file.read_bytes())
+    for other in needed[1].decode().split(",") if needed and needed[1] else ():
+        _add_module(other, order)
+    order[name] = file
+
+
+def _unpacked(packed: Path) -> Path:
+    file = FOLDER / version() / packed.stem
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as new:
+            new.write(lzma.decompress(packed.read_bytes()))
+        Path(new.name).replace(file)
+    return file
+
+
+@functools.cache
+def _module_files() -> dict[str, Path]:
+    """All modules by their names, in which the kernel writes _ for -."""
+    files = (file for folder in module_folders() for file in folder.glob("kernel/**/*.ko*"))
+    return {file.name.partition(".")[0].replace("-", "_"): file for file in files}
+
+
+@functools.cache
+def _built_in() -> set[str]:
+    lists = (folder / "modules.builtin" for folder in module_folders())
+    lines = (line for file in lists if file.is_file() for line in file.read_text().split())
+    return {Path(line).stem.replace("-", "_") for line in lines}

@@ -51,8 +51,8 @@ def boot(
 ) -> dict[str, Run]:
     """Run pytest in a guest, once with each list of arguments; its console goes to stdout.
 
-    The kernel gets these modules, in the order in which they are to be loaded. Raises
-    NotAvailable if a program is missing, RuntimeError if there are no results in time.
+    The kernel gets these modules and those that they need. Raises NotAvailable if a program is
+    missing, RuntimeError if there are no results in time.
     """
     with tempfile.TemporaryDirectory() as scratch:
         initramfs, results = Path(scratch, "initramfs"), Path(scratch, "results")

@@ -242,7 +242,7 @@ def _resolve(root: Sysroot, *arguments: str) -> tuple[bytes, list[str]]:
     """The nodes with their addresses, by the script that does it for images too."""
     nodes = root.read(NODES)
     done = subprocess.run(
-        ["/bin/sh", layouts.data_path("common/resolve-nodes"), *arguments, "/dev/stdin", NODES],
+        ["/bin/sh", layouts.data_path("common/resolve-nodes"), *arguments, "-", NODES],
         input=layouts.data("common/nodes") if nodes is None else nodes,
         capture_output=True,
         check=False,

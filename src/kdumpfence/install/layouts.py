@@ -140,7 +140,7 @@ LAYOUTS = {
                 Item(f"{_DRACUT}/module-setup.sh", "dracut/module-setup.sh", 0o755),
                 Item(f"{_DRACUT}/kdumpfence.sh", "dracut/kdumpfence.sh", 0o755),
             ),
-            "/usr/lib/dracut/dracut-init.sh",
+            "/usr/lib/dracut/dracut-functions.sh",
             f"{_REBUILD} dracut --add kdumpfence",
             f"{_REBUILD_NOW} dracut",
         ),

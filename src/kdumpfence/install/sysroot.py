@@ -70,7 +70,9 @@ class Sysroot:
         try:
             yield
         except OSError as error:
-            raise OSError(error.errno, error.strerror, self.outside(path)) from None
+            raise OSError(
+                error.errno, error.strerror, self.outside(path.removesuffix("/."))
+            ) from None
 
     @contextlib.contextmanager
     def _parent(self, path: str, create: bool = False) -> Iterator[tuple[int, str, str]]:

@@ -115,7 +115,7 @@ def _run(python: str, script: str, *arguments: str) -> str:
     try:
         done = subprocess.run(
             [python, *_ALONE, "-c", script, *arguments],
-            stdin=subprocess.DEVNULL,
+            input="",  # not DEVNULL: a bare root has no /dev
             capture_output=True,
             text=True,
             errors="replace",

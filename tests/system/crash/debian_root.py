@@ -36,16 +36,19 @@ class Root:
 
 def get() -> Root:
     """Return the root, made if need be. Raises tests.support.debian.NotAvailable."""
-    image, version = guest.package(), guest.version()
+    version, modules = guest.version(), guest.module_folders()
 
     def furnish(folder: Path, _: Sequence[Path]) -> None:
         root = folder / "root"
         defaults = root / "usr/share/kdump-tools/kdump-tools.conf"
         shutil.copy(defaults, root / "etc/default/kdump-tools")
         debroot.run("chroot", str(root), "systemd-sysusers")
-        modules = root / "lib" / "modules" / version
-        shutil.copytree(image / "lib" / "modules" / version, modules, copy_function=os.link)
-        shutil.copy(image / "boot" / f"config-{version}", root / "boot")
+        target = root / "usr" / "lib" / "modules" / version
+        for part in modules:
+            shutil.copytree(part, target, copy_function=os.link, dirs_exist_ok=True)
+        for config in (package / "boot" / f"config-{version}" for package in guest.packages()):
+            if config.is_file():
+                shutil.copy(config, root / "boot")
         debroot.run("chroot", str(root), "depmod", version)
 
     recipe = Path(__file__).read_bytes() + version.encode()

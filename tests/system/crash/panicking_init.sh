@@ -9,8 +9,10 @@ read -r arguments < /crash/arguments
 # Without a checksum over the crash kernel, which an emulated processor computes for seconds.
 kexec --load-panic --kexec-syscall --no-checks /crash/kernel \
     --initrd=/crash/initramfs --command-line="$arguments"
-read -r loaded < /sys/kernel/kexec_crash_loaded
-read -r size < /sys/kernel/kexec_crash_size
+crash=/sys/kernel/kexec/crash_ # where Linux 6.19 has them; the older files are to go
+[ -e ${crash}loaded ] || crash=/sys/kernel/kexec_crash_
+read -r loaded < ${crash}loaded
+read -r size < ${crash}size
 echo "crash kernel loaded: $loaded, memory reserved: $size bytes"
 [ "$loaded" = 1 ] || exit
 if [ -e /crash/panics ]; then

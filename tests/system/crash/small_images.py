@@ -23,11 +23,8 @@ ARGUMENTS = (
     "mitigations=off"
 )
 
-# What a NIC of QEMU needs, in the order in which they are to be loaded.
-MODULES = (
-    *("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"),
-    *("failover", "net_failover", "virtio_net"),
-)
+# What a NIC of QEMU needs.
+MODULES = ("virtio_pci", "virtio_net")
 
 
 def save_crash(
@@ -74,8 +71,9 @@ def _with_busybox(init: str, *applets: str) -> Initramfs:
     files = Initramfs()
     for name in ("/dev", "/proc", "/sys"):
         files.add_directory(Path(name))
-    busybox = debian.unpacked("busybox-static") / "bin/busybox"
-    files.put("/usr/bin/busybox", _existing(busybox), 0o755)
+    package = debian.unpacked("busybox-static")
+    busybox = _existing(package / "bin/busybox", package / "usr/bin/busybox")
+    files.put("/usr/bin/busybox", busybox, 0o755)
     for name in applets:
         files.link(f"/usr/bin/{name}", "busybox")
     files.put("/init", Path(__file__).with_name(init), 0o755)

@@ -19,7 +19,6 @@ from tests.system.network.conftest import (  # noqa: F401  for what runs inside
     survivor,
 )
 
-# In the order in which they are to be loaded; none needs a module beside it.
 MODULES = ("veth", "sch_netem", "vrf")
 
 
