@@ -66,6 +66,12 @@ _FOR_IMAGES = (
     Item(f"{HOME}/start-sender", "common/start-sender", 0o755),
     _NODES,
 )
+_DRACUT = "/usr/lib/dracut/modules.d/99kdumpfence"
+_DRACUT_MODULE = (
+    *_FOR_IMAGES,
+    Item(f"{_DRACUT}/module-setup.sh", "dracut/module-setup.sh", 0o755),
+    Item(f"{_DRACUT}/kdumpfence.sh", "dracut/kdumpfence.sh", 0o755),
+)
 _AGAIN = f"the nodes are those in {NODES}; run this again after each change"
 _KDUMPCTL = (
     "now rebuild the crash kernel's image and load it, on each node: "
@@ -77,7 +83,6 @@ _REBUILD = (
     "with"
 )
 _REBUILD_NOW = "now rebuild the crash kernel's image with"
-_DRACUT = "/usr/lib/dracut/modules.d/99kdumpfence"
 _INITRAMFS_TOOLS = "/etc/initramfs-tools"
 
 LAYOUTS = {
@@ -94,9 +99,10 @@ LAYOUTS = {
         Layout(
             "suse",
             "SLES and openSUSE (kdump)",
-            (Item("/usr/lib/fence_kdump_send", SENDER, 0o755),),
+            # kdump's image takes in the module by itself; the sender is for scripts that name it.
+            (Item("/usr/lib/fence_kdump_send", SENDER, 0o755), *_DRACUT_MODULE),
             "/etc/sysconfig/kdump",
-            f"now name it in /etc/sysconfig/kdump, see SUSE in kdumpfence(8), and {_MKDUMPRD}",
+            f"the nodes are those in {NODES}; now, and after each change, {_MKDUMPRD}",
             f"now {_MKDUMPRD}",
         ),
         Layout(
@@ -135,11 +141,7 @@ LAYOUTS = {
         Layout(
             "dracut",
             "a crash image of your own, made by dracut without kdump-utils",
-            (
-                *_FOR_IMAGES,
-                Item(f"{_DRACUT}/module-setup.sh", "dracut/module-setup.sh", 0o755),
-                Item(f"{_DRACUT}/kdumpfence.sh", "dracut/kdumpfence.sh", 0o755),
-            ),
+            _DRACUT_MODULE,
             "/usr/lib/dracut/dracut-functions.sh",
             f"{_REBUILD} dracut --add kdumpfence",
             f"{_REBUILD_NOW} dracut",
