@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -64,8 +63,8 @@ def build(kind: str, tree: Path, to: Path, choice: str, **env: str) -> Path:
 
 
 def unpack(sdist: Path, folder: Path) -> Path:
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder)
+    folder.mkdir(exist_ok=True)
+    run("tar", "--extract", "--file", sdist, "--directory", folder)  # as users do
     (tree,) = folder.iterdir()
     return tree
 

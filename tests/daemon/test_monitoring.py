@@ -26,12 +26,13 @@ DASHBOARD = FOLDER / "kdumpfenced.dashboard.json"
 
 @pytest.fixture(scope="session")
 def promtool() -> str:
-    """Debian's, which is not installed for that."""
+    """Debian's, which is not installed for that; from version 13 on in a package of its own."""
     found = shutil.which("promtool")
     if found is not None:
         return found
     try:
-        return str(debian.unpacked("prometheus") / "usr/bin/promtool")
+        package = "promtool" if "promtool" in debian.known("prom") else "prometheus"
+        return str(debian.unpacked(package) / "usr/bin/promtool")
     except debian.NotAvailable as error:
         cannot_run(str(error))
         raise
