@@ -137,12 +137,13 @@ LAYOUTS = {
             "a crash image of your own, made by dracut without kdump-utils",
             (
                 *_FOR_IMAGES,
-                Item(f"{_DRACUT}/module-setup.sh", "dracut/module-setup.sh", 0o755),
                 Item(f"{_DRACUT}/kdumpfence.sh", "dracut/kdumpfence.sh", 0o755),
+                Item(f"{_DRACUT}/module-setup.sh", "dracut/module-setup.sh", 0o755),
             ),
             "/usr/lib/dracut/dracut-functions.sh",
             f"{_REBUILD} dracut --add kdumpfence",
-            f"{_REBUILD_NOW} dracut",
+            "now take kdumpfence out of dracut's options and configuration, since dracut makes no "
+            "image without a module that it is asked for, and rebuild the crash kernel's image",
         ),
     )
 }
