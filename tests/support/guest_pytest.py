@@ -30,8 +30,7 @@ _TOOLS = (
     *("unshare",),
 )
 
-# After a panic the guest ends at once.
-_KERNEL_ARGUMENTS = "console=ttyS0 quiet loglevel=4 panic=-1"
+_KERNEL_ARGUMENTS = f"{guest.ARGUMENTS} quiet loglevel=4"
 
 
 @dataclasses.dataclass(frozen=True)

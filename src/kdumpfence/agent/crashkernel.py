@@ -25,7 +25,7 @@ class CrashKernel:
         if self._firmware_assisted(root):
             return True
         if size is None and loaded is None:
-            self.lines.append("this kernel cannot load a crash kernel (no /sys/kernel/kexec_*)")
+            self.lines.append("this kernel cannot load a crash kernel (no /sys/kernel/kexec*)")
             return False
         asked = _asked_for(root)
         with_cma = any(word.endswith(",cma") for word in asked)

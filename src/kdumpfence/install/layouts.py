@@ -69,8 +69,8 @@ _FOR_IMAGES = (
 _DRACUT = "/usr/lib/dracut/modules.d/99kdumpfence"
 _DRACUT_MODULE = (
     *_FOR_IMAGES,
-    Item(f"{_DRACUT}/module-setup.sh", "dracut/module-setup.sh", 0o755),
     Item(f"{_DRACUT}/kdumpfence.sh", "dracut/kdumpfence.sh", 0o755),
+    Item(f"{_DRACUT}/module-setup.sh", "dracut/module-setup.sh", 0o755),
 )
 _AGAIN = f"the nodes are those in {NODES}; run this again after each change"
 _KDUMPCTL = (
@@ -144,7 +144,8 @@ LAYOUTS = {
             _DRACUT_MODULE,
             "/usr/lib/dracut/dracut-functions.sh",
             f"{_REBUILD} dracut --add kdumpfence",
-            f"{_REBUILD_NOW} dracut",
+            "now take kdumpfence out of dracut's options and configuration, since dracut makes no "
+            "image without a module that it is asked for, and rebuild the crash kernel's image",
         ),
     )
 }

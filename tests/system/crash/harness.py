@@ -55,7 +55,7 @@ from tests.system.crash import small_images
 #: What the first kernel says last of all (panicking_init.sh).
 SILENCE = "^(PANICS|falls silent)$"
 
-_ARGUMENTS = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off"  # of the first kernel
+_ARGUMENTS = f"{guest.ARGUMENTS} quiet"  # of the first kernel
 _ETH_P_ALL = 3
 
 # However late this process looks, it looks in this order: a step is announced on the console, then

@@ -42,14 +42,19 @@ class Maker:
     arguments: str  # of the crash kernel: they let the image's own programs bring the network up
     with_sender: Sequence[str] = ()  # what the command needs besides, to take the sender in
     system: Sequence[str] | None = None  # the services to enable, if the root is in it as well
+    needs: str = ""  # a file that has to be in the root
+    instead: Maker | None = None  # takes its place where that is missing
 
 
 def _ip(device: str) -> str:
     return f"ip={NODE}:::255.255.255.0:node1:{device}:none"
 
 
+_MODULES_D = "usr/lib/dracut/modules.d"
+
+
 def _dracut(device: str, *options: str) -> Maker:
-    module = "usr/lib/dracut/modules.d/98dump"
+    module = f"{_MODULES_D}/98dump"
     setup = f'check() {{ return 0; }}\ninstall() {{ inst_hook pre-mount 99 "$moddir/{_HOOK}"; }}\n'
     return Maker(
         distribution="dracut",
@@ -65,6 +70,19 @@ def _dracut(device: str, *options: str) -> Maker:
     )
 
 
+# Where dracut's own network cannot be taken in, somebody else's hook does it.
+_WITHOUT_SYSTEMD = ("--omit", "systemd systemd-initrd dracut-systemd")
+_NO_DRACUT_NETWORK = _dracut("eth0", "--omit", "network", *_WITHOUT_SYSTEMD)
+_OWN_NETWORK = {
+    f"{_MODULES_D}/97link/module-setup.sh": (
+        "check() { return 0; }\n"
+        'install() { inst ip; inst_hook pre-trigger 00 "$moddir/link.sh"; }\n'
+    ),
+    f"{_MODULES_D}/97link/link.sh": (
+        f"modprobe -a {_DRIVERS}\nip link set eth0 up\nip address add {NODE}/24 dev eth0\n"
+    ),
+}
+
 MAKERS = {
     "initramfs-tools": Maker(
         distribution="initramfs-tools",
@@ -77,8 +95,12 @@ MAKERS = {
     ),
     "dracut": _dracut("ens2", "--add", "systemd-networkd"),
     # Nobody gives the network device another name here.
-    "dracut without systemd": _dracut(
-        "eth0", "--add", "network-legacy", "--omit", "systemd systemd-initrd dracut-systemd"
+    "dracut without systemd": dataclasses.replace(
+        _dracut("eth0", "--add", "network-legacy", *_WITHOUT_SYSTEMD),
+        needs="usr/sbin/dhclient",  # dracut-network of Debian 13 and later does without it
+        instead=dataclasses.replace(
+            _NO_DRACUT_NETWORK, files={**_NO_DRACUT_NETWORK.files, **_OWN_NETWORK}
+        ),
     ),
 }
 
@@ -96,7 +118,7 @@ _SYSTEM = {
 }
 _SYSTEM_ARGUMENTS = "systemd.unit=kdump-tools-dump.service reset_devices irqpoll nr_cpus=1 nousb"
 _MOVE = "mount -t tmpfs tmpfs {0} && mv /system/* {0}"
-_MODULE = "usr/lib/dracut/modules.d/98system"
+_MODULE = f"{_MODULES_D}/98system"
 
 SYSTEMS = {
     # Debian's way: nothing of ours is in the image, a unit is in the root file system.
@@ -198,6 +220,8 @@ def make(
     `files` are put into the root as well, each path without its first slash. Raises
     RuntimeError, and NotAvailable.
     """
+    if maker.instead and not (root.folder / maker.needs).exists():
+        maker = maker.instead
     layer = {
         name: _hook(dump) if text == _HOOK else text
         for name, text in {**CLUSTER, **maker.files, **(files or {})}.items()

@@ -18,10 +18,7 @@ from tests.support import debian, guest
 from tests.support.initramfs import Initramfs
 
 #: For a crash kernel that is to say little and to end the guest when its init ends.
-ARGUMENTS = (
-    "console=ttyS0 quiet loglevel=3 panic=-1 nr_cpus=1 irqpoll reset_devices nokaslr "
-    "mitigations=off"
-)
+ARGUMENTS = f"{guest.ARGUMENTS} quiet loglevel=3 nr_cpus=1 irqpoll reset_devices"
 
 # What a NIC of QEMU needs.
 MODULES = ("virtio_pci", "virtio_net")

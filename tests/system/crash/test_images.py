@@ -17,14 +17,13 @@ from typing import Any
 
 import pytest
 
+from tests.support import guest
 from tests.system.crash import debian_root, images, panics, quiet_boot
 from tests.system.crash.conftest import about_each
 from tests.system.crash.harness import Crash, Network, Outcome, run
 from tests.system.crash.images import MAKERS, NETWORK, NODE, SURVIVOR, SYSTEMS, Image, Maker
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
-
-KERNEL_ARGUMENTS = "console=ttyS0 panic=-1 nokaslr mitigations=off"
 
 SENDER = "/usr/lib/kdumpfence/fence_kdump_send"
 RESOLVED = "etc/kdumpfence/resolved"
@@ -68,14 +67,14 @@ def _panic_without_sender(maker: str, folder: Path) -> Result:
 
 def _no_panic(maker: str, folder: Path) -> Result:
     image = _image(MAKERS[maker], folder, files=NETWORK, dump=4)
-    arguments = f"{KERNEL_ARGUMENTS} {MAKERS[maker].arguments}"
+    arguments = f"{guest.ARGUMENTS} {MAKERS[maker].arguments}"
     return image, quiet_boot.run(image.file, arguments, SURVIVOR, folder)
 
 
 def _run(maker: Maker, image: Image, timeout: int, until: str, **memory: Any) -> Outcome:
     crash = Crash(
         initramfs=image.file,
-        arguments=f"{KERNEL_ARGUMENTS} {maker.arguments}",
+        arguments=f"{guest.ARGUMENTS} {maker.arguments}",
         networks=[Network([f"{SURVIVOR}/24"])],
         agent=[str(panics.our_agent()), "-n", NODE, "-t", str(timeout), "-v"],
         until=until,

@@ -7,7 +7,7 @@
 # Where dracut cannot take in a module that was asked for, or one that this needs, it makes no image
 # at all. A dump that nobody is told of is worth more than none: so whatever is missing, this says
 # loudly what, and the image is made without it.
-# shellcheck disable=SC2154  # dracut sets dracutsysrootdir, initdir and moddir
+# shellcheck disable=SC2154  # dracut sets dracutbasedir, dracutsysrootdir, initdir, moddir
 
 # called by dracut
 check() {
@@ -27,12 +27,16 @@ depends() {
 
 # called by dracut
 install() {
-    local home=/usr/lib/kdumpfence
+    local home=/usr/lib/kdumpfence file
 
-    if [[ ! -x $dracutsysrootdir$home/fence_kdump_send ]]; then
-        dfatal "kdumpfence: no $home/fence_kdump_send, the image has no sender"
-        return 0
-    fi
+    # A hook that is missing would end dracut.
+    for file in "$dracutsysrootdir$home"/{fence_kdump_send,resolve-nodes,start-sender} \
+        "$moddir/kdumpfence.sh"; do
+        if [[ ! -x $file ]]; then
+            dfatal "kdumpfence: no $file, the image has no sender"
+            return 0
+        fi
+    done
     mkdir -p "$initdir/etc/kdumpfence"
     if ! "$dracutsysrootdir$home/resolve-nodes" "$dracutsysrootdir/etc/kdumpfence/nodes" \
         > "$initdir/etc/kdumpfence/resolved"; then
@@ -53,8 +57,17 @@ install() {
     # The first of all hooks: before udev, the network and whatever saves the dump.
     inst_hook cmdline 00 "$moddir/kdumpfence.sh"
 
-    dracut_module_included network \
-        || dfatal "kdumpfence: dracut's module network cannot be installed (on Debian it is in" \
-            "dracut-network): if nothing else brings the network up, nobody is told"
+    dracut_module_included network || dfatal "kdumpfence: $(why_no_network):" \
+        "if nothing else brings the network up, nobody is told"
     return 0
+}
+
+why_no_network() {
+    local found=("$dracutbasedir"/modules.d/[0-9][0-9]network)
+    if [[ ! -d ${found[0]} ]]; then
+        echo "dracut has no module network (Debian: install dracut-network)"
+    else
+        echo "dracut's module network cannot be installed (it needs NetworkManager, or" \
+            "systemd-networkd and systemd in the image, or up to dracut 109 ip and dhclient)"
+    fi
 }
