@@ -119,3 +119,79 @@ def test_options_that_make_no_sense_are_told_when_the_image_is_made(tmp_path: Pa
     assert "ARGS: interval '10x'" in said
     assert "127.0.0.1" not in said
     assert 'ARGS="-i 10x -f ipv6"' in (content / layouts.RESOLVED[1:]).read_text()
+
+
+# ------------------------------------------------------------------ beside kdump-utils
+
+#: What kdumpbase of kdump-utils 1.0.61 does to an image that this module meets there.
+_KDUMPBASE = """
+check() { return 0; }
+depends() { echo base; }
+install() {
+    printf '%s\\n' "path /" "$KDUMP_CONF" > "$initdir/etc/kdump.conf"
+    inst_simple /usr/libexec/fence_kdump_send
+}
+"""
+_UTILS = f"""
+mkdir -p {MODULES}/99kdumpbase usr/libexec
+printf '%s' '{_KDUMPBASE}' | sed 's/\\\\n/\\n/' >{MODULES}/99kdumpbase/module-setup.sh
+printf '#!/bin/sh\\n# the sender of kdump-utils\\n' >usr/libexec/fence_kdump_send
+chmod 755 usr/libexec/fence_kdump_send
+"""
+
+
+def made_beside_kdump_utils(folder: Path, conf: str, trouble: str = ":") -> tuple[Path, str, str]:
+    """The same with kdumpbase, and what there is at the end in the place of its sender."""
+    trouble = f"{_UTILS}\n{trouble}\nexport KDUMP_CONF='{conf}'"
+    content, said = made(folder, trouble, "--add kdumpbase")
+    return content, said, (content / "usr/libexec/fence_kdump_send").read_text()
+
+
+@pytest.mark.parametrize(
+    ("conf", "args"),
+    [
+        ("fence_kdump_nodes survivor.cluster", ""),
+        ("fence_kdump_nodes  survivor.cluster\nfence_kdump_args -c 0 -i 5", "-c 0 -i 5"),
+        # As versions before November 2025 leave it, and of several lines the last.
+        ('fence_kdump_nodes x\nfence_kdump_nodes "survivor.cluster"\nfence_kdump_args "-v"', "-v"),
+    ],
+)
+@pytest.mark.slow
+def test_nodes_of_kdump_utils_are_told_by_one_sender(tmp_path: Path, conf: str, args: str) -> None:
+    content, said, other = made_beside_kdump_utils(tmp_path, conf)
+    assert said == ""
+    resolved = (content / layouts.RESOLVED[1:]).read_text().splitlines()
+    assert resolved[1:] == [
+        'NODES="survivor.cluster"',
+        f'ADDRESSES="{images.SURVIVOR}"',
+        f'ARGS="{args}"',
+    ]
+    assert sorted(path.name for path in (content / "etc/kdumpfence").iterdir()) == ["resolved"]
+    assert other == Path(layouts.data_path("dracut/unless-it-runs")).read_text()
+    assert (content / "usr/libexec/fence_kdump_send").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.slow
+def test_if_kdump_utils_names_no_nodes_ours_are_told(tmp_path: Path) -> None:
+    content, said, _ = made_beside_kdump_utils(tmp_path, "fence_kdump_nodes")
+    assert said == ""
+    assert 'ARGS="-v"' in (content / layouts.RESOLVED[1:]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("conf", "trouble"),
+    [
+        ("fence_kdump_nodes node3; node4", ":"),
+        ("fence_kdump_nodes node3", f"rm {HOME}/resolve-nodes"),
+        ("fence_kdump_nodes node3", f"rm {HOME}/fence_kdump_send"),
+        ("", f"rm {NODES}"),
+    ],
+)
+@pytest.mark.slow
+def test_what_this_module_cannot_do_is_left_to_kdump_utils(
+    tmp_path: Path, conf: str, trouble: str
+) -> None:
+    content, said, other = made_beside_kdump_utils(tmp_path, conf, trouble)
+    assert "this module starts no sender" in said
+    assert other == "#!/bin/sh\n# the sender of kdump-utils\n"
+    assert not (content / layouts.RESOLVED[1:]).exists()

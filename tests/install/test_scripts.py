@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kdumpfence.install import layouts, sender_arguments
-from tests.install.machine import Machine, resolve, running, until
+from tests.install.machine import Machine, resolve, running, senders, until
 from tests.support.netlab import Host
 
 FILES = Path(layouts.data_path(""))
@@ -124,6 +124,39 @@ def test_a_crash_kernel_starts_the_sender_and_goes_on(
     # systemd spares a process with this name, and the addresses come first.
     arguments = ["-i", "1", "10.0.0.2", "2001:db8::2", "no-such-node"]
     assert machine.end_senders() == [["@fence_kdump_send", *arguments]]
+
+
+def test_a_second_sender_is_not_started_where_ours_runs(
+    machine: Machine, booted: Path, ear: socket.socket
+) -> None:
+    """kdump.sh of kdump-utils starts one later, with the nodes of kdump.conf."""
+
+    def look() -> dict[int, list[str]]:
+        """Let the script see the names of the senders that run, as the kernel tells them."""
+        for folder in (machine.root / "proc").glob("[0-9]*"):
+            shutil.rmtree(folder)
+        found = senders(machine.host)
+        for pid in (1, *found):
+            folder = machine.root / "proc" / str(pid)
+            folder.mkdir()
+            (folder / "comm").write_text(Path(f"/proc/{pid}/comm").read_text())
+        return found
+
+    booted.write_text("dump")
+    again = machine.root / "usr/libexec/fence_kdump_send"
+    again.parent.mkdir(exist_ok=True)
+    shutil.copy(FILES / "dracut/unless-it-runs", again)
+    again.chmod(0o755)
+    assert look() == {}
+    machine.chroot("/usr/libexec/fence_kdump_send", "-c", "1", "10.0.0.2")
+    assert len(ear.recv(100)) >= 8
+    assert machine.chroot("/usr/lib/kdumpfence/start-sender") == ""
+    assert len(ear.recv(100)) >= 8
+    before = look()
+    assert len(before) == 1
+    assert machine.chroot("/usr/libexec/fence_kdump_send", "10.0.0.2") == ""
+    assert look() == before
+    again.unlink()
 
 
 @pytest.mark.parametrize(

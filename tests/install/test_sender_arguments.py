@@ -29,6 +29,8 @@ from tests.support.netlab import Host
 OWN = [name for name, layout in layouts.LAYOUTS.items() if layouts.NODES in
        [item.path for item in layout.items]]  # fmt: skip
 PRESCRIPT = "setsid -f /usr/lib/fence_kdump_send"
+#: How kdump-utils is asked for the sender that starts before all else.
+MODULE = "dracut_args --add kdumpfence\n"
 #: What makes kdump take the sender and the network into the image.
 TAKEN = "KDUMP_REQUIRED_PROGRAMS='/usr/lib/fence_kdump_send'\nKDUMP_NETCONFIG='auto:force'\n"
 
@@ -39,6 +41,7 @@ class System:
 
     command: Command
     root: Path
+    last: str = ""  #: a line that is at the end of each file
 
     def put(self, path: str, text: str | bytes) -> None:
         roots.put(self.root, path, text)
@@ -51,7 +54,7 @@ class System:
 
     def of(self, path: str, text: str) -> list[str]:
         """The same, after this text has been put there."""
-        self.put(path, text)
+        self.put(path, text + self.last)
         return self.warnings(path)
 
 
@@ -153,8 +156,8 @@ def rhel(command: Command, root_directory: Path) -> System:
     """RHEL with kdump-utils, pcs, and a list of nodes."""
     roots.make(root_directory, "rocky")
     roots.put(root_directory, "/usr/sbin/pcs", "", 0o755)
-    roots.put(root_directory, KDUMP_CONF, "path /var/crash\nfence_kdump_nodes node2\n")
-    return System(command, root_directory)
+    roots.put(root_directory, KDUMP_CONF, f"fence_kdump_nodes node2\n{MODULE}")
+    return System(command, root_directory, MODULE)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +202,25 @@ def test_faults_in_kdump_conf_are_told_with_their_line(
 ) -> None:
     assert begin(rhel.of(KDUMP_CONF, f"{text}\n"), said)
     assert (rhel.root / roots.PLACES["rhel"][1:]).read_bytes() != roots.STOCK
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fence_kdump_nodes node2\n",
+        "fence_kdump_nodes node2\n# dracut_args --add kdumpfence\n",
+        "fence_kdump_nodes node2\ndracut_args --add other --mount '/dev/kdumpfence /x'\n",
+        "fence_kdump_nodes node2\ndracut_args --omit kdumpfence # --add kdumpfence\n",
+    ],
+)
+def test_without_the_module_it_is_told_what_the_sender_waits_for(rhel: System, text: str) -> None:
+    rhel.put(KDUMP_CONF, text)
+    assert begin(rhel.warnings(KDUMP_CONF), ["no dracut_args --add kdumpfence: the sender starts "])
+
+
+def test_arguments_of_dracut_are_given_once(rhel: System) -> None:
+    said = rhel.of(KDUMP_CONF, f"fence_kdump_nodes node2\n{MODULE}")
+    assert begin(said, ["line 3: dracut_args: given twice: kdumpctl will not load"])
 
 
 @pytest.mark.parametrize("conf", [None, "path /var/crash\n", "fence_kdump_nodes\n"])
@@ -283,6 +305,38 @@ def test_what_kdumpctl_takes_for_the_machine_itself(
         assert "kdumpctl will not load a crash kernel" in error
 
 
+def others(root: Path, conf: str, machine: sender_arguments.Machine) -> list[str]:
+    """What is warned of in this kdump.conf, on this machine."""
+    roots.put(root, "/usr/sbin/pcs")
+    roots.put(root, KDUMP_CONF, conf + MODULE)
+    with Sysroot(str(root)) as opened:
+        found = sender_arguments.others(opened, "rhel", machine)
+    assert found.errors == []
+    return [text.replace(str(root), "") for text in found.warnings]
+
+
+def test_the_way_to_each_node_is_looked_at_as_kdump_utils_does(root_directory: Path) -> None:
+    asked = []
+
+    def trouble(node: str) -> str:
+        asked.append(node)
+        return f"no route to {node}" if node == "10.0.0.2" else ""
+
+    machine = sender_arguments.Machine(("node1",), ("10.0.0.1",), trouble)
+    said = others(root_directory, "fence_kdump_nodes node2 10.0.0.2 -v\n", machine)
+    assert said == [f"{KDUMP_CONF}: line 1: fence_kdump_nodes: no route to 10.0.0.2"]
+    assert asked == ["node2", "10.0.0.2"]
+
+
+def test_names_that_kdump_utils_takes_for_this_machine_are_told(root_directory: Path) -> None:
+    roots.put(root_directory, "/etc/hosts", "10.0.0.1 node1\n10.0.0.10 node10\n10.0.0.2 node2\n")
+    machine = sender_arguments.Machine(("node1",), ("10.0.0.1",))
+    said = others(root_directory, "fence_kdump_nodes node2 node10 10.0.0.10\n", machine)
+    assert begin(said, [f"{KDUMP_CONF}: line 1: fence_kdump_nodes: kdump-utils takes 'node10' for"])
+    _, said_of_hosts = others(root_directory, "", machine)
+    assert said_of_hosts.startswith("/etc/hosts: kdump-utils takes 'node10' for this machine")
+
+
 def test_of_another_machine_nothing_is_known(rhel: System) -> None:
     me = sender_arguments.Machine.this()
     own = " ".join(me.names + me.addresses)
@@ -299,7 +353,7 @@ def cabled() -> Iterator[Host]:
 
 
 def test_the_addresses_of_this_machine_are_seen(cabled: Host) -> None:
-    script = "from kdumpfence.install.sender_arguments import Machine\nprint(*Machine.this())"
+    script = "from kdumpfence.install.sender_arguments import Machine\nprint(*Machine.this()[:2])"
     done = cabled.run([sys.executable, "-c", script])
     assert done.stdout == "('node1',) ('110.0.0.2', '2001:db8::1')\n", done.stderr
 
@@ -310,7 +364,7 @@ def test_the_addresses_of_this_machine_are_seen(cabled: Host) -> None:
         ("rhel", KDUMP_CONF, "fence_kdump_nodes node2 10.0.0.2", 1),
         ("rhel", KDUMP_CONF, "fence_kdump_nodes node2 110.0.0.2", 1),
         ("rhel", KDUMP_CONF, "fence_kdump_nodes node2 node1", 1),
-        ("rhel", KDUMP_CONF, "fence_kdump_nodes node2 110.0.0.3", 0),
+        ("rhel", KDUMP_CONF, "fence_kdump_nodes 110.0.0.3", 0),
         ("suse", SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} 110.0.0.2"\n{TAKEN}', 0),
         ("suse", SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} node1"\n{TAKEN}', 0),
     ],
@@ -321,7 +375,7 @@ def test_a_list_with_this_machine_itself_is_an_error_where_it_costs_the_crash_ke
 ) -> None:
     machine = Machine(cabled)
     (machine.root / "etc" / path[5:]).parent.mkdir(exist_ok=True)
-    cabled.write_file(path, line + "\n")
+    cabled.write_file(path, f"{line}\n{MODULE if path == KDUMP_CONF else ''}")
     install = (sys.executable, "-m", "kdumpfence.cli", "install-sender", "--dry-run")
     done = cabled.run(["chroot", "/run/over/root", *install, "--distribution", distribution])
     assert done.returncode == status, done.stderr

@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kdumpfence.install import InstallError, layouts, record, sender_arguments
+from kdumpfence.install import InstallError, dracut_config, layouts, record, sender_arguments
 from kdumpfence.install.layouts import HOME, NODES, RESOLVED, Item, Layout
 from kdumpfence.install.record import Record
 from kdumpfence.install.sysroot import Sysroot
@@ -179,6 +179,12 @@ def _remove(root: Sysroot, layout: Layout, dry_run: bool, say: Say) -> None:
     if paths is None:
         say(f"nothing to do: nothing was installed for {layout.title}")
         return
+    if layouts.DRACUT_MODULE in paths and not known.users(layouts.DRACUT_MODULE):
+        for where in dracut_config.asking(root):
+            raise InstallError(
+                f"{where} asks for the module {dracut_config.MODULE}, without which dracut would "
+                "make no image: remove it there first"
+            )
     for path in reversed(paths):
         others = " and ".join(known.users(path))
         if others:

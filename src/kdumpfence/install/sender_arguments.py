@@ -3,8 +3,9 @@
 
 In a crash kernel nobody reads a complaint. So the very words that the sender will get are put
 through its own parser beforehand, from wherever they come: our own file, kdump.conf, the files in
-/etc/sysconfig. Nothing is executed and nothing is looked up. What a file means is taken from those
-who read it: kdump-utils (kdump-lib-initramfs.sh, kdumpctl), SUSE's kdump (kdump-save, mkdumprd).
+/etc/sysconfig. Nothing of them is executed, and nothing is looked up but what kdump-utils looks up
+itself when it makes an image. What a file means is taken from those who read it: kdump-utils
+(kdump-lib-initramfs.sh, kdumpctl, 99kdumpbase), SUSE's kdump (kdump-save, mkdumprd).
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kdumpfence import addresses
 from kdumpfence.cmdline import OptionError
+from kdumpfence.install import dracut_config, kdump_network
+from kdumpfence.install.dracut_config import KDUMP_CONF
 from kdumpfence.install.sysroot import Sysroot
 from kdumpfence.sender import options
 from kdumpfence.text import shown
 
-KDUMP_CONF = "/etc/kdump.conf"
 FENCE_KDUMP = "/etc/sysconfig/fence_kdump"
 SUSE = "/etc/sysconfig/kdump"
 SUSE_SENDER = "/usr/lib/fence_kdump_send"
@@ -51,6 +53,7 @@ class Machine(NamedTuple):
 
     names: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    trouble: Callable[[str], str] = lambda node: ""  #: on the way to a node, as kdump-utils sees it
 
     @classmethod
     def this(cls) -> Machine:
@@ -64,7 +67,8 @@ class Machine(NamedTuple):
             told = ""
         found = re.findall(r"^\d+: (\S+)\s+inet6? ([^\s/]+)", told, re.MULTILINE)
         own = [address for device, address in found if device != "lo"]
-        return cls((name,), tuple(one for one in own if not one.startswith("fe80:")))
+        addresses = tuple(one for one in own if not one.startswith("fe80:"))
+        return cls((name,), addresses, kdump_network.trouble)
 
 
 @dataclass
@@ -147,6 +151,8 @@ def _kdump_utils(root: Sysroot, wanted: bool, machine: Machine, found: Findings)
     name = root.outside(KDUMP_CONF)
     conf = _kdump_conf(name, _text(root, KDUMP_CONF))
     nodes, args = conf.get("fence_kdump_nodes", []), conf.get("fence_kdump_args", [])
+    dracut_args = conf.get("dracut_args", [])
+    mistaken = kdump_network.mistaken(_text(root, "/etc/hosts"), machine.addresses)
     if wanted and not any(line.value for line in nodes):
         pcs = any(root.find(path) for path in ("/usr/sbin/pcs", "/usr/bin/pcs"))
         unless = "unless the cluster runs while it is built" if pcs else "since pcs is missing"
@@ -155,12 +161,25 @@ def _kdump_utils(root: Sysroot, wanted: bool, machine: Machine, found: Findings)
             f"no fence_kdump_nodes: the image will silently lack the sender {unless}; see "
             "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send",
         )
+        if mistaken:
+            found.warn(
+                root.outside("/etc/hosts"),
+                f"kdump-utils takes {', '.join(map(shown, mistaken))} for this machine, whose "
+                "address is part of theirs, and leaves them out: write fence_kdump_nodes",
+            )
+    if wanted and not any(dracut_config.adds(line.value) for line in dracut_args):
+        found.warn(
+            name,
+            f"no dracut_args --add {dracut_config.MODULE}: the sender starts when all networks are "
+            "up or given up and the dump's file system is mounted, and never if it is missing",
+        )
     for option, (line, *_) in conf.items():
         if option.lower().startswith("fence_kdump") and conf[option] not in (nodes, args):
             found.warn(line.where, f"not an option of kdump.conf: {_NO_CRASH_KERNEL}")
-    for line in (*nodes, *args):
+    for line in (*nodes, *args, *dracut_args):
         if line.again:
             found.warn(line.where, f"given twice: {_NO_CRASH_KERNEL}")
+    for line in (*nodes, *args):
         if line.quoted:
             found.warn(
                 line.where,
@@ -172,6 +191,15 @@ def _kdump_utils(root: Sysroot, wanted: bool, machine: Machine, found: Findings)
             why = _kdumpctl_refuses(node, machine)
             if why:
                 found.errors.append(f"{line.where}: {why} ({_NO_CRASH_KERNEL})")
+                continue
+            if node in mistaken:
+                found.warn(
+                    line.where,
+                    f"kdump-utils takes {shown(node)} for this machine, whose address is part of "
+                    f"{mistaken[node]}, and sets up no network for it: write {mistaken[node]}",
+                )
+            elif wanted and _PLAIN.fullmatch(node) and not node.startswith("-"):
+                found.warn(line.where, *filter(None, [machine.trouble(node)]))
     _unread(root, FENCE_KDUMP, ("FENCE_KDUMP_OPTS",), found)
     for one in _assignments(_text(root, FENCE_KDUMP)):
         where = f"{root.outside(FENCE_KDUMP)}: line {one.line}: {one.name}"

@@ -158,6 +158,18 @@ class Sysroot:
         except FileNotFoundError:
             return False
 
+    def names(self, path: str) -> list[str]:
+        """What is in a directory, links followed; nothing if there is none."""
+        try:
+            with self._parent(f"{path}/.") as (folder, _, _):
+                opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+                try:
+                    return sorted(os.listdir(opened))
+                finally:
+                    os.close(opened)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def missing_directories(self, path: str) -> list[str]:
         """The directories above the path that are not there, the outermost first."""
         parts = path.split("/")[1:-1]

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# The dracut module `kdumpfence`: the sender in a crash kernel's image, for those who make it
-# without kdump-utils. Taken in on request, dracut --add kdumpfence, and into the image of SUSE's
-# kdump, whose mkdumprd asks for the module kdump.
+# The dracut module `kdumpfence`: the sender in a crash kernel's image, started before all else.
+# Taken in on request, dracut --add kdumpfence (with kdump-utils dracut_args in kdump.conf), and into
+# the image of SUSE's kdump, whose mkdumprd asks for the module kdump.
 #
 # Where dracut cannot take in a module that was asked for, or one that this needs, it makes no image
 # at all. A dump that nobody is told of is worth more than none: so whatever is missing, this says
@@ -25,30 +25,57 @@ depends() {
     return 0
 }
 
+# The nodes and options of kdump-utils, as its module (99kdumpbase, which comes before this one) has
+# written them into the image, in the form of our own file. Fails if it names no nodes.
+kdump_utils() {
+    local option value nodes= args=
+
+    [[ -r $initdir/etc/kdump.conf ]] || return 1
+    while read -r option value; do
+        case $option in
+            fence_kdump_nodes) nodes=$value ;;
+            fence_kdump_args) args=$value ;;
+        esac
+    done < "$initdir/etc/kdump.conf"
+    [[ $nodes =~ [^[:space:]\"] ]] || return 1
+    # Its versions before November 2025 leave quotes where they are.
+    printf 'NODES="%s"\nARGS="%s"\n' "${nodes//\"/}" "${args//\"/}"
+}
+
 # called by dracut
 install() {
-    local home=/usr/lib/kdumpfence file
+    local home=/usr/lib/kdumpfence other=/usr/libexec/fence_kdump_send file
+    local nodes=$dracutsysrootdir/etc/kdumpfence/nodes name=/etc/kdumpfence/nodes
+    local made=$initdir/etc/kdumpfence
 
     # A hook that is missing would end dracut.
     for file in "$dracutsysrootdir$home"/{fence_kdump_send,resolve-nodes,start-sender} \
         "$moddir/kdumpfence.sh"; do
         if [[ ! -x $file ]]; then
-            dfatal "kdumpfence: no $file, the image has no sender"
+            dfatal "kdumpfence: no $file, this module starts no sender"
             return 0
         fi
     done
-    mkdir -p "$initdir/etc/kdumpfence"
-    if ! "$dracutsysrootdir$home/resolve-nodes" "$dracutsysrootdir/etc/kdumpfence/nodes" \
-        > "$initdir/etc/kdumpfence/resolved"; then
-        dfatal "kdumpfence: /etc/kdumpfence/nodes cannot be used, the image has no sender"
-        rm -f "$initdir/etc/kdumpfence/resolved"
+    mkdir -p "$made"
+    if kdump_utils > "$made/nodes"; then
+        nodes=$made/nodes name=/etc/kdump.conf
+    fi
+    if ! "$dracutsysrootdir$home/resolve-nodes" "$nodes" $name > "$made/resolved"; then
+        dfatal "kdumpfence: the nodes in $name cannot be used, this module starts no sender"
+        rm -f "$made/nodes" "$made/resolved"
         return 0
     fi
+    rm -f "$made/nodes"
 
     inst "$home/fence_kdump_send"
     inst_script "$home/start-sender"
     ln -sf fence_kdump_send "$initdir$home/@fence_kdump_send"
     inst_multiple -o setsid
+    # kdump-utils starts its sender later: instead of it, one that does nothing if ours runs.
+    if [[ -e $initdir$other && -r $moddir/unless-it-runs ]]; then
+        cp -f --remove-destination "$moddir/unless-it-runs" "$initdir$other"
+        chmod 755 "$initdir$other"
+    fi
 
     # For the names, should the network have somebody to ask.
     inst_multiple -o /etc/hosts /etc/host.conf /etc/nsswitch.conf /etc/resolv.conf
