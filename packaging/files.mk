@@ -30,7 +30,7 @@ build:
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(call flags,compile) -I$(call ask,path('include')) \
 		-I$(call ask,path('platinclude')) -fPIC -shared $(BUILT)/_kdumpwire.c \
 		$(LDFLAGS) $(call flags,link) -o $(CORE)
-	CFLAGS="$(CPPFLAGS) $(filter-out -O%,$(CFLAGS))" $(BUILDER) src/native/build_sender.py $(BUILT)/_native \
+	CFLAGS="$(CPPFLAGS) $(CFLAGS)" $(BUILDER) src/native/build_sender.py $(BUILT)/_native \
 		--static $(STATIC)
 
 install:
