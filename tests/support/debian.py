@@ -58,6 +58,19 @@ def needed_by(package: str, prefix: str) -> list[str]:
     return sorted(line for line in said.splitlines() if line.startswith(prefix) and ":" not in line)
 
 
+def known(prefix: str) -> set[str]:
+    """Name the packages of that prefix that apt knows; none if there are none.
+
+    Raises NotAvailable.
+    """
+    with _locked(FOLDER):
+        names = set(_ask("pkgnames", prefix).split())
+        if not names and os.geteuid() == 0:  # no list is no failure to apt
+            attempt("apt-get", "update")
+            names = set(_ask("pkgnames", prefix).split())
+    return names
+
+
 def newest(package: str, prefix: str) -> str:
     """Name the package of that prefix that an empty package depends on: the newest kernel's.
 
