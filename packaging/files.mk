@@ -11,6 +11,7 @@ SYSTEM  := /usr/bin/python3
 BUILDER ?= $(SYSTEM)
 STATIC  ?= auto
 SBINDIR ?= /usr/sbin
+# Where units belong; empty: they are not installed here.
 UNITDIR ?= /usr/lib/systemd/system
 DESTDIR ?=
 
@@ -30,7 +31,7 @@ build:
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(call flags,compile) -I$(call ask,path('include')) \
 		-I$(call ask,path('platinclude')) -fPIC -shared $(BUILT)/_kdumpwire.c \
 		$(LDFLAGS) $(call flags,link) -o $(CORE)
-	CFLAGS="$(CPPFLAGS) $(filter-out -O%,$(CFLAGS))" $(BUILDER) src/native/build_sender.py $(BUILT)/_native \
+	CFLAGS="$(CPPFLAGS) $(CFLAGS)" $(BUILDER) src/native/build_sender.py $(BUILT)/_native \
 		--static $(STATIC)
 
 install:
@@ -47,8 +48,8 @@ install:
 	$(INSTALL) -m 755 src/kdumpfence/install/distributions/common/fence_kdump $(DESTDIR)$(SBINDIR)
 	$(INSTALL) -m 755 packaging/common/kdumpfence $(DESTDIR)$(SBINDIR)
 	$(INSTALL) -m 755 packaging/common/kdumpfenced $(DESTDIR)$(SBINDIR)
-	$(INSTALL) -d $(DESTDIR)$(UNITDIR) $(DESTDIR)/etc/kdumpfence
-	$(INSTALL) -m 644 packaging/systemd/* $(DESTDIR)$(UNITDIR)
+	$(if $(UNITDIR),$(INSTALL) -D -m 644 -t $(DESTDIR)$(UNITDIR) packaging/systemd/*)
+	$(INSTALL) -d $(DESTDIR)/etc/kdumpfence
 	$(INSTALL) -m 644 packaging/kdumpfenced.toml $(DESTDIR)/etc/kdumpfence
 	$(INSTALL) -d $(DESTDIR)/usr/share/kdumpfence/monitoring
 	$(INSTALL) -m 644 packaging/monitoring/* $(DESTDIR)/usr/share/kdumpfence/monitoring

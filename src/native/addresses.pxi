@@ -133,7 +133,9 @@ cdef const char *why_no_name(const char *text) noexcept nogil:
 
 cdef const char *why_refused(const char *text) noexcept nogil:
     """Why this can be neither an address nor a host name; NULL if it can be one."""
-    return NULL if is_literal(text) else why_no_name(text)
+    if is_literal(text):
+        return NULL
+    return why_no_name(text)
 
 
 cdef uint32_t interface_number(const char *zone) noexcept nogil:

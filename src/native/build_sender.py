@@ -6,7 +6,8 @@
 Needs Cython 3 (as a module of this Python, or `cython3` or `cython` on the PATH), the
 headers of a Python, which Cython's output is compiled with, and a C compiler. The static one
 is made with musl-gcc if there is one ($MUSL_CC names another), else with the compiler's own
-static libc and then understands addresses only. CC, CFLAGS and LDFLAGS are honoured.
+static libc and then understands addresses only. CC, CFLAGS and LDFLAGS are honoured, but
+for what CFLAGS say of optimisation.
 
 How it comes to be without Python: it is compiled with each function in a section of its own, and
 the linker throws away what cannot be reached from main().
@@ -88,8 +89,8 @@ def _flags() -> list[str]:
     version = match[1] if match else "unknown"
     return [
         *COMPILE,
-        *SENDER_COMPILE,
         *(flag for flag in given if not flag.startswith(HARMFUL)),
+        *SENDER_COMPILE,
         *(f"-I{path}" for path in (SOURCES, include, sysconfig.get_path("platinclude"))),
         f'-DKDUMPFENCE_VERSION="{version}"',
     ]

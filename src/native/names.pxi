@@ -205,8 +205,10 @@ cdef int take_answer(Sender *sender, Answer *answer) noexcept nogil:
     cdef Text why
     found.count = 0
     if answer.code:
-        begin(&why, b"%s", strerror(answer.error) if answer.code == EAI_SYSTEM
-              else name_service_error(answer.code))
+        if answer.code == EAI_SYSTEM:
+            begin(&why, b"%s", strerror(answer.error))
+        else:
+            begin(&why, b"%s", name_service_error(answer.code))
     else:
         read_answer(answer.found, <int>sender.options.values[FAMILY], &found)
         if found.count:
