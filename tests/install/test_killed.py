@@ -7,6 +7,7 @@ changes anything; a write is done by half before.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,11 @@ from kdumpfence.install.sysroot import Sysroot
 from tests.install import roots
 
 KILLED = 9
+
+# Forked from a process that has one thread, which pytest's own may not be.
+_CHILDREN = multiprocessing.get_context("forkserver")
+_CHILDREN.set_forkserver_preload([__name__])
+
 _CHANGING = ("write", "rename", "link", "symlink", "unlink", "mkdir", "rmdir", "fchmod")
 
 #: What is put: a layout, and the sender for it.
@@ -30,22 +36,20 @@ SENDERS = tuple(b"\x7fELF our sender, version %d\n" % number * 100 for number in
 
 def run(root: Path, version: Version, remove: bool, dies_at: int = 0) -> bool:
     """Install that, or remove it; whether it came to its end."""
-    child = os.fork()
-    if child:
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (0, KILLED)
-        return status == 0
-    try:
-        with pytest.MonkeyPatch.context() as patched, Sysroot(str(root)) as opened:
-            die_at(dies_at, patched)
-            if remove:
-                installer.remove(opened, version[0], False, lambda _: None)
-            else:
-                installer.install(opened, *version, False, lambda _: None)
-        os._exit(0)
-    except BaseException as error:
-        os.write(2, f"{error!r}\n".encode())
-        os._exit(1)
+    child = _CHILDREN.Process(target=_run, args=(root, version, remove, dies_at))
+    child.start()
+    child.join()
+    assert child.exitcode in (0, KILLED)
+    return child.exitcode == 0
+
+
+def _run(root: Path, version: Version, remove: bool, dies_at: int) -> None:
+    with pytest.MonkeyPatch.context() as patched, Sysroot(str(root)) as opened:
+        die_at(dies_at, patched)
+        if remove:
+            installer.remove(opened, version[0], False, lambda _: None)
+        else:
+            installer.install(opened, *version, False, lambda _: None)
 
 
 def die_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
