@@ -45,6 +45,7 @@ BOOT_UNITS = (
 def root(root_directory: Path) -> Path:
     """Debian with the real kdump-tools, and the units of a boot."""
     roots.make(root_directory, "debian")
+    (root_directory / "lib").symlink_to("usr/lib")  # packages have units on either side of it
     roots.with_package(root_directory, "kdump-tools")
     system = root_directory / "lib/systemd/system"
     for unit in BOOT_UNITS:

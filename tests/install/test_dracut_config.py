@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The dracut module stays as long as somebody asks dracut for it, who would get no image without."""
+"""The dracut module stays while somebody asks dracut for it, who would get no image without it."""
 
 from __future__ import annotations
 
