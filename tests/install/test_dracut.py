@@ -44,9 +44,7 @@ def made(
     try:
         native_sender.find()
         layer = {**images.CLUSTER, **(files or {})}
-        said = debian_layer.run(
-            debian_root.get().folder, folder, layer, _SCRIPT, trouble, options
-        )
+        said = debian_layer.run(debian_root.get().folder, folder, layer, _SCRIPT, trouble, options)
     except (native_sender.NotBuilt, NotAvailable) as error:
         cannot_run(str(error))
     ours = [line for line in said.splitlines() if "kdumpfence: " in line]
