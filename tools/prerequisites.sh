@@ -35,6 +35,8 @@ look() {
     need musl-tools      packages 'a static native sender'     command -v musl-gcc
     need rpm             tests   'makes and tries the rpm'      command -v rpmbuild
     need lintian         tests   'checks the Debian package'    command -v lintian
+    need checkpolicy     tests   'compiles the SELinux module'  command -v checkmodule
+    need semodule-utils  tests   'compiles the SELinux module'  command -v semodule_package
     need systemd         tests   'checks and runs the units'   command -v systemd-analyze
 }
 

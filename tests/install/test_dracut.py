@@ -7,6 +7,7 @@ Images that boot are made in tests/system/crash; these have no kernel modules.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,17 @@ test -s image
 _NO_NETWORK = "if nothing else brings the network up, nobody is told"
 
 
-def made(folder: Path, trouble: str = ":", options: str = "--no-hostonly") -> tuple[Path, str]:
+def made(
+    folder: Path,
+    trouble: str = ":",
+    options: str = "--no-hostonly",
+    files: Mapping[str, str] | None = None,
+) -> tuple[Path, str]:
     """Make an image after this has been done to the root: what is in it, and what dracut said."""
     try:
         native_sender.find()
-        said = debian_layer.run(
-            debian_root.get().folder, folder, images.CLUSTER, _SCRIPT, trouble, options
-        )
+        layer = {**images.CLUSTER, **(files or {})}
+        said = debian_layer.run(debian_root.get().folder, folder, layer, _SCRIPT, trouble, options)
     except (native_sender.NotBuilt, NotAvailable) as error:
         cannot_run(str(error))
     ours = [line for line in said.splitlines() if "kdumpfence: " in line]
@@ -123,27 +128,26 @@ def test_options_that_make_no_sense_are_told_when_the_image_is_made(tmp_path: Pa
 
 # ------------------------------------------------------------------ beside kdump-utils
 
-#: What kdumpbase of kdump-utils 1.0.61 does to an image that this module meets there.
-_KDUMPBASE = """
+#: What this module meets of kdumpbase of kdump-utils 1.0.61.
+KDUMPBASE = """
 check() { return 0; }
 depends() { echo base; }
 install() {
-    printf '%s\\n' "path /" "$KDUMP_CONF" > "$initdir/etc/kdump.conf"
+    inst_simple /etc/kdump.conf
     inst_simple /usr/libexec/fence_kdump_send
 }
 """
-_UTILS = f"""
-mkdir -p {MODULES}/99kdumpbase usr/libexec
-printf '%s' '{_KDUMPBASE}' | sed 's/\\\\n/\\n/' >{MODULES}/99kdumpbase/module-setup.sh
-printf '#!/bin/sh\\n# the sender of kdump-utils\\n' >usr/libexec/fence_kdump_send
-chmod 755 usr/libexec/fence_kdump_send
-"""
+THEIRS = "#!/bin/sh\n# the sender of kdump-utils\n"
 
 
 def made_beside_kdump_utils(folder: Path, conf: str, trouble: str = ":") -> tuple[Path, str, str]:
     """The same with kdumpbase, and what there is at the end in the place of its sender."""
-    trouble = f"{_UTILS}\n{trouble}\nexport KDUMP_CONF='{conf}'"
-    content, said = made(folder, trouble, "--add kdumpbase")
+    files = {
+        f"{MODULES}/99kdumpbase/module-setup.sh": KDUMPBASE,
+        "usr/libexec/fence_kdump_send": THEIRS,
+        "etc/kdump.conf": f"path /\n{conf}\n",
+    }
+    content, said = made(folder, trouble, "--add kdumpbase", files)
     return content, said, (content / "usr/libexec/fence_kdump_send").read_text()
 
 
@@ -193,5 +197,5 @@ def test_what_this_module_cannot_do_is_left_to_kdump_utils(
 ) -> None:
     content, said, other = made_beside_kdump_utils(tmp_path, conf, trouble)
     assert "this module starts no sender" in said
-    assert other == "#!/bin/sh\n# the sender of kdump-utils\n"
+    assert other == THEIRS
     assert not (content / layouts.RESOLVED[1:]).exists()

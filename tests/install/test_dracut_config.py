@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The dracut module stays while somebody asks dracut for it, who would get no image without it."""
+"""The dracut module stays while somebody asks dracut for it, who would get no image without."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ def test_the_module_is_not_removed_from_under_who_asks_for_it(
     assert not (root_directory / MODULE[1:]).exists()
 
 
-def test_it_may_go_with_one_of_two_that_brought_it(
-    command: Command, root_directory: Path
-) -> None:
+def test_it_may_go_with_one_of_two_that_brought_it(command: Command, root_directory: Path) -> None:
     roots.put(root_directory, "/etc/kdump.conf", "dracut_args --add kdumpfence\n")
     for layout in ("rhel", "dracut"):
         command.ok(root_directory, "--distribution", layout)

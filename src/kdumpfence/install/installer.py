@@ -24,7 +24,7 @@ from kdumpfence.install.sysroot import Sysroot
 
 Say = Callable[[str], None]
 
-_OWN_DIRECTORIES = (HOME, os.path.dirname(NODES))
+_OWN_DIRECTORIES = (HOME, os.path.dirname(NODES), os.path.dirname(layouts.DRACUT_MODULE))
 
 
 def kept_name(path: str) -> str:
