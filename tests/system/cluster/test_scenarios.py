@@ -114,6 +114,7 @@ def test_an_agent_that_pacemaker_kills_leaves_nothing_behind(result: Result) -> 
     fenced_by_power(outcome)
     assert any("did not complete within 5s" in line for line in outcome.notes["said"])
     assert outcome.notes["left over"] == []
+    assert outcome.notes["children"] == 0  # the whole process group was killed
 
 
 @pytest.mark.course("clocks")
@@ -128,6 +129,7 @@ def test_after_a_killed_agent_the_next_one_works(result: Result) -> None:
     outcome = result("after killed")
     fenced_by_kdump(outcome)
     assert outcome.notes["left over"] == []
+    assert outcome.notes["children"] == 1  # an agent that ends by itself leaves it alone
 
 
 @pytest.mark.course("clocks")
