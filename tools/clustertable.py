@@ -3,15 +3,16 @@
 
     python -m tools.clustertable [--print]
 
-Real Pacemaker clusters, a few at a time; five minutes. With --print the table goes to stdout and
-the page stays as it is.
+Real Pacemaker clusters, a few at a time; five minutes. Two columns of the table are of this
+system's Pacemaker and written anew, the others stay as they are. With --print the table goes to
+stdout and the page stays as it is.
 """
 
 from __future__ import annotations
 
 import sys
 
-from tests.interop import stock
+from tests.support import debroot
 from tests.support.debian import NotAvailable
 from tests.system.cluster import debian_root, fence_agents, machine
 from tests.system.cluster.pcs_and_crmsh import HowTo
@@ -20,7 +21,7 @@ from tests.system.cluster.scenarios import Failure, Outcome
 from tools import markedtable
 
 PAGE = markedtable.ROOT / "docs" / "cluster-tests.md"
-AGENTS = ("stock", "ours")
+AGENTS = {"stock": "stock", "ours": "kdumpfence"}
 AT_ONCE = 5
 
 #: Plan and scenario, with what the table calls it.
@@ -53,7 +54,6 @@ def main() -> int:
     try:
         debian_root.get()
         fence_agents.package()
-        stock.get()
     except NotAvailable as reason:
         print(reason, file=sys.stderr)
         return 1
@@ -61,29 +61,51 @@ def main() -> int:
 
 
 def table() -> str:
-    """Play what is in the table and write it down."""
-    courses = Courses([(plan, agent) for plan, _ in ROWS for agent in AGENTS], AT_ONCE)
-    lines = [
-        "| | stock: fenced by | power | kdumpfence: fenced by | power |",
-        "|---|---|---:|---|---:|",
+    """Play what is in the table and write it down, beside what other Pacemakers did."""
+    said = debroot.run("chroot", str(debian_root.get()), "pacemakerd", "--version")
+    version = said.split()[1]
+    columns = {agent: f"{version}: {name}" for agent, name in AGENTS.items()}
+    known = {column: cells for column, cells in _known() if column not in columns.values()}
+    known |= {columns[agent]: cells for agent, cells in _played().items()}
+    order = sorted(known, key=lambda column: column.partition(":")[0])  # else as they came
+    lines = [["", *order], ["---"] * (1 + len(order))]
+    lines += [
+        [title, *(known[column].get(title, "") for column in order)] for title in ROWS.values()
     ]
+    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+
+
+def _known() -> list[tuple[str, dict[str, str]]]:
+    """The columns that the page has, each with its cells by their rows' titles."""
+    lines = markedtable.get(PAGE, "clustertable").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    head, _, *rows = cells
+    return [
+        (column, {row[0]: row[number] for row in rows})
+        for number, column in enumerate(head)
+        if column
+    ]
+
+
+def _played() -> dict[str, dict[str, str]]:
+    """Each agent's cells, by their rows' titles."""
+    courses = Courses([(plan, agent) for plan, _ in ROWS for agent in AGENTS], AT_ONCE)
+    cells: dict[str, dict[str, str]] = {agent: {} for agent in AGENTS}
     try:
         for (plan, scenario), title in ROWS.items():
-            cells = [title]
             for agent in AGENTS:
                 print(f"{agent}: {title}", file=sys.stderr)
                 try:
-                    cells += cells_of(courses.result(plan, agent, scenario))
+                    cells[agent][title] = cell(courses.result(plan, agent, scenario))
                 except Failure as failure:
                     print(failure, file=sys.stderr)
-                    cells += ["could not be played", ""]
-            lines.append("| " + " | ".join(cells) + " |")
+                    cells[agent][title] = "could not be played"
     finally:
         courses.stop()
-    return "\n".join(lines)
+    return cells
 
 
-def cells_of(result: HowTo | Outcome) -> list[str]:
+def cell(result: HowTo | Outcome) -> str:
     """By what each victim was fenced, and when; how often the power device was used."""
     outcome = result.word_for_word if isinstance(result, HowTo) else result
     assert outcome is not None
@@ -92,7 +114,9 @@ def cells_of(result: HowTo | Outcome) -> list[str]:
         succeeded = [one for one in outcome.tried[victim] if one.endswith(": 0")]
         way = "power" if any(one.startswith("power") for one in succeeded) else "kdump"
         ways.append(f"{way if succeeded else 'nobody'}, {seconds:.0f} s")
-    return ["; ".join(ways), str(sum(outcome.power.values()))]
+    by_power = sum(way.startswith("power") for way in ways)
+    used = sum(outcome.power.values())
+    return "; ".join(ways) + (f" (power used {used} times)" if used != by_power else "")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,12 @@ def show(options: argparse.Namespace, page: Path, tables: dict[str, str]) -> int
     return max(put(page, name, text) for name, text in tables.items())
 
 
+def get(page: Path, name: str) -> str:
+    """What is between the page's marks of that name."""
+    _, _, rest = page.read_text().partition(f"<!-- {name}: begin -->\n")
+    return rest.partition(f"\n<!-- {name}: end -->")[0]
+
+
 def put(page: Path, name: str, text: str) -> int:
     """Put the table between the page's marks of that name; 0, or 1 if they are missing."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"

@@ -83,6 +83,14 @@ def newest(package: str, prefix: str) -> str:
     raise NotAvailable(f"{package} depends on no {prefix}*")
 
 
+def first_there_is(*packages: str) -> str:
+    """Name the first of these packages that apt can download. Raises NotAvailable."""
+    with _locked(FOLDER):
+        # Of those that apt does not know, apt-cache says so and goes on.
+        shown = _ask("show", "--no-all-versions", *packages).splitlines()
+    return next(package for package in packages if f"Package: {package}" in shown)
+
+
 def or_skip(get: Callable[[], T]) -> T:
     """What this returns; without it a test cannot run."""
     try:

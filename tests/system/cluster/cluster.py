@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import calendar
+import functools
+import re
 import subprocess
 import time
 import xml.etree.ElementTree as ET
@@ -19,6 +21,9 @@ HACLUSTER = 900
 # Milliseconds until corosync takes a node for lost; its own default is 1000 for two nodes, and
 # 650 more for each further one. That suffices on a machine that has nothing else to do.
 TOKEN = 3000
+
+# Cluster properties as they are called from Pacemaker 3.0.2 on, and until then.
+_OLDER_NAMES = {"fencing-enabled": "stonith-enabled", "fencing-timeout": "stonith-timeout"}
 
 _COROSYNC = """\
 totem {{
@@ -78,6 +83,17 @@ while :; do wait; sleep 1; done
 """
 
 
+# What crmsh asks of systemd, which is not here: whether the cluster runs.
+_SYSTEMCTL = """\
+#!/bin/sh
+case "$*" in
+    "is-active "*pacemaker*) exec pgrep -x pacemakerd ;;
+    "is-active "*corosync*) exec pgrep -x corosync ;;
+    *) exit 1 ;;
+esac
+"""
+
+
 class Failed(Exception):
     """A command failed, or the cluster did not do in time what was expected."""
 
@@ -97,6 +113,7 @@ class Cluster:
         )
         for node in self.nodes:
             node.write_file("/etc/boot", _BOOT)
+            node.write_file("/usr/bin/systemctl", _SYSTEMCTL, mode=0o755)
             node.write_file("/etc/hosts", hosts)
             node.write_file("/etc/hostname", node.name + "\n")
             node.write_file(
@@ -218,11 +235,23 @@ class Cluster:
         end = time.monotonic() + seconds
         while True:
             found = ready()
-            if found:
+            if isinstance(found, ET.Element) or found:
                 return found
             if time.monotonic() > end:
                 raise Failed(f"not in {seconds} s: {what}\n{self.attempt('crm_mon -1rf').stdout}")
             time.sleep(pause)
+
+    @functools.cached_property
+    def pacemaker(self) -> tuple[int, ...]:
+        """Pacemaker's version."""
+        said = self.run("pacemakerd --version")
+        found = re.match(r"Pacemaker (\d+)\.(\d+)\.(\d+)", said)
+        assert found is not None, said
+        return tuple(int(number) for number in found.groups())
+
+    def property(self, name: str) -> str:
+        """What this Pacemaker calls a cluster property that is now called `name`."""
+        return name if self.pacemaker >= (3, 0, 2) else _OLDER_NAMES.get(name, name)
 
     # Fencing
 
@@ -288,5 +317,8 @@ def _node_section(node: Machine) -> str:
 
 
 def _seconds(moment: str) -> float:
-    """From Pacemaker's way to write a moment, as in 2026-11-22 16:05:22Z, to time.time()'s."""
-    return float(calendar.timegm(time.strptime(moment, "%Y-%m-%d %H:%M:%SZ")))
+    """From Pacemaker's way to write a moment to time.time()'s whole seconds.
+
+    As in 2026-11-22 16:05:22Z, or from 3.0 on 2026-11-22 16:05:22.123456Z.
+    """
+    return float(calendar.timegm(time.strptime(moment[:19], "%Y-%m-%d %H:%M:%S")))

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import cannot_run
-from tests.interop import stock
 from tests.support.debian import or_skip
 from tests.support.programs import sender
 from tests.system.cluster import debian_root, fence_agents, machine
@@ -32,7 +31,7 @@ def courses(request: pytest.FixtureRequest) -> Iterator[Courses]:
     why = machine.why_not()
     if why is not None:
         cannot_run(why)
-    for needed in (debian_root.get, fence_agents.package, stock.get):
+    for needed in (debian_root.get, fence_agents.package):
         or_skip(needed)
     sender("native")  # or it cannot run
     wanted = [

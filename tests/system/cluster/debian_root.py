@@ -2,8 +2,8 @@
 """The nodes' root file system: Debian with corosync, pacemaker, pcs and crmsh, of real packages.
 
 dpkg's database has them all, so that a package can be installed on top, with its dependencies
-looked at. fence-agents is unpacked too, but not what it depends on: of its agents only
-fence_kdump, which needs nothing of that, is ever called.
+looked at. The stock agent's package is unpacked too, but not what it depends on: of the agents
+that are in it only fence_kdump, which needs nothing of that, is ever called.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support import debroot
+from tests.support import debian, debroot
 
 PACKAGES = (
     *("corosync", "pacemaker", "pacemaker-cli-utils", "pacemaker-resource-agents"),
@@ -21,7 +21,8 @@ PACKAGES = (
     *("dpkg", "findutils", "gawk", "grep", "gzip", "hostname", "iproute2", "libc-bin", "login"),
     *("mawk", "mount", "passwd", "procps", "python3", "sed", "tar", "util-linux"),
 )
-ALONE = "fence-agents"
+# The stock agent's package, and what it is part of before 4.16.
+STOCK = ("fence-agents-kdump", "fence-agents")
 
 
 def get() -> Path:
@@ -30,7 +31,13 @@ def get() -> Path:
     Raises tests.support.debian.NotAvailable.
     """
     recipe = Path(__file__).read_bytes()
-    return debroot.made("cluster", PACKAGES, _furnish, recipe, alone=[ALONE]) / "root"
+    alone = [debian.first_there_is(*STOCK)]
+    return debroot.made("cluster", PACKAGES, _furnish, recipe, alone=alone) / "root"
+
+
+def stock_sender() -> Path:
+    """Return the stock sender, of the same package as the stock agent. Raises as `get`."""
+    return get() / "usr/libexec/fence-agents/fence_kdump_send"
 
 
 def _furnish(folder: Path, packages: Sequence[Path]) -> None:

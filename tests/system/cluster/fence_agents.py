@@ -58,6 +58,16 @@ _POWER_METADATA = """<?xml version="1.0" ?>
 """
 
 
+# Goes before fence_kdump, with a child that lives as long as the agent and then says so, unless
+# it was killed with it.
+_WITNESS = """#!/bin/sh
+call=$(mktemp /run/shared/call.XXXXXX)
+cat > "$call"
+(while kill -0 $$; do sleep 0.1; done; echo >> /run/shared/survivors) > /dev/null 2>&1 &
+exec /usr/libexec/witnessed/fence_kdump "$@" < "$call"
+"""
+
+
 @functools.cache
 def package() -> Path:
     """Return the Debian package of this tree, made as `make deb` makes it, once a process.
@@ -87,6 +97,33 @@ def install(site: Site, which: str) -> None:
             run("dpkg", "--force-unsafe-io", "--install", "/mnt/kdumpfence.deb")
             said = run("/usr/sbin/fence_kdump", "-V")
             assert "kdumpfence, compiled core" in said, said
+
+
+def witness(site: Site) -> None:
+    """Note what each call of fence_kdump is given, on all machines that will be booted here."""
+    _write(site.shared / "witness", _WITNESS, 0o755)
+    with site.common_root() as run:
+        run("mkdir", "/usr/libexec/witnessed")
+        run("mv", "/usr/sbin/fence_kdump", "/usr/libexec/witnessed")
+        run("mv", "/mnt/witness", "/usr/sbin/fence_kdump")
+
+
+def calls(site: Site, action: str) -> list[dict[str, str]]:
+    """What fence_kdump was given on stdin for that action: parameters and values, oldest first."""
+    notes = sorted(site.shared.glob("call.*"), key=lambda note: note.stat().st_mtime_ns)
+    given = [
+        dict(line.split("=", 1) for line in note.read_text().splitlines() if "=" in line)
+        for note in notes
+    ]
+    return [call for call in given if call.get("action") == action]
+
+
+def survivors(site: Site) -> int:
+    """How many agents left a child behind, of those that have ended."""
+    try:
+        return len((site.shared / "survivors").read_text().splitlines())
+    except FileNotFoundError:
+        return 0
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import xml.etree.ElementTree as ET
 
-from tests.system.cluster import scenarios
+from tests.system.cluster import fence_agents, scenarios
 from tests.system.cluster.cluster import Cluster
 from tests.system.cluster.scenarios import Kit, Outcome, Play
 
@@ -35,23 +35,28 @@ BETTER_OPTIONS = (
     "timeout=50 pcmk_off_timeout=60s pcmk_off_retries=1 pcmk_action_limit=-1 op monitor interval=4s"
 )
 BETTER_PCS = (
-    "pcs stonith delete mykdumpfence",
-    'pcs stonith create kdump fence_kdump pcmk_host_map="{map}" ' + BETTER_OPTIONS,
     'pcs stonith create power fence_power pcmk_host_list="node1 node2 node3"',
+    "pcs stonith delete mykdumpfence",
+    f'pcs stonith create kdump fence_kdump pcmk_host_map="{{map}}" {BETTER_OPTIONS} '
+    "--agent-validation",
     *(
         f"pcs stonith level add {level} {node} {device}"
         for node in ("node1", "node2", "node3")
         for level, device in ((1, "kdump"), (2, "power"))
     ),
-    "pcs property set concurrent-fencing=true",
 )
 BETTER_CRMSH = (
+    'crm configure primitive power stonith:fence_power params pcmk_host_list="node1 node2 node3"',
     "crm -F configure delete mykdumpfence",
     "crm configure primitive kdump stonith:fence_kdump params "
     'pcmk_host_map="{map}" ' + BETTER_OPTIONS,
-    'crm configure primitive power stonith:fence_power params pcmk_host_list="node1 node2 node3"',
     "crm configure fencing_topology kdump power",
-    "crm configure property concurrent-fencing=true",
+)
+SET_PROPERTY = {"pcs": "pcs property set", "crmsh": "crm configure property"}
+
+WRONG = (
+    "pcs stonith create wrong fence_kdump nodename=192.0.2.300 pcmk_host_list=node1 "
+    "--agent-validation"
 )
 
 DESCRIBE = {"pcs": "pcs stonith describe fence_kdump", "crmsh": "crm ra info stonith:fence_kdump"}
@@ -67,6 +72,9 @@ class HowTo:
     better: Outcome | None = None
     # What crm_mon and the log said when the crash kernel was not loaded.
     unloaded: str = ""
+    refused: str = ""  # what pcs said of a device that cannot be right
+    asked: dict[str, list[dict[str, str]]] = dataclasses.field(default_factory=dict)  # by action
+    verified: str = ""  # what crm_verify said in the end
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)  # of the last crash
 
 
@@ -92,9 +100,15 @@ def _play(
     result.word_for_word = play.finish()
     cluster.bring_back(cluster.nodes[2])
     if kit.agent == "ours":
+        cluster.run("crm_attribute --name stonith-enabled --delete")
+        for setting in scenarios.properties(cluster):
+            better += (f"{SET_PROPERTY[name]} {setting}",)
+        # A cluster tool asks the agent to judge a device for "node1", which may be nobody.
+        cluster.run("sed -i '/node1$/d' /etc/hosts", node)
         for command in better:
             filled = command.format(map=scenarios.address_map(cluster))
             result.said[command] = cluster.run(filled, node)
+        result.refused = cluster.attempt(WRONG, node).stdout
         _watched(cluster, "kdump")
         result.unloaded = _unload(cluster)
         victim = scenarios.follower(cluster)
@@ -104,6 +118,9 @@ def _play(
         cluster.panic(victim, kit.sender, rings=[last])
         result.better = play.finish()
         result.seconds = result.better.seconds
+    for action in ("off", "validate-all"):
+        result.asked[action] = fence_agents.calls(cluster.site, action)
+    result.verified = cluster.attempt("crm_verify --live-check -V").stdout
     return result
 
 

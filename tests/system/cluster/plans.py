@@ -30,6 +30,7 @@ class Plan:
     steps: dict[str, Step]
     size: int = 3
     rings: int = 1
+    witnessed: bool = False  # whether each call of fence_kdump is noted
     setup: Step | None = scenarios.configure
     seconds: float = 100  # roughly, so that the longest can begin first
 
@@ -45,7 +46,7 @@ def _default_limits(cluster: Cluster, kit: Kit) -> Outcome:
 
 
 PLANS = {
-    "pcs": Plan({"pcs": pcs_and_crmsh.with_pcs}, setup=None),
+    "pcs": Plan({"pcs": pcs_and_crmsh.with_pcs}, rings=2, witnessed=True, setup=None),
     "crmsh": Plan({"crmsh": pcs_and_crmsh.with_crmsh}, rings=2, setup=None),
     "waits": Plan(
         {
@@ -65,6 +66,7 @@ PLANS = {
             "short stonith-timeout": scenarios.short_stonith_timeout,
             "stonith-timeout alone": scenarios.stonith_timeout_alone,
         },
+        witnessed=True,
         seconds=120,
     ),
     "five": Plan(
@@ -113,6 +115,8 @@ class Course(threading.Thread):
         with Site(debian_root.get(), plan.rings) as site:
             self._site = site
             fence_agents.install(site, kit.agent)
+            if plan.witnessed:
+                fence_agents.witness(site)
             cluster = Cluster(site, plan.size)
             cluster.start()
             if plan.setup is not None:

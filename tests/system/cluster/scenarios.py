@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kdumpfence.install import native_sender
-from tests.interop import stock
 from tests.support.netlab import end
+from tests.system.cluster import debian_root, fence_agents
 from tests.system.cluster.cluster import Cluster, Failed
 from tests.system.cluster.machine import Machine
 
@@ -59,7 +59,7 @@ class Kit:
     @property
     def sender(self) -> list[str]:
         """What runs in the crash kernel, if anything does."""
-        path = native_sender.find() if self.agent == "ours" else str(stock.get().sender)
+        path = native_sender.find() if self.agent == "ours" else str(debian_root.stock_sender())
         return [path, "-v"]
 
 
@@ -73,6 +73,14 @@ class Failure(Exception):
 def address_map(cluster: Cluster, nodes: Sequence[Machine] | None = None) -> str:
     """Every node's addresses, as pcmk_host_map wants them."""
     return ";".join(f"{node.name}:{','.join(node.addresses)}" for node in nodes or cluster.nodes)
+
+
+def properties(cluster: Cluster) -> list[str]:
+    """The cluster properties that fencing by kdump needs."""
+    needed = [f"{cluster.property('fencing-enabled')}=true"]
+    if cluster.pacemaker < (3,):
+        needed.append("concurrent-fencing=true")  # from then on the default
+    return needed
 
 
 def kdump_options(
@@ -116,7 +124,7 @@ def configure(
     ]
     lines.append("fencing_topology " + " ".join(levels))
     # Why load-threshold: see cluster.py. A replaced configuration needs it again.
-    lines.append("property stonith-enabled=true concurrent-fencing=true load-threshold=10000%")
+    lines.append(f"property {' '.join(properties(cluster))} load-threshold=10000%")
     for node in cluster.nodes:
         lines.append(f"primitive service-{node.name} ocf:pacemaker:Dummy op monitor interval=10s")
         lines.append(f"location home-{node.name} service-{node.name} 100: {node.name}")
@@ -343,7 +351,7 @@ def after_killed(cluster: Cluster, kit: Kit) -> Outcome:
 def short_stonith_timeout(cluster: Cluster, kit: Kit) -> Outcome:
     """stonith-timeout is 4 s, pcmk_off_timeout more, and the message takes 8 s."""
     _set(cluster, timeout=str(WAIT), pcmk_off_timeout=f"{KILLED}s")
-    cluster.run("crm_attribute --name stonith-timeout --update 4s")
+    cluster.run(f"crm_attribute --name {cluster.property('fencing-timeout')} --update 4s")
     return late(cluster, kit, 8, "short stonith-timeout")
 
 
@@ -355,9 +363,11 @@ def stonith_timeout_alone(cluster: Cluster, kit: Kit) -> Outcome:
 
 def _and_left_over(play: Play) -> Outcome:
     """Note also what Pacemaker said of kdump, and what is left of its agents."""
+    before = fence_agents.survivors(play.cluster.site)
     outcome = play.finish()
     outcome.notes["said"] = _said_of_kdump(play.news())
     outcome.notes["left over"] = left_over(play.cluster)
+    outcome.notes["children"] = fence_agents.survivors(play.cluster.site) - before
     return outcome
 
 

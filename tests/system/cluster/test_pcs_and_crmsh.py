@@ -12,12 +12,17 @@ from tests.system.cluster.scenarios import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
-# What the tools say to any cluster of this kind, whatever its agent.
+# What the tools say to any cluster of this kind, whatever its agent; some versions.
 EXPECTED = (
     "Warning: Unable to detect init system. All actions related to system services will be "
     "skipped.",
     "Attempting to stop: mykdumpfence... Stopped",
     "waiting for Stopping mykdumpfence to finish . done",
+    "Stopping resource 'mykdumpfence' before deleting",
+    "Waiting for the cluster to apply configuration changes...",
+    # Pacemaker 3.0.2 and later, where the commands are older.
+    "Warning: cluster property option 'stonith-enabled' is deprecated and might be removed in a "
+    "future release, therefore it should not be used, use 'fencing-enabled' instead",
 )
 
 both = pytest.mark.parametrize(
@@ -39,19 +44,20 @@ def fenced_by(device: str, outcome: Outcome | None) -> None:
     assert outcome.power[victim] == 0
 
 
-def complaints(result: HowTo, commands: tuple[str, ...]) -> list[str]:
+def complaints(result: HowTo, *, word_for_word: bool) -> list[str]:
     return [
         f"{command}: {line}"
-        for command in commands
-        for line in result.said[command].splitlines()
-        if line.strip() not in EXPECTED
+        for command, said in result.said.items()
+        for line in said.splitlines()
+        if (command in pcs_and_crmsh.PCS + pcs_and_crmsh.CRMSH) == word_for_word
+        and line.strip() not in EXPECTED
     ]
 
 
 @both
 def test_the_commands_word_for_word_and_then_a_panic(result: Result, tool: str) -> None:
     found = result(tool)
-    assert complaints(found, pcs_and_crmsh.PCS if tool == "pcs" else pcs_and_crmsh.CRMSH) == []
+    assert complaints(found, word_for_word=True) == []
     fenced_by("mykdumpfence", found.word_for_word)
 
 
@@ -61,11 +67,13 @@ def test_a_map_of_addresses_and_nothing_pretended_and_then_a_panic(
 ) -> None:
     # With crmsh the nodes have two networks, and the crash kernel has the second one alone.
     found = result(tool)
-    assert (
-        complaints(found, pcs_and_crmsh.BETTER_PCS if tool == "pcs" else pcs_and_crmsh.BETTER_CRMSH)
-        == []
-    )
+    assert complaints(found, word_for_word=False) == []
     fenced_by("kdump", found.better)
+
+
+@both
+def test_pacemaker_finds_nothing_wrong_with_the_configuration(result: Result, tool: str) -> None:
+    assert result(tool).verified == ""
 
 
 @both
@@ -75,15 +83,38 @@ def test_the_cluster_shows_that_no_crash_kernel_is_loaded(result: Result, tool: 
     assert "no crash kernel is loaded: start the kdump service" in said
 
 
+@pytest.mark.course("pcs")
+def test_pacemaker_passes_the_node_as_nodename_and_what_the_map_says_as_plug(
+    result: Result,
+) -> None:
+    word_for_word, better = result("pcs").asked["off"]
+    assert word_for_word == {"action": "off", "nodename": "node3", "plug": "node3"}
+    victim = better["nodename"]
+    number = victim.removeprefix("node")
+    addresses = f"10.0.0.{number},10.1.0.{number}"
+    assert better == {"action": "off", "nodename": victim, "plug": addresses, "timeout": "50"}
+
+
+@pytest.mark.course("pcs")
+def test_a_device_is_judged_for_a_node1_that_nobody_knows(result: Result) -> None:
+    *judged, _ = [call for call in result("pcs").asked["validate-all"] if "timeout" in call]
+    assert all(call["nodename"] == call["plug"] == "node1" for call in judged), judged
+
+
+@pytest.mark.course("pcs")
+def test_pcs_refuses_a_device_that_cannot_be_right(result: Result) -> None:
+    assert "nodename '192.0.2.300': neither a host name nor an IP address" in result("pcs").refused
+
+
 DESCRIPTIONS = {
     "pcs": (
         "fence_kdump - Detects that a node is running its crash kernel\n",
-        "  ipport: UDP port",
-        "  plug: More names or addresses of the same node",
+        "UDP port on which messages are expected",
+        "More names or addresses of the same node",
         "  monitor:\n    interval=60s",
     ),
     "crmsh": (
-        "stonith:fence_kdump\n",
+        "stonith:fence_kdump",
         "ipport (string, [7410]): UDP port",
         "family (string, [auto]): ",
         "timeout (string, [60]): Seconds to wait for a message",

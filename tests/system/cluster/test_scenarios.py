@@ -33,8 +33,8 @@ def fenced_by_kdump(outcome: Outcome, victims: int = 1) -> None:
 
 def tell(record_property: Tell, agent: str, devices: str, outcome: Outcome) -> None:
     """Leave in the report of these tests who was fenced by what."""
-    ways, _ = clustertable.cells_of(outcome)
-    record_property(f"{devices.replace('two', 'two of five panic')}: {agent} agent", ways)
+    what = devices.replace("two", "two of five panic")
+    record_property(f"{what}: {agent} agent", clustertable.cell(outcome))
 
 
 def fenced_by_power(outcome: Outcome) -> None:
@@ -131,6 +131,7 @@ def test_an_agent_that_pacemaker_kills_leaves_nothing_behind(result: Result) -> 
     fenced_by_power(outcome)
     assert any("did not complete within 5s" in line for line in outcome.notes["said"])
     assert outcome.notes["left over"] == []
+    assert outcome.notes["children"] == 0  # the whole process group was killed
 
 
 @pytest.mark.course("clocks")
@@ -145,6 +146,7 @@ def test_after_a_killed_agent_the_next_one_works(result: Result) -> None:
     outcome = result("after killed")
     fenced_by_kdump(outcome)
     assert outcome.notes["left over"] == []
+    assert outcome.notes["children"] == 1  # an agent that ends by itself leaves it alone
 
 
 @pytest.mark.course("clocks")
