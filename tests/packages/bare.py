@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import debroot
+from tests.support import debroot, stock_packages
 from tests.support.debian import NotAvailable
 
 PACKAGES = (
@@ -25,7 +25,6 @@ PACKAGES = (
     *("dpkg", "findutils", "grep", "gzip", "init-system-helpers", "libc-bin", "login", "mawk"),
     *("perl-base", "python3", "sed", "sysvinit-utils", "tar", "util-linux"),
 )
-FENCE_AGENTS = "fence-agents"
 HACLUSTER = 189  # as Debian's packages number it; any would do
 
 _TOOLS = ("nsenter", "unshare")
@@ -43,15 +42,21 @@ class Debian:
     root: Path
     fence_agents: Path
 
+    @property
+    def stock_package(self) -> str:
+        """What that package is called: Debian 13 has another than Debian 12."""
+        return self.fence_agents.name.partition("_")[0]
+
 
 def get() -> Debian:
     """Return it, made if need be. Raises tests.support.debian.NotAvailable."""
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
         raise NotAvailable(f"not on this machine: {', '.join(missing)}")
-    recipe = Path(__file__).read_bytes()
+    stock = stock_packages.named()[0]
+    recipe = Path(__file__).read_bytes() + stock.encode()
     target = debroot.made("bare", PACKAGES, _furnish, recipe, left_out=("info", "locale"))
-    (fence_agents,) = target.glob(f"{FENCE_AGENTS}_*.deb")
+    (fence_agents,) = target.glob(f"{stock}_*.deb")
     return Debian(target / "root", fence_agents)
 
 
@@ -60,7 +65,7 @@ def _furnish(folder: Path, packages: Sequence[Path]) -> None:
     debroot.enter(root, packages)
     debroot.add_user(root, "hacluster", "haclient", HACLUSTER, "/var/lib/pacemaker")
     (root / "dev/null").unlink(missing_ok=True)
-    debroot.run("apt-get", "download", FENCE_AGENTS, cwd=folder)
+    debroot.run("apt-get", "download", stock_packages.named()[0], cwd=folder)
 
 
 # ------------------------------------------------------------------ machines

@@ -13,8 +13,6 @@ from tests.packages.conftest import HOME, ROOT, TRAPS, install_agent, lay_traps
 
 pytestmark = pytest.mark.slow
 
-pytestmark = pytest.mark.slow
-
 AGENT = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"
 
@@ -60,7 +58,7 @@ def test_beside_debians_own_agent(machine: bare.Machine, bare_debian: bare.Debia
     install_agent(machine)
     assert "(kdumpfence, " in machine.as_hacluster("fence_kdump", "-V")
     install_agent(machine, "--remove")
-    assert machine.run("dpkg", "--verify", "fence-agents") == ""
+    assert machine.run("dpkg", "--verify", bare_debian.stock_package) == ""
     changed = {line.split()[0] for line in machine.files() ^ before}
     # Its own bytecode the update has made anew.
     assert not [path for path in changed if not path.startswith("/usr/share/fence/__pycache__")]
