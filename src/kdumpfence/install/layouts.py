@@ -69,8 +69,8 @@ _FOR_IMAGES = (
 _DRACUT = "/usr/lib/dracut/modules.d/99kdumpfence"
 _DRACUT_MODULE = (
     *_FOR_IMAGES,
-    Item(f"{_DRACUT}/module-setup.sh", "dracut/module-setup.sh", 0o755),
     Item(f"{_DRACUT}/kdumpfence.sh", "dracut/kdumpfence.sh", 0o755),
+    Item(f"{_DRACUT}/module-setup.sh", "dracut/module-setup.sh", 0o755),
 )
 _AGAIN = f"the nodes are those in {NODES}; run this again after each change"
 _KDUMPCTL = (
