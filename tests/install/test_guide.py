@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kdumpfence.install import layouts, sender_arguments
+from kdumpfence.install import dracut_config, layouts, sender_arguments
 from tests.install import roots
 from tests.install.conftest import Command
 
@@ -33,7 +33,7 @@ def test_no_command_for_suse_needs_a_shell() -> None:
         for name, text in PAGES.items()
         for script in re.findall(r"KDUMP_P(?:RE|OST)SCRIPT=([^\n|]*fence_kdump_send[^\n|]*)", text)
     ]
-    assert len(scripts) >= 3
+    assert len(scripts) == 2
     for name, script in scripts:
         assert "&" not in script, name
         assert re.match("'(setsid -f|timeout [0-9]+) ", script), (name, script)
@@ -43,16 +43,11 @@ def test_the_nodes_of_the_guide_are_taken(command: Command, root_directory: Path
     root = roots.make(root_directory, "rocky")
     (line,) = re.findall(r"`(fence_kdump_nodes [^`]*) \.\.\.`", GUIDE)
     (module,) = re.findall(r"\*\*without the node itself\*\*, and `(dracut_args [^`]*)`", GUIDE)
-    roots.put(root, sender_arguments.KDUMP_CONF, f"{line}\n{module}\n")
-    (nodes,) = re.findall(r'`NODES="([^"]*) \.\.\."`', GUIDE)
+    roots.put(root, dracut_config.KDUMP_CONF, f"{line}\n{module}\n")
+    (nodes,) = set(re.findall(r'`NODES="([^"]*) \.\.\."`', GUIDE))
     roots.put(root, layouts.NODES, f'NODES="{nodes}"\n')
-    (script,) = re.findall(r"`KDUMP_PRESCRIPT='([^']*) \.\.\.'`", GUIDE)
-    roots.put(
-        root,
-        sender_arguments.SUSE,
-        f"KDUMP_PRESCRIPT='{script}'\nKDUMP_REQUIRED_PROGRAMS='{sender_arguments.SUSE_SENDER}'\n"
-        "KDUMP_NETCONFIG='auto:force'\n",
-    )
+    (network,) = re.findall(r"`(KDUMP_NETCONFIG='[^']*')`", GUIDE)
+    roots.put(root, sender_arguments.SUSE, network + "\n")
     for distribution in ("rhel", "suse", "dracut"):
         said = command.ok(root, "--distribution", distribution)
         assert "warning: " not in said, said

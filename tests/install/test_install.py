@@ -148,7 +148,7 @@ def test_debians_own_sender_is_left_alone(command: Command, root_directory: Path
 
 @pytest.mark.parametrize(
     ("name", "order"),
-    [("fedora", "kdumpctl rebuild"), ("leap", "/etc/sysconfig/kdump"), ("ubuntu", layouts.NODES)],
+    [("fedora", "kdumpctl rebuild"), ("leap", "mkdumprd -f"), ("ubuntu", layouts.NODES)],
 )
 def test_what_is_left_to_be_done_is_said(
     command: Command, root_directory: Path, name: str, order: str

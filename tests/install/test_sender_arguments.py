@@ -16,7 +16,8 @@ import pytest
 
 from kdumpfence import addresses
 from kdumpfence.install import layouts, sender_arguments
-from kdumpfence.install.sender_arguments import FENCE_KDUMP, KDUMP_CONF, SUSE
+from kdumpfence.install.dracut_config import KDUMP_CONF
+from kdumpfence.install.sender_arguments import FENCE_KDUMP, SUSE
 from kdumpfence.install.sysroot import Sysroot
 from kdumpfence.sender import options as sender_options
 from tests.docs import manpage
@@ -33,6 +34,7 @@ PRESCRIPT = "setsid -f /usr/lib/fence_kdump_send"
 MODULE = "dracut_args --add kdumpfence\n"
 #: What makes kdump take the sender and the network into the image.
 TAKEN = "KDUMP_REQUIRED_PROGRAMS='/usr/lib/fence_kdump_send'\nKDUMP_NETCONFIG='auto:force'\n"
+ETH0 = "KDUMP_NETCONFIG='eth0:static:force'\n"
 
 
 @dataclass
@@ -67,7 +69,7 @@ def begin(told: list[str], wanted: list[str]) -> bool:
 
 
 def test_all_layouts_that_have_the_file_are_here() -> None:
-    assert set(OWN) == {"debian", "initramfs-tools", "dracut"}
+    assert set(OWN) == {"debian", "initramfs-tools", "dracut", "suse"}
 
 
 @pytest.mark.parametrize(
@@ -343,6 +345,18 @@ def test_of_another_machine_nothing_is_known(rhel: System) -> None:
     assert rhel.of(KDUMP_CONF, f"fence_kdump_nodes {own}\n") == []  # below --root
 
 
+@pytest.fixture(scope="module")
+def two_networks() -> Iterator[Host]:
+    """node1 with two networks, the second of which has two default routes."""
+    with lab() as opened:
+        node1, node2 = opened.host("node1"), opened.host("node2")
+        opened.link(node1, node2, ["10.0.1.1/24"], ["10.0.1.2/24"])
+        opened.link(node1, node2, ["10.0.2.1/24"], ["10.0.2.2/24"])
+        for gateway, metric in (("10.0.1.9", "300"), ("10.0.2.9", "100"), ("10.0.2.8", "200")):
+            node1.tool("ip", "route", "add", "default", "via", gateway, "metric", metric)
+        yield node1
+
+
 @pytest.fixture
 def cabled() -> Iterator[Host]:
     """node1 with addresses of its own."""
@@ -365,8 +379,8 @@ def test_the_addresses_of_this_machine_are_seen(cabled: Host) -> None:
         ("rhel", KDUMP_CONF, "fence_kdump_nodes node2 110.0.0.2", 1),
         ("rhel", KDUMP_CONF, "fence_kdump_nodes node2 node1", 1),
         ("rhel", KDUMP_CONF, "fence_kdump_nodes 110.0.0.3", 0),
-        ("suse", SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} 110.0.0.2"\n{TAKEN}', 0),
-        ("suse", SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} node1"\n{TAKEN}', 0),
+        ("suse", SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} 110.0.0.2"\n{TAKEN}{ETH0}', 0),
+        ("suse", SUSE, f'KDUMP_PRESCRIPT="{PRESCRIPT} node1"\n{TAKEN}{ETH0}', 0),
     ],
 )
 @pytest.mark.slow
@@ -374,6 +388,8 @@ def test_a_list_with_this_machine_itself_is_an_error_where_it_costs_the_crash_ke
     cabled: Host, built: str, distribution: str, path: str, line: str, status: int
 ) -> None:
     machine = Machine(cabled)
+    cabled.run(["mount", "-t", "proc", "proc", "/run/over/root/proc"], check=True)
+    cabled.run(["ln", "-sfn", "/proc/self/fd/0", "/dev/stdin"], check=True)
     (machine.root / "etc" / path[5:]).parent.mkdir(exist_ok=True)
     cabled.write_file(path, f"{line}\n{MODULE if path == KDUMP_CONF else ''}")
     install = (sys.executable, "-m", "kdumpfence.cli", "install-sender", "--dry-run")
@@ -415,6 +431,7 @@ def test_what_holds_up_nothing_is_taken_in_silence(suse: System, text: str) -> N
 
 
 WAITS = "kdump waits for this sender for ever, and neither dumps nor reboots"
+FOR_20_S = WAITS.replace("for ever", "for 20 seconds or more")
 
 
 @pytest.mark.parametrize(
@@ -422,7 +439,9 @@ WAITS = "kdump waits for this sender for ever, and neither dumps nor reboots"
     [
         # The line that this project's manual once had.
         ("/usr/lib/fence_kdump_send 192.0.2.2 &", ["'&': kdump 1.9 to 2.1.0", WAITS]),
-        ("/usr/lib/fence_kdump_send -c 3 192.0.2.2", [WAITS]),
+        ("/usr/lib/fence_kdump_send -c 3 192.0.2.2", [FOR_20_S]),
+        ("/usr/lib/fence_kdump_send -c 21 -i1 192.0.2.2", [FOR_20_S]),
+        ("/usr/lib/fence_kdump_send -c 0 192.0.2.2", [WAITS]),
         ("setsid /usr/lib/fence_kdump_send 192.0.2.2", [WAITS]),
         ("setsid -f -w /usr/lib/fence_kdump_send 192.0.2.2", [WAITS]),
         ("setsid -fw /usr/lib/fence_kdump_send 192.0.2.2", [WAITS]),
@@ -453,25 +472,55 @@ def test_what_may_hold_up_the_dump_or_the_reboot_is_told_with_its_line(
 
 def test_a_sender_after_the_dump_is_warned_of(suse: System) -> None:
     sender = "/usr/lib/fence_kdump_send"
-    (late,) = suse.of(SUSE, f'KDUMP_POSTSCRIPT="timeout 20 {sender} -c 5 node2"\n{TAKEN}')
+    right = f"timeout 20 {sender} -c 5 -i 2"
+    (late,) = suse.of(SUSE, f'KDUMP_POSTSCRIPT="{right} node2"\n{TAKEN}')
     assert "hears nothing until the dump is saved" in late
-    assert "use KDUMP_PRESCRIPT" in late
-    waits, late = suse.of(SUSE, f'KDUMP_POSTSCRIPT="{sender} node2"\n{TAKEN}')
+    assert late.endswith(f"list the nodes in {layouts.NODES}")
+    # The line that SUSE documents.
+    waits, _ = suse.of(SUSE, f'KDUMP_POSTSCRIPT="{sender} -v -i 10 -c 5 node2"\n{TAKEN}')
+    assert "kdump waits for this sender for 40 seconds or more, and does not reboot" in waits
+    assert f"write {right} NODE" in waits
+    waits, _ = suse.of(SUSE, f'KDUMP_POSTSCRIPT="{sender} node2"\n{TAKEN}')
     assert "kdump waits for this sender for ever, and does not reboot" in waits
+    early, _ = suse.of(SUSE, f'KDUMP_POSTSCRIPT="{PRESCRIPT} -c 5 node2"\n{TAKEN}')
+    assert "kdump reboots at once" in early
 
 
-NO_SENDER = "the image has no /usr/lib/fence_kdump_send unless"
-NO_NETWORK = "the image has no network unless"
+@pytest.mark.parametrize(
+    ("nodes", "is_late"), [('NODES="node3"', False), ("NODES=node3", False), ('NODES=" "', True)]
+)
+def test_a_sender_after_the_dump_is_not_late_where_the_image_tells_too(
+    suse: System, nodes: str, is_late: bool
+) -> None:
+    suse.put(layouts.NODES, f"# NODES='node9'\n{nodes}\nARGS=\n")
+    script = "timeout 20 /usr/lib/fence_kdump_send -c 5 -i 2 node2"
+    assert len(suse.of(SUSE, f"KDUMP_POSTSCRIPT='{script}'\n{TAKEN}")) == is_late
+
+
+NO_SENDER = "line 1: KDUMP_PRESCRIPT: the image has no /usr/lib/fence_kdump_send unless"
+NO_NETWORK = "KDUMP_NETCONFIG: the image has no network: write 'auto:force'"
 
 
 @pytest.mark.parametrize(
     ("others", "said"),
     [
-        ("", [NO_SENDER, NO_NETWORK]),
+        ("", [NO_NETWORK, NO_SENDER]),
         ("KDUMP_REQUIRED_PROGRAMS='/usr/bin/vi /usr/lib/fence_kdump_send'\n", [NO_NETWORK]),
         ("KDUMP_NETCONFIG='eth0:dhcp:force'\n", [NO_SENDER]),
         ("KDUMP_SAVEDIR='nfs://198.51.100.9/dumps'\n", [NO_SENDER]),
-        ("KDUMP_SAVEDIR='file:///x'\nKDUMP_NETCONFIG=auto\n", [NO_SENDER, NO_NETWORK]),
+        (
+            "KDUMP_SAVEDIR='file:///x'\nKDUMP_NETCONFIG=auto\n",
+            [f"line 3: {NO_NETWORK}", NO_SENDER],
+        ),
+        # Not for a script that names another program.
+        (
+            "KDUMP_POSTSCRIPT='timeout 9 /usr/libexec/fence_kdump_send -c 1 -i 1 node2'\n",
+            [
+                NO_NETWORK,
+                NO_SENDER,
+                "line 2: KDUMP_POSTSCRIPT: the image has no /usr/libexec/fence_kdump_send unless",
+            ],
+        ),
         ("KDUMP_POSTSCRIPT='timeout 9 /usr/lib/fence_kdump_send -c 1 node2'\n", []),
         (TAKEN, []),
     ],
@@ -479,8 +528,74 @@ NO_NETWORK = "the image has no network unless"
 def test_an_image_that_would_lack_the_sender_or_the_network_is_told(
     suse: System, others: str, said: list[str]
 ) -> None:
-    told = suse.of(SUSE, f"KDUMP_PRESCRIPT='{PRESCRIPT} node2'\n{others}")
-    assert begin(told, [f"line 1: KDUMP_PRESCRIPT: {one}" for one in said])
+    """By the rule of kdump 1.0.3 to 2.1.9: the literal path, in KDUMP_POSTSCRIPT alone."""
+    assert begin(suse.of(SUSE, f"KDUMP_PRESCRIPT='{PRESCRIPT} node2'\n{others}"), said)
+
+
+IP = "ip=192.0.2.1:::255.255.255.0:node1:eth0:none"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", [NO_NETWORK]),
+        ('# as it is shipped\nKDUMP_NETCONFIG="auto"\n', [f"line 2: {NO_NETWORK}"]),
+        ("KDUMP_NETCONFIG = auto:force\n", ["line 1: KDUMP_NETCONFIG: not a plain", NO_NETWORK]),
+        ("KDUMP_NETCONFIG=auto:force\n", []),
+        ("KDUMP_SAVEDIR=ssh://10.9.9.9/x\n", []),
+        (
+            f"KDUMP_NETCONFIG=auto:force\nKDUMP_COMMANDLINE_APPEND='{IP}'\n",
+            ["line 2: KDUMP_COMMANDLINE_APPEND: with ip= kdump configures no network"],
+        ),
+        (f"KDUMP_NETCONFIG=auto:force\nKDUMP_COMMANDLINE_APPEND='rd.neednet=1 {IP}'\n", []),
+        ("KDUMP_NETCONFIG=auto:force\nKDUMP_COMMANDLINE_APPEND='ipv6.disable=1'\n", []),
+    ],
+)
+def test_an_image_without_network_is_told_without_any_script(
+    suse: System, text: str, said: list[str]
+) -> None:
+    suse.put(layouts.NODES, 'NODES="node2"\n')
+    assert begin(suse.of(SUSE, text), said)
+
+
+@pytest.mark.parametrize(
+    ("netconfig", "nodes", "said"),
+    [
+        ("auto", "node2 10.0.2.2", ""),
+        ("auto", "10.0.1.2 10.0.2.2", ""),
+        ("auto", "10.0.1.2 node2", "the image only has eth1, and the addresses given are reached"),
+        ("default:static", "10.0.1.2", "through eth0: write eth0:static:force"),
+        ("eth0:static", "10.0.1.2", ""),
+        ("eth0:static", "10.0.2.2", "through eth1: write eth1:static:force"),
+        ("auto", "10.0.1.1", ""),  # this node itself
+        ("auto", "node2", ""),
+    ],
+)
+def test_an_interface_that_leads_to_no_node_is_told(
+    two_networks: Host, root_directory: Path, netconfig: str, nodes: str, said: str
+) -> None:
+    script = (
+        "from kdumpfence.install.sender_arguments import *\n"
+        f"with Sysroot({str(root_directory)!r}) as root:\n"
+        "    print(*others(root, 'suse', Machine.this()).warnings, sep='\\n', end='')"
+    )
+    roots.put(root_directory, SUSE, f"KDUMP_NETCONFIG='{netconfig}:force'\n")
+    roots.put(root_directory, layouts.NODES, f'NODES="{nodes}"\n')
+    done = two_networks.run([sys.executable, "-c", script])
+    assert done.stderr == ""
+    assert said in done.stdout
+    assert (done.stdout.count("line 1: KDUMP_NETCONFIG: ") == 1) == bool(said)
+
+
+def test_a_machine_without_default_route_is_told(cabled: Host, root_directory: Path) -> None:
+    script = (
+        "from kdumpfence.install.sender_arguments import *\n"
+        f"with Sysroot({str(root_directory)!r}) as root:\n"
+        "    print(*others(root, 'suse', Machine.this()).warnings)"
+    )
+    roots.put(root_directory, SUSE, "KDUMP_NETCONFIG='auto:force'\n")
+    done = cabled.run([sys.executable, "-c", script])
+    assert "line 1: KDUMP_NETCONFIG: no default route, and auto takes its interface" in done.stdout
 
 
 @pytest.mark.parametrize("program", ["/usr/libexec/fence_kdump_send", "fence_kdump_send"])
@@ -506,14 +621,18 @@ def test_rubbish_in_the_files_of_others_stops_no_installation(rhel: System) -> N
 def of_the_manual(variable: str) -> tuple[str, list[str]]:
     """The command that our manual gives for this variable, and all the lines with it."""
     section = manpage.read("kdumpfence")["SUSE"].text.splitlines()
-    (at,) = (number for number, line in enumerate(section) if line.startswith(f"{variable}='"))
+    at, *_ = (number for number, line in enumerate(section) if line.startswith(f"{variable}='"))
     lines = [line for line in section[at : at + 3] if re.match("KDUMP_[A-Z_]+='", line)]
     return lines[0].split("'")[1], lines
 
 
 @pytest.mark.parametrize(
     ("variable", "warned_of"),
-    [("KDUMP_PRESCRIPT", []), ("KDUMP_POSTSCRIPT", ["hears nothing until"])],
+    [
+        ("KDUMP_NETCONFIG", []),
+        ("KDUMP_PRESCRIPT", []),
+        ("KDUMP_POSTSCRIPT", ["hears nothing until"]),
+    ],
 )
 def test_what_the_manual_says_for_suse_is_taken(
     suse: System, variable: str, warned_of: list[str]

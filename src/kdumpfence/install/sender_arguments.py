@@ -22,6 +22,7 @@ from kdumpfence import addresses
 from kdumpfence.cmdline import OptionError
 from kdumpfence.install import dracut_config, kdump_network
 from kdumpfence.install.dracut_config import KDUMP_CONF
+from kdumpfence.install.layouts import NODES
 from kdumpfence.install.sysroot import Sysroot
 from kdumpfence.sender import options
 from kdumpfence.text import shown
@@ -38,6 +39,8 @@ SUSE_SCRIPTS = {
     "KDUMP_POSTSCRIPT": _NO_REBOOT,
     "KDUMP_TRANSFER": _NO_DUMP,
 }
+_SUSE_COMMAND_LINES = ("KDUMP_COMMANDLINE", "KDUMP_COMMANDLINE_APPEND")
+_SUSE_READ = (*SUSE_SCRIPTS, *_SUSE_COMMAND_LINES, "KDUMP_NETCONFIG", "KDUMP_SAVEDIR")
 
 _NO_CRASH_KERNEL = "kdumpctl will not load a crash kernel"
 
@@ -59,16 +62,20 @@ class Machine(NamedTuple):
     def this(cls) -> Machine:
         """The one on which this runs, without its loopback and link-local addresses."""
         name = os.uname().nodename
-        try:
-            told = subprocess.run(
-                ["ip", "-o", "addr"], capture_output=True, text=True, check=False, timeout=10
-            ).stdout
-        except (OSError, subprocess.TimeoutExpired):
-            told = ""
-        found = re.findall(r"^\d+: (\S+)\s+inet6? ([^\s/]+)", told, re.MULTILINE)
+        found = re.findall(r"^\d+: (\S+)\s+inet6? ([^\s/]+)", _ip("addr"), re.MULTILINE)
         own = [address for device, address in found if device != "lo"]
         addresses = tuple(one for one in own if not one.startswith("fe80:"))
         return cls((name,), addresses, kdump_network.trouble)
+
+
+def _ip(*arguments: str) -> str:
+    """What ip says, a line for each thing; nothing where it is missing or fails."""
+    try:
+        return subprocess.run(
+            ["ip", "-o", *arguments], capture_output=True, text=True, check=False, timeout=10
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 @dataclass
@@ -124,7 +131,7 @@ def others(root: Sysroot, distribution: str, machine: Machine) -> Findings:
     """What is wrong with the files that belong to others, in this root."""
     found = Findings()
     _kdump_utils(root, distribution == "rhel", machine, found)
-    _suse(root, machine, found)
+    _suse(root, distribution == "suse", machine, found)
     return found
 
 
@@ -310,8 +317,8 @@ _ALONE = re.compile(r"(?:^|\s)(?:\S*/)?setsid\s+(?:-c?fc?|--fork)\s+\S*$")
 _FOR_A_WHILE = re.compile(r"(?:^|\s)(?:\S*/)?timeout\s+(?:-\S+\s+)*[1-9]\S*\s+\S*$")
 
 
-def _suse(root: Sysroot, machine: Machine, found: Findings) -> None:
-    _unread(root, SUSE, tuple(SUSE_SCRIPTS), found)
+def _suse(root: Sysroot, wanted: bool, machine: Machine, found: Findings) -> None:
+    _unread(root, SUSE, _SUSE_READ, found)
     last = {one.name: one for one in _assignments(_text(root, SUSE))}
     scripts = [
         last[name]
@@ -322,11 +329,10 @@ def _suse(root: Sysroot, machine: Machine, found: Findings) -> None:
     values = {name: one.value for name, one in last.items()}
     taken = SUSE_SENDER in values.get("KDUMP_POSTSCRIPT", "")  # kdump looks there, and only there
     programs = _words(values.get("KDUMP_REQUIRED_PROGRAMS", "")) + [SUSE_SENDER] * taken
-    network = (
-        taken
-        or values.get("KDUMP_NETCONFIG", "").endswith(":force")
-        or not re.match("$|/|file:", values.get("KDUMP_SAVEDIR", ""))
-    )
+    listed = _listed(root) if wanted else []
+    if scripts or (wanted and root.find(SUSE)):
+        nodes = listed + [word for one in scripts for word in _words(one.value)]
+        _suse_network(root.outside(SUSE), last, taken, nodes if machine.names else None, found)
     for one in scripts:
         where = f"{root.outside(SUSE)}: line {one.line}: {one.name}"
         found.warn(where, *_suse_script(one, machine))
@@ -335,16 +341,84 @@ def _suse(root: Sysroot, machine: Machine, found: Findings) -> None:
             found.warn(
                 where, f"the image has no {sender[0]} unless KDUMP_REQUIRED_PROGRAMS names it"
             )
-        if not network:
-            found.warn(where, "the image has no network unless KDUMP_NETCONFIG ends with :force")
         if values.get("KDUMP_TRANSFER") and one.name != "KDUMP_TRANSFER":
             found.warn(where, "ignored because KDUMP_TRANSFER is set")
-        elif one.name == "KDUMP_POSTSCRIPT" and "KDUMP_PRESCRIPT" not in names:
+        elif one.name == "KDUMP_POSTSCRIPT" and "KDUMP_PRESCRIPT" not in names and not listed:
             found.warn(
                 where,
                 "the cluster hears nothing until the dump is saved, and cuts the power before that "
-                "if it takes longer than the agents' timeout: use KDUMP_PRESCRIPT",
+                f"if it takes longer than the agents' timeout: list the nodes in {NODES}",
             )
+
+
+def _listed(root: Sysroot) -> list[str]:
+    """The nodes in our own file, of which others have said whether it makes sense."""
+    lines = re.findall(r"""^\s*NODES=["']?([^"'\n]*)""", _text(root, NODES), re.MULTILINE)
+    return re.split(r"[ \t,]+", lines[-1].strip()) if lines and lines[-1].strip() else []
+
+
+def _suse_network(
+    name: str, last: dict[str, _Assignment], taken: bool, nodes: list[str] | None, found: Findings
+) -> None:
+    """Why the image has no network, or none that leads to a node of this machine's list."""
+
+    def where(variable: str) -> str:
+        line = f"line {last[variable].line}: " if variable in last else ""
+        return f"{name}: {line}{variable}"
+
+    values = {variable: one.value for variable, one in last.items()}
+    netconfig = values.get("KDUMP_NETCONFIG") or "auto"
+    is_local = re.match("$|/|file:", values.get("KDUMP_SAVEDIR", ""))
+    if is_local and not taken and not netconfig.endswith(":force"):
+        found.warn(where("KDUMP_NETCONFIG"), "the image has no network: write 'auto:force'")
+        return
+    words = {variable: _words(values.get(variable, "")) for variable in _SUSE_COMMAND_LINES}
+    for variable, given in words.items():
+        if any(word.startswith("ip=") for word in given):
+            if not any(word.startswith("rd.neednet") for given in words.values() for word in given):
+                found.warn(
+                    where(variable),
+                    "with ip= kdump configures no network, and nobody does without rd.neednet=1",
+                )
+            return
+    if nodes is None:
+        return
+    device = netconfig.partition(":")[0]
+    if device in ("auto", "default"):
+        device = _default_device()
+        if not device:
+            found.warn(
+                where("KDUMP_NETCONFIG"),
+                "no default route, and auto takes its interface only: "
+                "the image has no network unless you write DEVICE:static:force",
+            )
+            return
+    ways = [way for node in nodes for way in _ways(node)]
+    if ways and device not in ways:
+        found.warn(
+            where("KDUMP_NETCONFIG"),
+            f"the image only has {device}, and the addresses given are reached through "
+            f"{ways[0]}: write {ways[0]}:static:force",
+        )
+
+
+def _default_device() -> str:
+    """The interface that kdump takes for auto: of the default routes the one preferred most."""
+    for route in (("-4", "route", "show", "0/0"), ("-6", "route", "show", "::/0")):
+        found = re.findall(r" dev (\S+)(?:.* metric (\d+))?", _ip(*route))
+        if found:
+            return str(min(found, key=lambda one: int(one[1] or 0))[0])
+    return ""
+
+
+def _ways(node: str) -> list[str]:
+    """The interface through which this address is reached from here; none for what is none."""
+    try:
+        is_address = addresses.literal(node, addresses.FAMILIES["auto"])
+    except addresses.LookUpError:
+        return []
+    ways = re.findall(r" dev (\S+)", _ip("route", "get", node)) if is_address else []
+    return [way for way in ways if way != "lo"]
 
 
 def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
@@ -363,17 +437,33 @@ def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
             "as a word: remove it"
         )
     before, _, behind = script.value.partition("fence_kdump_send")
-    waits = SUSE_SCRIPTS[script.name]
-    if not _ALONE.search(before) and not (waits == _NO_REBOOT and _FOR_A_WHILE.search(before)):
-        found.append(
-            f"kdump waits for this sender for ever, and {waits}: "
-            f"write setsid -f {SUSE_SENDER} NODE..."
-        )
     # Of a command for a shell: up to what ends it, without what goes elsewhere.
     behind = re.sub(r"[0-9]*(&>|[<>]+&?)\s*\S*", " ", behind)
     words = [word.strip("\"'") for word in _words(re.split(r"[;&|()\n]", behind)[0])]
+    waits = SUSE_SCRIPTS[script.name]
+    right = f"setsid -f {SUSE_SENDER} NODE..."
+    if waits == _NO_REBOOT:
+        right = f"timeout 20 {SUSE_SENDER} -c 5 -i 2 NODE..."
+    if _ALONE.search(before):
+        if waits == _NO_REBOOT:
+            found.append(
+                f"kdump reboots at once, before the first message has left perhaps: write {right}"
+            )
+    elif not (waits == _NO_REBOOT and _FOR_A_WHILE.search(before)):
+        found.append(f"kdump waits for this sender {_how_long(words)}, and {waits}: write {right}")
     found += complaints(words)
     for node in words:
         if node in machine.names or node in machine.addresses:
             found.append(f"node {shown(node)} is this machine")
     return found
+
+
+def _how_long(words: list[str]) -> str:
+    """How long a sender runs that is called with these words."""
+    try:
+        parsed = options.sender_from_argv([*words, _ANY_NODE])
+    except OptionError:
+        return "for ever"
+    if not parsed.count:
+        return "for ever"
+    return f"for {(parsed.count - 1) * parsed.interval} seconds or more"
