@@ -31,6 +31,7 @@ from tests.support.netlab import Host
 
 SYSTEMD = "/lib/systemd/systemd"
 UNIT = "kdumpfence-send.service"
+_ARROW = "(?:->|→)"  # by the version of systemd
 # What a boot has in any case, as far as the dump needs it.
 BOOT_UNITS = (
     *("basic.target", "sysinit.target", "local-fs.target", "shutdown.target", "final.target"),
@@ -94,7 +95,7 @@ def transaction(root: Path, unit: str) -> tuple[set[str], str]:
     units, _, jobs = done.stdout.partition("-> By jobs:")
     started = set(re.findall(r"Action: (\S+) -> start", jobs))
     ours = re.search(
-        rf"^\t-> Unit {UNIT}:\n(.*?)(?=^\t-> Unit |\Z)", units, re.MULTILINE | re.DOTALL
+        rf"^\t{_ARROW} Unit {UNIT}:\n(.*?)(?=^\t{_ARROW} Unit |\Z)", units, re.MULTILINE | re.DOTALL
     )
     return started, "" if ours is None else ours[1]
 
@@ -130,6 +131,7 @@ _BOOT = (
     rm -rf etc/systemd etc/fstab etc/kdumpfence usr/lib/kdumpfence usr/lib/systemd/system-generators
     tar -C "$ROOT" -cf - etc/systemd etc/kdumpfence etc/init.d/kdump-tools etc/default \
         usr/lib/kdumpfence usr/sbin/kdump-config | tar -xf -
+    ln -sf /usr/bin/systemctl usr/sbin/reboot  # as systemd-sysv has it
     mkdir units talk
     mount --bind "$ROOT/talk" talk
     cp -a "$ROOT/lib/systemd/system/." units/
@@ -141,7 +143,7 @@ _BOOT = (
     mount -t tmpfs tmpfs tmp
     mount -t sysfs -o ro sysfs sys
     hierarchy=
-    if test -e /sys/fs/cgroup/cgroup.controllers; then
+    if test -e "$GROUP/cgroup.controllers"; then
         mount -t cgroup2 cgroup2 sys/fs/cgroup
     else
         # It would mount the other one too, where there is no group of its own.
@@ -174,9 +176,12 @@ read -r end </talk/end
 @contextlib.contextmanager
 def own_cgroup() -> Iterator[Path]:
     """A control group for one boot, with all that systemd makes in it, and nothing left."""
-    above = Path("/sys/fs/cgroup")
-    if not (above / "cgroup.controllers").exists():
-        above /= "systemd"
+    top = Path("/sys/fs/cgroup")
+    unified = (
+        folder for folder in (top, top / "unified") if (folder / "cgroup.controllers").exists()
+    )
+    # systemd 258 and later know no other hierarchy, older ones do without it.
+    above = next(unified, top / "systemd")
     group = above / f"kdumpfence-test-{os.getpid()}"
     try:
         group.mkdir()
@@ -236,6 +241,7 @@ def booted(
                     *("--fork", "--kill-child=KILL", "sh", "-c", _BOOT),
                 ],
                 env={
+                    "GROUP": str(group),
                     "ROOT": str(root),
                     "CONSOLE": name,
                     "CRASHED": "yes" if crashed else "",
