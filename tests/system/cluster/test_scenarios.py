@@ -10,7 +10,7 @@ from tests.system.cluster.conftest import Result
 from tests.system.cluster.scenarios import WAIT, Outcome
 from tools import clustertable
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 def fenced_by_kdump(outcome: Outcome, victims: int = 1) -> None:
