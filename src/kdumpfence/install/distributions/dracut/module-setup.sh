@@ -26,7 +26,7 @@ depends() {
 # The nodes and options of kdump-utils, as its module (99kdumpbase, which comes before this one) has
 # written them into the image, in the form of our own file. Fails if it names no nodes.
 kdump_utils() {
-    local option value nodes= args=
+    local option value nodes='' args=''
 
     [[ -r $initdir/etc/kdump.conf ]] || return 1
     while read -r option value; do
