@@ -21,12 +21,12 @@ from typing import NamedTuple
 from kdumpfence import addresses
 from kdumpfence.cmdline import OptionError
 from kdumpfence.install import dracut_config, kdump_network
-from kdumpfence.install.dracut_config import KDUMP_CONF
 from kdumpfence.install.layouts import NODES
 from kdumpfence.install.sysroot import Sysroot
 from kdumpfence.sender import options
 from kdumpfence.text import shown
 
+KDUMP_CONF = dracut_config.KDUMP_CONF
 FENCE_KDUMP = "/etc/sysconfig/fence_kdump"
 SUSE = "/etc/sysconfig/kdump"
 SUSE_SENDER = "/usr/lib/fence_kdump_send"
