@@ -210,7 +210,7 @@ def test_dnf_swaps_the_stock_package_for_it_and_back(
 
 
 def test_kdump_is_to_take_the_new_sender(fedora: bare.Machine, rpm: Path) -> None:
-    """The command kdumpctl builds its image anew if the settings are newer, and looks at no sender."""
+    """By newer settings kdumpctl knows that it has to, and by no newer sender."""
     rpm_in(fedora, "-e", "--nodeps", "fence-agents-kdump")
     settings = fedora.root / "etc/kdump.conf"
     settings.write_text("path /var/crash\n")
