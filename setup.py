@@ -22,6 +22,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src" / "native"))
 from build_flags import COMPILE, CORE_DEFAULT, LINK
@@ -89,6 +90,15 @@ def build_native(folder: Path) -> None:
         failed(error, "the native sender")
 
 
+class MakeSdist(sdist):
+    """sdist without bytecode. An exclusion in MANIFEST.in warns where there is none."""
+
+    def make_distribution(self) -> None:
+        files = self.filelist.files
+        files[:] = [name for name in files if not name.endswith((".pyc", ".so"))]
+        super().make_distribution()
+
+
 def extensions() -> list[Extension]:
     if CHOICE == "no":
         say("KDUMPFENCE_COMPILE=no: pure-Python install, the compiled core is left out")
@@ -121,6 +131,6 @@ def extensions() -> list[Extension]:
 
 setup(
     ext_modules=extensions(),
-    cmdclass={"build_ext": BuildCore},
+    cmdclass={"build_ext": BuildCore, "sdist": MakeSdist},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED else {},
 )

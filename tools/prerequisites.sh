@@ -34,6 +34,8 @@ look() {
     need groff-base      tests   'checks the man pages'        command -v groff
     need musl-tools      packages 'a static native sender'     command -v musl-gcc
     need rpm             tests   'makes and tries the rpm'      command -v rpmbuild
+    need dnf             tests   'tries the rpm'                command -v dnf
+    need createrepo-c    tests   'tries the rpm'                command -v createrepo_c
     need lintian         tests   'checks the Debian package'    command -v lintian
     need checkpolicy     tests   'compiles the SELinux module'  command -v checkmodule
     need semodule-utils  tests   'compiles the SELinux module'  command -v semodule_package

@@ -278,7 +278,7 @@ def generations(folder: Path, debian: bare.Debian) -> tuple[Path, list[Path]]:
     return older, [kdump, empty]
 
 
-@pytest.mark.parametrize("order", itertools.combinations(range(4), 2))
+@pytest.mark.parametrize("order", list(itertools.combinations(range(4), 2)))
 def test_fence_agents_is_split_up_at_any_time(
     machine: bare.Machine,
     bare_debian: bare.Debian,

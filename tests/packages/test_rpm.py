@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The package for rpm systems, as far as Debian's rpm can tell.
 
-It is built and installed by the real rpm, in a bare Debian with a made-up fence-agents-kdump.
-What that cannot show: dnf and zypper, other versions of rpm, and the macros of Fedora and SUSE.
+It is built and installed by the real rpm and the real dnf, in a bare Debian with a made-up
+fence-agents-kdump. What that cannot show: zypper, and the macros of Fedora and SUSE.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.packages import bare
-from tests.packages.conftest import rpmbuild, run
+from tests.packages.conftest import needs, rpmbuild, run
 
 pytestmark = pytest.mark.slow
 
@@ -141,3 +143,84 @@ def test_install_sender_and_the_package_agree_on_the_place(fedora: bare.Machine,
     assert rpm_in(fedora, "-V", "kdumpfence") == ""
     said = fedora.try_("kdumpfence", "install-agent")
     assert (said.returncode, "belongs to the kdumpfence package" in said.stdout) == (1, True)
+
+
+# ------------------------------------------------------------------ dnf
+
+
+def repository(folder: Path, *packages: Path) -> Path:
+    """A repository of these packages, in place of an older one."""
+    needs("createrepo_c")
+    repo = folder / "repository"
+    repo.mkdir(exist_ok=True)
+    for package in packages:
+        shutil.copy(package, repo)
+    run("createrepo_c", "--quiet", repo)
+    return repo
+
+
+def dnf(machine: bare.Machine, repo: Path, *arguments: str | Path) -> tuple[int, str]:
+    """Run dnf on the machine with that repository alone; its exit status, and what it said."""
+    program = "dnf5" if shutil.which("dnf5") else "dnf"
+    needs(program)
+    settings = {
+        "cachedir": repo.with_name("cache"),
+        "logdir": "/tmp",
+        "metadata_expire": 0,
+        "install_weak_deps": 0,
+        "gpgcheck": 0,
+        "local.gpgcheck": 0,
+        "localpkg_gpgcheck": 0,
+        "plugins": 0,
+    }
+    done = machine.outside(
+        *(program, "-y", "--installroot=ROOT", "--releasever=1"),
+        *(f"--setopt={name}={value}" for name, value in settings.items()),
+        *(f"--repofrompath=local,file://{repo}", "--repo=local"),
+        *arguments,
+    )
+    return done.returncode, done.stdout
+
+
+def test_dnf_swaps_the_stock_package_for_it_and_back(
+    fedora: bare.Machine, rpm: Path, tmp_path: Path
+) -> None:
+    """As README.md says it; updates of either leave the other alone."""
+    repo = repository(tmp_path, *tmp_path.glob("fence-agents-*/rpmbuild/RPMS/*/*.rpm"))
+    status, said = dnf(fedora, repo, "install", rpm)
+    assert (status != 0, "conflicts with" in said) == (True, True), said
+    assert fedora.run("fence_kdump") == "fence-agents-kdump 4.12.1\n"
+
+    status, said = dnf(fedora, repo, "swap", "fence-agents-kdump", rpm)
+    assert status == 0, said
+    assert "compiled core" in fedora.as_hacluster("fence_kdump", "-V")
+    assert rpm_in(fedora, "-V", "kdumpfence", "fence-agents-all") == ""
+
+    everything = made_up(tmp_path, "fence-agents-all", "4.16.0", "Requires: fence-agents-kdump")
+    repository(tmp_path, everything, stock(tmp_path, "4.16.0"))
+    status, said = dnf(fedora, repo, "upgrade")
+    assert status == 0, said
+    assert rpm_in(fedora, "-q", "fence-agents-all") == "fence-agents-all-4.16.0-1.noarch\n"
+    assert "compiled core" in fedora.run("fence_kdump", "-V")
+
+    status, said = dnf(fedora, repo, "swap", "kdumpfence", "fence-agents-kdump")
+    assert status == 0, said
+    assert fedora.run("fence_kdump") == "fence-agents-kdump 4.16.0\n"
+    assert fedora.run(f"/{SENDER}") == "fence-agents-kdump 4.16.0\n"
+
+
+def test_kdump_is_to_take_the_new_sender(fedora: bare.Machine, rpm: Path) -> None:
+    """By newer settings kdumpctl knows that it has to, and by no newer sender."""
+    rpm_in(fedora, "-e", "--nodeps", "fence-agents-kdump")
+    settings = fedora.root / "etc/kdump.conf"
+    settings.write_text("path /var/crash\n")
+    for arguments in (("-i", rpm), ("-U", "--force", rpm), ("-e", "--nodeps", "kdumpfence")):
+        os.utime(settings, (1, 1))
+        said = rpm_in(fedora, *arguments)
+        assert settings.stat().st_mtime > 1
+        assert ("kdumpctl rebuild && kdumpctl reload" in said) == (arguments[0] != "-e")
+    settings.unlink()
+    sysconfig = fedora.root / "etc/sysconfig/kdump"
+    sysconfig.parent.mkdir(exist_ok=True)
+    sysconfig.write_text('KDUMP_PRESCRIPT="/usr/lib/fence_kdump_send node2"\n')
+    assert "mkdumprd -f && systemctl restart kdump" in rpm_in(fedora, "-i", rpm)
