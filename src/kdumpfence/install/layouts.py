@@ -64,10 +64,9 @@ _FOR_IMAGES = (
     _OWN_SENDER,
     Item(f"{HOME}/resolve-nodes", "common/resolve-nodes", 0o755),
     Item(f"{HOME}/start-sender", "common/start-sender", 0o755),
-    _NODES,
 )
 _DRACUT = "/usr/lib/dracut/modules.d/99kdumpfence"
-_DRACUT_MODULE = (
+_FOR_DRACUT = (
     *_FOR_IMAGES,
     Item(f"{_DRACUT}/kdumpfence.sh", "dracut/kdumpfence.sh", 0o755),
     Item(f"{_DRACUT}/module-setup.sh", "dracut/module-setup.sh", 0o755),
@@ -100,7 +99,7 @@ LAYOUTS = {
             "suse",
             "SLES and openSUSE (kdump)",
             # kdump's image takes in the module by itself; the sender is for scripts that name it.
-            (Item("/usr/lib/fence_kdump_send", SENDER, 0o755), *_DRACUT_MODULE),
+            (Item("/usr/lib/fence_kdump_send", SENDER, 0o755), *_FOR_DRACUT, _NODES),
             "/etc/sysconfig/kdump",
             f"the nodes are those in {NODES}; now, and after each change, {_MKDUMPRD}",
             f"now {_MKDUMPRD}",
@@ -127,6 +126,7 @@ LAYOUTS = {
             "a crash image of your own, made by initramfs-tools",
             (
                 *_FOR_IMAGES,
+                _NODES,
                 Item(f"{_INITRAMFS_TOOLS}/hooks/kdumpfence", "initramfs-tools/hook", 0o755),
                 Item(
                     f"{_INITRAMFS_TOOLS}/scripts/init-top/kdumpfence",
@@ -141,7 +141,7 @@ LAYOUTS = {
         Layout(
             "dracut",
             "a crash image of your own, made by dracut without kdump-utils",
-            _DRACUT_MODULE,
+            (*_FOR_DRACUT, _NODES),
             "/usr/lib/dracut/dracut-init.sh",
             f"{_REBUILD} dracut --add kdumpfence",
             f"{_REBUILD_NOW} dracut",
