@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from kdumpfence import addresses
 from kdumpfence.cmdline import OptionError
-from kdumpfence.install import dracut_config, kdump_network
+from kdumpfence.install import dracut_config, kdump_network, suse_network
 from kdumpfence.install.layouts import NODES
 from kdumpfence.install.sysroot import Sysroot
 from kdumpfence.sender import options
@@ -62,20 +62,16 @@ class Machine(NamedTuple):
     def this(cls) -> Machine:
         """The one on which this runs, without its loopback and link-local addresses."""
         name = os.uname().nodename
-        found = re.findall(r"^\d+: (\S+)\s+inet6? ([^\s/]+)", _ip("addr"), re.MULTILINE)
+        try:
+            told = subprocess.run(
+                ["ip", "-o", "addr"], capture_output=True, text=True, check=False, timeout=10
+            ).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            told = ""
+        found = re.findall(r"^\d+: (\S+)\s+inet6? ([^\s/]+)", told, re.MULTILINE)
         own = [address for device, address in found if device != "lo"]
         addresses = tuple(one for one in own if not one.startswith("fe80:"))
         return cls((name,), addresses, kdump_network.trouble)
-
-
-def _ip(*arguments: str) -> str:
-    """What ip says, a line for each thing; nothing where it is missing or fails."""
-    try:
-        return subprocess.run(
-            ["ip", "-o", *arguments], capture_output=True, text=True, check=False, timeout=10
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
 
 
 @dataclass
@@ -383,42 +379,7 @@ def _suse_network(
             return
     if nodes is None:
         return
-    device = netconfig.partition(":")[0]
-    if device in ("auto", "default"):
-        device = _default_device()
-        if not device:
-            found.warn(
-                where("KDUMP_NETCONFIG"),
-                "no default route, and auto takes its interface only: "
-                "the image has no network unless you write DEVICE:static:force",
-            )
-            return
-    ways = [way for node in nodes for way in _ways(node)]
-    if ways and device not in ways:
-        found.warn(
-            where("KDUMP_NETCONFIG"),
-            f"the image only has {device}, and the addresses given are reached through "
-            f"{ways[0]}: write {ways[0]}:static:force",
-        )
-
-
-def _default_device() -> str:
-    """The interface that kdump takes for auto: of the default routes the one preferred most."""
-    for route in (("-4", "route", "show", "0/0"), ("-6", "route", "show", "::/0")):
-        found = re.findall(r" dev (\S+)(?:.* metric (\d+))?", _ip(*route))
-        if found:
-            return str(min(found, key=lambda one: int(one[1] or 0))[0])
-    return ""
-
-
-def _ways(node: str) -> list[str]:
-    """The interface through which this address is reached from here; none for what is none."""
-    try:
-        is_address = addresses.literal(node, addresses.FAMILIES["auto"])
-    except addresses.LookUpError:
-        return []
-    ways = re.findall(r" dev (\S+)", _ip("route", "get", node)) if is_address else []
-    return [way for way in ways if way != "lo"]
+    found.warn(where("KDUMP_NETCONFIG"), *filter(None, [suse_network.trouble(netconfig, nodes)]))
 
 
 def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
