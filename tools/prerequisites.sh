@@ -53,7 +53,10 @@ need() {
         packages) [ "$purpose" != build ] || return 0 ;;
     esac
     "$@" >/dev/null 2>&1 && return
-    missing="$missing $package"
+    case " $missing " in
+        *" $package "*) ;;
+        *) missing="$missing $package" ;;
+    esac
     reasons="$reasons${reasons:+, }$package ($what)"
     case $when,$purpose in
         tests,* | packages,tests) ;;
@@ -63,8 +66,13 @@ need() {
 
 install() {
     # shellcheck disable=SC2086  # a list of packages
-    DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 \
+    DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 "$@" \
         install -y --no-install-recommends $missing
+}
+
+# How many these are with all that they need; 0 if apt has no lists yet.
+count() {
+    install --simulate 2>/dev/null | grep -c '^Inst '
 }
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || {
@@ -75,7 +83,11 @@ look
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "to be installed with apt-get:$missing"
-    [ -z "$plan" ] || exit 0
+    if [ -n "$plan" ]; then
+        number=$(count)
+        [ "$number" = 0 ] || echo "which makes $number packages, with what they depend on"
+        exit 0
+    fi
     install || { apt-get -q update && install; }
     look
     [ -n "$missing" ] || exit 0

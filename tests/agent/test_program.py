@@ -21,7 +21,7 @@ from kdumpfence.addresses import Address
 from kdumpfence.agent import main
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import fill, load_core, udp, unused_port
-from tests.support.programs import AGENT, agent_waits, environment, start
+from tests.support.programs import AGENT, agent_waits, as_user, environment, start
 
 NODE, OTHER = "127.0.0.21", "127.0.0.22"
 
@@ -279,8 +279,7 @@ def test_a_whole_wait_needs_no_module_that_is_slow_to_import() -> None:
 
 
 def test_unprivileged_it_works_with_udp_sockets(core_name: str, root: None) -> None:
-    argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
-    agent, port = waiting(core_name, *argv, seconds=30)
+    agent, port = waiting(core_name, *as_user(), "--bounding-set=-all", seconds=30)
     send(port)
     agent.communicate(timeout=20)
     assert agent.returncode == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.building.conftest import ROOT, run
+from tests.support.programs import NOBODY, as_user
 
 SKIPPING = """
 import pytest
@@ -58,6 +59,20 @@ def test_in_the_background_the_tests_are_the_same(workers: str) -> None:
     command = (sys.executable, "-m", "pytest", "-q", "-n", workers, *tests)
     said = run("sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh", *command, cwd=ROOT).stdout
     assert re.match(r"\d passed", said.splitlines()[-1]), said
+
+
+def test_a_clone_that_only_root_may_enter_is_open_to_a_program_that_tests_run_as_nobody(
+    root: None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "closed" / "open" / "closed"
+    folder.mkdir(parents=True)
+    (folder / "file").write_text("seen")
+    for closed in (folder, tmp_path / "closed"):
+        closed.chmod(0o700)
+    user = as_user(NOBODY, folder)
+    assert run(*user, "cat", folder / "file").stdout == "seen"
+    assert run(*user[user.index("setpriv") :], "cat", folder / "file", status=1)
+    assert run(*user, "touch", folder / "file", status=1)
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ import pytest
 
 from kdumpfence.daemon.history import History
 from tests.conftest import cannot_run
-from tests.daemon.running import NOBODY, Kdumpfenced, Manager
+from tests.daemon.running import Kdumpfenced, Manager
 from tests.support.netlab import Lab, why_not
+from tests.support.programs import as_user
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def as_nobody(root: None) -> tuple[str, ...]:
     """What a program is started with to run as a user without rights."""
     if shutil.which("setpriv") is None:
         cannot_run("setpriv is missing")
-    return NOBODY
+    return as_user()
 
 
 @pytest.fixture

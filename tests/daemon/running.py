@@ -25,8 +25,6 @@ from tests.support.netlab import Host
 
 PROGRAM = (sys.executable, "-m", "kdumpfence.daemon")
 COMMAND = (sys.executable, "-m", "kdumpfence.cli")
-#: What a program is started with to run as somebody without rights.
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 NODE = "127.3.0.7"
 MESSAGE = wire.encode("little")
 Found = TypeVar("Found")

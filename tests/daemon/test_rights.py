@@ -15,6 +15,7 @@ from kdumpfence.daemon import directories
 from kdumpfence.daemon.settings import Settings
 from tests.conftest import cannot_run
 from tests.daemon.running import COMMAND, NODE, Kdumpfenced, patched
+from tests.support.programs import as_user
 
 # ------------------------------------------------------------------ its own
 
@@ -82,8 +83,7 @@ def test_threads_that_cannot_be_had_are_said_in_one_line(public: Path) -> None:
     nobody_else = 61947  # the limit counts what a user has in all
     os.chown(public, nobody_else, nobody_else)
     daemon = Kdumpfenced(public)
-    user = ("setpriv", f"--reuid={nobody_else}", f"--regid={nobody_else}", "--clear-groups")
-    done = daemon.run(wrapper=("prlimit", "--nproc=2:2", *user))
+    done = daemon.run(wrapper=("prlimit", "--nproc=2:2", *as_user(nobody_else)))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].startswith(
         "kdumpfenced: can't start new thread: not allowed to start another thread"

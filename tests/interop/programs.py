@@ -40,16 +40,6 @@ class Programs:
         return replace(self, wrapper=(*wrapper, *self.wrapper))
 
 
-def as_nobody() -> tuple[str, ...]:
-    """Return a command that starts a program as the user nobody.
-
-    The one right left, to read any file, is for an interpreter below a closed home folder;
-    it takes no part in what these tests are about.
-    """
-    only = "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"
-    return ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *only)
-
-
 def with_files(files: Mapping[str, Path]) -> tuple[str, ...]:
     """Return a command that starts a program with other files (or folders) at these paths.
 

@@ -9,7 +9,8 @@ import pytest
 from lxml import etree
 
 from tests.interop.lab import Lab, needs_root
-from tests.interop.programs import Programs, as_nobody
+from tests.interop.programs import Programs
+from tests.support.programs import as_user
 
 
 def metadata(lab: Lab, programs: Programs, given: str = "-o metadata") -> etree._Element:
@@ -54,7 +55,7 @@ def test_metadata_follows_the_schema(
 @needs_root
 @pytest.mark.slow
 def test_metadata_is_the_same_for_an_unprivileged_user(lab: Lab, programs: Programs) -> None:
-    of_nobody = metadata(lab, programs.through(*as_nobody()))
+    of_nobody = metadata(lab, programs.through(*as_user()))
     assert etree.tostring(of_nobody) == etree.tostring(metadata(lab, programs))
 
 

@@ -38,6 +38,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Union
 
+_RTF_LOCAL = 0x80000000  # linux/ipv6_route.h
+
 _TOOLS = ("ip", "mount", "nsenter", "setpriv", "unshare")
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 _OWN_NAMESPACES = ("--net", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL")
@@ -302,6 +304,24 @@ class Host:
         log.bind(str(self.root / "dev/log"))
         return log
 
+    def await_address(self, interface: str, address: str) -> None:
+        """Return when this machine takes what is sent to an address that it was just given.
+
+        An IPv6 address is in the list at once, and the kernel adds the route to it when it has
+        time; what comes before is dropped, though neighbours have had their answer.
+        """
+        packed = socket.inet_pton(socket.AF_INET6, address.partition("/")[0]).hex()
+
+        def has_route() -> bool:
+            with joined(self.pid, "net"), open("/proc/thread-self/net/ipv6_route") as routes:
+                for line in routes:
+                    to, _, _, _, _, _, _, _, flags, over = line.split()
+                    if (to, over) == (packed, interface) and int(flags, 16) & _RTF_LOCAL:
+                        return True
+            return False
+
+        _await(has_route, f"the way to {address} on {interface}")
+
     # The end
 
     def close(self) -> None:
@@ -328,6 +348,7 @@ class Link:
     def __init__(self, a: Host, b: Host) -> None:
         self._interfaces = {a: a.next_interface(), b: b.next_interface()}
         self._addresses: list[tuple[Host, str, bool]] = []
+        self._up: set[Host] = set()
         peer = ["peer", "name", self._interfaces[b], "netns", str(b.pid)]
         a.tool("ip", "link", "add", "name", self._interfaces[a], "type", "veth", *peer)
 
@@ -345,6 +366,7 @@ class Link:
         """Take the interfaces of these hosts down, by default both."""
         for host in hosts or self._interfaces:
             host.tool("ip", "link", "set", "dev", self._interfaces[host], "down")
+            self._up.discard(host)
 
     def up(self, *hosts: Host) -> None:
         """Bring the interfaces up, with all their addresses (down takes the IPv6 ones away).
@@ -353,6 +375,7 @@ class Link:
         """
         for host in hosts or reversed(list(self._interfaces)):
             host.tool("ip", "link", "set", "dev", self._interfaces[host], "up")
+            self._up.add(host)
         for host, address, dad in self._addresses:
             if not hosts or host in hosts:
                 self._set_address(host, address, dad)
@@ -381,6 +404,8 @@ class Link:
             host.set_sysctl(f"net/ipv6/conf/{name}/dad_transmits", "2")
         nodad = ["nodad"] if ":" in address and not dad else []
         host.tool("ip", "address", "replace", address, "dev", name, *nodad)
+        if nodad and host in self._up:
+            host.await_address(name, address)
 
     def _carries(self) -> bool:
         # Carrier alone is not enough: just before, the kernel drops in silence what is sent.

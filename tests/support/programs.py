@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import select
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 from kdumpfence.install import native_sender
 from tests.conftest import cannot_run
 
+ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 AGENT, SENDER = str(BIN / "fence_kdump"), str(BIN / "fence_kdump_send")
 
@@ -32,6 +37,41 @@ def without_raw_sockets() -> tuple[str, ...]:
     if os.geteuid() != 0:
         return ()
     return ("setpriv", "--inh-caps=-net_raw", "--bounding-set=-net_raw")
+
+
+#: Nobody's number.
+NOBODY = 65534
+
+
+def as_user(number: int = NOBODY, *needed: Path) -> tuple[str, ...]:
+    """What starts a program as that user, who has no rights.
+
+    This clone and its Python, or the folders that are named, may lie below one that only its
+    owner may enter, as /root is: for the program everybody may.
+    """
+    user = ("setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups")
+    folders = needed or (ROOT, Path(sys.prefix), Path(sys.base_prefix))
+    return (*_opened(*(folder.resolve() for folder in folders)), *user)
+
+
+@functools.cache
+def _opened(*folders: Path) -> tuple[str, ...]:
+    """What starts a program in a mount namespace in which everybody may enter these."""
+    ways = {way for folder in folders for way in (folder, *folder.parents)}
+    closed = sorted(way for way in ways if not way.stat().st_mode & 0o001)
+    command: tuple[str, ...] = ()
+    for top in closed:
+        if not any(way in closed for way in top.parents):
+            # Over it lies one that is the same, but for the modes of those on the way.
+            modes = Path(tempfile.mkdtemp(prefix="kdumpfence-open-"))
+            atexit.register(shutil.rmtree, modes)
+            for way in closed:
+                if way == top or top in way.parents:
+                    (modes / way.relative_to(top)).mkdir(exist_ok=True, parents=True)
+                    (modes / way.relative_to(top)).chmod(0o755)
+            mount = 'mount -t overlay overlay -o "lowerdir=$0:$1" "$1" && shift && exec "$@"'
+            command += ("unshare", "--mount", "sh", "-c", mount, str(modes), str(top))
+    return command
 
 
 def sender(form: str) -> str:

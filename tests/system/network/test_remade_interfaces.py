@@ -28,6 +28,8 @@ def make(node: Host, survivor: Host, name: str = "eth0", own: tuple[str, ...] = 
 def give(host: Host, interface: str, address: str) -> None:
     nodad = ["nodad"] if ":" in address else []
     host.tool("ip", "address", "replace", address, "dev", interface, *nodad)
+    if nodad:
+        host.await_address(interface, address)
 
 
 def rename(survivor: Host, before: str, after: str, address: str) -> None:
