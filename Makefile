@@ -47,8 +47,8 @@ suites: build $(VENV)/.test
 	wait $$guests; guests=$$?; cat build/guests.log; exit $$((suites | guests))
 
 plan:
-	@echo 'make test takes half an hour on two cores: 5 minutes for lint, fuzzing and every Python,'
-	@echo '10 for the tests that run in parallel, 16 for those that want the machine for themselves.'
+	@echo 'make test takes 40 minutes on two cores: 5 for lint, fuzzing and every Python, 10 for the tests'
+	@echo 'that run in parallel, 15 for another Debian, 10 for the tests that want the machine for themselves.'
 	@sh tools/prerequisites.sh --plan tests $(HEADERS)
 	@echo 'to be installed from PyPI, where not yet there: 400 MB into .venv, and 100 MB a Python into build/pythons'
 
