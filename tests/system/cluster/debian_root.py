@@ -8,6 +8,7 @@ that are in it only fence_kdump, which needs nothing of that, is ever called.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +26,11 @@ PACKAGES = (
 STOCK = ("fence-agents-kdump", "fence-agents")
 
 
+@functools.cache
 def get() -> Path:
     """Return the root, made if need be. Nobody may write to it: put a layer over it.
+
+    It is asked for in the midst of a crash, so apt is asked once only.
 
     Raises tests.support.debian.NotAvailable.
     """

@@ -37,13 +37,18 @@ def tell(record_property: Tell, agent: str, devices: str, outcome: Outcome) -> N
     record_property(f"{what}: {agent} agent", clustertable.cell(outcome))
 
 
-def fenced_by_power(outcome: Outcome) -> None:
-    """Say that kdump was tried once and failed, and power was used once, for the victim alone."""
+def fenced_by_power(outcome: Outcome, most: int = 1) -> None:
+    """Say that kdump was tried and failed, and power was used once, for the victim alone.
+
+    `most` is how often kdump may have been tried.
+    """
     (victim,) = outcome.seconds
     assert outcome.history[victim] == ["reboot: success"]
-    kdump, power = sorted(outcome.tried[victim])
-    assert kdump.startswith("kdump")
-    assert not kdump.endswith(": 0")
+    *kdumps, power = sorted(outcome.tried[victim])
+    assert 1 <= len(kdumps) <= most
+    for kdump in kdumps:
+        assert kdump.startswith("kdump")
+        assert not kdump.endswith(": 0")
     assert power.startswith("power")
     assert power.endswith(": 0")
     assert outcome.power[victim] == 1
@@ -136,8 +141,10 @@ def test_an_agent_that_pacemaker_kills_leaves_nothing_behind(result: Result) -> 
 
 @pytest.mark.course("clocks")
 def test_without_pcmk_off_timeout_the_agent_is_killed_at_stonith_timeout(result: Result) -> None:
+    # The leader's own clock for the attempt ends at the same moment. If it is first, another
+    # node is asked for kdump too. pcmk_off_timeout gives that clock a fifth more.
     outcome = result("stonith-timeout alone")
-    fenced_by_power(outcome)
+    fenced_by_power(outcome, most=2)
     assert any("did not complete within 4s" in line for line in outcome.notes["said"])
 
 
