@@ -23,8 +23,7 @@ NODES = layouts.NODES[1:]
 MODULES = "usr/lib/dracut/modules.d"
 _INSTALL = f"{sys.executable} -m kdumpfence.cli install-sender --distribution dracut --root"
 _DRACUT = (
-    "dracut --no-kernel --no-hostonly --force --keep --tmpdir /kept --no-compress "
-    "--modules base --omit ifcfg --add kdumpfence"
+    "dracut --no-kernel --no-hostonly --force --keep --tmpdir /kept --no-compress --omit ifcfg"
 )
 _SCRIPT = f"""
 {_INSTALL} "$root" >/dev/null
@@ -38,13 +37,19 @@ test -s image
 
 
 def made(
-    folder: Path, trouble: str = ":", options: str = "", files: Mapping[str, str] | None = None
+    folder: Path,
+    trouble: str = ":",
+    options: str = "",
+    files: Mapping[str, str] | None = None,
+    asked: str = "--modules base --add kdumpfence",
 ) -> tuple[Path, str]:
     """Make an image after this has been done to the root: what is in it, and what dracut said."""
     try:
         native_sender.find()
         layer = {**images.CLUSTER, **(files or {})}
-        said = debian_layer.run(debian_root.get().folder, folder, layer, _SCRIPT, trouble, options)
+        said = debian_layer.run(
+            debian_root.get().folder, folder, layer, _SCRIPT, trouble, f"{asked} {options}"
+        )
     except (native_sender.NotBuilt, NotAvailable) as error:
         cannot_run(str(error))
     ours = [line for line in said.splitlines() if "kdumpfence: " in line]
@@ -134,7 +139,7 @@ def made_beside_kdump_utils(folder: Path, conf: str, trouble: str = ":") -> tupl
         "usr/libexec/fence_kdump_send": THEIRS,
         "etc/kdump.conf": f"path /\n{conf}\n",
     }
-    content, said = made(folder, trouble, "--add kdumpbase", files)
+    content, said = made(folder, trouble, "", files, "--add kdumpbase")
     return content, said, (content / "usr/libexec/fence_kdump_send").read_text()
 
 
