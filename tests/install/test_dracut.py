@@ -22,10 +22,7 @@ HOME = "usr/lib/kdumpfence"
 NODES = layouts.NODES[1:]
 MODULES = "usr/lib/dracut/modules.d"
 _INSTALL = f"{sys.executable} -m kdumpfence.cli install-sender --distribution dracut --root"
-_DRACUT = (
-    "dracut --no-kernel --force --keep --tmpdir /kept --no-compress --modules base "
-    "--omit ifcfg --add kdumpfence"
-)
+_DRACUT = "dracut --no-kernel --force --keep --tmpdir /kept --no-compress --omit ifcfg"
 _SCRIPT = f"""
 {_INSTALL} "$root" >/dev/null
 cd "$root"
@@ -43,12 +40,15 @@ def made(
     trouble: str = ":",
     options: str = "--no-hostonly",
     files: Mapping[str, str] | None = None,
+    asked: str = "--modules base --add kdumpfence",
 ) -> tuple[Path, str]:
     """Make an image after this has been done to the root: what is in it, and what dracut said."""
     try:
         native_sender.find()
         layer = {**images.CLUSTER, **(files or {})}
-        said = debian_layer.run(debian_root.get().folder, folder, layer, _SCRIPT, trouble, options)
+        said = debian_layer.run(
+            debian_root.get().folder, folder, layer, _SCRIPT, trouble, f"{asked} {options}"
+        )
     except (native_sender.NotBuilt, NotAvailable) as error:
         cannot_run(str(error))
     ours = [line for line in said.splitlines() if "kdumpfence: " in line]
@@ -147,7 +147,7 @@ def made_beside_kdump_utils(folder: Path, conf: str, trouble: str = ":") -> tupl
         "usr/libexec/fence_kdump_send": THEIRS,
         "etc/kdump.conf": f"path /\n{conf}\n",
     }
-    content, said = made(folder, trouble, "--add kdumpbase", files)
+    content, said = made(folder, trouble, "--no-hostonly", files, "--add kdumpbase")
     return content, said, (content / "usr/libexec/fence_kdump_send").read_text()
 
 

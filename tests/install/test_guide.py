@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kdumpfence.install import dracut_config, layouts, sender_arguments
+from kdumpfence.install import layouts, sender_arguments
 from tests.install import roots
 from tests.install.conftest import Command
 
@@ -42,8 +42,7 @@ def test_no_command_for_suse_needs_a_shell() -> None:
 def test_the_nodes_of_the_guide_are_taken(command: Command, root_directory: Path) -> None:
     root = roots.make(root_directory, "rocky")
     (line,) = re.findall(r"`(fence_kdump_nodes [^`]*) \.\.\.`", GUIDE)
-    (module,) = re.findall(r"\*\*without the node itself\*\*, and `(dracut_args [^`]*)`", GUIDE)
-    roots.put(root, dracut_config.KDUMP_CONF, f"{line}\n{module}\n")
+    roots.put(root, sender_arguments.KDUMP_CONF, line + "\n")
     (nodes,) = set(re.findall(r'`NODES="([^"]*) \.\.\."`', GUIDE))
     roots.put(root, layouts.NODES, f'NODES="{nodes}"\n')
     (network,) = re.findall(r"`(KDUMP_NETCONFIG='[^']*')`", GUIDE)

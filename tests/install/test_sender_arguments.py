@@ -30,8 +30,6 @@ from tests.support.netlab import Host
 OWN = [name for name, layout in layouts.LAYOUTS.items() if layouts.NODES in
        [item.path for item in layout.items]]  # fmt: skip
 PRESCRIPT = "setsid -f /usr/lib/fence_kdump_send"
-#: How kdump-utils is asked for the sender that starts before all else.
-MODULE = "dracut_args --add kdumpfence\n"
 #: What makes kdump take the sender and the network into the image.
 TAKEN = "KDUMP_REQUIRED_PROGRAMS='/usr/lib/fence_kdump_send'\nKDUMP_NETCONFIG='auto:force'\n"
 ETH0 = "KDUMP_NETCONFIG='eth0:static:force'\n"
@@ -43,7 +41,6 @@ class System:
 
     command: Command
     root: Path
-    last: str = ""  #: a line that is at the end of each file
 
     def put(self, path: str, text: str | bytes) -> None:
         roots.put(self.root, path, text)
@@ -56,7 +53,7 @@ class System:
 
     def of(self, path: str, text: str) -> list[str]:
         """The same, after this text has been put there."""
-        self.put(path, text + self.last)
+        self.put(path, text)
         return self.warnings(path)
 
 
@@ -158,8 +155,8 @@ def rhel(command: Command, root_directory: Path) -> System:
     """RHEL with kdump-utils, pcs, and a list of nodes."""
     roots.make(root_directory, "rocky")
     roots.put(root_directory, "/usr/sbin/pcs", "", 0o755)
-    roots.put(root_directory, KDUMP_CONF, f"fence_kdump_nodes node2\n{MODULE}")
-    return System(command, root_directory, MODULE)
+    roots.put(root_directory, KDUMP_CONF, "path /var/crash\nfence_kdump_nodes node2\n")
+    return System(command, root_directory)
 
 
 @pytest.mark.parametrize(
@@ -204,25 +201,6 @@ def test_faults_in_kdump_conf_are_told_with_their_line(
 ) -> None:
     assert begin(rhel.of(KDUMP_CONF, f"{text}\n"), said)
     assert (rhel.root / roots.PLACES["rhel"][1:]).read_bytes() != roots.STOCK
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "fence_kdump_nodes node2\n",
-        "fence_kdump_nodes node2\n# dracut_args --add kdumpfence\n",
-        "fence_kdump_nodes node2\ndracut_args --add other --mount '/dev/kdumpfence /x'\n",
-        "fence_kdump_nodes node2\ndracut_args --omit kdumpfence # --add kdumpfence\n",
-    ],
-)
-def test_without_the_module_it_is_told_what_the_sender_waits_for(rhel: System, text: str) -> None:
-    rhel.put(KDUMP_CONF, text)
-    assert begin(rhel.warnings(KDUMP_CONF), ["no dracut_args --add kdumpfence: the sender starts "])
-
-
-def test_arguments_of_dracut_are_given_once(rhel: System) -> None:
-    said = rhel.of(KDUMP_CONF, f"fence_kdump_nodes node2\n{MODULE}")
-    assert begin(said, ["line 3: dracut_args: given twice: kdumpctl will not load"])
 
 
 @pytest.mark.parametrize("conf", [None, "path /var/crash\n", "fence_kdump_nodes\n"])
@@ -310,7 +288,7 @@ def test_what_kdumpctl_takes_for_the_machine_itself(
 def others(root: Path, conf: str, machine: sender_arguments.Machine) -> list[str]:
     """What is warned of in this kdump.conf, on this machine."""
     roots.put(root, "/usr/sbin/pcs")
-    roots.put(root, KDUMP_CONF, conf + MODULE)
+    roots.put(root, KDUMP_CONF, conf)
     with Sysroot(str(root)) as opened:
         found = sender_arguments.others(opened, "rhel", machine)
     assert found.errors == []
@@ -391,7 +369,7 @@ def test_a_list_with_this_machine_itself_is_an_error_where_it_costs_the_crash_ke
     cabled.run(["mount", "-t", "proc", "proc", "/run/over/root/proc"], check=True)
     cabled.run(["ln", "-sfn", "/proc/self/fd/0", "/dev/stdin"], check=True)
     (machine.root / "etc" / path[5:]).parent.mkdir(exist_ok=True)
-    cabled.write_file(path, f"{line}\n{MODULE if path == KDUMP_CONF else ''}")
+    cabled.write_file(path, line + "\n")
     install = (sys.executable, "-m", "kdumpfence.cli", "install-sender", "--dry-run")
     done = cabled.run(["chroot", "/run/over/root", *install, "--distribution", distribution])
     assert done.returncode == status, done.stderr

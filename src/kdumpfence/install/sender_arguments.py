@@ -154,7 +154,6 @@ def _kdump_utils(root: Sysroot, wanted: bool, machine: Machine, found: Findings)
     name = root.outside(KDUMP_CONF)
     conf = _kdump_conf(name, _text(root, KDUMP_CONF))
     nodes, args = conf.get("fence_kdump_nodes", []), conf.get("fence_kdump_args", [])
-    dracut_args = conf.get("dracut_args", [])
     mistaken = kdump_network.mistaken(_text(root, "/etc/hosts"), machine.addresses)
     if wanted and not any(line.value for line in nodes):
         pcs = any(root.find(path) for path in ("/usr/sbin/pcs", "/usr/bin/pcs"))
@@ -170,19 +169,12 @@ def _kdump_utils(root: Sysroot, wanted: bool, machine: Machine, found: Findings)
                 f"kdump-utils takes {', '.join(map(shown, mistaken))} for this machine, whose "
                 "address is part of theirs, and leaves them out: write fence_kdump_nodes",
             )
-    if wanted and not any(dracut_config.adds(line.value) for line in dracut_args):
-        found.warn(
-            name,
-            f"no dracut_args --add {dracut_config.MODULE}: the sender starts when all networks are "
-            "up or given up and the dump's file system is mounted, and never if it is missing",
-        )
     for option, (line, *_) in conf.items():
         if option.lower().startswith("fence_kdump") and conf[option] not in (nodes, args):
             found.warn(line.where, f"not an option of kdump.conf: {_NO_CRASH_KERNEL}")
-    for line in (*nodes, *args, *dracut_args):
+    for line in (*nodes, *args):
         if line.again:
             found.warn(line.where, f"given twice: {_NO_CRASH_KERNEL}")
-    for line in (*nodes, *args):
         if line.quoted:
             found.warn(
                 line.where,

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The dracut module `kdumpfence`: the sender in a crash kernel's image, started before all else.
-# Taken in on request, dracut --add kdumpfence (with kdump-utils dracut_args in kdump.conf), and into
-# the image of SUSE's kdump, whose mkdumprd asks for the module kdump.
+# Taken in on request, dracut --add kdumpfence, and into the image of kdump-utils and of SUSE's kdump,
+# whose mkdumprd ask for the modules kdumpbase and kdump.
 #
 # Where dracut cannot take in a module that was asked for, or one that this needs, it makes no image
 # at all. A dump that nobody is told of is worth more than none: so whatever is missing, this says
@@ -11,7 +11,8 @@
 
 # called by dracut
 check() {
-    [[ " $dracutmodules $add_dracutmodules $force_add_dracutmodules " == *" kdump "* ]] && return 0
+    local asked=" $dracutmodules $add_dracutmodules $force_add_dracutmodules "
+    [[ $asked == *" kdumpbase "* || $asked == *" kdump "* ]] && return 0
     return 255
 }
 
