@@ -44,7 +44,13 @@ def state(machine: bare.Machine) -> tuple[list[str], set[str], str]:
     listed = machine.run("dpkg-query", "-W", "-f", "${Package} ${Version} ${Status}\\n")
     packages = [line for line in listed.splitlines() if not line.endswith(" not-installed")]
     diversions = set(machine.run("dpkg-divert", "--list").splitlines())
-    return packages, diversions, machine.run("dpkg", "--audit")
+    # The root was made without checksums; that is all that may be wrong with it.
+    audit = machine.run("dpkg", "--audit").strip().split("\n\n")
+    return (
+        packages,
+        diversions,
+        "\n".join(about for about in audit if "are missing the md5sums control file" not in about),
+    )
 
 
 def everything(machine: bare.Machine) -> object:
