@@ -137,7 +137,11 @@ def made(port: int, host: str = "0.0.0.0", *options: int, device: str = "") -> s
         sock.setsockopt(socket.SOL_SOCKET, option, 1)
     if device:
         sock.setsockopt(socket.SOL_SOCKET, DEVICE, device.encode())
-    sock.bind((host, port))
+    try:
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

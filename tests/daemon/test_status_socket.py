@@ -354,7 +354,8 @@ def test_without_a_daemon_it_is_said_so(path: str) -> None:
         with pytest.raises(NoDaemon, match=f"^no daemon at {path}: is kdumpfenced running\\?$"):
             Client(path)
         if not os.path.exists(path):
-            socket.socket(socket.AF_UNIX).bind(path)  # left by one that was killed
+            with socket.socket(socket.AF_UNIX) as killed:
+                killed.bind(path)  # and left it
 
 
 def test_a_place_that_is_no_socket_is_told_of(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from kdumpfence.cli.main import COMMANDS
 from kdumpfence.install import layouts, native_sender
 from tests.install import roots
 from tests.install.conftest import REAL_FIND, Command
+from tests.support.programs import as_user
 
 PROGRAM = (sys.executable, "-m", "kdumpfence.cli")
 PLACE = "usr/libexec/fence_kdump_send"
@@ -102,11 +103,8 @@ def test_stdout_that_is_full(built: str) -> None:
     assert (done.returncode, done.stderr) == (1, "kdumpfence: No space left on device\n")
 
 
-#: Not root, but able to read what only root may: this very source, and pytest's directories.
-NOBODY = (
-    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
-    *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
-)
+#: With setpriv: able to read what only root may, pytest's directories.
+READS_ALL = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
 READ_ONLY = (
     *("unshare", "--mount", "sh", "-c"),
     'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"',
@@ -123,7 +121,7 @@ def test_a_root_that_must_not_be_written_to(
     if arguments:
         command.ok(root)
     before = roots.snapshot(root)
-    wrapper = NOBODY if by == "nobody" else (*READ_ONLY, str(root))
+    wrapper = (*as_user(), *READS_ALL) if by == "nobody" else (*READ_ONLY, str(root))
     done = run(*wrapper, *PROGRAM, "install-sender", "--root", str(root), *arguments)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

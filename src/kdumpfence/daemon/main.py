@@ -145,10 +145,14 @@ def _complain(lines: list[str]) -> int:
 
 def script() -> None:
     """The program. Leaves at once: a look-up that hangs must not hold it."""
-    # The log goes to descriptor 2: if whoever started this closed it, nothing else may get it.
-    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(spare)
+    # The log goes to descriptor 2: if whoever started this closed it, nothing else may get it. Nor
+    # keep it: with glibc 2.43 a library that was loaded meanwhile stays open as number 0.
+    null = os.open(os.devnull, os.O_RDWR)
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            os.dup2(null, number)
+    if null > 2:
+        os.close(null)
     status = main()
     with contextlib.suppress(OSError, ValueError):
         if sys.stdout is not None:
