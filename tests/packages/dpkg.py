@@ -40,8 +40,13 @@ def agents(machine: bare.Machine) -> list[str]:
 
 
 def state(machine: bare.Machine) -> tuple[list[str], set[str], str]:
-    """What dpkg knows: packages that are not gone, diversions, and what is in disorder."""
-    listed = machine.run("dpkg-query", "-W", "-f", "${Package} ${Version} ${Status}\\n")
+    """What dpkg knows: packages that are not gone, diversions, and what is in disorder.
+
+    Not what it was last asked for: that stays "install" after an installation that failed.
+    """
+    listed = machine.run(
+        "dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Eflag} ${db:Status-Status}\\n"
+    )
     packages = [line for line in listed.splitlines() if not line.endswith(" not-installed")]
     diversions = set(machine.run("dpkg-divert", "--list").splitlines())
     # The root was made without checksums; that is all that may be wrong with it.
