@@ -13,14 +13,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kdumpfence import addresses
 from kdumpfence.cmdline import OptionError
-from kdumpfence.install import dracut_config, kdump_network, suse_network
+from kdumpfence.install import dracut_config, rhel_network, suse_network
+from kdumpfence.install.asking import ip
 from kdumpfence.install.layouts import NODES
 from kdumpfence.install.sysroot import Sysroot
 from kdumpfence.sender import options
@@ -62,16 +62,10 @@ class Machine(NamedTuple):
     def this(cls) -> Machine:
         """The one on which this runs, without its loopback and link-local addresses."""
         name = os.uname().nodename
-        try:
-            told = subprocess.run(
-                ["ip", "-o", "addr"], capture_output=True, text=True, check=False, timeout=10
-            ).stdout
-        except (OSError, subprocess.TimeoutExpired):
-            told = ""
-        found = re.findall(r"^\d+: (\S+)\s+inet6? ([^\s/]+)", told, re.MULTILINE)
+        found = re.findall(r"^\d+: (\S+)\s+inet6? ([^\s/]+)", ip("addr"), re.MULTILINE)
         own = [address for device, address in found if device != "lo"]
         addresses = tuple(one for one in own if not one.startswith("fe80:"))
-        return cls((name,), addresses, kdump_network.trouble)
+        return cls((name,), addresses, rhel_network.trouble)
 
 
 @dataclass
@@ -154,7 +148,7 @@ def _kdump_utils(root: Sysroot, wanted: bool, machine: Machine, found: Findings)
     name = root.outside(KDUMP_CONF)
     conf = _kdump_conf(name, _text(root, KDUMP_CONF))
     nodes, args = conf.get("fence_kdump_nodes", []), conf.get("fence_kdump_args", [])
-    mistaken = kdump_network.mistaken(_text(root, "/etc/hosts"), machine.addresses)
+    mistaken = rhel_network.mistaken(_text(root, "/etc/hosts"), machine.addresses)
     if wanted and not any(line.value for line in nodes):
         pcs = any(root.find(path) for path in ("/usr/sbin/pcs", "/usr/bin/pcs"))
         unless = "unless the cluster runs while it is built" if pcs else "since pcs is missing"

@@ -8,12 +8,10 @@ when the image is made. So this looks the same way, on the machine itself.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Sequence
 
 from kdumpfence import addresses
-
-_SECONDS = 10  # for each look-up
+from kdumpfence.install.asking import ip
 
 
 def trouble(netconfig: str, nodes: Sequence[str]) -> str:
@@ -38,7 +36,7 @@ def trouble(netconfig: str, nodes: Sequence[str]) -> str:
 def _default_device() -> str:
     """Of the default routes the interface of the one that is preferred."""
     for route in (("-4", "route", "show", "0/0"), ("-6", "route", "show", "::/0")):
-        found = re.findall(r" dev (\S+)(?:.* metric (\d+))?", _ip(*route))
+        found = re.findall(r" dev (\S+)(?:.* metric (\d+))?", ip(*route))
         if found:
             return str(min(found, key=lambda one: int(one[1] or 0))[0])
     return ""
@@ -50,20 +48,5 @@ def _ways(node: str) -> list[str]:
         is_address = addresses.literal(node, addresses.FAMILIES["auto"])
     except addresses.LookUpError:
         return []
-    ways = re.findall(r" dev (\S+)", _ip("route", "get", node)) if is_address else []
+    ways = re.findall(r" dev (\S+)", ip("route", "get", node)) if is_address else []
     return [way for way in ways if way != "lo"]
-
-
-def _ip(*arguments: str) -> str:
-    """What ip says, a line for each thing; nothing where it is missing or fails."""
-    try:
-        return subprocess.run(
-            ["ip", "-o", *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=_SECONDS,
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""

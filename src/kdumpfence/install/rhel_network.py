@@ -8,13 +8,12 @@ network of that route into the image. So this looks the same way, on the machine
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Sequence
 
+from kdumpfence.install.asking import ask
 from kdumpfence.text import shown
 
 _NO_IMAGE = "an image cannot be made now, and no crash kernel loaded"
-_SECONDS = 10  # for each look-up
 
 
 def trouble(node: str) -> str:
@@ -24,7 +23,7 @@ def trouble(node: str) -> str:
         address = _first_address(node)
         if not address:
             return f"{shown(node)} does not resolve: {_NO_IMAGE}"
-    done = _told(["ip", "-o", "route", "get", "to", address])
+    done = ask("ip", "-o", "route", "get", "to", address)
     if done is None:
         return ""
     if done.returncode:
@@ -55,16 +54,6 @@ def mistaken(hosts: str, own: Sequence[str]) -> dict[str, str]:
 
 
 def _first_address(name: str) -> str:
-    done = _told(["getent", "ahosts", name])
+    done = ask("getent", "ahosts", name)
     found = [line.split()[0] for line in done.stdout.splitlines() if line] if done else []
     return next((one for one in found if ":" not in one), found[0] if found else "")
-
-
-def _told(argv: list[str]) -> subprocess.CompletedProcess[str] | None:
-    """What a program says; None if it cannot be asked."""
-    try:
-        return subprocess.run(
-            argv, capture_output=True, text=True, errors="replace", check=False, timeout=_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kdumpfence.install import kdump_network
+from kdumpfence.install import rhel_network
 from tests.support.labs import lab
 from tests.support.netlab import Host
 
@@ -30,7 +30,7 @@ def node1() -> Iterator[Host]:
 
 
 def trouble(host: Host, node: str, path: str = "") -> str:
-    script = "import sys\nfrom kdumpfence.install.kdump_network import trouble\n"
+    script = "import sys\nfrom kdumpfence.install.rhel_network import trouble\n"
     script += f"import os\nos.environ['PATH'] = {path!r} or os.environ['PATH']\n"
     done = host.run([sys.executable, "-c", script + "print(trouble(sys.argv[1]))", node])
     assert done.returncode == 0, done.stderr
@@ -83,8 +83,8 @@ def test_where_nobody_can_be_asked_nothing_is_told(node1: Host) -> None:
     ],
 )
 def test_an_address_in_a_longer_one_is_taken_for_it(hosts: str, found: dict[str, str]) -> None:
-    assert kdump_network.mistaken(hosts, ("10.0.0.1", "2001:db8::1")) == found
+    assert rhel_network.mistaken(hosts, ("10.0.0.1", "2001:db8::1")) == found
 
 
 def test_without_addresses_nothing_is_mistaken() -> None:
-    assert kdump_network.mistaken("10.0.0.10 node10", ()) == {}
+    assert rhel_network.mistaken("10.0.0.10 node10", ()) == {}
