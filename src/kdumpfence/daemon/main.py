@@ -146,7 +146,7 @@ def _complain(lines: list[str]) -> int:
 def script() -> None:
     """The program. Leaves at once: a look-up that hangs must not hold it."""
     # The log goes to descriptor 2: if whoever started this closed it, nothing else may get it. Nor
-    # keep it: with glibc 2.43 a library that was loaded meanwhile stays open as number 0.
+    # keep it: libffi 3.8, which ctypes loads, keeps its own file open, and that as number 0.
     null = os.open(os.devnull, os.O_RDWR)
     for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
         if stream is None:
