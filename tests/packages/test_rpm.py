@@ -161,6 +161,8 @@ def repository(folder: Path, *packages: Path) -> Path:
     needs("createrepo_c")
     repo = folder / "repository"
     repo.mkdir(exist_ok=True)
+    # dnf may take one that was made in the same second for the older one.
+    shutil.rmtree(folder / "cache", ignore_errors=True)
     for package in packages:
         shutil.copy(package, repo)
     run("createrepo_c", "--quiet", repo)
