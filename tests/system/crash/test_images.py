@@ -137,7 +137,7 @@ def test_it_tells_while_a_real_system_saves_the_dump_of_a_real_panic(
 @about_each("dracut and on")
 def test_the_sender_of_the_image_outlives_the_image(outcomes: list[Result]) -> None:
     ((_, outcome),) = outcomes
-    outcome.line(NO_NAME)
+    # Its own lines prove nothing: systemd resets the console, and some are lost.
     welcome = re.compile("Welcome to|Booting initrd of")  # the latter since systemd 257
     image, system = (line for line in outcome.console if welcome.search(line.text))
     assert re.search("Initramfs|initrd", image.text)
