@@ -55,6 +55,9 @@ TITLES = {
     "cluster": "real clusters",
 }
 
+#: Whose tests tell the table what they measured.
+MEASURING = ("crash", "cluster")
+
 #: Packages whose versions say what a suite is.
 PACKAGES = (
     *("pacemaker", "corosync", "pcs", "crmsh", "fence-agents", "linux-image-cloud-amd64"),
@@ -119,7 +122,7 @@ def read(report: Path, parts: dict[str, Part]) -> None:
             part.passed += 1
         if python:
             part.measured[f"Python {python[1]}"] = python[0]
-        for told in case.iter("property"):
+        for told in case.iter("property") if name in MEASURING else ():
             part.measured[told.attrib["name"]] = told.attrib["value"]
 
 
@@ -148,8 +151,13 @@ def load(store: Path) -> dict[str, Record]:
 
 
 def save(store: Path, records: dict[str, Record]) -> None:
-    """Keep records in a file, beside those of other suites that are there."""
-    kept = {**load(store), **records}
+    """Keep records in a file, beside those of other suites, and of other parts on the same day."""
+    kept = load(store)
+    for suite, record in records.items():
+        older, kept[suite] = kept.get(suite), record
+        if older and (older.date, older.versions) == (record.date, record.versions):
+            parts = {**older.parts, **record.parts}
+            kept[suite] = dataclasses.replace(record, parts=parts)
     store.parent.mkdir(parents=True, exist_ok=True)
     plain = {suite: dataclasses.asdict(record) for suite, record in kept.items()}
     store.write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
@@ -173,8 +181,8 @@ def table(records: dict[str, Record]) -> str:
         versions = (records[suite].versions.get(package, "") for suite in suites)
         rows.append([package, *versions])
     for name, title in TITLES.items():
-        parts = [records[suite].parts.get(name, Part()) for suite in suites]
-        rows.append([f"**{title}**", *map(str, parts)])
+        parts = [records[suite].parts.get(name) or Part() for suite in suites]
+        rows.append([f"**{title}**", *(str(part) if part.passed else "" for part in parts)])
         measured = dict.fromkeys(key for part in parts for key in part.measured)
         rows += [[key, *(part.measured.get(key, "") for part in parts)] for key in measured]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -43,7 +43,7 @@ def test_a_report_counts_for_the_part_of_its_folder(tmp_path: Path, folder: str,
     assert list(found) == [part]
     counted = found[part]
     assert (counted.passed, counted.failed, counted.skipped) == (1, 2, 1)
-    assert counted.measured == {"heard after": "0.07 s"}
+    assert counted.measured == ({"heard after": "0.07 s"} if part == "crash" else {})
 
 
 def test_a_report_in_the_folder_of_a_python_is_about_that_one(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_report_in_the_folder_of_a_python_is_about_that_one(tmp_path: Path) ->
         systems.read(report(tmp_path / version, "core"), found)
     assert list(found) == ["pythons"]
     assert found["pythons"].passed == 2
-    told = {"Python 3.14": "3.14.5", "Python 3.15": "3.15.0", "heard after": "0.07 s"}
+    told = {"Python 3.14": "3.14.5", "Python 3.15": "3.15.0"}
     assert found["pythons"].measured == told
 
 
@@ -83,14 +83,16 @@ def test_a_record_replaces_the_one_before(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(systems, "PAGE", page)
     monkeypatch.setattr(systems, "STORE", tmp_path / "systems.json")
     versions = {"pacemaker": "3.0.3-1"}
-    for date in ("2026-11-28", "2026-11-29"):
-        systems.write({"unstable": Record(date, versions, {"crash": Part(passed=7)})})
+    for date, part in (("2026-11-28", "unit"), ("2026-11-29", "crash"), ("2026-11-29", "cluster")):
+        systems.write({"unstable": Record(date, versions, {part: Part(passed=7)})})
     systems.write({"trixie": Record("2026-11-27", {"pacemaker": "3.0.0-2"}, {})})
     text = page.read_text()
     assert "|  | Debian 13 | unstable |" in text
     assert "| run on | 2026-11-27 | 2026-11-29 |" in text
     assert "| pacemaker | 3.0.0-2 | 3.0.3-1 |" in text
-    assert list(systems.load(systems.STORE)) == ["trixie", "unstable"]
+    records = systems.load(systems.STORE)
+    assert list(records) == ["trixie", "unstable"]
+    assert set(records["unstable"].parts) == {"crash", "cluster"}
 
 
 def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
