@@ -55,7 +55,6 @@ def made(folder: Path, options: str, trouble: str = ":") -> tuple[Path, str]:
 @pytest.mark.slow
 def test_the_image_of_suses_kdump_has_the_sender_and_the_network(tmp_path: Path) -> None:
     content, said = made(tmp_path, "--add kdump")
-    assert "module: kdumpfence" in said
     assert "kdumpfence: " not in said
     assert "warning: " not in said
     assert images.SURVIVOR in (content / layouts.RESOLVED[1:]).read_text()
@@ -70,9 +69,8 @@ def test_the_image_of_suses_kdump_has_the_sender_and_the_network(tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_image_from_which_the_system_boots_does_not_have_it(tmp_path: Path) -> None:
-    content, said = made(tmp_path, "")
+    content, _ = made(tmp_path, "")
     assert (content / "init").exists()
-    assert "module: kdumpfence" not in said
     assert not (content / HOME).exists()
 
 
