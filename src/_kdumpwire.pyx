@@ -26,6 +26,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from kdumpwire.linux cimport *
 
 include "kdumpwire/codec.pxi"
+include "kdumpwire/packet.pxi"
 include "kdumpwire/sources.pxi"
 include "kdumpwire/receive.pxi"
 include "kdumpwire/send.pxi"
@@ -33,6 +34,8 @@ include "kdumpwire/schedule.pxi"
 include "kdumpwire/route.pxi"
 
 IMPLEMENTATION = "compiled"
+PACKET_BYTES = PACKET_LENGTH
+STATES = ("", "started", "dumping", "finished", "failed")
 REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger", "crowded")
 
 
@@ -42,6 +45,7 @@ cdef object os_error(int code):
 
 
 include "kdumpwire/classes/message.pxi"
+include "kdumpwire/classes/packet.pxi"
 include "kdumpwire/classes/sources.pxi"
 include "kdumpwire/classes/receiver.pxi"
 include "kdumpwire/classes/transmitter.pxi"

@@ -9,6 +9,8 @@ from typing_extensions import Buffer
 
 IMPLEMENTATION: str
 REASONS: tuple[str, ...]
+PACKET_BYTES: int
+STATES: tuple[str, ...]
 
 class Rejected(ValueError):
     reason: str
@@ -26,6 +28,36 @@ class Message:
 def encode(byteorder: str) -> bytes: ...
 def decode(data: Buffer) -> Message: ...
 def validate(data: Buffer) -> dict[str, int]: ...
+
+class Packet:
+    kind: Final[str]
+    name: Final[str]
+    state: Final[str]
+    key_id: Final[int]
+    interval: Final[int]
+    session: Final[int]
+    sequence: Final[int]
+    nonce: Final[bytes]
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        *,
+        state: str = "",
+        key_id: int = 0,
+        interval: int = 0,
+        session: int = 0,
+        sequence: int = 0,
+        nonce: bytes = ...,
+    ) -> None: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+
+def is_packet_name(name: str) -> bool: ...
+def mac(key: bytes, data: Buffer) -> bytes: ...
+def encode_packet(packet: Packet, key: bytes = b"", byteorder: str = ...) -> bytes: ...
+def decode_packet(data: Buffer) -> Packet | None: ...
+def packet_fits(data: Buffer, key: bytes) -> bool: ...
 
 class Sources:
     def __init__(self, room: int = 1 << 17) -> None: ...

@@ -23,6 +23,7 @@ import fcntl
 import os
 import select
 import struct
+import sys
 import time
 
 TYPE_CHECKING = False
@@ -192,6 +193,175 @@ def validate(data: Buffer) -> dict[str, int]:
     if whole != len(view):
         counts["short"] += 1
     return counts
+
+
+# ------------------------------------------------------------ packets: packet.pxi
+
+#: Bytes of a packet, whatever its kind: so no answer is larger than its question.
+PACKET_BYTES = 152
+
+#: What a status says, by its number in a packet; "" is that of the other kinds.
+STATES = ("", "started", "dumping", "finished", "failed")
+
+_PACKET = struct.Struct(">8s4sHBBIIQQ16s64s")
+_MAC_BYTES = 32
+_KEY_BYTES = 32
+_NAME_BYTES = 64
+_HEADS = {b"KDFQUEST": "question", b"KDFALIVE": "alive", _LITTLE: "status", _BIG: "status"}
+_TRAILER = (b"kdf1", PACKET_BYTES - _MESSAGE_BYTES)
+
+
+class Packet:
+    """What a datagram of PACKET_BYTES says; docs/protocol.md has its layout.
+
+    `kind`: "status", "question" or "alive". `name`: the node that speaks, or is asked: 1 to 64
+    ASCII characters from "!" to "~". `state`: of a status one of STATES, else "". `key_id`: 0 if
+    it is not signed. `interval`: milliseconds. `nonce`: 16 bytes; zeroes in a status that answers
+    nothing. ValueError for what cannot be in a packet.
+    """
+
+    __slots__ = ("interval", "key_id", "kind", "name", "nonce", "sequence", "session", "state")
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        *,
+        state: str = "",
+        key_id: int = 0,
+        interval: int = 0,
+        session: int = 0,
+        sequence: int = 0,
+        nonce: bytes = bytes(16),
+    ) -> None:
+        if kind not in ("status", "question", "alive"):
+            raise ValueError(f"kind {kind!r}: not 'status', 'question' or 'alive'")
+        if state not in STATES or (state == "") == (kind == "status"):
+            raise ValueError(f"state {state!r}: not one of a packet of kind {kind!r}")
+        if not is_packet_name(name):
+            raise ValueError(f"name {name!r}: not 1 to 64 ASCII characters without blanks")
+        for what, number, bits in (
+            ("key_id", key_id, 32),
+            ("interval", interval, 32),
+            ("session", session, 64),
+            ("sequence", sequence, 64),
+        ):
+            if not 0 <= number < 1 << bits:
+                raise ValueError(f"{what} {number}: not a number of {bits} bits")
+        if len(nonce) != 16:
+            raise ValueError(f"nonce of {len(nonce)} bytes: not 16")
+        self.kind = kind
+        self.name = name
+        self.state = state
+        self.key_id = key_id
+        self.interval = interval
+        self.session = session
+        self.sequence = sequence
+        self.nonce = nonce
+
+    def _fields(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Packet:
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        return (
+            f"Packet({self.kind!r}, {self.name!r}, state={self.state!r}, key_id={self.key_id!r}, "
+            f"interval={self.interval!r}, session={self.session!r}, "
+            f"sequence={self.sequence!r}, nonce={self.nonce!r})"
+        )
+
+
+def is_packet_name(name: str) -> bool:
+    """Whether a packet can carry this node name."""
+    return 0 < len(name) <= _NAME_BYTES and all("!" <= letter <= "~" for letter in name)
+
+
+def mac(key: bytes, data: Buffer) -> bytes:
+    """HMAC-SHA256 (RFC 2104), 32 bytes. The key is one of 32 bytes; ValueError for another."""
+    from hmac import digest  # which brings OpenSSL with it, and is seldom needed
+
+    if len(key) != _KEY_BYTES:
+        raise ValueError(f"key of {len(key)} bytes: not {_KEY_BYTES}")
+    return digest(key, bytes(data), "sha256")
+
+
+def encode_packet(packet: Packet, key: bytes = b"", byteorder: str = sys.byteorder) -> bytes:
+    """The bytes of a packet. One with a key id is signed with `key`, 32 bytes.
+
+    `byteorder`: of the message that a status begins with; all else has but one. ValueError for a
+    key id without a key, or a key without one.
+    """
+    if (packet.key_id != 0) != bool(key):
+        raise ValueError("a packet has a key id and is signed with a key, or has neither")
+    if packet.kind == "status":
+        head = encode(byteorder)
+    else:
+        head = b"KDFQUEST" if packet.kind == "question" else b"KDFALIVE"
+    data = _PACKET.pack(
+        head,
+        *_TRAILER,
+        1 if key else 0,
+        STATES.index(packet.state),
+        packet.key_id,
+        packet.interval,
+        packet.session,
+        packet.sequence,
+        packet.nonce,
+        packet.name.encode(),
+    )
+    return data + (mac(key, data) if key else bytes(_MAC_BYTES))
+
+
+def decode_packet(data: Buffer) -> Packet | None:
+    """The packet that these bytes are, its MAC aside; None if they are none."""
+    view = bytes(data)
+    if len(view) != PACKET_BYTES:
+        return None
+    head, magic, length, auth, state, key_id, interval, session, sequence, nonce, padded = (
+        _PACKET.unpack_from(view)
+    )
+    kind = _HEADS.get(head)
+    if kind is None or (magic, length) != _TRAILER:
+        return None
+    if auth != (1 if key_id else 0) or (not auth and any(view[_PACKET.size :])):
+        return None
+    if state >= len(STATES) or (state == 0) == (kind == "status"):
+        return None
+    name = padded.rstrip(b"\0").decode("latin-1")
+    if not is_packet_name(name):
+        return None
+    return Packet(
+        kind,
+        name,
+        state=STATES[state],
+        key_id=key_id,
+        interval=interval,
+        session=session,
+        sequence=sequence,
+        nonce=nonce,
+    )
+
+
+def packet_fits(data: Buffer, key: bytes) -> bool:
+    """Whether these bytes are a packet signed with this key, 32 bytes. Takes the same time for
+    every wrong MAC.
+    """
+    from hmac import compare_digest
+
+    view = bytes(data)
+    packet = decode_packet(view)
+    return (
+        packet is not None
+        and packet.key_id != 0
+        and compare_digest(mac(key, view[: _PACKET.size]), view[_PACKET.size :])
+    )
 
 
 def _add_words(data: bytes, total: int) -> int:

@@ -42,9 +42,12 @@ else:
 IMPLEMENTATION: str = core.IMPLEMENTATION
 REASONS = core.REASONS
 LATE_NETWORK_NS = core.LATE_NETWORK_NS
+PACKET_BYTES = core.PACKET_BYTES
+STATES = core.STATES
 
 Arrival = core.Arrival
 Message = core.Message
+Packet = core.Packet
 Receiver = core.Receiver
 Rejected = core.Rejected
 Schedule = core.Schedule
@@ -52,8 +55,13 @@ Sources = core.Sources
 Transmitter = core.Transmitter
 attach_filter = core.attach_filter
 decode = core.decode
+decode_packet = core.decode_packet
 encode = core.encode
+encode_packet = core.encode_packet
 find_route = core.find_route
+is_packet_name = core.is_packet_name
+mac = core.mac
+packet_fits = core.packet_fits
 validate = core.validate
 
 #: The message of this machine, in its own byte order as the stock programs send it.
