@@ -116,6 +116,8 @@ def parse(text: str) -> Keys:
             )
     if "signs" not in slots:
         raise KeyFileError("no line 'signs ID KEY'")
+    if "accepts" in slots and slots["accepts"][0] == slots["signs"][0]:
+        raise KeyFileError("'signs' and 'accepts' have the same id")
     if not node:
         for word, (number, key) in slots.items():
             if key_id(key) != number:
@@ -127,8 +129,10 @@ def parse(text: str) -> Keys:
 
 def _slot(line: int, number: str, key: str) -> tuple[int, bytes]:
     try:
-        if len(number) == 8 and len(key) == 2 * KEY_BYTES and int(number, 16):
-            return int(number, 16), bytes.fromhex(key)
+        # Not int(): it takes signs, "0x" and underscores as well.
+        slot = int.from_bytes(bytes.fromhex(number), "big"), bytes.fromhex(key)
+        if len(number) == 8 and slot[0] and len(slot[1]) == KEY_BYTES:
+            return slot
     except ValueError:
         pass
     raise KeyFileError(f"line {line}: not a key id of 8 and a key of 64 hexadecimal digits")
@@ -140,6 +144,8 @@ def read(path: str) -> Keys:
         return parse(_read(path).decode("ascii"))
     except UnicodeDecodeError:
         raise KeyFileError(f"key file {shown(path)}: not text") from None
+    except ValueError:  # what the path has in it
+        raise KeyFileError(f"key file {shown(path)}: no name of a file") from None
     except OSError as error:
         why = posix.strerror(error.errno or 0)
         hint = "; 'kdumpfence key create' makes one" if error.errno == errno.ENOENT else ""
