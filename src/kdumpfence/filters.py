@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import sys
 
-from kdumpfence.wire import MAGIC, MESSAGE_SIZE, VERSION, attach_filter
+from kdumpfence.wire import MAGIC, MESSAGE_SIZE, PACKET_BYTES, VERSION, attach_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,6 +214,23 @@ def program(
     return code
 
 
+def questions(key_id: int = 0) -> list[Instruction]:
+    """A filter for a UDP socket that is to hear questions alone, and none of another key.
+
+    `key_id`: 0 lets those of every key pass, and unsigned ones.
+    """
+    looks = [(_LD_H_ABS, 4, 8 + PACKET_BYTES)]  # the UDP length counts its own header
+    looks += [
+        (_LD_W_ABS, 8 + at, int.from_bytes(b"KDFQUEST"[at : at + 4], "big")) for at in (0, 4)
+    ]
+    if key_id:
+        looks.append((_LD_W_ABS, 8 + 16, key_id))
+    lines: list[tuple[int, str | int, str | int, int] | str] = []
+    for load, at, value in looks:
+        lines += [(load, 0, 0, at), (_JEQ, 0, "other", value)]
+    return _assembled([*lines, (_RET, 0, 0, _KEEP), "other", (_RET, 0, 0, _DROP)])
+
+
 def attach(sock: _socket.socket, instructions: list[Instruction]) -> None:
     """Put a filter on the socket, in the place of the one it has. Raises OSError."""
     attach_filter(sock, packed(instructions))
@@ -228,5 +245,5 @@ def packed(instructions: Iterable[Instruction]) -> bytes:
     )
 
 
-#: A filter for a socket that only sends, or is not to hear yet.
+#: A filter for a socket that is not to hear, or not yet.
 NOTHING: list[Instruction] = [(_RET, 0, 0, _DROP)]
