@@ -74,7 +74,8 @@ cdef void let_all_in(Sender *sender) noexcept nogil:
     for at in range(SOCKETS):
         lane = socket_at(sender, at)
         if lane != NULL and lane.narrow:
-            let_in(lane.fd, 0, 0)
+            if let_in(lane.fd, 0, 0) < 0:
+                setsockopt(lane.fd, SOL_SOCKET, SO_DETACH_FILTER, &at, sizeof(at))
             lane.narrow = 0
     sender.narrowed = 0
 
@@ -92,8 +93,8 @@ cdef int has_share(Sender *sender, Lane *lane, CPacket *question, const uint8_t 
             return 0
         fits = mac_fits(&sender.key, data)
     if sender.shares[fits] == 0:
-        let_in(lane.fd, 1, sender.packet.key_id)
-        lane.narrow = sender.narrowed = 1
+        if not lane.narrow and let_in(lane.fd, 1, sender.packet.key_id) == 0:
+            lane.narrow = sender.narrowed = 1
         return 0
     sender.shares[fits] -= 1
     return 1

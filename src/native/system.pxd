@@ -47,7 +47,7 @@ cdef extern from "native/system.h" nogil:
     struct sockaddr_un:
         uint16_t sun_family
         char sun_path[108]
-    int AF_UNIX, AF_UNSPEC, IPPROTO_UDP, IPV6_V6ONLY, SO_ERROR, SOCK_DGRAM, SOCK_NONBLOCK
+    int AF_UNIX, AF_UNSPEC, IPPROTO_UDP, IPV6_V6ONLY, SO_DETACH_FILTER, SO_ERROR, SOCK_DGRAM, SOCK_NONBLOCK
     int EADDRNOTAVAIL, EHOSTUNREACH, ENOBUFS, ENOTSOCK
     int bind(int fd, const void *name, unsigned int length)
     int connect(int fd, const void *name, unsigned int length)
