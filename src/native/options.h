@@ -22,7 +22,7 @@ enum { KEY_FILE = VALUES, NODE, VERBOSE, VERSION, HELP, CHECK };
 enum { NOTHING, VALUE, MAYBE_VALUE };
 
 typedef struct {
-    unsigned char index;    /* one of the above */
+    unsigned char index;    /* one of the above; in their order, then further names */
     char letter;            /* 0: none */
     char name[9];
     unsigned char takes;
@@ -33,13 +33,13 @@ static const Option OPTIONS[] = {
     {FAMILY, 'f', "family", VALUE},
     {COUNT, 'c', "count", VALUE},
     {INTERVAL, 'i', "interval", VALUE},
+    {STATE, 0, "state", VALUE},
+    {KEY_FILE, 0, "key-file", VALUE},
+    {NODE, 0, "node", VALUE},
     {VERBOSE, 'v', "verbose", MAYBE_VALUE},
     {VERSION, 'V', "version", NOTHING},
     {HELP, 'h', "help", NOTHING},
     {CHECK, 0, "check", NOTHING},
-    {KEY_FILE, 0, "key-file", VALUE},
-    {NODE, 0, "node", VALUE},
-    {STATE, 0, "state", VALUE},
     {PORT, 0, "port", VALUE},   /* what the agents of other devices call it */
 };
 enum { ROWS = sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
