@@ -220,9 +220,7 @@ def questions(key_id: int = 0) -> list[Instruction]:
     `key_id`: 0 lets those of every key pass, and unsigned ones.
     """
     looks = [(_LD_H_ABS, 4, 8 + PACKET_BYTES)]  # the UDP length counts its own header
-    looks += [
-        (_LD_W_ABS, 8 + at, int.from_bytes(b"KDFQUEST"[at : at + 4], "big")) for at in (0, 4)
-    ]
+    looks += [(_LD_W_ABS, 8 + at, int.from_bytes(b"KDFQUEST"[at : at + 4], "big")) for at in (0, 4)]
     if key_id:
         looks.append((_LD_W_ABS, 8 + 16, key_id))
     lines: list[tuple[int, str | int, str | int, int] | str] = []

@@ -28,6 +28,8 @@ KEY_BYTES = 32
 #: Bytes of a key file at most; its comments may be long.
 MOST_BYTES = 65536
 
+_DIGITS = "0123456789abcdefABCDEF"
+
 _ID_INFO = b"kdumpfence key id"
 _NODE_INFO = b"kdumpfence node key "
 
@@ -126,11 +128,10 @@ def parse(text: str) -> Keys:
 
 
 def _slot(line: int, number: str, key: str) -> tuple[int, bytes]:
-    try:
-        if len(number) == 8 and len(key) == 2 * KEY_BYTES and int(number, 16):
-            return int(number, 16), bytes.fromhex(key)
-    except ValueError:
-        pass
+    # int() takes more than digits, as in "-1234567".
+    digits = len(number) == 8 and len(key) == 2 * KEY_BYTES and not (number + key).strip(_DIGITS)
+    if digits and int(number, 16):
+        return int(number, 16), bytes.fromhex(key)
     raise KeyFileError(f"line {line}: not a key id of 8 and a key of 64 hexadecimal digits")
 
 

@@ -23,9 +23,10 @@ from kdumpfence.wire import PACKET_BYTES, decode_packet, packet_fits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from kdumpfence.log import Report
+    from kdumpfence.sender.delivery import Delivery
     from kdumpfence.sender.sockets import Lane
     from kdumpfence.sender.status import Status
 
@@ -46,8 +47,9 @@ WINDOW_NS = 1_000_000_000
 #: Datagrams that are read from one socket at a time.
 AT_A_TIME = 64
 
-#: Bytes that may wait for neighbours in a lane that answers. The room there is for messages, and
-#: an answer to a made-up neighbour waits, too.
+#: Bytes that may wait for neighbours in a lane that answers: the room there is for messages. For
+#: the same reason a lane answers strangers only at addresses that messages go to: who knows
+#: whether there is somebody at others.
 LANE_HOLDS = 16_384
 
 #: Nanoseconds until a port that another program has is tried again.
@@ -103,16 +105,21 @@ class Answers:
                         level=1,
                     )
 
-    def answer(self, lanes: Iterable[Lane]) -> None:
+    def answer(self, delivery: Delivery) -> None:
         """Answer what has come, or the beginning of it."""
         if self._narrowed and time.monotonic_ns() >= self._ends:
             self._widen()
         for sock in self._sockets.values():
             self._hear(sock, None)
-        for lane in lanes:
-            self._hear(lane.sock, lane)
+        for lane in delivery.lanes():
+            self._hear(lane.sock, lane, delivery.knows)
 
-    def _hear(self, sock: _socket.socket, lane: Lane | None) -> None:
+    def _hear(
+        self,
+        sock: _socket.socket,
+        lane: Lane | None,
+        knows: Callable[[Address], bool] = lambda _: True,
+    ) -> None:
         for _ in range(AT_A_TIME):
             try:
                 data, control, _, peer = sock.recvmsg(PACKET_BYTES + 1, 128, _socket.MSG_DONTWAIT)
@@ -126,19 +133,23 @@ class Answers:
                 continue
             if lane is not None and lane.transmitter.pending > LANE_HOLDS:
                 continue
-            nonce = self._admitted(sock, data)
-            if nonce is None or (peer[1] == sock.getsockname()[1] and is_own(source)):
+            nonce, fits = self._admitted(sock, data)
+            if not nonce or not (fits or knows(source)):
+                continue
+            if peer[1] == sock.getsockname()[1] and is_own(source):
                 continue
             code = _send(sock, self._status.packet(nonce), back, peer)
             if self._report.verbose > 1:
                 outcome = os.strerror(code) if code else "answered"
                 self._report.debug(f"question from {source} port {peer[1]}: {outcome}")
 
-    def _admitted(self, sock: _socket.socket, data: bytes) -> bytes | None:
-        """The nonce, if this is a question and there is an answer left for it."""
+    def _admitted(self, sock: _socket.socket, data: bytes) -> tuple[bytes, bool]:
+        """The nonce if this is a question that an answer is left for, else b""; and whether it has
+        our key's MAC.
+        """
         question = decode_packet(data)
         if question is None or question.kind != "question":
-            return None
+            return b"", False
         now = time.monotonic_ns()
         if now >= self._ends:
             self._ends = now + WINDOW_NS
@@ -147,13 +158,13 @@ class Answers:
         fits = False
         if self._status.key and question.key_id == self._status.key_id:
             if not self._left[True]:
-                return None
+                return b"", False
             fits = packet_fits(data, self._status.key)
         if not self._left[fits]:
             self._narrow(sock)
-            return None
+            return b"", False
         self._left[fits] -= 1
-        return question.nonce
+        return question.nonce, fits
 
     def _narrow(self, sock: _socket.socket) -> None:
         """Until the window ends, hear nothing that may not be answered."""

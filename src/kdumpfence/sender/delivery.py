@@ -88,6 +88,10 @@ class Delivery:
         nodes = ",".join(self.options.nodes[node] for node in self.schedule.nodes(destination))
         return f"node '{nodes}' ({self.addresses[destination]})"
 
+    def knows(self, address: Address) -> bool:
+        """Whether messages go there."""
+        return address in self._numbers
+
     def add(self, node: int, address: Address) -> None:
         """Send to this address of the node, too."""
         known = self._numbers.get(address)

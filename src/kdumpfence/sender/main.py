@@ -263,7 +263,7 @@ class Sender:
             # daemon may want the port.
             if crashed:
                 self.answers.open()
-            self.answers.answer(self.delivery.lanes())
+            self.answers.answer(self.delivery)
             times = [self.resolver.next_due]
             for due in (self.schedule.next_due(time.monotonic_ns()), self.answers.next_due):
                 if due is not None:

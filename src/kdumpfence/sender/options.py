@@ -391,7 +391,7 @@ class _CommandLine:
     def _take(self, name: str, option: str, text: str | None) -> None:
         """Read the value of an option that needs one: this, or else the word that follows."""
         values = _VALUES[name]
-        attribute = name.replace("-", "_")
+        fault = ""
         if name in _OF_PACKETS:
             self.options.packets = True
         while True:
@@ -400,30 +400,30 @@ class _CommandLine:
                     self._complain(f"option '{option}': needs a value; {self._used(name)}")
                     return
                 text = self._left.pop(0)
+            whole = text
             text, value = self._first_word(text, values.read)
-            if (
-                _core(text)
-                or isinstance(values, _Text)
-                or not self._may_follow(values, empty=False)
-            ):
+            if isinstance(values, _Text):
+                fault = "the first of several words" if text != whole else ""
+                break
+            if _core(text) or not self._may_follow(values, empty=False):
                 break
             text = None  # only a sign, as in "-i = 10"
-        guess = value if value is not None else values.guess(text)
-        if guess is not None:
-            setattr(self.options, attribute, guess)
         if value is None:
-            self._complain(f"{name} {shown(text)}: {values.fault}; {self._used(name)}")
+            fault = values.fault
+            value = values.guess(text)
+        if value is not None:
+            setattr(self.options, _attribute(name), value)
+        if fault:
+            self._complain(f"{name} {shown(text)}: {fault}; {self._used(name)}")
 
     def _used(self, name: str) -> str:
         """What is used for an option whose value is wrong or missing."""
-        value = getattr(self.options, name.replace("-", "_"))
+        value = getattr(self.options, _attribute(name))
         if isinstance(_VALUES[name], _Text):
             return f"using {shown(value)}" if value else "ignored"
         return f"using {value}"
 
-    def _may_follow(
-        self, values: _Number | _Family | _Text | _State, empty: bool = True
-    ) -> bool:
+    def _may_follow(self, values: _Number | _Family | _Text | _State, empty: bool = True) -> bool:
         """Whether the next word is such a value, if a wrong one: no node, no option.
 
         `empty`: or a word without a letter or digit.
@@ -435,6 +435,11 @@ class _CommandLine:
             return re.match("-[0-9]", word) is not None
         core = _core(word)
         return values.may_be(core) if core else empty
+
+
+def _attribute(name: str) -> str:
+    """Of SenderOptions: where an option's value is kept."""
+    return name.replace("-", "_")
 
 
 def _read_level(text: str, before: int) -> int | None:
