@@ -250,7 +250,7 @@ class _RawSockets:
             messages_only=proof,
             sources=sources if proof and packets is None else None,
             packets=packets,
-            questions=False,
+            questions=proof,
             vrfs=() if self.inside else sorted(self._vrfs),
             inside=self.inside,
         )
