@@ -261,6 +261,15 @@ def _choose(
     return [*code, *chosen, (_RET, 0, 0, _DROP)]
 
 
+def questions(key_id: int = 0) -> list[Instruction]:
+    """A filter for a UDP socket that is to hear questions alone, and none of another key.
+
+    `key_id`: 0 lets those of every key pass, and unsigned ones.
+    """
+    wanted = {0: QUESTION_HEAD, 16: key_id.to_bytes(4, "big") if key_id else b""}
+    return _choose([wanted], _LD_H_ABS, _LD_W_ABS, _MOST_INSTRUCTIONS)
+
+
 def attach(sock: _socket.socket, instructions: list[Instruction]) -> None:
     """Put a filter on the socket, in the place of the one it has. Raises OSError."""
     attach_filter(sock, packed(instructions))
@@ -275,5 +284,5 @@ def packed(instructions: Iterable[Instruction]) -> bytes:
     )
 
 
-#: A filter for a socket that only sends, or is not to hear yet.
+#: A filter for a socket that is not to hear, or not yet.
 NOTHING: list[Instruction] = [(_RET, 0, 0, _DROP)]
