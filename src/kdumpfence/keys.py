@@ -118,6 +118,8 @@ def parse(text: str) -> Keys:
             )
     if "signs" not in slots:
         raise KeyFileError("no line 'signs ID KEY'")
+    if "accepts" in slots and slots["accepts"][0] == slots["signs"][0]:
+        raise KeyFileError("'signs' and 'accepts' have the same id")
     if not node:
         for word, (number, key) in slots.items():
             if key_id(key) != number:
@@ -148,6 +150,8 @@ def read(path: str, hint: str = _HINT) -> Keys:
         return parse(_read(path).decode("ascii"))
     except UnicodeDecodeError:
         raise KeyFileError(f"key file {shown(path)}: not text") from None
+    except ValueError:  # what the path has in it
+        raise KeyFileError(f"key file {shown(path)}: no name of a file") from None
     except OSError as error:
         why = posix.strerror(error.errno or 0)
         more = hint if error.errno == errno.ENOENT else ""
