@@ -60,7 +60,7 @@ def ask(nodes: tuple[socket.socket, ...]) -> Iterator[Opened]:
 
 def came(sock: socket.socket) -> list[str]:
     """Whom the questions were for that lie there."""
-    found = []
+    found: list[str] = []
     while True:
         try:
             data = sock.recv(999, socket.MSG_DONTWAIT)
