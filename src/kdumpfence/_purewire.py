@@ -1115,7 +1115,7 @@ class Receiver:
 
 
 class Transmitter:
-    """Sends one payload to any number of destinations over one UDP socket.
+    """Sends a payload to any number of destinations over one UDP socket.
 
     Not to be used while it sends in another thread (RuntimeError).
     """
@@ -1152,6 +1152,16 @@ class Transmitter:
     def _check_idle(self) -> None:
         if self._busy:
             raise RuntimeError("this transmitter is in use in another thread")
+
+    @property
+    def payload(self) -> bytes:
+        """What is sent to the destinations that have none of their own; may be replaced."""
+        return self._payload
+
+    @payload.setter
+    def payload(self, payload: bytes) -> None:
+        self._check_idle()
+        self._payload = payload
 
     def add(
         self,
