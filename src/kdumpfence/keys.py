@@ -118,8 +118,6 @@ def parse(text: str) -> Keys:
             )
     if "signs" not in slots:
         raise KeyFileError("no line 'signs ID KEY'")
-    if "accepts" in slots and slots["accepts"][0] == slots["signs"][0]:
-        raise KeyFileError("'signs' and 'accepts' have the same id")
     if not node:
         for word, (number, key) in slots.items():
             if key_id(key) != number:

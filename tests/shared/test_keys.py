@@ -137,7 +137,6 @@ NUMBER, KEY = FIRST["key_id"], FIRST["cluster_key"]
             SIGNS + f"accepts 00000001 {SECOND['cluster_key']}\n",
             "'accepts': the id is not that of the key, one of them is mistyped",
         ),
-        (SIGNS + SIGNS.replace("signs", "accepts"), "'signs' and 'accepts' have the same id"),
     ],
 )
 def test_what_is_no_key_file_is_refused_with_the_reason(text: str, complaint: str) -> None:
