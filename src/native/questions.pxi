@@ -73,7 +73,7 @@ cdef void let_all_in(Sender *sender) noexcept nogil:
     cdef Lane *lane
     for at in range(SOCKETS):
         lane = socket_at(sender, at)
-        if lane != NULL and lane.narrow:
+        if lane != NULL and lane.narrow > 0:
             if let_in(lane.fd, 0, 0) < 0:
                 setsockopt(lane.fd, SOL_SOCKET, SO_DETACH_FILTER, &at, sizeof(at))
             lane.narrow = 0
