@@ -78,10 +78,10 @@ def test_short_options_and_values_are_the_real_ones(
 ) -> None:
     documented = {}
     for heading, text in manpage.entries(program, "OPTIONS").items():
-        match = re.match(r"(?:-(\w), )?--([a-z]+)(\[=|=)?", heading)
+        match = re.match(r"(?:-(\w), )?--([a-z-]+)(\[=|=)?", heading)
         assert match is not None, heading
         documented[match[2]] = (match[1] or "", match[3])
-        value = getattr(default, match[2], None)
+        value = getattr(default, match[2].replace("-", "_"), None)
         if match[2] not in ("verbose", "version", "help") and value is not None:
             assert re.search(rf"(?<!\w){value}(?!\w)", text), f"{heading}: {value} is missing"
     takes = {cmdline.NO: None, cmdline.REQUIRED: "=", cmdline.OPTIONAL: "[="}
