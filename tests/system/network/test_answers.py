@@ -23,7 +23,7 @@ from tests.support.answerer import (
     packet,
     silent,
 )
-from tests.support.messages import MESSAGE, PORT
+from tests.support.messages import MESSAGE, PORT, family
 from tests.support.netlab import Host, Lab, Link
 from tests.system.network.datagrams import arrives, forge, receiver
 from tests.system.network.nat import Nat
@@ -60,9 +60,9 @@ def node_key(name: str = NODE, cluster: bytes = CURRENT) -> str:
 
 
 @contextlib.contextmanager
-def answering(host: Host, answer: Answer, family: int = socket.AF_INET) -> Iterator[Answerer]:
+def answering(host: Host, answer: Answer, kind: int = socket.AF_INET) -> Iterator[Answerer]:
     """A node that answers at all its addresses of that family."""
-    with receiver(host, family) as sock, Answerer(sock, answer=answer) as one:
+    with receiver(host, kind) as sock, Answerer(sock, answer=answer) as one:
         yield one
 
 
@@ -72,7 +72,7 @@ def agent(programs: Programs, survivor: Host, nodes: str, *options: str) -> Runn
 
 def send(host: Host, source: tuple[str, int], peer: tuple[str, int], data: bytes) -> None:
     """Send this from an address of the host to where a question came from."""
-    with host.open_socket(socket.AF_INET6 if ":" in source[0] else socket.AF_INET) as sock:
+    with host.open_socket(family(source[0])) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(source)
         sock.sendto(data, peer)
@@ -263,6 +263,25 @@ def test_a_node_behind_a_router_that_translates_addresses_is_asked_where_it_spea
         sender.says_of("[debug]: message sent to node")
         assert agent(programs, survivor, NODE).goes_on(2), "without a key it is a stranger"
         assert agent(programs, survivor, NODE, *SIGNED).status(within=25) == 0
+
+
+@EVERY_AGENT
+@pytest.mark.parametrize(("source", "target"), [(IPV4, "10.0.0.2"), (IPV6, OWN)])
+def test_a_node_that_cannot_be_asked_at_the_port_is_asked_where_it_speaks_from(
+    programs: Programs, node: Host, survivor: Host, source: str, target: str
+) -> None:
+    waiting = agent(programs, survivor, f"{NODE},{source}", *SIGNED)
+    waiting.waits()
+    with node.open_socket(family(source)) as speaking:
+        speaking.bind((source, 0))
+        speaking.settimeout(10)
+        speaking.sendto(packet("status"), (target, PORT))
+        question, peer = speaking.recvfrom(999)
+        assert question == packet("question", packets.field(question, "nonce"))
+        assert (peer[1] == PORT) is (programs.rights == ()), "from the port, so that NAT lets it in"
+        assert waiting.goes_on(0.1)
+        speaking.sendto(packet("status", packets.field(question, "nonce")), peer)
+        assert waiting.status(within=10) == 0
 
 
 @EVERY_AGENT
