@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Questions that come to the port that messages leave from, on loopback, in each of the forms.
 
-tests/system/network/test_answers.py asks on the agents' port, and over networks.
+tests/system/network/test_asked_senders.py asks on the agents' port, and over networks.
 """
 
 from __future__ import annotations
