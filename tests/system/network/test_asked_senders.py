@@ -19,7 +19,7 @@ from kdumpfence.wire import PACKET_BYTES, Packet, decode_packet, encode_packet
 from tests.conftest import CORES, load_core
 from tests.support.messages import PORT
 from tests.support.netlab import Host, Lab, Link, joined
-from tests.support.programs import PACKET_FORMS
+from tests.support.programs import FORMS
 from tests.system.network.programs import Programs, Running
 
 _IPV6_FREEBIND = 78
@@ -27,7 +27,7 @@ _IPV6_FREEBIND = 78
 nonces = (number.to_bytes(16, "big") for number in itertools.count(1))
 
 
-@pytest.fixture(params=PACKET_FORMS)
+@pytest.fixture(params=FORMS)
 def programs(request: pytest.FixtureRequest) -> Programs:
     if request.param in CORES:
         load_core(request.param)
@@ -222,9 +222,7 @@ def test_a_node_that_has_not_crashed_leaves_the_port_to_others(
         opened(node, address, PORT)
 
 
-def test_a_check_answers_nobody(
-    programs: Programs, link: Link, node: Host, survivor: Host
-) -> None:
+def test_a_check_answers_nobody(programs: Programs, link: Link, node: Host, survivor: Host) -> None:
     node.crash()
     server = node.hang_name_service()
     checking = programs.sender(node, "--check", "10.0.0.2", "name.example")
