@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,8 @@ from kdumpfence.sender.status import Status
 from kdumpfence.wire import OWN_MESSAGE, PACKET_BYTES, Packet, encode_packet, packet_fits
 from tests.conftest import udp
 from tests.sender.conftest import KEY_ID, key_of, packet_of
-from tests.support.programs import sender, start, unwarned, wait_for_line
+from tests.support import mute
+from tests.support.programs import FORMS, sender, start, unwarned, wait_for_line
 
 nonces = (number.to_bytes(16, "big") for number in itertools.count(1))
 
@@ -166,6 +168,21 @@ def test_what_is_no_question_is_not_answered(asker: Asker) -> None:
     asker.asks(*no_questions())
     assert asker.is_answered().sequence == 1
     assert asker.hears() == []
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "static"])
+def test_where_the_kernel_takes_no_filter_it_is_not_answered_either(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_PRELOAD", mute.library(tmp_path, True, "SO_ATTACH_FILTER"))
+    asker = Asker(form, "127.0.0.1", "-i", "60")
+    monkeypatch.delenv("LD_PRELOAD")
+    asker.asks(b"", b"rubbish", *no_questions())
+    assert asker.is_answered().sequence == 1
+    assert asker.hears() == []
+    asker.asks(*burst(60))
+    assert len(asker.hears()) <= 50
+    asker.end()
 
 
 def test_a_stranger_gets_a_signed_answer_too(trusted: Asker) -> None:
