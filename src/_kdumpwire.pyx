@@ -38,6 +38,7 @@ include "kdumpwire/route.pxi"
 
 IMPLEMENTATION = "compiled"
 PACKET_BYTES = PACKET_LENGTH
+SIGNS = SIGNING != 0
 STATES = ("", "started", "dumping", "finished", "failed")
 REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger", "crowded",
            "unsigned", "key", "forged", "replayed")

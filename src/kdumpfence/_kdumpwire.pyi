@@ -10,6 +10,7 @@ from typing_extensions import Buffer
 IMPLEMENTATION: str
 REASONS: tuple[str, ...]
 PACKET_BYTES: int
+SIGNS: bool
 STATES: tuple[str, ...]
 
 class Rejected(ValueError):

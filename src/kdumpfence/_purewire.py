@@ -34,14 +34,17 @@ if TYPE_CHECKING:
 
 IMPLEMENTATION = "pure"
 
+#: Whether there is `Signed`: whether it was built with HMAC-SHA256, which Python has.
+SIGNS = True
+
 #: Why a datagram is no message of a known node, in the order of the looks:
 #: fewer than 8 bytes; magic number wrong in both byte orders; a version other than 1;
 #: raw sockets only: lengths that contradict each other; UDP checksum wrong;
 #: a valid message, but from an unknown address; one from an address that would have been
 #: admitted, had there been room.
-#: Where messages have to be signed (`Signed`): not signed; signed with a key of another cluster; by
-#: a node that nobody knows (stranger); with a MAC that does not fit; of a session that was not
-#: confirmed yet, or with a sequence that was heard of it before.
+#: Where messages have to be signed (`Signed`), instead of the last two: not signed; with a key id
+#: that is none of ours; of a node that nobody knows ("stranger"); with a MAC that does not fit; of
+#: a session that was not confirmed yet, or no newer than what was heard of it.
 REASONS = (
     "short", "magic", "version", "malformed", "checksum", "stranger", "crowded",
     "unsigned", "key", "forged", "replayed",
@@ -582,18 +585,17 @@ class Sources:
         if node is None:
             return "stranger"
         key = _key(host, scope)
-        return self._admit(key, key if isinstance(key, str) else key[0], scope, node)
+        source = _Source(key if isinstance(key, str) else key[0], scope, node)
+        return source if self._admit(key, source) else "crowded"
 
-    def _admit(
-        self, key: str | tuple[str, int], host: str, scope: int, node: int
-    ) -> _Source | str:
+    def _admit(self, key: str | tuple[str, int], source: _Source) -> bool:
+        """Know this source too; whether there was room."""
         if self._admitted >= self._room:
-            return "crowded"
-        source = _Source(host, scope, node)
+            return False
         source.admitted = True
         self._admitted += 1
         self._known[key] = source
-        return source
+        return True
 
     def _hear(self, source: _Source, now: int, port: int) -> None:
         """A message came from there."""
@@ -616,8 +618,8 @@ class Sources:
 
 # -------------------------------------------------------- signed messages: signed.pxi
 
-#: Sessions of a node that are believed at a time: the sender's, and those of calls that tell how the
-#: dump ended.
+#: Sessions of a node that are believed at a time: the sender's, and those of calls that tell how
+#: the dump ended.
 _SESSIONS = 4
 
 #: A session that was not heard for so long has to answer again: whoever kept messages of a crash
@@ -640,7 +642,7 @@ _LAST_GAP_NS = 16_000_000_000
 #: Questions that a batch may bring about.
 _QUESTIONS = 256
 
-#: Sizes of tables in which names and sessions are found by a hash, so that strangers take no memory.
+#: Sizes of tables in which names and sessions are found by a hash: nobody can make them grow.
 _BUDGETS = 1 << 16
 _ASKED_SESSIONS = 1 << 12
 _FORGOTTEN = 1 << 12
@@ -660,7 +662,7 @@ class _SignedNode:
 
     __slots__ = ("host", "keys", "name", "scope", "sessions", "source")
 
-    def __init__(self, name: str, source: _Source | None) -> None:
+    def __init__(self, name: str, source: _Source) -> None:
         self.name = name
         self.source = source
         self.keys: dict[int, bytes] = {}  # by the id of the cluster's key
@@ -683,14 +685,14 @@ class _AskedSession:
 class Signed:
     """Nodes whose messages count only if they are signed, for `Receiver.count`.
 
-    A node is known by its name, wherever it speaks from. Only packets count that are signed with its
-    key, in sessions that have answered a question of ours: so nothing that was recorded can be
-    repeated later, over a restart neither, though nothing is stored. The first packet of a session
-    counts as "replayed", and brings about a question to where it came from, or, by turns, to that
-    address and the receiving socket's own port. docs/protocol.md has the rules.
+    A node is known by its name, wherever it speaks from. Only packets count that are signed with
+    its key, in sessions that have answered a question of ours: so nothing that was recorded can be
+    repeated later, not after a restart either, though nothing is stored. The first packet of a
+    session counts as "replayed", and brings about a question to where it came from, or, by turns,
+    to that address and the receiving socket's own port. docs/protocol.md has the rules.
 
-    Who has a name that was not added counts if it speaks from one of the networks of `sources`, of
-    which nothing else may be used. `keys`: see `use`. ValueError for names that no packet can carry.
+    A node whose name was not added counts if it speaks from one of the networks of `sources`, of
+    which nothing else may be used. `keys`: see `use`. ValueError for names that no packet carries.
     """
 
     def __init__(self, sources: Sources, keys: Sequence[tuple[int, bytes]]) -> None:
@@ -715,7 +717,7 @@ class Signed:
         """
         if not 1 <= len(keys) <= 2:
             raise ValueError(f"{len(keys)} keys: 1 or 2 are allowed")
-        made = {}
+        made: dict[int, bytes] = {}
         for number, key in keys:
             if len(key) != _KEY_BYTES:
                 raise ValueError(f"key of {len(key)} bytes: not {_KEY_BYTES}")
@@ -737,7 +739,7 @@ class Signed:
             if known is None:
                 source = sources._known[name, -1] = _Source(name, -1, 0)
                 self._nodes[name] = _SignedNode(name, source)
-            elif known.source is not None:
+            else:
                 sources._admitted -= known.source.admitted
                 known.source.admitted = False
 
@@ -785,8 +787,8 @@ class Signed:
 
     # ----------------------------------------------- for the receive loop, which holds the lock
 
-    def _judge(self, data: bytes, address: tuple[str, int], now: int) -> str | _SignedNode:
-        """The node that a message is to be believed of, or the verdict.
+    def _judge(self, data: bytes, address: tuple[str, int], now: int) -> str | _Source:
+        """What the node has among the sources that a message is to be believed of, or the verdict.
 
         The cheap looks come first; nothing but a MAC that fits changes anything.
         """
@@ -796,12 +798,10 @@ class Signed:
         if packet.key_id not in self._derive_by:
             return "key"
         node = self._nodes.get(packet.name)
-        number = None
         if node is None:
-            number = self._sources._network(address[0])
-            if number is None:
+            if self._sources._network(address[0]) is None:
                 return "stranger"
-            node = _SignedNode(packet.name, None)
+            node = _SignedNode(packet.name, _Source(packet.name, -1, 0))
         key = self._key(node, packet.key_id)
         if not self._same(mac(key, data[: _PACKET.size]), data[_PACKET.size :]):
             return "forged"
@@ -812,11 +812,9 @@ class Signed:
             if not self._answers(packet, now):
                 self._ask(packet, key, address, now)
                 return "replayed"
-            if number is not None:
-                source = self._sources._admit((packet.name, -1), packet.name, -1, number)
-                if isinstance(source, str):
-                    return source
-                node.source = source
+            if packet.name not in self._nodes:
+                if not self._sources._admit((packet.name, -1), node.source):
+                    return "crowded"
                 self._nodes[packet.name] = node
             self._asked.pop(hash((packet.name, packet.session)) % _ASKED_SESSIONS, None)
             if session is None:
@@ -824,7 +822,7 @@ class Signed:
         session.sequence = packet.sequence
         session.heard = now
         node.host, node.scope = address[0], address[3] if len(address) == 4 else 0
-        return node
+        return node.source
 
     def _new_session(self, node: _SignedNode, number: int) -> _Session:
         if len(node.sessions) == _SESSIONS:
@@ -857,8 +855,8 @@ class Signed:
         """Ask who sent this, if it is worth a question.
 
         Messages of old crashes that are repeated must not use up what the node is allowed, or
-        whoever repeats them keeps its next crash from being believed. So each session is asked about
-        less and less often, and never twice for a message.
+        whoever repeats them keeps its next crash from being believed. So each session is asked
+        about less and less often, and never twice for a message.
         """
         of = packet.name, packet.session
         budget, place = hash(packet.name) % _BUDGETS, hash(of) % _ASKED_SESSIONS
@@ -1218,15 +1216,15 @@ class Receiver:
     def _count_signed(self, sock: _socket.socket, signed: Signed) -> None:
         """Read one datagram, and count it if it is signed. May raise OSError."""
         data, address = sock.recvfrom(PACKET_BYTES + 1, _socket.MSG_DONTWAIT)
-        verdict: str | _SignedNode = _check_message(data)
+        verdict = _check_message(data)
         if verdict == "accepted":
             now = time.monotonic_ns()
-            verdict = signed._judge(data, address, now)
-            if isinstance(verdict, _SignedNode):
-                assert verdict.source is not None
-                self._sources._hear(verdict.source, now, address[1])
+            source = signed._judge(data, address, now)
+            if isinstance(source, str):
+                verdict = source
+            else:
+                self._sources._hear(source, now, address[1])
                 self._tallied += 1
-                verdict = "accepted"
         self._counts[verdict] += 1
 
     def _count_udp(self, sock: _socket.socket) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Signed messages in the receive loop, on both cores: what is believed, what is asked. Loopback only."""
+"""Signed messages in the receive loop, on both cores: what is believed, what is asked."""
 
 from __future__ import annotations
 
@@ -438,7 +438,7 @@ def test_every_other_pair_of_questions_goes_to_our_port_at_the_same_address(
     node = scene.signer(host=NODE)
     there = udp(NODE, scene.at[1])
     sockets.append(there)
-    came = []
+    came: list[bool] = []
     while len(came) < 4:
         node.send()
         scene.verdicts()
@@ -612,9 +612,9 @@ def test_keys_that_cannot_be_are_refused_and_change_nothing(
     core: ModuleType, scene: SignedScene, given: list[tuple[int, bytes]]
 ) -> None:
     node = scene.confirmed()
-    with pytest.raises(ValueError, match="allowed|not 32"):
+    with pytest.raises(ValueError, match=r"allowed|not 32"):
         scene.signed.use(given)
-    with pytest.raises(ValueError, match="allowed|not 32"):
+    with pytest.raises(ValueError, match=r"allowed|not 32"):
         core.Signed(core.Sources(), given)
     node.send()
     assert scene.verdict() == "accepted"
@@ -639,6 +639,6 @@ def test_signed_messages_are_only_counted_and_by_one_receiver(
 
 @pytest.mark.usefixtures("root")
 def test_raw_sockets_are_refused(scene: SignedScene) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
-        with pytest.raises(ValueError, match="UDP sockets alone"):
-            scene.receiver.add_socket(raw)
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+    with raw, pytest.raises(ValueError, match="UDP sockets alone"):
+        scene.receiver.add_socket(raw)

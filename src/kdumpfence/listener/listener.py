@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
+from kdumpfence import keys
 from kdumpfence.addresses import FAMILIES, socket_families
 from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.dumps import REPEAT, SILENCE, Dump, Dumps, Event
@@ -29,13 +30,17 @@ from kdumpfence.listener.nodes import ADMITTED, Nodes, parsed_network
 from kdumpfence.listener.reader import Reader
 from kdumpfence.listener.sockets import open_sockets, taken_over
 from kdumpfence.sockets import deepen
-from kdumpfence.wire import PORT, Sources
+from kdumpfence.text import shown
+from kdumpfence.wire import PORT, Signed, Sources, signing_core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["Dump", "Event", "Listener", "Snapshot"]
+
+#: Whether messages have to be signed, and by what.
+AUTHS = ("none", "sha256")
 
 #: Seconds; a signal that came just before a poll does not end it, so none is longer.
 SLICE = 0.5
@@ -90,6 +95,11 @@ class Listener:
     can choose. For trials loopback counts if it is given as such: as addresses (127.0.0.1, not
     "localhost"), or as networks within 127.0.0.0/8.
 
+    `auth`: "none", or "sha256": only messages count that are signed with a key that `key_file` (by
+    default /etc/kdumpfence/key) has or has derived, and that cannot have been recorded earlier. A
+    node is then known by its name, wherever it speaks from; its addresses, and whether names have
+    any, do not matter. Of `networks` it is named by the name that it signs with.
+
     `silence`, `repeat`: seconds, see `kdumpfence.listener.dumps.Dumps`.
     `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free.
     `sockets`: bound UDP sockets to be used instead of opening some, such as those of socket
@@ -108,6 +118,7 @@ class Listener:
     """
 
     _reader: Reader | None = None
+    _signed: Signed | None = None
 
     def __init__(
         self,
@@ -121,11 +132,17 @@ class Listener:
         room: int = 131072,
         sockets: Iterable[socket.socket] | None = None,
         queue: int = 1 << 26,
+        auth: str = "none",
+        key_file: str | None = None,
     ) -> None:
         if isinstance(nodes, (str, bytes)) or isinstance(networks, (str, bytes)):
             raise TypeError("nodes, networks: expected a list, not a string")
         if family not in FAMILIES:
             raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
+        if auth not in AUTHS:
+            raise ValueError(f"auth {auth!r}: must be one of {', '.join(AUTHS)}")
+        if key_file is not None and auth == "none":
+            raise ValueError(f"key_file {key_file!r}: needs auth='sha256'")
         for what, number, least, most, unit in (
             ("port", port, 0, 65535, ""),
             ("room", room, 0, MOST_ROOM, ""),
@@ -134,10 +151,15 @@ class Listener:
             if not least <= number <= most:
                 raise ValueError(f"{what} {number}: must be {least} to {most}{unit}")
         dumps = Dumps(silence, repeat)
-        sources = Sources(room=room)
+        self._key_file = key_file or keys.DEFAULT_PATH
+        if auth == "none":
+            sources = Sources(room=room)
+        else:
+            sources = signing_core().Sources(room=room)
+            self._signed = signing_core().Signed(sources, cluster_keys(self._key_file))
         for text in networks:
             sources.admit(*parsed_network(text, FAMILIES[family]), ADMITTED)
-        self._nodes = Nodes(FAMILIES[family], sources)
+        self._nodes = Nodes(FAMILIES[family], sources, self._signed)
         now = time.monotonic()
         pairs = nodes.items() if isinstance(nodes, Mapping) else ((name, ()) for name in nodes)
         for name, addresses in pairs:
@@ -150,8 +172,8 @@ class Listener:
             deepen(sock, queue)
         self._port: int = opened[0].getsockname()[1]
         try:
-            reader = Reader(self._nodes, sources, opened)
-            self._events = EventQueue(reader, self._nodes, sources, dumps)
+            reader = Reader(self._nodes, sources, self._signed, opened)
+            self._events = EventQueue(reader, self._nodes, sources, self._signed, dumps)
             reader.start()
             self._reader = reader
         except BaseException:
@@ -185,6 +207,14 @@ class Listener:
             self._nodes.remove(name)
             self._events.forget(name)
         self._in_use.bell.ring()
+
+    def reload_keys(self) -> None:
+        """Read the key file again, if messages have to be signed. Nothing that was heard is lost.
+
+        ValueError if it cannot be used; then the keys stay what they were.
+        """
+        if self._signed is not None:
+            self._signed.use(cluster_keys(self._key_file))
 
     def restore(self, dumps: Iterable[Dump]) -> None:
         """These dumps were under way before a restart (Unix times); they go on.
@@ -314,6 +344,19 @@ class Listener:
 
     def __repr__(self) -> str:
         return f"<kdumpfence.Listener on port {self._port}/udp>"
+
+
+def cluster_keys(path: str) -> list[tuple[int, bytes]]:
+    """The keys in a cluster's key file, with their ids. ValueError if they are not to be had."""
+    try:
+        found = keys.read(path)
+    except keys.KeyFileError as error:
+        raise ValueError(str(error)) from None
+    if found.node:
+        raise ValueError(
+            f"key file {shown(path)}: of node {shown(found.node)} alone, must be the cluster's"
+        )
+    return [slot for slot in (found.signs, found.accepts) if slot is not None]
 
 
 async def _rung(bell: Bell) -> None:
