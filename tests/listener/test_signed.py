@@ -290,7 +290,8 @@ def test_a_compiled_core_without_hmac_leaves_it_to_the_pure_one(
     monkeypatch.setattr(wire, "core", compiled)
     monkeypatch.setattr(compiled, "SIGNS", False)
     assert wire.signing_core() is pure
-    with TrialListener(["node1"], port=0, auth="sha256", key_file=str(key_file)) as listening:
+    listening = TrialListener(["node1"], port=0, auth="sha256", key_file=str(key_file))
+    with contextlib.closing(listening):
         signer(listening).send()
         assert listening.next_event().node == "node1"
 
@@ -298,7 +299,7 @@ def test_a_compiled_core_without_hmac_leaves_it_to_the_pure_one(
 def test_the_default_key_file_is_the_clusters(
     listen: MakeListener, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener.keys, "DEFAULT_PATH", str(key_file))
+    monkeypatch.setattr(listener, "DEFAULT_PATH", str(key_file))
     assert listen(["node1"], auth="sha256").snapshot().nodes == 1
 
 
@@ -359,7 +360,7 @@ def test_in_a_flood_of_forged_and_repeated_messages_a_node_is_heard_within_a_sec
         data[:-1] + bytes([data[-1] ^ number]) for data in said for number in (1, 2, 4, 8, 16)
     ]
     rate = 100_000 if core.IMPLEMENTATION == "compiled" else 10_000
-    took = []
+    took: list[float] = []
     for _ in range(5):
         listening = listen_signed(["node1"])
         with Flood(listening.port, said + forged, rate) as flood:

@@ -21,16 +21,16 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
-from kdumpfence import keys
 from kdumpfence.addresses import FAMILIES, socket_families
+from kdumpfence.keys import DEFAULT_PATH
 from kdumpfence.listener.bell import Bell
+from kdumpfence.listener.cluster_keys import AUTHS, cluster_keys
 from kdumpfence.listener.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.listener.event_queue import EventQueue
 from kdumpfence.listener.nodes import ADMITTED, Nodes, parsed_network
 from kdumpfence.listener.reader import Reader
 from kdumpfence.listener.sockets import open_sockets, taken_over
 from kdumpfence.sockets import deepen
-from kdumpfence.text import shown
 from kdumpfence.wire import PORT, Signed, Sources, signing_core
 
 TYPE_CHECKING = False
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["Dump", "Event", "Listener", "Snapshot"]
-
-#: Whether messages have to be signed, and by what.
-AUTHS = ("none", "sha256")
 
 #: Seconds; a signal that came just before a poll does not end it, so none is longer.
 SLICE = 0.5
@@ -151,7 +148,7 @@ class Listener:
             if not least <= number <= most:
                 raise ValueError(f"{what} {number}: must be {least} to {most}{unit}")
         dumps = Dumps(silence, repeat)
-        self._key_file = key_file or keys.DEFAULT_PATH
+        self._key_file = key_file or DEFAULT_PATH
         if auth == "none":
             sources = Sources(room=room)
         else:
@@ -208,13 +205,17 @@ class Listener:
             self._events.forget(name)
         self._in_use.bell.ring()
 
-    def reload_keys(self) -> None:
-        """Read the key file again, if messages have to be signed. Nothing that was heard is lost.
+    def reload_keys(self) -> list[int]:
+        """Read the key file again if messages have to be signed; the ids of the keys in use now.
 
-        ValueError if it cannot be used; then the keys stay what they were.
+        Dumps go on, and nothing is missed. ValueError if the file cannot be used; then the keys
+        stay what they were.
         """
-        if self._signed is not None:
-            self._signed.use(cluster_keys(self._key_file))
+        if self._signed is None:
+            return []
+        found = cluster_keys(self._key_file)
+        self._signed.use(found)
+        return [number for number, _ in found]
 
     def restore(self, dumps: Iterable[Dump]) -> None:
         """These dumps were under way before a restart (Unix times); they go on.
@@ -344,19 +345,6 @@ class Listener:
 
     def __repr__(self) -> str:
         return f"<kdumpfence.Listener on port {self._port}/udp>"
-
-
-def cluster_keys(path: str) -> list[tuple[int, bytes]]:
-    """The keys in a cluster's key file, with their ids. ValueError if they are not to be had."""
-    try:
-        found = keys.read(path)
-    except keys.KeyFileError as error:
-        raise ValueError(str(error)) from None
-    if found.node:
-        raise ValueError(
-            f"key file {shown(path)}: of node {shown(found.node)} alone, must be the cluster's"
-        )
-    return [slot for slot in (found.signs, found.accepts) if slot is not None]
 
 
 async def _rung(bell: Bell) -> None:
