@@ -225,8 +225,9 @@ class Packet:
 
     `kind`: "status", "question" or "alive". `name`: the node that speaks, or is asked: 1 to 64
     ASCII characters from "!" to "~". `state`: of a status one of STATES, else "". `key_id`: 0 if
-    it is not signed. `interval`: milliseconds. `nonce`: 16 bytes; zeroes in a status that answers
-    nothing. ValueError for what cannot be in a packet.
+    it is not signed. `interval` (milliseconds), `session` and `sequence`: 0 but in a status.
+    `nonce`: 16 bytes; zeroes in a status that answers nothing. ValueError for what cannot be in a
+    packet.
     """
 
     __slots__ = ("interval", "key_id", "kind", "name", "nonce", "sequence", "session", "state")
@@ -257,6 +258,8 @@ class Packet:
         ):
             if not 0 <= number < 1 << bits:
                 raise ValueError(f"{what} {number}: not a number of {bits} bits")
+            if number and kind != "status" and what != "key_id":
+                raise ValueError(f"{what} {number}: only a status has one")
         if len(nonce) != 16:
             raise ValueError(f"nonce of {len(nonce)} bytes: not 16")
         self.kind = kind
@@ -292,13 +295,17 @@ def is_packet_name(name: str) -> bool:
     return 0 < len(name) <= _NAME_BYTES and all("!" <= letter <= "~" for letter in name)
 
 
+def _check_key(key: bytes) -> None:
+    if len(key) != _KEY_BYTES:
+        raise ValueError(f"key of {len(key)} bytes: not {_KEY_BYTES}")
+
+
 def mac(key: bytes, data: Buffer) -> bytes:
     """HMAC-SHA256 (RFC 2104), 32 bytes. The key is one of 32 bytes; ValueError for another."""
     from hmac import digest  # which brings OpenSSL with it, and is seldom needed
 
-    if len(key) != _KEY_BYTES:
-        raise ValueError(f"key of {len(key)} bytes: not {_KEY_BYTES}")
-    return digest(key, bytes(data), "sha256")
+    _check_key(key)
+    return digest(key, memoryview(data).cast("B"), "sha256")
 
 
 def encode_packet(packet: Packet, key: bytes = b"", byteorder: str = sys.byteorder) -> bytes:
@@ -330,7 +337,7 @@ def encode_packet(packet: Packet, key: bytes = b"", byteorder: str = sys.byteord
 
 def decode_packet(data: Buffer) -> Packet | None:
     """The packet that these bytes are, its MAC aside; None if they are none."""
-    view = bytes(data)
+    view = bytes(memoryview(data).cast("B"))
     if len(view) != PACKET_BYTES:
         return None
     head, magic, length, auth, state, key_id, interval, session, sequence, nonce, padded = (
@@ -342,6 +349,8 @@ def decode_packet(data: Buffer) -> Packet | None:
     if auth != (1 if key_id else 0) or (not auth and any(view[_PACKET.size :])):
         return None
     if state >= len(STATES) or (state == 0) == (kind == "status"):
+        return None
+    if kind != "status" and (interval or session or sequence):
         return None
     name = padded.rstrip(b"\0").decode("latin-1")
     if not is_packet_name(name):
@@ -364,7 +373,8 @@ def packet_fits(data: Buffer, key: bytes) -> bool:
     """
     from hmac import compare_digest
 
-    view = bytes(data)
+    _check_key(key)
+    view = bytes(memoryview(data).cast("B"))
     packet = decode_packet(view)
     return (
         packet is not None
@@ -1444,7 +1454,7 @@ class Receiver:
 
 
 class Transmitter:
-    """Sends one payload to any number of destinations over one UDP socket.
+    """Sends a payload to any number of destinations over one UDP socket.
 
     Not to be used while it sends in another thread (RuntimeError).
     """
@@ -1481,6 +1491,16 @@ class Transmitter:
     def _check_idle(self) -> None:
         if self._busy:
             raise RuntimeError("this transmitter is in use in another thread")
+
+    @property
+    def payload(self) -> bytes:
+        """What is sent to the destinations that have none of their own; may be replaced."""
+        return self._payload
+
+    @payload.setter
+    def payload(self, payload: bytes) -> None:
+        self._check_idle()
+        self._payload = payload
 
     def add(
         self,

@@ -28,6 +28,8 @@ KEY_BYTES = 32
 #: Bytes of a key file at most; its comments may be long.
 MOST_BYTES = 65536
 
+_DIGITS = "0123456789abcdefABCDEF"
+
 _ID_INFO = b"kdumpfence key id"
 _NODE_INFO = b"kdumpfence node key "
 
@@ -126,24 +128,30 @@ def parse(text: str) -> Keys:
 
 
 def _slot(line: int, number: str, key: str) -> tuple[int, bytes]:
-    try:
-        if len(number) == 8 and len(key) == 2 * KEY_BYTES and int(number, 16):
-            return int(number, 16), bytes.fromhex(key)
-    except ValueError:
-        pass
+    # int() takes more than digits, as in "-1234567".
+    digits = len(number) == 8 and len(key) == 2 * KEY_BYTES and not (number + key).strip(_DIGITS)
+    if digits and int(number, 16):
+        return int(number, 16), bytes.fromhex(key)
     raise KeyFileError(f"line {line}: not a key id of 8 and a key of 64 hexadecimal digits")
 
 
-def read(path: str) -> Keys:
-    """The keys in a file. KeyFileError if there are none, or if others could read or change it."""
+#: What makes a cluster's key file where there is none.
+_HINT = "; 'kdumpfence key create' makes one"
+
+
+def read(path: str, hint: str = _HINT) -> Keys:
+    """The keys in a file. KeyFileError if there are none, or if others could read or change it.
+
+    `hint`: what is said in addition if there is no such file.
+    """
     try:
         return parse(_read(path).decode("ascii"))
     except UnicodeDecodeError:
         raise KeyFileError(f"key file {shown(path)}: not text") from None
     except OSError as error:
         why = posix.strerror(error.errno or 0)
-        hint = "; 'kdumpfence key create' makes one" if error.errno == errno.ENOENT else ""
-        raise KeyFileError(f"key file {shown(path)}: {why}{hint}") from None
+        more = hint if error.errno == errno.ENOENT else ""
+        raise KeyFileError(f"key file {shown(path)}: {why}{more}") from None
     except KeyFileError as error:
         raise KeyFileError(f"key file {shown(path)}: {error}") from None
 

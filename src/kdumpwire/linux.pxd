@@ -114,6 +114,7 @@ cdef extern from "kdumpwire/linux.h" nogil:
         int cmsg_level
         int cmsg_type
     struct in_pktinfo:
+        int ipi_ifindex
         in_addr ipi_spec_dst
         in_addr ipi_addr
     struct in6_pktinfo:

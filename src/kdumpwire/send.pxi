@@ -12,7 +12,7 @@ ctypedef struct CTransmitter:
     # One socket, and all whom it sends to.
     int fd
     int family
-    iovec payload
+    iovec payload       # of all that have none of their own
     mmsghdr *headers
     sockaddr_in6 *names
     uint8_t *sources    # control data that names the source address; NULL until one has one

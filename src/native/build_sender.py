@@ -71,16 +71,16 @@ def _cythons() -> Iterator[list[str]]:
             yield [name]
 
 
-def translate(folder: Path) -> Path:
+def translate(folder: Path, source: Path = SOURCE) -> Path:
     """Cython's C file in that folder. Raises BuildError."""
-    result = folder / "fence_kdump_send.c"
+    result = folder / f"{source.stem}.c"
     for cython in _cythons():
         try:
             found = re.search(r"(\d+)\.\d", _run([*cython, "--version"]))
         except BuildError:
             continue
         if found and int(found[1]) >= 3:
-            _run([*cython, "-3", "-I", str(SOURCES), str(SOURCE), "-o", str(result)])
+            _run([*cython, "-3", "-I", str(SOURCES), str(source), "-o", str(result)])
             return result
     raise BuildError("Cython 3 is missing: pip install cython")
 

@@ -79,6 +79,19 @@ def test_only_the_chosen_get_it_in_the_order_chosen(transmitter: Any, node: sock
     assert transmitter.send([]) == []
 
 
+def test_the_payload_can_be_replaced_for_all_that_have_none_of_their_own(
+    transmitter: Any, node: socket.socket
+) -> None:
+    add(transmitter, node)
+    add(transmitter, node, payload=b"its own")
+    add(transmitter, node)
+    for payload in (PAYLOAD, bytes(range(99)), b""):
+        transmitter.payload = bytes(bytearray(payload))  # nobody else holds it
+        assert transmitter.payload == payload
+        assert transmitter.send() == transmitter.send([0, 1, 2], told=True) == [0] * 3
+        assert received(node) == [payload, b"its own", payload] * 2
+
+
 def test_one_destination_that_fails_does_not_stop_the_others(
     core: ModuleType, node: socket.socket, sockets: list[socket.socket]
 ) -> None:

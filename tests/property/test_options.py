@@ -25,6 +25,7 @@ from kdumpfence.agent.options import (
 )
 from kdumpfence.cmdline import MOST_SECONDS, OptionError, UsageError, getopt_long
 from kdumpfence.sender.options import MOST_MESSAGES, SENDER_OPTIONS, SenderOptions, sender_from_argv
+from kdumpfence.wire import STATES, is_packet_name
 
 KNOWN = ("nodename", "plug", "port", "ipport", "family", "action", "timeout", "verbose")
 
@@ -47,6 +48,9 @@ values: dict[str, st.SearchStrategy[str]] = {
     "action": st.sampled_from([*ACTIONS, "OFF", "on", "help", "version", "list", ""]),
     "timeout": numbers | numbers.map("{}s".format) | numbers.map("{} S".format),
     "verbose": numbers | st.sampled_from(["v", "vvv", "yes", "no", "True", "off", "maybe", ""]),
+    "key-file": st.sampled_from(["/key", '"/key"', " /key ", "/a b", "a'b", "", "="]),
+    "node": names | st.sampled_from(["n1", '"n1"', " n1 ", "n1 n2", "n\u00f6", "x" * 65, "", "="]),
+    "state": st.sampled_from([*STATES, "Finished", "failed;", "'started", "done", "="]),
 }
 settings_given = st.sampled_from(KNOWN).flatmap(
     lambda name: st.tuples(st.just(name), values[name] | whatever)
@@ -107,6 +111,7 @@ def check_agent(options: AgentOptions) -> None:
 def check_sender(options: SenderOptions) -> None:
     assert set(vars(options)) == {
         "nodes", "ipport", "family", "count", "interval", "verbose", "action", "complaints",
+        "packets", "key_file", "node", "state",
     }  # fmt: skip
     check_complaints(options.complaints)
     # Whatever they are: what can be no name is told when the others are sent for.
@@ -117,6 +122,9 @@ def check_sender(options: SenderOptions) -> None:
     assert 0 <= options.count <= MOST_MESSAGES
     assert 1 <= options.interval <= MOST_SECONDS
     assert options.verbose >= 0
+    assert options.node == "" or is_packet_name(options.node)
+    assert options.state in STATES[1:]
+    assert options.packets or (options.key_file, options.node, options.state) == ("", "", "dumping")
     assert options.action in ("send", "check", "help", "version")
     assert options.nodes or options.action in ("help", "version")
 
@@ -193,7 +201,9 @@ def test_any_argv_of_the_sender_is_options_unless_there_is_no_node(argv: list[st
 @given(command_lines(SENDER_OPTIONS))
 def test_a_node_is_told_whatever_options_stand_before_it(argv: list[str]) -> None:
     options = sender_from_argv([*argv, "node.of.last.resort"])
-    assert options.action != "send" or "node.of.last.resort" in options.nodes
+    # Unless it can be the value of what stands before it.
+    taken = "node.of.last.resort" in (options.key_file, options.node)
+    assert options.action != "send" or taken or "node.of.last.resort" in options.nodes
 
 
 @given(command_lines(SENDER_OPTIONS))
@@ -215,6 +225,9 @@ def test_what_getopt_understands_the_sender_understands_alike(argv: list[str]) -
         if name in given:
             assert getattr(options, name) == int(given[name] or "")
     assert options.family == (given.get("family") or "auto").strip().lower()
+    assert options.state == (given.get("state") or "dumping").strip().lower()
+    assert options.key_file == (given.get("key-file") or "").strip(" \t\n\v\f\r")
+    assert options.node == (given.get("node") or "").strip(" \t\n\v\f\r")
 
 
 # ------------------------------------------------------------------ what stdin means

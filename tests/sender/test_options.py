@@ -18,6 +18,10 @@ def test_the_senders_defaults_are_the_stock_senders() -> None:
         "count": 0,
         "interval": 10,
         "verbose": 0,
+        "packets": False,
+        "key_file": "",
+        "node": "",
+        "state": "dumping",
         "action": "send",
         "complaints": [],
     }
@@ -32,6 +36,9 @@ def test_only_a_sender_without_any_node_is_refused(argv: list[str]) -> None:
 SECONDS = "not a whole number of seconds (1 to 2147483647)"
 MESSAGES = "not a number of messages (0 to 2147483647)"
 A_PORT = "not a port number (1 to 65535)"
+A_STATE = "not one of started, dumping, finished, failed"
+A_NAME = "not 1 to 64 ASCII characters without blanks"
+A_PATH = "not the path of a file"
 A_FAMILY = "not one of auto, ipv4, ipv6"
 QUOTES = "stray quotes ignored"
 SIGNS = "contains characters that no node name has; ignoring them"
@@ -90,6 +97,33 @@ SIGNS = "contains characters that no node name has; ignoring them"
         ("-f|IPv4,", {"family": "ipv4"}, [f"family 'IPv4,': {A_FAMILY}; using ipv4"]),
         ("-f|ipv5", {}, [f"family 'ipv5': {A_FAMILY}; using auto"]),
         ("-f|4", {"family": "ipv4"}, [f"family '4': {A_FAMILY}; using ipv4"]),
+        # States, names and key files.
+        ("--state|finished", {"state": "finished"}, []),
+        ("--state= Failed ", {"state": "failed"}, []),
+        ("--state|'started';", {"state": "started"},
+         [f"state '\\x27started\\x27;': {A_STATE}; using started"]),
+        ("--state=crashed", {}, [f"state 'crashed': {A_STATE}; using dumping"]),
+        ("--state|", {}, [f"state '': {A_STATE}; using dumping"]),
+        ("--state=failed|--state=", {"state": "failed"}, [f"state '': {A_STATE}; using failed"]),
+        ("--state|=|failed", {"state": "failed"}, []),
+        ("--key-file|/etc/key|--node|n1", {"key_file": "/etc/key", "node": "n1"}, []),
+        ("--k=key|--n=-1|--s=failed", {"key_file": "key", "node": "-1", "state": "failed"}, []),
+        ("-node|n1|-state|failed", {"node": "n1", "state": "failed"}, []),
+        ("--key-file|\"/key\"", {"key_file": "/key"},
+         [f"key-file '\"/key\"': {A_PATH}; using '/key'"]),
+        ("--node|it's|--node='n2", {"node": "n2"}, [f"node '\\x27n2': {A_NAME}; using 'n2'"]),
+        ("--key-file|", {}, [f"key-file '': {A_PATH}; ignored"]),
+        ("--key-file=/|--key-file|\"", {"key_file": "/"},
+         [f"key-file '\"': {A_PATH}; using '/'"]),
+        ("--node=", {}, [f"node '': {A_NAME}; ignored"]),
+        ("--node|n\u00f6", {}, [f"node 'n\\xc3\\xb6': {A_NAME}; ignored"]),
+        (f"--node=n|--node={'x' * 65}", {"node": "n"}, [f"node '{'x' * 65}': {A_NAME}; using 'n'"]),
+        (f"--node={'x' * 64}", {"node": "x" * 64}, []),
+        ("--node=n1 node2", {"node": "n1", "nodes": ("node2", "node1")},
+         ["node 'n1': the first of several words; using 'n1'"]),
+        ("--key-file=/k -i 12", {"key_file": "/k", "interval": 12},
+         ["key-file '/k': the first of several words; using '/k'"]),
+        ("--key-file /k -i 12", {"key_file": "/k", "interval": 12}, []),
         # Several words in one argument.
         ("-p 7411 -c 2 -i 12", {"ipport": 7411, "count": 2, "interval": 12}, []),
         ("-p 7411 node2", {"ipport": 7411, "nodes": ("node2", "node1")}, []),
@@ -145,6 +179,11 @@ SIGNS = "contains characters that no node name has; ignoring them"
         ("-c|3-a.test", {"nodes": ("3-a.test", "node1")}, ["option '-c': needs a value; using 0"]),
         ("-f|node2", {"nodes": ("node2", "node1")}, ["option '-f': needs a value; using auto"]),
         ("-i|-p|7411", {"ipport": 7411}, ["option '-i': needs a value; using 10"]),
+        ("--state|node2", {"nodes": ("node2", "node1")},
+         ["option '--state': needs a value; using dumping"]),
+        ("--node|-p|7411", {"ipport": 7411}, ["option '--node': needs a value; ignored"]),
+        ("--key|--state=failed", {"state": "failed"},
+         ["option '--key-file': needs a value; ignored"]),
         # Help and version only by a word that is nothing else.
         ("-host", {}, [f"option '-{letter}': unknown; ignored" for letter in "ost"]),
         ('"node2"', {"nodes": ("node2", "node1")}, [f"argument '\"node2\"': {QUOTES}"]),
@@ -154,6 +193,7 @@ def test_a_sender_uses_what_can_be_understood_and_says_what_cannot(
     argv: str, meant: dict[str, object], complaints: list[str]
 ) -> None:
     expected = {**vars(SenderOptions()), "nodes": ("node1",), **meant, "complaints": complaints}
+    expected["packets"] = any(word in argv for word in ("-k", "-n", "-s"))
     assert vars(sender_from_argv([*argv.split("|"), "node1"])) == expected
 
 

@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kdumpfence.log import Report
     from kdumpfence.sender.options import SenderOptions
+    from kdumpfence.sender.status import Status
 
 #: So many messages go out at a time where it is not known whether the neighbours answer, and
 #: then their answers are waited for so long at most, in nanoseconds.
@@ -44,8 +45,9 @@ _NO_SOURCE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
 class Delivery:
     """The messages to all addresses of all nodes."""
 
-    def __init__(self, options: SenderOptions, report: Report) -> None:
+    def __init__(self, options: SenderOptions, status: Status, report: Report) -> None:
         self.options = options
+        self.status = status
         self.report = report
         self.started = time.monotonic_ns()
         self.schedule = wire.Schedule(
@@ -58,6 +60,8 @@ class Delivery:
         #: The messages that are under way, and where.
         self._under_way: dict[int, Lane] = {}
         self._complained: set[object] = set()
+        #: What all get that are due at the same time.
+        self._message = b""
 
     def close(self) -> None:
         """Send no more."""
@@ -84,6 +88,10 @@ class Delivery:
         nodes = ",".join(self.options.nodes[node] for node in self.schedule.nodes(destination))
         return f"node '{nodes}' ({self.addresses[destination]})"
 
+    def knows(self, address: Address) -> bool:
+        """Whether messages go there."""
+        return address in self._numbers
+
     def add(self, node: int, address: Address) -> None:
         """Send to this address of the node, too."""
         known = self._numbers.get(address)
@@ -96,6 +104,8 @@ class Delivery:
     def send(self) -> None:
         """Hand what is due to the kernel."""
         due = self.schedule.due(time.monotonic_ns())
+        if due:
+            self._message = self.status.message()
         for family in (_socket.AF_INET, _socket.AF_INET6):
             batch = [number for number in due if self.addresses[number].family == family]
             if not batch:
@@ -133,7 +143,10 @@ class Delivery:
         """Hand messages to the kernel, through as many sockets as it takes."""
         for lane in channel.ways(told):
             outcomes = lane.send(
-                [self.addresses[number] for number in numbers], self.options.ipport, told
+                [self.addresses[number] for number in numbers],
+                self.options.ipport,
+                self._message,
+                told,
             )
             now = time.monotonic_ns()
             for number, code in zip(numbers, outcomes):

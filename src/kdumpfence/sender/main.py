@@ -28,8 +28,10 @@ from kdumpfence.addresses import (
 )
 from kdumpfence.cmdline import UsageError, usage
 from kdumpfence.log import Report, write
+from kdumpfence.sender.answers import Answers
 from kdumpfence.sender.delivery import Delivery
 from kdumpfence.sender.options import SENDER_OPTIONS, SenderOptions, sender_from_argv
+from kdumpfence.sender.status import Status
 from kdumpfence.text import shown
 
 TYPE_CHECKING = False
@@ -65,8 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = sender_from_argv(arguments)
         report.verbose = options.verbose
-        for complaint in options.complaints:
-            report.warning(complaint)
         if options.action == "help":
             write(1, usage(PROGRAM, " NODE...", SENDER_OPTIONS).encode())
             return 0
@@ -74,7 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             core = f"(kdumpfence, {wire.IMPLEMENTATION} core)"
             write(1, f"{PROGRAM} {__version__} {core}\n".encode())
             return 0
-        sender = Sender(options, report)
+        status = Status(options)
+        for complaint in options.complaints:
+            report.warning(complaint)
+        if options.packets:
+            report.debug(str(status), level=1)
+        sender = Sender(options, status, report)
         try:
             return sender.check() if options.action == "check" else sender.run()
         finally:
@@ -142,11 +147,12 @@ class _Network:
 class Sender:
     """Names, the network and time: what has to be done next."""
 
-    def __init__(self, options: SenderOptions, report: Report) -> None:
+    def __init__(self, options: SenderOptions, status: Status, report: Report) -> None:
         self.options = options
         self.report = report
         self.family = FAMILIES[options.family]
-        self.delivery = Delivery(options, report)
+        self.delivery = Delivery(options, status, report)
+        self.answers = Answers(options.ipport, status, report)
         self.schedule = self.delivery.schedule
         names = []
         for number, name in enumerate(options.nodes):
@@ -165,6 +171,7 @@ class Sender:
         """Give the descriptors back."""
         self.resolver.close()
         self.delivery.close()
+        self.answers.close()
 
     def _unresolved(self, node: int, error: LookUpError) -> None:
         quoted = _quoted(self.options.nodes[node])
@@ -190,11 +197,14 @@ class Sender:
                 self._resolved(node, answer)
         return known
 
-    def _wait(self, until: float | None, network: _Network) -> None:
+    def _wait(self, until: float | None, network: _Network, lingers: bool = False) -> None:
         poller = select.poll()
         poller.register(self.resolver.fd, select.POLLIN)
         for lane in self.delivery.lanes():
-            poller.register(lane.sock.fileno(), 0)  # POLLERR comes unasked
+            # POLLERR comes unasked.
+            poller.register(lane.sock.fileno(), 0 if lingers else select.POLLIN)
+        for sock in () if lingers else self.answers.sockets():
+            poller.register(sock.fileno(), select.POLLIN)
         if network.sock is not None:
             poller.register(network.sock.fileno(), select.POLLIN)
         # Never long: a signal that came just before, or to a look-up's thread, does not
@@ -209,18 +219,19 @@ class Sender:
 
     def run(self) -> int:
         """Send until it is enough; the exit status."""
-        if not os.path.exists(DUMP):
+        crashed = os.path.exists(DUMP)
+        if not crashed:
             self.report.warning(
                 "no /proc/vmcore: this machine has not crashed, but other nodes will take it "
                 "for dead"
             )
         network = _Network()
         try:
-            return self._run(network)
+            return self._run(network, crashed)
         finally:
             network.close()
 
-    def _run(self, network: _Network) -> int:
+    def _run(self, network: _Network, crashed: bool) -> int:
         files = NameFiles()
         linger_ends: float | None = None
         while True:
@@ -245,13 +256,18 @@ class Sender:
                     if self.schedule.finished(time.monotonic_ns()):
                         return self._result()
                 else:
-                    self._wait(min(now + 0.01, linger_ends), network)
+                    self._wait(min(now + 0.01, linger_ends), network, lingers=True)
                 continue
             linger_ends = None
+            # Not before the first messages are out. On a node that lives, an agent or the
+            # daemon may want the port.
+            if crashed:
+                self.answers.open()
+            self.answers.answer(self.delivery)
             times = [self.resolver.next_due]
-            due = self.schedule.next_due(time.monotonic_ns())
-            if due is not None:
-                times.append(due / 1e9)
+            for due in (self.schedule.next_due(time.monotonic_ns()), self.answers.next_due):
+                if due is not None:
+                    times.append(due / 1e9)
             self._wait(min((t for t in times if t is not None), default=None), network)
 
     def _result(self) -> int:

@@ -22,7 +22,7 @@ from kdumpfence.cmdline import (
     read_level,
 )
 from kdumpfence.text import shown
-from kdumpfence.wire import PORT
+from kdumpfence.wire import PORT, STATES, is_packet_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,13 @@ SENDER_OPTIONS: tuple[Option, ...] = (
     ("V", "version", NO, "print the version"),
     ("h", "help", NO, "print this help"),
     ("", "check", NO, "send nothing; show which way the messages would go"),
+    ("", "key-file", REQUIRED, "key to sign messages with (default: none)"),
+    ("", "node", REQUIRED, "name of this node (default: the key's, or the host name)"),
+    ("", "state", REQUIRED, "started, dumping, finished or failed (default: dumping)"),
 )
+
+#: Of these, each makes the sender send packets instead of messages without a trailer.
+_OF_PACKETS = ("key-file", "node", "state")
 
 
 class SenderOptions:
@@ -59,6 +65,13 @@ class SenderOptions:
         #: Seconds.
         self.interval = 10
         self.verbose = 0
+        #: Whether packets are to be sent: messages that have a trailer.
+        self.packets = False
+        #: Of packets: the key file, "" if there is none; the name of this node, "" if others
+        #: know it; one of STATES.
+        self.key_file = ""
+        self.node = ""
+        self.state = "dumping"
         #: "send", "check", "help" or "version".
         self.action = "send"
         #: What was wrong with the input and what is used instead, a line each.
@@ -152,6 +165,41 @@ def _amount(text: str) -> tuple[int, str] | None:
     return 1000 * int(match[1] or 0) + int(f"{match[2] or ''}000"[:3]), match[3]
 
 
+class _Text:
+    """The values of an option that takes a word, whatever it is; only blanks and quotes end it."""
+
+    def __init__(self, what: str, is_right: Callable[[str], bool]) -> None:
+        self.fault = f"not {what}"
+        self._is_right = is_right
+
+    def may_be(self, core: str) -> bool:
+        return True
+
+    def read(self, text: str) -> str | None:
+        word = text.strip(_BLANKS)
+        return word if self.guess(word) == word else None
+
+    def guess(self, text: str) -> str | None:
+        word = text.strip(_BLANKS + _QUOTES)
+        return word if word and len(_split(word)) == 1 and self._is_right(word) else None
+
+
+class _State:
+    """The values of --state."""
+
+    fault = f"not one of {', '.join(STATES[1:])}"
+
+    def may_be(self, core: str) -> bool:
+        return self.guess(core) is not None
+
+    def read(self, text: str) -> str | None:
+        state = text.strip(_BLANKS).lower()
+        return state if state and state in STATES else None
+
+    def guess(self, text: str) -> str | None:
+        return self.read(_core(text))
+
+
 #: What people call the families.
 _FAMILIES = {
     "auto": ("auto", "any", "all", "both", "unspec"),
@@ -192,11 +240,14 @@ _UNITS = {
 }
 
 #: The values of the options that need one.
-_VALUES: dict[str, _Number | _Family] = {
+_VALUES: dict[str, _Number | _Family | _Text | _State] = {
     "ipport": _Number("not a port number", 1, 65535, {}),
     "family": _Family(),
     "count": _Number("not a number of messages", 0, MOST_MESSAGES, {}),
     "interval": _Number("not a whole number of seconds", 1, MOST_SECONDS, _UNITS),
+    "key-file": _Text("the path of a file", bool),
+    "node": _Text("1 to 64 ASCII characters without blanks", is_packet_name),
+    "state": _State(),
 }
 
 
@@ -340,25 +391,39 @@ class _CommandLine:
     def _take(self, name: str, option: str, text: str | None) -> None:
         """Read the value of an option that needs one: this, or else the word that follows."""
         values = _VALUES[name]
+        fault = ""
+        if name in _OF_PACKETS:
+            self.options.packets = True
         while True:
             if text is None:
                 if not self._may_follow(values):
-                    using = getattr(self.options, name)
-                    self._complain(f"option '{option}': needs a value; using {using}")
+                    self._complain(f"option '{option}': needs a value; {self._used(name)}")
                     return
                 text = self._left.pop(0)
+            whole = text
             text, value = self._first_word(text, values.read)
+            if isinstance(values, _Text):
+                fault = "the first of several words" if text != whole else ""
+                break
             if _core(text) or not self._may_follow(values, empty=False):
                 break
             text = None  # only a sign, as in "-i = 10"
-        guess = value if value is not None else values.guess(text)
-        if guess is not None:
-            setattr(self.options, name, guess)
         if value is None:
-            using = getattr(self.options, name)
-            self._complain(f"{name} {shown(text)}: {values.fault}; using {using}")
+            fault = values.fault
+            value = values.guess(text)
+        if value is not None:
+            setattr(self.options, _attribute(name), value)
+        if fault:
+            self._complain(f"{name} {shown(text)}: {fault}; {self._used(name)}")
 
-    def _may_follow(self, values: _Number | _Family, empty: bool = True) -> bool:
+    def _used(self, name: str) -> str:
+        """What is used for an option whose value is wrong or missing."""
+        value = getattr(self.options, _attribute(name))
+        if isinstance(_VALUES[name], _Text):
+            return f"using {shown(value)}" if value else "ignored"
+        return f"using {value}"
+
+    def _may_follow(self, values: _Number | _Family | _Text | _State, empty: bool = True) -> bool:
         """Whether the next word is such a value, if a wrong one: no node, no option.
 
         `empty`: or a word without a letter or digit.
@@ -370,6 +435,11 @@ class _CommandLine:
             return re.match("-[0-9]", word) is not None
         core = _core(word)
         return values.may_be(core) if core else empty
+
+
+def _attribute(name: str) -> str:
+    """Of SenderOptions: where an option's value is kept."""
+    return name.replace("-", "_")
 
 
 def _read_level(text: str, before: int) -> int | None:

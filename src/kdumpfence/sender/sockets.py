@@ -45,7 +45,7 @@ class Lane:
             self.sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
             self.sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
         try:
-            filters.attach(self.sock, filters.NOTHING)  # nobody has anything to say to us
+            filters.attach(self.sock, filters.questions())
         except OSError:
             pass
         self.transmitter = wire.Transmitter(self.sock, wire.OWN_MESSAGE)
@@ -54,8 +54,11 @@ class Lane:
         #: When messages left through it on trust, if it was not looked at since.
         self.trusting: int | None = None
 
-    def send(self, addresses: Sequence[Address], port: int, told: bool) -> list[int]:
+    def send(
+        self, addresses: Sequence[Address], port: int, message: bytes, told: bool
+    ) -> list[int]:
         """An errno for each address, 0 = the kernel took the message."""
+        self.transmitter.payload = message
         for address in addresses:
             if address not in self.indexes:
                 self.indexes[address] = self.transmitter.add(address.packed, port, address.scope)

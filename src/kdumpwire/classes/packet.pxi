@@ -36,6 +36,8 @@ cdef class Packet:
         ):
             if not 0 <= number < 1 << bits:
                 raise ValueError(f"{what} {number}: not a number of {bits} bits")
+            if number and not status and what != "key_id":
+                raise ValueError(f"{what} {number}: only a status has one")
         if len(nonce) != NONCE_BYTES:
             raise ValueError(f"nonce of {len(nonce)} bytes: not 16")
         self.kind = kind
@@ -85,7 +87,7 @@ def mac(bytes key not None, data):
     if not SIGNING:
         from hmac import digest
 
-        return digest(key, bytes(data), "sha256")
+        return digest(key, memoryview(data).cast("B"), "sha256")
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     mac_compute(<const uint8_t *>PyBytes_AS_STRING(key), <const uint8_t *>view.buf, view.len, out)
     PyBuffer_Release(&view)
@@ -158,6 +160,6 @@ def packet_fits(data, bytes key not None):
     if fits and not SIGNING:
         from hmac import compare_digest
 
-        packed = bytes(data)
+        packed = bytes(memoryview(data).cast("B"))
         return compare_digest(mac(key, packed[:SIGNED_BYTES]), packed[SIGNED_BYTES:])
     return fits != 0

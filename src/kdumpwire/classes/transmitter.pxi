@@ -6,7 +6,8 @@ cdef class Transmitter:
 
     cdef object sock
     cdef CTransmitter c
-    cdef dict vectors       # payload -> its struct iovec, as bytes
+    cdef bytes own_payload
+    cdef dict vectors       # payload of a destination -> its struct iovec, as bytes
     cdef int busy
 
     def __cinit__(self):
@@ -21,7 +22,7 @@ cdef class Transmitter:
         if self.c.fd < 0:
             raise ValueError("the socket is closed")
         self.vectors = {}
-        self.c.payload = self.vector(payload)[0]
+        self.payload = payload
 
     def __dealloc__(self):
         transmitter_free(&self.c)
@@ -30,6 +31,17 @@ cdef class Transmitter:
         if self.busy:
             raise RuntimeError("this transmitter is in use in another thread")
         return 0
+
+    @property
+    def payload(self):
+        return self.own_payload
+
+    @payload.setter
+    def payload(self, bytes payload not None):
+        self.check_idle()
+        self.own_payload = payload
+        self.c.payload.iov_base = PyBytes_AS_STRING(payload)
+        self.c.payload.iov_len = len(payload)
 
     cdef iovec *vector(self, bytes payload) except NULL:
         """Where this payload lies, for as long as the transmitter lives."""
