@@ -682,11 +682,11 @@ class _SignedNode:
 
 
 class _AskedSession:
-    __slots__ = ("gap", "next", "of", "sequence", "times")
+    __slots__ = ("gap", "news", "next", "of", "times")
 
     def __init__(self, of: tuple[str, int]) -> None:
         self.of = of  # a name and a session of it
-        self.sequence = 0  # the highest that was asked about
+        self.news = 0, ""  # the highest sequence that was asked about, and where it came from
         self.next = 0  # when it may be asked about again
         self.gap = 0
         self.times = 0
@@ -866,13 +866,14 @@ class Signed:
 
         Messages of old crashes that are repeated must not use up what the node is allowed, or
         whoever repeats them keeps its next crash from being believed. So each session is asked
-        about less and less often, and never twice for a message.
+        about less and less often, and only for what is newer: or as new, and came another way.
         """
         of = packet.name, packet.session
         budget, place = hash(packet.name) % _BUDGETS, hash(of) % _ASKED_SESSIONS
         asked = self._asked.get(place)
+        news = packet.sequence, address[0]
         if asked is not None and asked.of == of:
-            if packet.sequence <= asked.sequence or now < asked.next:
+            if now < asked.next or news[0] < asked.news[0] or news == asked.news:
                 return
         else:
             asked = _AskedSession(of)
@@ -884,7 +885,7 @@ class Signed:
             return
         self._budgets[budget] = max(paid, now) + _QUESTION_NS
         self._asked[place] = asked
-        asked.sequence = packet.sequence
+        asked.news = news
         # Two at a time: a node with two networks may hear only one of them.
         if asked.times & 1:
             asked.gap = min(2 * asked.gap, _LAST_GAP_NS) or _FIRST_GAP_NS

@@ -46,6 +46,7 @@ ctypedef struct Question:
 ctypedef struct AskedSession:
     uint64_t number         # and its node's name, mixed
     uint64_t sequence       # the highest that was asked about
+    uint64_t source         # where that came from, mixed
     int64_t next            # when it may be asked about again
     int64_t gap
     uint32_t times
@@ -211,23 +212,26 @@ cdef AskedSession *signed_asked(CSigned *signed, const CPacket *packet, uint64_t
 
 
 cdef void signed_ask(CSigned *signed, const CPacket *packet, uint64_t high, const MacKey *key,
-                     const sockaddr_in6 *to, int64_t now) noexcept nogil:
+                     const sockaddr_in6 *to, uint64_t source, int64_t now) noexcept nogil:
     """Ask who sent this, if it is worth a question.
 
     Messages of old crashes that are repeated must not use up what the node is allowed, or whoever
     repeats them keeps its next crash from being believed. So each session is asked about less and
-    less often, and never twice for a message.
+    less often, and only for what is newer: or as new, and came another way.
     """
     cdef int64_t *budget = &signed.budgets[high % BUDGETS]
     cdef AskedSession *asked = signed_asked(signed, packet, high)
     cdef Question *question
     cdef CPacket made
-    if asked.times and (packet.sequence <= asked.sequence or now < asked.next):
+    if asked.times and (now < asked.next or packet.sequence < asked.sequence):
+        return
+    if asked.times and packet.sequence == asked.sequence and source == asked.source:
         return
     if budget[0] > now + (QUESTIONS_AT_ONCE - 1) * QUESTION_NS or signed.question_count == QUESTIONS:
         return
     budget[0] = max(budget[0], now) + QUESTION_NS
     asked.sequence = packet.sequence
+    asked.source = source
     # Two at a time: a node with two networks may hear only one of them.
     if asked.times & 1:
         asked.gap = min(2 * asked.gap, LAST_GAP_NS) if asked.gap else FIRST_GAP_NS
@@ -288,7 +292,7 @@ cdef int signed_judge(
         return REPLAYED
     if session == NULL or now - session.heard > SESSION_NS:
         if not signed_answers(signed, packet, high, now):
-            signed_ask(signed, packet, high, key, name, now)
+            signed_ask(signed, packet, high, key, name, from_high * 31 + from_low, now)
             return REPLAYED
         if network != NULL:
             if signed.sources.admitted >= signed.sources.admit_room:

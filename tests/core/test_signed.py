@@ -418,6 +418,18 @@ def test_a_message_that_is_repeated_is_asked_about_once(scene: SignedScene) -> N
     assert questions(node) == 1
 
 
+def test_a_message_that_comes_over_two_networks_is_asked_about_over_both(
+    scene: SignedScene,
+) -> None:
+    node, also, more = (scene.signer(host=host) for host in (NODE, OTHER, "127.0.0.13"))
+    data = node.packet()
+    for _ in range(3):
+        for one in (node, also, more):
+            one.send(data)
+    scene.verdicts()
+    assert [questions(one) for one in (node, also, more)] == [1, 1, 0]
+
+
 def test_a_session_that_does_not_answer_is_asked_about_less_and_less_often(
     scene: SignedScene,
 ) -> None:
