@@ -49,10 +49,11 @@ class Side:
         self.nonces: dict[str, tuple[bytes, float]] = {}
 
     def verdict(self, data: bytes) -> str:
-        before = self.receiver.counts
+        before: dict[str, int] = self.receiver.counts
         self.node.sendto(data, self.listener.getsockname())
         self.receiver.count(0)
-        (verdict,) = [one for one, n in self.receiver.counts.items() if n > before[one]]
+        after: dict[str, int] = self.receiver.counts
+        (verdict,) = [one for one in after if after[one] > before[one]]
         return verdict
 
     def asked(self, name: str) -> bool:
@@ -112,7 +113,7 @@ class Signed(RuleBasedStateMachine):
     def say(
         self, name: str, cluster: bytes, session: int, sequence: int, answers: bool, bit: int | None
     ) -> None:
-        answers = answers and all([side.asked(name) for side in self.sides])
+        answers = answers and all(side.asked(name) for side in self.sides)
         expected = self._expected(name, cluster, session, sequence, answers, bit)
         for side in self.sides:
             packet = Packet(
