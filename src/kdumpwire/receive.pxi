@@ -246,18 +246,27 @@ cdef void receiver_match_signed(CReceiver *receiver, CSocket *sock, int got) noe
     cdef CSources *sources = receiver.sources
     cdef uint32_t index, heard = sources.heard_count
     cdef int64_t now = monotonic_ns()
-    cdef CArrival found
+    cdef CArrival *found
     cdef CPacket packet
-    cdef int i, verdict
+    cdef uint64_t kept[1024]    # as many as a batch has at most
+    cdef int i, step, verdict
     for i in range(got):
-        verdict = receiver_judge(receiver, sock, i, -1, &found)
+        found = &receiver.found[i]
+        found.verdict = receiver_judge(receiver, sock, i, -1, found)
+        if found.verdict != ACCEPTED:
+            found.length = 0
+    for step in range(3):
+        for i in range(got):
+            found = &receiver.found[i]
+            signed_fetch(receiver.signed, found.message, found.length, step, &kept[i])
+    for i in range(got):
+        found = &receiver.found[i]
+        verdict = found.verdict
         if verdict == ACCEPTED:
             verdict = signed_judge(
                 receiver.signed, found.message, found.length, found.high, found.low, found.scope,
                 &receiver.names[i], now, &packet, &index,
             )
-        if verdict == ELSEWHERE:
-            continue
         receiver.counts[verdict] += 1
         if verdict == ACCEPTED:
             receiver.tallied += 1

@@ -26,7 +26,7 @@ cdef class Signed:
         self.use(keys)
 
     def __dealloc__(self):
-        free(self.c.nodes)
+        free_lines(self.c.nodes, self.c.room * sizeof(SignedNode))
         free(self.c.budgets)
         free(self.c.asked)
         free(self.c.forgotten)
