@@ -222,9 +222,7 @@ def test_a_node_that_has_not_crashed_leaves_the_port_to_others(
         opened(node, address, PORT)
 
 
-def test_a_check_answers_nobody(
-    programs: Programs, link: Link, node: Host, survivor: Host
-) -> None:
+def test_a_check_answers_nobody(programs: Programs, link: Link, node: Host, survivor: Host) -> None:
     node.crash()
     server = node.hang_name_service()
     checking = programs.sender(node, "--check", "10.0.0.2", "name.example")
