@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +17,14 @@ from typing import Any
 import pytest
 
 from kdumpfence import wire
+from kdumpfence.keys import Keys
 from kdumpfence.listener import listener
 from kdumpfence.listener.dumps import Dump
 from kdumpfence.wire import OWN_MESSAGE, Transmitter
 from tests.conftest import load_core, udp
 from tests.listener.conftest import A, B, MakeListener, TrialListener, kinds, wait_for
-from tests.support.signer import FOREIGN_KEY, KEY, OLD_KEY, Signer, key_text
+from tests.support.programs import FORMS, environment, sender
+from tests.support.signer import FOREIGN_KEY, KEY, OLD_KEY, Signer, key_text, slot
 
 NETWORK = "127.7.4.0/24"
 
@@ -114,6 +117,34 @@ def test_both_keys_are_believed(listen_signed: MakeListener, signer: MakeSigner)
     assert listening.next_event().node == "node1"
     signer(listening, "node2", key=OLD_KEY).send()
     assert listening.next_event().node == "node2"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_senders_answer_and_are_believed(
+    listen_signed: MakeListener, tmp_path: Path, form: str
+) -> None:
+    listening = listen_signed(["node1"])
+    own = Keys(slot(KEY)).of("node1")
+    assert own is not None
+    write(tmp_path / "node1", own.text())
+    options = [
+        "--key-file",
+        str(tmp_path / "node1"),
+        "-p",
+        str(listening.port),
+        "-c",
+        "2",
+        "-i",
+        "1",
+    ]
+    process = subprocess.Popen(
+        [sender(form), *options, "127.0.0.1"], env=environment(form), stderr=subprocess.PIPE
+    )
+    began = listening.next_event()
+    assert (began.kind, began.node) == ("began", "node1")
+    assert process.wait(60) == 0
+    listening.wait_for_count("accepted", 2)  # its answer, and its second message
+    assert listening.counted() == {"replayed": 1, "accepted": 2}
 
 
 def test_no_name_is_looked_up(listen_signed: MakeListener, monkeypatch: pytest.MonkeyPatch) -> None:
