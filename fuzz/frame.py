@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 atheris: Any = importlib.import_module("atheris")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-#: The wire format, written a second time.
+#: Messages and packets, written a second time.
 judge: Any = importlib.import_module("tests.support.judge")
+packets: Any = importlib.import_module("tests.support.packets")
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
 
 
 class Finding(Exception):
@@ -37,6 +43,17 @@ def plant(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
             setattr(owner, name, lambda *given: guided(real, *given))
 
     return put
+
+
+@contextmanager
+def alone(data: bytes) -> Iterator[Any]:
+    """The same bytes in a block of their own, so that a sanitizer sees reads behind them."""
+    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(len(data))))
+    try:
+        ctypes.memmove(block, data, len(data))
+        yield (ctypes.c_ubyte * len(data)).from_address(block.value or 0)
+    finally:
+        libc.free(block)
 
 
 def run(check: Callable[[bytes], None]) -> None:

@@ -24,15 +24,17 @@ import sys
 import sysconfig
 import tempfile
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent / "src"
 #: And how long their inputs get, in bytes: what happens, happens to short ones.
-TARGETS = {"codec": 64, "sources": 192, "stdin": 256, "argv": 128}
+TARGETS = {"codec": 64, "packets": 160, "sources": 192, "stdin": 256, "argv": 128}
 #: Those that run the compiled core.
-OF_THE_CORE = ("codec", "sources")
+OF_THE_CORE = ("codec", "packets", "sources")
 
 COVERAGE = ("-fno-builtin-memcmp", "-fsanitize-coverage=trace-pc")
 UNDEFINED = ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
@@ -59,17 +61,19 @@ def build_cores(folder: Path) -> tuple[Environment, Environment]:
     Raises OSError, ValueError or SubprocessError.
     """
     compiler = os.environ.get("CC") or "cc"
+    sys.path.insert(0, str(SOURCES / "native"))
+    signs: Any = import_module("build_flags").signing()
     source = folder / "core.c"
     includes = (f"-I{SOURCES}", f"-I{sysconfig.get_paths()['include']}")
-    flags = ("-O1", "-g", "-fPIC", *includes, *UNDEFINED)
+    flags = ("-O1", "-g", "-fPIC", *includes, *signs.compile, *UNDEFINED)
     guiding, checked = folder / "guiding.so", folder / "checked.so"
     run(sys.executable, "-m", "cython", SOURCES / "_kdumpwire.pyx", "--module-name",
         "kdumpfence._kdumpwire", "-o", source)  # fmt: skip
     run(compiler, *flags, *COVERAGE, "-c", source, "-o", folder / "core.o")
     run(compiler, "-O2", "-fPIC", "-c", HERE / "native.c", "-o", folder / "native.o")
     run(compiler, "-shared", "-Wl,--wrap=memcmp", folder / "core.o", folder / "native.o",
-        "-ldl", "-o", guiding)  # fmt: skip
-    run(compiler, *flags, *ADDRESS, "-shared", source, "-o", checked)
+        *signs.link, "-ldl", "-o", guiding)  # fmt: skip
+    run(compiler, *flags, *ADDRESS, "-shared", source, *signs.link, "-o", checked)
     atheris = find_spec("atheris")
     folders = list(atheris.submodule_search_locations or ()) if atheris else []
     [libfuzzer] = [str(p) for f in folders for p in Path(f).glob("core_with_libfuzzer*.so")]

@@ -3,29 +3,12 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from cores import both, pure
-from frame import Finding, judge, plant, run
+from frame import Finding, alone, judge, plant, run
 
 verdict_of = judge.verdict_of
-
-libc = ctypes.CDLL(None)
-libc.malloc.restype = ctypes.c_void_p
-
-
-@contextmanager
-def alone(data: bytes) -> Iterator[Any]:
-    """The same bytes in a block of their own, so that a sanitizer sees reads behind them."""
-    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(len(data))))
-    try:
-        ctypes.memmove(block, data, len(data))
-        yield (ctypes.c_ubyte * len(data)).from_address(block.value or 0)
-    finally:
-        libc.free(block)
 
 
 def outcome(core: Any, data: bytes) -> tuple[str, ...]:

@@ -10,6 +10,7 @@
 SYSTEM  := /usr/bin/python3
 BUILDER ?= $(SYSTEM)
 STATIC  ?= auto
+SIGNING ?= auto
 SBINDIR ?= /usr/sbin
 # Where units belong; empty: they are not installed here.
 UNITDIR ?= /usr/lib/systemd/system
@@ -21,17 +22,19 @@ BUILT   := build/package
 ask      = $(shell $(SYSTEM) -ISc "import sysconfig; print(sysconfig.get_$(1))")
 CORE     = $(BUILT)/_kdumpwire$(call ask,config_var('EXT_SUFFIX'))
 
-flags    = $(shell $(BUILDER) src/native/build_flags.py $(1))
+signing  = KDUMPFENCE_SIGNING=$(SIGNING) $(BUILDER)
+flags    = $(shell $(signing) src/native/build_flags.py $(1))
 INSTALL := install -p
 
 build:
 	mkdir -p $(BUILT)
+	$(signing) src/native/build_flags.py signing
 	$(BUILDER) -m cython -3 --module-name kdumpfence._kdumpwire src/_kdumpwire.pyx \
 		-o $(BUILT)/_kdumpwire.c
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(call flags,compile) -I$(call ask,path('include')) \
 		-I$(call ask,path('platinclude')) -fPIC -shared $(BUILT)/_kdumpwire.c \
 		$(LDFLAGS) $(call flags,link) -o $(CORE)
-	CFLAGS="$(CPPFLAGS) $(CFLAGS)" $(BUILDER) src/native/build_sender.py $(BUILT)/_native \
+	CFLAGS="$(CPPFLAGS) $(CFLAGS)" $(signing) src/native/build_sender.py $(BUILT)/_native \
 		--static $(STATIC)
 
 install:
@@ -53,6 +56,7 @@ install:
 	$(INSTALL) -m 644 packaging/kdumpfenced.toml $(DESTDIR)/etc/kdumpfence
 	$(INSTALL) -d $(DESTDIR)/usr/share/kdumpfence/monitoring
 	$(INSTALL) -m 644 packaging/monitoring/* $(DESTDIR)/usr/share/kdumpfence/monitoring
+	$(INSTALL) -D -m 644 -t $(DESTDIR)/usr/share/kdumpfence/wireshark packaging/wireshark/kdumpfence.lua
 	$(INSTALL) -D -m 644 -t $(DESTDIR)/usr/share/kdumpfence/selinux packaging/selinux/kdumpfence.te
 	$(INSTALL) -d $(DESTDIR)/usr/share/man/man8 $(DESTDIR)/usr/lib/firewalld/services
 	$(INSTALL) -m 644 docs/*.8 $(DESTDIR)/usr/share/man/man8

@@ -40,16 +40,21 @@ CI = os.environ.get("CI", "").lower() == "true"
 COMPILE = os.environ.get("KDUMPFENCE_COMPILE") or "require"
 
 #: What the package is made of, and what is run on it. A change in either runs all again.
-PACKAGE = ("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+PACKAGE = (
+    *("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md"),
+    *("LICENSE", "LICENSE.libraries"),
+)
 TESTS = (
     *("tests/core", "tests/shared", "tests/agent", "tests/sender", "tests/storm"),
     *("tests/__init__.py", "tests/conftest.py", "tests/ciguard.py"),
-    *("tests/support/judge.py", "tests/support/schedule.py"),
+    *("tests/support/judge.py", "tests/support/packets.py", "tests/support/schedule.py"),
+    "tests/support/native_packets.py",
 )
 #: Those that need nothing but the package: what runs programs of .venv is tested with one Python.
 UNIT = (
     *("tests/core", "tests/shared", "tests/agent", "tests/sender", "tests/storm"),
     "--ignore-glob=*/test_program.py",
+    *("-m", "not native"),
     "--ignore=tests/sender/test_output.py",
 )
 

@@ -49,14 +49,16 @@ def matching(given: str, names: Iterable[str]) -> tuple[list[str], str]:
 
 
 def getopt_long(
-    argv: Sequence[str], options: Iterable[Option]
+    argv: Sequence[str], options: Iterable[Option], newer: Iterable[str] = ()
 ) -> tuple[list[tuple[str, str | None]], list[str]]:
     """Split `argv` into (long name, value or None) pairs and operands.
 
-    Raises UsageError.
+    `newer`: long names among the options that take no abbreviation away from the others, so that
+    what was unique before they came stays valid. Raises UsageError.
     """
     shorts = {short: (name, value) for short, name, value, _ in options}
     longs = {name: value for _, name, value, _ in options}
+    older = [name for name in longs if name not in newer]
     found: list[tuple[str, str | None]] = []
     operands: list[str] = []
     rest = list(argv)
@@ -67,7 +69,9 @@ def getopt_long(
             break
         if word.startswith("--"):
             given, equals, text = word[2:].partition("=")
-            matches, fault = matching(given, longs)
+            matches, fault = matching(given, older)
+            if given in longs or not matches:
+                matches, fault = matching(given, longs)
             if fault:
                 raise UsageError(f"option {shown('--' + given)}: {fault}")
             name = matches[0]
@@ -115,12 +119,16 @@ def read_level(text: str | None, before: int) -> int | None:
     return min(int(word[:9]), 9) if word.isascii() and word.isdigit() else None
 
 
+def metavar(name: str) -> str:
+    """What stands for the value of this long option: FILE for key-file."""
+    return name.rpartition("-")[2].upper()
+
+
 def usage(program: str, operands: str, options: Iterable[Option]) -> str:
     """The help text."""
     lines = [f"Usage: {program} [options]{operands}", "", "Options:", ""]
     for short, name, takes, text in options:
-        metavar = name.upper() if takes == REQUIRED else ""
-        value = ("", f"={metavar}", "[=LEVEL]")[takes]
+        value = ("", f"={metavar(name)}", "[=LEVEL]")[takes]
         letter = f"-{short}, " if short else "    "
         lines.append(f"  {letter}--{name}{value}".ljust(32) + text)
     return "\n".join(lines) + "\n"

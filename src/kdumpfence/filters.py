@@ -26,7 +26,7 @@ from kdumpfence.wire import MAGIC, MESSAGE_SIZE, PACKET_BYTES, VERSION, attach_f
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kdumpfence.addresses import Address
 
@@ -58,7 +58,15 @@ MOST_VRFS = 1000
 #: Bytes of a datagram that a UDP socket keeps: its header, so that it is empty.
 CUT = 8
 
+#: What a question begins with.
+QUESTION_HEAD = b"KDFQUEST"
+
 Instruction = tuple[int, int, int, int]
+
+
+def _word(data: bytes) -> int:
+    """The first four bytes, as a filter loads them."""
+    return int.from_bytes(data[:4], "big")
 
 
 def _swap(value: int) -> int:
@@ -159,6 +167,8 @@ def program(
     *,
     messages_only: bool = False,
     sources: Iterable[Address] | None = None,
+    packets: Iterable[Mapping[int, bytes]] | None = None,
+    questions: bool = True,
     vrfs: Sequence[int] = (),
     inside: bool = False,
     refused: int = _DROP,
@@ -167,13 +177,17 @@ def program(
 
     Keeps datagrams to `port` that this machine did not send itself; with `messages_only` those
     that begin with a message in either byte order; with `sources` (raw sockets only, a UDP socket
-    is connected instead) those that come from one of these addresses; none that came through
+    is connected instead) those that come from one of these addresses; with `packets`, instead of
+    that, packets that have the bytes of one of these at its offsets, which are a multiple of four
+    bytes each; without `questions` no question; none that came through
     one of `vrfs` (interface indexes of VRFs, as far as there is room). `inside` tells that the
     socket hears VRFs, where this machine's own datagrams look otherwise. `refused` is how many
     bytes are kept of what the machine sent itself: 0, or CUT on UDP sockets.
     """
     if kind == "udp" and sources is not None:
         raise ValueError("sources are for raw sockets")
+    if packets is not None and sources is not None:
+        raise ValueError("sources or packets, not both")
     raw4 = kind == "raw4"
     word, half = (_LD_W_IND, _LD_H_IND) if raw4 else (_LD_W_ABS, _LD_H_ABS)
     code = _guard(vrfs, inside, refused)
@@ -196,6 +210,19 @@ def program(
             (_JEQ, 1, 0, _swap(VERSION)),
             (_RET, 0, 0, _DROP),
         ]
+    if not questions:
+        # Longer than the UDP header says is what the IP packet carries behind it.
+        code += [
+            (half, 0, 0, 4),
+            (_JEQ, 0, 5, 8 + PACKET_BYTES),
+            (word, 0, 0, 8),
+            (_JEQ, 0, 3, _word(QUESTION_HEAD)),
+            (word, 0, 0, 12),
+            (_JEQ, 0, 1, _word(QUESTION_HEAD[4:])),
+            (_RET, 0, 0, _DROP),
+        ]
+    if packets is not None:
+        return code + _choose(packets, half, word, _MOST_INSTRUCTIONS - len(code))
     length = 4 if raw4 else 16
     at = _NETWORK_HEADER + (12 if raw4 else 8)
     chosen = None if sources is None else [a for a in sources if len(a.packed) == length]
@@ -204,7 +231,7 @@ def program(
         code.append((_RET, 0, 0, _KEEP))
         return code
     for address in chosen:
-        words = [int.from_bytes(address.packed[i : i + 4], "big") for i in range(0, length, 4)]
+        words = [_word(address.packed[i:]) for i in range(0, length, 4)]
         for number, value in enumerate(words):
             # A word that differs jumps over the rest of this address.
             code.append((_LD_W_ABS, 0, 0, at + 4 * number))
@@ -214,19 +241,33 @@ def program(
     return code
 
 
+def _choose(
+    packets: Iterable[Mapping[int, bytes]], half: int, word: int, room: int
+) -> list[Instruction]:
+    """Keep packets that look like one of these; all of them if those have no room."""
+    code = [(half, 0, 0, 4), (_JEQ, 1, 0, 8 + PACKET_BYTES), (_RET, 0, 0, _DROP)]
+    chosen: list[Instruction] = []
+    for one in packets:
+        words = [
+            (at + i, _word(data[i:])) for at, data in one.items() for i in range(0, len(data), 4)
+        ]
+        for number, (at, value) in enumerate(words):
+            # A word that differs jumps over the rest of this one.
+            chosen.append((word, 0, 0, 8 + at))
+            chosen.append((_JEQ, 0, 2 * (len(words) - number) - 1, value))
+        chosen.append((_RET, 0, 0, _KEEP))
+        if len(code) + len(chosen) + 1 > room:
+            return [*code, (_RET, 0, 0, _KEEP)]
+    return [*code, *chosen, (_RET, 0, 0, _DROP)]
+
+
 def questions(key_id: int = 0) -> list[Instruction]:
     """A filter for a UDP socket that is to hear questions alone, and none of another key.
 
     `key_id`: 0 lets those of every key pass, and unsigned ones.
     """
-    looks = [(_LD_H_ABS, 4, 8 + PACKET_BYTES)]  # the UDP length counts its own header
-    looks += [(_LD_W_ABS, 8 + at, int.from_bytes(b"KDFQUEST"[at : at + 4], "big")) for at in (0, 4)]
-    if key_id:
-        looks.append((_LD_W_ABS, 8 + 16, key_id))
-    lines: list[tuple[int, str | int, str | int, int] | str] = []
-    for load, at, value in looks:
-        lines += [(load, 0, 0, at), (_JEQ, 0, "other", value)]
-    return _assembled([*lines, (_RET, 0, 0, _KEEP), "other", (_RET, 0, 0, _DROP)])
+    wanted = {0: QUESTION_HEAD, 16: key_id.to_bytes(4, "big") if key_id else b""}
+    return _choose([wanted], _LD_H_ABS, _LD_W_ABS, _MOST_INSTRUCTIONS)
 
 
 def attach(sock: _socket.socket, instructions: list[Instruction]) -> None:

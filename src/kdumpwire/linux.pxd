@@ -8,7 +8,7 @@ fields are declared that somebody uses; the C compiler knows the others.
 
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memset, strlen
 
 cdef extern from "kdumpwire/linux.h" nogil:
     # Memory, locks and clocks.
@@ -103,6 +103,7 @@ cdef extern from "kdumpwire/linux.h" nogil:
         msghdr msg_hdr
         unsigned int msg_len
     ssize_t send(int fd, const void *data, size_t length, int flags)
+    ssize_t sendto(int fd, const void *data, size_t length, int flags, const void *to, socklen_t size)
     ssize_t recv(int fd, void *data, size_t length, int flags)
     ssize_t recvmsg(int fd, msghdr *msg, int flags)
     int recvmmsg(int fd, mmsghdr *vec, unsigned int vlen, int flags, timespec *timeout)
@@ -113,6 +114,7 @@ cdef extern from "kdumpwire/linux.h" nogil:
         int cmsg_level
         int cmsg_type
     struct in_pktinfo:
+        int ipi_ifindex
         in_addr ipi_spec_dst
         in_addr ipi_addr
     struct in6_pktinfo:

@@ -72,6 +72,8 @@ cdef int packet_read(const uint8_t *data, size_t length, CPacket *packet) noexce
     packet.interval = <uint32_t>packet_number(data + 20, 4)
     packet.session = packet_number(data + 24, 8)
     packet.sequence = packet_number(data + 32, 8)
+    if packet.kind != STATUS and (packet.interval or packet.session or packet.sequence):
+        return 0
     memcpy(packet.nonce, data + 40, NONCE_BYTES)
     memcpy(packet.name, data + 56, NAME_BYTES)
     i = 0

@@ -10,7 +10,7 @@ cdef int check(Sender *sender) noexcept nogil:
             return no_memory()
         if names_waiting(sender, 1) == 0 or monotonic_ns() >= ends:
             break
-        wait_for(sender, ends)
+        wait_for(sender, ends, 0)
     if ended_by:
         return -1
     for i in range(sender.options.node_count):

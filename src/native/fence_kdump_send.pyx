@@ -17,6 +17,9 @@ from kdumpwire.linux cimport *
 from system cimport *
 
 include "../kdumpwire/codec.pxi"
+include "../kdumpwire/packet.pxi"
+include "../kdumpwire/mac.pxi"
+include "../kdumpwire/derive.pxi"
 include "../kdumpwire/sources.pxi"
 include "../kdumpwire/send.pxi"
 include "../kdumpwire/schedule.pxi"
@@ -27,11 +30,14 @@ include "log.pxi"           # lines to stdout, stderr and the system log
 include "addresses.pxi"     # what is an address, what may be a name
 include "values.pxi"        # what the value of an option means
 include "options.pxi"       # the command line
+include "key.pxi"           # the key file
 include "state.pxi"         # all that the sender knows
+include "status.pxi"        # packets: what this node says of itself
 include "nodes.pxi"         # nodes and their addresses
 include "names.pxi"         # look-ups of names, each in a thread
 include "network.pxi"       # what the kernel says of interfaces, routes and sources
 include "lanes.pxi"         # sockets, what goes through them and what became of it
+include "questions.pxi"     # questions, and the answers to them
 include "loop.pxi"          # what is due, when, until it is enough
 include "check.pxi"         # --check
 include "program.pxi"       # from start to exit status

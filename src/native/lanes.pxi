@@ -10,9 +10,6 @@ cdef int open_lane(Channel *channel) noexcept nogil:
     """One more socket, the last of channel.lanes then; 0, or an errno."""
     cdef int one = 1, fd
     cdef int family = channel.transmitter.family
-    cdef sock_fprog program
-    cdef uint64_t nothing       # the filter `ret #0`, which lets nothing in
-    cdef uint16_t code = 6
     if channel.count == MOST_LANES:
         return EAGAIN
     fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP)
@@ -24,27 +21,25 @@ cdef int open_lane(Channel *channel) noexcept nogil:
     else:
         setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &one, sizeof(one))
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))
-    nothing = 0
-    memcpy(&nothing, &code, sizeof(code))
-    program.len = 1
-    program.filter = <void *>&nothing
-    setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program))
     one = transmitter_watch(fd, family)
     if channel.count == 0:
         channel.told = one
     channel.lanes[channel.count].fd = fd
     channel.lanes[channel.count].trusting = -1
+    channel.lanes[channel.count].narrow = -1
     channel.count += 1
     return 0
 
 
-cdef int add_lanes(Sender *sender, pollfd *fds) noexcept nogil:
-    """POLLERR, which comes unasked, of all sockets; how many they are."""
-    cdef int family, at, count = 0
-    for family in range(2):
-        for at in range(sender.channels[family].count):
-            fds[count].fd = sender.channels[family].lanes[at].fd
-            fds[count].events = 0
+cdef int add_sockets(Sender *sender, pollfd *fds, int events) noexcept nogil:
+    """These events of all sockets, and POLLERR, which comes unasked; how many they are."""
+    cdef Lane *lane
+    cdef int at, count = 0
+    for at in range(SOCKETS):
+        lane = socket_at(sender, at)
+        if lane != NULL:
+            fds[count].fd = lane.fd
+            fds[count].events = <short>events
             fds[count].revents = 0
             count += 1
     return count
@@ -105,7 +100,7 @@ cdef void take_news(Sender *sender, Channel *channel, News *news) noexcept nogil
         if news.error != EHOSTUNREACH and news.error != ENETUNREACH:
             return
         # From another machine it means that the message did leave this one.
-        if news.by_length and not is_own(channel.transmitter.family, news.by):
+        if news.by_length and not is_own(channel.transmitter.family, news.by, 0):
             return
     set_address(&address, 4 if channel.transmitter.family == AF_INET else 16, news.packed, news.scope)
     number = number_of(sender, &address)
@@ -194,6 +189,10 @@ cdef int pass_on(
             continue
         send_all(channel.lanes[lane].fd, transmitter.chosen + at, count - at, transmitter.outcomes + at,
                  0 if told else PATIENCE_NS)
+        # Only now has it got a port. The filter is for floods, and the first message need not wait for it.
+        if channel.lanes[lane].narrow < 0:
+            let_in(channel.lanes[lane].fd, 0, 0)
+            channel.lanes[lane].narrow = 0
         now = monotonic_ns()
         while at < count and transmitter.outcomes[at] != EAGAIN and transmitter.outcomes[at] != EINTR:
             if transmitter.outcomes[at]:

@@ -15,13 +15,13 @@ cdef int wait_on(pollfd *fds, int count, int64_t left, const sigset_t *signals) 
 
 cdef int wait_for_news(Sender *sender, int64_t left) noexcept nogil:
     """Whether there is some of what was sent within so many nanoseconds."""
-    cdef pollfd fds[2 * MOST_LANES]
-    return left > 0 and wait_on(fds, add_lanes(sender, fds), left, NULL) > 0
+    cdef pollfd fds[SOCKETS]
+    return left > 0 and wait_on(fds, add_sockets(sender, fds, 0), left, NULL) > 0
 
 
-cdef void wait_for(Sender *sender, int64_t until) noexcept nogil:
-    """Until something happens; `until`: CLOCK_MONOTONIC, or -1."""
-    cdef pollfd fds[2 + 2 * MOST_LANES]
+cdef void wait_for(Sender *sender, int64_t until, int questions) noexcept nogil:
+    """Until something happens; `until`: CLOCK_MONOTONIC, or -1. `questions`: be it one of those."""
+    cdef pollfd fds[2 + SOCKETS]
     cdef int i, count = 0
     cdef int[2] others = [sender.read_end, sender.network]
     cdef int64_t left = NAMES_SLICE if names_waiting(sender, 0) else SLICE
@@ -30,7 +30,7 @@ cdef void wait_for(Sender *sender, int64_t until) noexcept nogil:
             fds[count].fd = others[i]
             fds[count].events = <short>POLLIN
             count += 1
-    count += add_lanes(sender, fds + count)
+    count += add_sockets(sender, fds + count, POLLIN if questions else 0)
     if until >= 0:
         left = min(left, max(0, until - monotonic_ns()))
     if wait_on(fds, count, left, &sender.signals) < 0 and errno != EINTR:
@@ -93,6 +93,8 @@ cdef int send_due(Sender *sender) noexcept nogil:
     numbers = <uint32_t *>malloc(due * sizeof(uint32_t))
     if numbers == NULL:
         return -1
+    if sender.options.packets:
+        make_status(sender, NULL, sender.status)
     for family in range(2):
         channel = &sender.channels[family]
         ready = 0
@@ -146,12 +148,17 @@ cdef int run(Sender *sender) noexcept nogil:
                 if schedule_finished(&sender.schedule, monotonic_ns()):
                     return result(sender)
             else:
-                wait_for(sender, min(now + 10000000, linger_ends))
+                wait_for(sender, min(now + 10000000, linger_ends), 0)
             continue
         linger_ends = -1
+        # Only now: no first message waits for it.
+        open_ports(sender)
+        answer_questions(sender)
         until = schedule_next(&sender.schedule, now)
         names = names_next(sender, now)
         if names >= 0 and (until < 0 or names < until):
             until = names
-        wait_for(sender, until)
+        if sender.narrowed and (until < 0 or sender.window_ends < until):
+            until = sender.window_ends
+        wait_for(sender, until, 1)
     return -1

@@ -38,11 +38,11 @@ cdef int network_changed(Sender *sender) noexcept nogil:
     return changes
 
 
-cdef int is_own(int family, const uint8_t *packed) noexcept nogil:
+cdef int is_own(int family, const uint8_t *packed, uint32_t scope) noexcept nogil:
     """Whether this machine has that address. The routing table knows; bind() takes any address
     with ip_nonlocal_bind."""
     cdef Route route
-    return route_find(family, packed, 0, &route) == 0 and route.local
+    return route_find(family, packed, scope, &route) == 0 and route.local
 
 
 cdef int is_local_only(Address *address) noexcept nogil:

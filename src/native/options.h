@@ -17,11 +17,12 @@
 #define SIGNS QUOTES ";&|<>(){}"
 #define ENDS_OF_NODES "," SIGNS BLANKS
 
-enum { PORT, FAMILY, COUNT, INTERVAL, VALUES, VERBOSE = VALUES, VERSION, HELP, CHECK };
+enum { PORT, FAMILY, COUNT, INTERVAL, STATE, VALUES };  /* whose values become numbers */
+enum { KEY_FILE = VALUES, NODE, VERBOSE, VERSION, HELP, CHECK };
 enum { NOTHING, VALUE, MAYBE_VALUE };
 
 typedef struct {
-    unsigned char index;    /* one of the above */
+    unsigned char index;    /* one of the above; in their order, then further names */
     char letter;            /* 0: none */
     char name[9];
     unsigned char takes;
@@ -32,6 +33,9 @@ static const Option OPTIONS[] = {
     {FAMILY, 'f', "family", VALUE},
     {COUNT, 'c', "count", VALUE},
     {INTERVAL, 'i', "interval", VALUE},
+    {STATE, 0, "state", VALUE},
+    {KEY_FILE, 0, "key-file", VALUE},
+    {NODE, 0, "node", VALUE},
     {VERBOSE, 'v', "verbose", MAYBE_VALUE},
     {VERSION, 'V', "version", NOTHING},
     {HELP, 'h', "help", NOTHING},
@@ -40,7 +44,7 @@ static const Option OPTIONS[] = {
 };
 enum { ROWS = sizeof(OPTIONS) / sizeof(OPTIONS[0]) };
 
-/* Of each option that needs a value: what it may be, and is without the option. */
+/* Of each value that is a number: what it may be, and is without the option. */
 typedef struct {
     int least, most, initial;
     char what[44];
@@ -51,6 +55,7 @@ static const Limits LIMITS[VALUES] = {
     {0, 0, AF_UNSPEC, "one of auto, ipv4, ipv6"},
     {0, INT_MAX, 0, "a number of messages (0 to 2147483647)"},
     {1, INT_MAX, 10, "a whole number of seconds (1 to 2147483647)"},
+    {0, 0, 2, "one of started, dumping, finished, failed"},
 };
 
 #define VERSION_LINE "fence_kdump_send " KDUMPFENCE_VERSION " (kdumpfence, native)\n"
@@ -66,17 +71,23 @@ static const Limits LIMITS[VALUES] = {
     "  -v, --verbose[=LEVEL]         log more; repeat it or give a level for even more\n" \
     "  -V, --version                 print the version\n" \
     "  -h, --help                    print this help\n" \
-    "      --check                   send nothing; show which way the messages would go\n"
+    "      --check                   send nothing; show which way the messages would go\n" \
+    "      --key-file=KEY-FILE       key to sign messages with (default: none)\n" \
+    "      --node=NODE               name of this node (default: the key's, or the host name)\n" \
+    "      --state=STATE             started, dumping, finished or failed (default: dumping)\n"
 
 /* A word and what it means. A table ends with -1. */
 typedef struct {
-    char name[8];
+    char name[12];
     int meaning;
 } Word;
 
 static const Word FAMILIES[] = {{"auto", AF_UNSPEC}, {"ipv4", AF_INET}, {"ipv6", AF_INET6}, {"", -1}};
 
-/* What else people call them. */
+/* By their numbers in a packet (kdumpwire/packet.pxi). */
+static const Word STATES[] = {{"started", 1}, {"dumping", 2}, {"finished", 3}, {"failed", 4}, {"", -1}};
+
+/* What else people call families. */
 static const Word MORE_FAMILIES[] = {
     {"any", AF_UNSPEC}, {"all", AF_UNSPEC}, {"both", AF_UNSPEC}, {"unspec", AF_UNSPEC},
     {"ip4", AF_INET}, {"inet", AF_INET}, {"inet4", AF_INET}, {"v4", AF_INET}, {"4", AF_INET},

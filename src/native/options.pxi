@@ -15,7 +15,9 @@ ctypedef struct Options:
     uint32_t node_count
     char **slots            # the same, found by their hashes
     uint32_t mask           # number of slots - 1
-    int64_t values[4]       # PORT, FAMILY, COUNT, INTERVAL
+    int64_t values[5]       # PORT, FAMILY, COUNT, INTERVAL, STATE
+    char *texts[2]          # KEY_FILE, NODE; NULL if not given
+    int packets             # whether STATE, KEY_FILE or NODE was met: then packets are sent
     int verbose
     int action              # CHECK, HELP, VERSION, or 0: send
     char *complaints        # what was wrong and what is used instead: lines, each with a NUL behind it
@@ -54,12 +56,16 @@ cdef void complain_of(
 
 cdef void complain_using(Options *options, Text *text, int index) noexcept nogil:
     """Say as well what is used for the option."""
-    cdef int64_t value = options.values[index]
-    if index != FAMILY:
-        put(text, b"; using %d", <int>value)
+    if index >= VALUES and options.texts[index - VALUES] == NULL:
+        put(text, b"; ignored")
     else:
-        put(text, b"; using %s", <const char *>(
-            b"ipv4" if value == AF_INET else b"ipv6" if value == AF_INET6 else b"auto"))
+        put(text, b"; using ")
+        if index >= VALUES:
+            put_shown(text, b"", options.texts[index - VALUES])
+        elif index == FAMILY or index == STATE:
+            put(text, b"%s", word_for(FAMILIES if index == FAMILY else STATES, options.values[index]))
+        else:
+            put(text, b"%d", <int>options.values[index])
     complain(options, text)
 
 
@@ -118,9 +124,13 @@ cdef int may_be_value(Words *words, int index) noexcept nogil:
     first = strip(first, &length, QUOTES)
     if length and first[0] == c'-':
         return length > 1 and is_digit(first[1])
+    if index >= VALUES:
+        return YES
     first = core_of(first, &length)
     if length == 0:
         return ONLY_SIGNS
+    if index == STATE:
+        return meaning(STATES, first, length) >= 0
     return may_be_family(first, length) if index == FAMILY else may_be_number(first, length)
 
 
@@ -189,6 +199,41 @@ cdef void take_value(
         complain_using(options, &text, index)
 
 
+cdef void take_text(
+    Options *options, Words *words, const Option *option, char *value
+) noexcept nogil:
+    """Read the value of an option that needs a word, whatever it is: this, or else the one that follows."""
+    cdef Text text
+    cdef size_t length
+    cdef char *read
+    cdef const char *fault = (b"not the path of a file" if option.index == KEY_FILE
+                              else b"not 1 to 64 ASCII characters without blanks")
+    if value == NULL:
+        if not may_be_value(words, option.index):
+            begin(&text, b"option '--%s': needs a value", option.name)
+            complain_using(options, &text, option.index)
+            return
+        value = next_word(words)
+    read = read_text(option.index, value, &length, 0)
+    if read != NULL:
+        fault = NULL
+    elif keep_first(words, &value):
+        read = read_text(option.index, value, &length, 0)
+        if read != NULL:
+            fault = b"the first of several words"
+    if fault != NULL:
+        begin(&text, b"%s ", option.name)
+        put_shown(&text, b"", value)
+        put(&text, b": %s", fault)
+    if read == NULL:
+        read = read_text(option.index, value, &length, 1)
+    if read != NULL:
+        read[length] = 0
+        options.texts[option.index - VALUES] = read
+    if fault != NULL:
+        complain_using(options, &text, option.index)
+
+
 cdef void set_verbose(Options *options, Words *words, char *value) noexcept nogil:
     cdef Text text
     cdef int level
@@ -230,7 +275,11 @@ cdef void read_long(Options *options, Words *words, char *word) noexcept nogil:
                     b"unknown; ignored" if row == -1 else b"ambiguous; ignored")
         return
     option = &OPTIONS[row]
-    if option.takes == VALUE:
+    if STATE <= option.index <= NODE:
+        options.packets = 1
+    if KEY_FILE <= option.index <= NODE:
+        take_text(options, words, option, value)
+    elif option.takes == VALUE:
         take_value(options, words, option.index, b"--", option.name, value)
     elif option.takes == MAYBE_VALUE:
         set_verbose(options, words, value)

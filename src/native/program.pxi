@@ -50,9 +50,9 @@ cdef int prepare(Sender *sender) noexcept nogil:
     sender.sources.seed = <uint64_t>now * <uint64_t>0x9E3779B97F4A7C15 + <uint64_t>getpid()
     for i in range(2):
         sender.channels[i].transmitter.family = AF_INET if i == 0 else AF_INET6
-        # The host's own byte order, as the stock programs send it.
-        sender.channels[i].transmitter.payload.iov_base = <void *>(LITTLE if htons(1) != 1 else BIG)
-        sender.channels[i].transmitter.payload.iov_len = MESSAGE_BYTES
+        sender.channels[i].transmitter.payload.iov_base = sender.status if options.packets else <void *>own_message()
+        sender.channels[i].transmitter.payload.iov_len = PACKET_LENGTH if options.packets else MESSAGE_BYTES
+        sender.ports[i].fd = -1
     sender.network = sender.read_end = sender.write_end = -1
     pthread_mutex_init(&sender.lock, NULL)
     found.count = 1
@@ -81,12 +81,9 @@ cdef int prepare(Sender *sender) noexcept nogil:
 
 cdef public int kdumpfence_send(int argc, char **argv) noexcept nogil:
     """The program; its exit status."""
-    cdef Sender *sender = <Sender *>calloc(1, sizeof(Sender))
-    cdef Options *options
+    cdef Sender *sender = &the_sender
+    cdef Options *options = &sender.options
     cdef int status
-    if sender == NULL:
-        return no_memory()
-    options = &sender.options
     catch_signals(sender)
     if not read_options(options, argc, argv):
         return no_memory()
@@ -96,17 +93,22 @@ cdef public int kdumpfence_send(int argc, char **argv) noexcept nogil:
     if options.action == VERSION:
         write_some(1, VERSION_LINE, strlen(VERSION_LINE))
         return 0
+    if options.node_count:
+        know_oneself(sender)
     say_complaints(options)
     if options.node_count == 0:
         say_words(ERROR, b"no node given")
         write_some(2, USAGE, strlen(USAGE))
         return 1
+    if options.packets and options.verbose:
+        say_who(sender)
     if prepare(sender) < 0:
         return no_memory()
     if options.action == CHECK:
         status = check(sender)
     else:
-        if access(b"/proc/vmcore", F_OK) < 0:
+        sender.crashed = access(b"/proc/vmcore", F_OK) == 0
+        if not sender.crashed:
             say_words(WARNING, b"no /proc/vmcore: this machine has not crashed, but other nodes will "
                                b"take it for dead")
         open_network(sender)

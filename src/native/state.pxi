@@ -11,6 +11,7 @@ cdef enum:
     LOOK_UPS_OF_A_NAME = 3
     LOOK_UP_STACK = 262144      # bytes; only what is touched takes memory
     MOST_LANES = 8
+    SOCKETS = 2 * (1 + MOST_LANES)  # that hear questions
     AT_A_TIME = 64              # messages to neighbours of whom nobody knows whether they answer
     HELD_AT_MOST = 53248        # bytes of messages that wait, for them to be sent again
 
@@ -33,6 +34,7 @@ ctypedef struct Lane:
     # One socket of a family.
     int fd
     int64_t trusting            # when messages left through it on trust; -1: it was looked at since
+    int narrow                  # it lets in what seems to be signed, and no other question; -1: all
 
 ctypedef struct Channel:
     # The sockets of a family: one, as long as no neighbour keeps the kernel waiting. What waits
@@ -81,5 +83,17 @@ ctypedef struct Sender:
     pthread_mutex_t lock
     Answer *answers
     sigset_t signals            # the mask to wait with
+    int crashed                 # this is a crash kernel
+    # Who speaks, and with what key; `sequence` is that of the last packet.
+    CPacket packet
+    MacKey key
+    uint8_t status[PACKET_LENGTH]   # what goes out in this round
+    # Questions.
+    Lane ports[2]               # of the port that is asked, IPv4 and IPv6; `fd` -1: not to be had
+    int64_t port_tried[2]
+    int64_t window_ends         # in which there is a share of answers
+    int shares[2]               # what is left of them: for all others, for those with the key
+    int narrowed                # whether any socket is `narrow`
 
+cdef Sender the_sender          # there is one, and it needs no pages of its own
 cdef volatile int ended_by      # the signal; 0: none yet

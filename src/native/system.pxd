@@ -7,7 +7,7 @@ those fields are declared that somebody uses.
 """
 
 from libc.stdint cimport uint16_t, uint32_t
-from libc.string cimport memmove, strchr, strcmp, strdup, strerror, strlen
+from libc.string cimport memmove, strchr, strcmp, strdup, strerror
 
 cdef extern from "native/system.h" nogil:
     # Text and numbers.
@@ -19,12 +19,13 @@ cdef extern from "native/system.h" nogil:
         long tv_nsec
     struct stat_t "stat":
         unsigned int st_mode
+        unsigned int st_uid
         unsigned long st_rdev
         unsigned long st_ino
         long st_size
         moment st_mtim
     unsigned long KMSG, PTMX
-    int F_OK, O_CLOEXEC, O_NOCTTY, O_NONBLOCK, O_WRONLY, S_IFCHR, S_IFIFO, S_IFMT
+    int F_OK, O_CLOEXEC, O_NOCTTY, O_NONBLOCK, O_RDONLY, O_WRONLY, S_IFCHR, S_IFIFO, S_IFMT, S_IFREG
     int access(const char *path, int mode)
     int fstat(int fd, stat_t *about)
     int isatty(int fd)
@@ -46,7 +47,7 @@ cdef extern from "native/system.h" nogil:
     struct sockaddr_un:
         uint16_t sun_family
         char sun_path[108]
-    int AF_UNIX, AF_UNSPEC, IPPROTO_UDP, IPV6_V6ONLY, SO_ERROR, SOCK_DGRAM, SOCK_NONBLOCK
+    int AF_UNIX, AF_UNSPEC, IPPROTO_UDP, IPV6_V6ONLY, SO_DETACH_FILTER, SO_ERROR, SOCK_DGRAM, SOCK_NONBLOCK
     int EADDRNOTAVAIL, EHOSTUNREACH, ENOBUFS, ENOTSOCK
     int bind(int fd, const void *name, unsigned int length)
     int connect(int fd, const void *name, unsigned int length)
@@ -85,6 +86,12 @@ cdef extern from "native/system.h" nogil:
     int sigemptyset(sigset_t *signals)
     int sigprocmask(int how, const sigset_t *signals, sigset_t *old)
     int getpid()
+    unsigned int geteuid()
+    struct utsname:
+        char nodename[65]
+    int uname(utsname *host)
+    int GRND_NONBLOCK
+    ssize_t getrandom(void *data, size_t length, unsigned int flags)
     tm *localtime_r(const long *now, tm *parts)
     size_t strftime(char *text, size_t most, const char *format, const tm *parts)
     long time(long *now)

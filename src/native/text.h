@@ -24,7 +24,8 @@ static const char *digits(unsigned long long number, unsigned base, int least, c
     return end;
 }
 
-/* Add to what is there, as printf(3) would: %s, %c, %02x, and %d and %lld if they are not negative. */
+/* Add to what is there, as printf(3) would: %s, %c, %02x, %04o and such, and %d and %lld if they are
+ * not negative. */
 __attribute__((format(printf, 2, 3))) static void put(Text *text, const char *format, ...)
 {
     va_list arguments;
@@ -40,7 +41,10 @@ __attribute__((format(printf, 2, 3))) static void put(Text *text, const char *fo
             case 'c': own[0] = (char) va_arg(arguments, int); break;
             case 'd': piece = digits(va_arg(arguments, unsigned), 10, 1, end); break;
             case 'l': piece = digits(va_arg(arguments, unsigned long long), 10, 1, end); format += 2; break;
-            case '0': piece = digits(va_arg(arguments, unsigned), 16, 2, end); format += 2; break;
+            case '0':
+                piece = digits(va_arg(arguments, unsigned), format[2] == 'x' ? 16 : 8, format[1] - '0', end);
+                format += 2;
+                break;
             }
         }
         length = strlen(piece);

@@ -6,7 +6,7 @@ where a value stands, or what becomes of it.
 """
 
 cdef extern from "native/options.h" nogil:
-    int PORT, FAMILY, COUNT, INTERVAL, VALUES, VERBOSE, VERSION, HELP, CHECK
+    int PORT, FAMILY, COUNT, INTERVAL, STATE, VALUES, KEY_FILE, NODE, VERBOSE, VERSION, HELP, CHECK
     int NOTHING, VALUE, MAYBE_VALUE
     int ROWS
     const char *DIGITS
@@ -34,6 +34,7 @@ cdef extern from "native/options.h" nogil:
     const Limits *LIMITS
     const Word *FAMILIES
     const Word *MORE_FAMILIES
+    const Word *STATES
     const Word *UNITS
     const Word *BOOLEANS
 
@@ -61,6 +62,13 @@ cdef int meaning(const Word *word, const char *text, size_t length) noexcept nog
     while word.meaning >= 0 and not (strlen(word.name) == length and begins(text, length, word.name)):
         word += 1
     return word.meaning
+
+
+cdef const char *word_for(const Word *word, int64_t value) noexcept nogil:
+    """The first of a table that means this, and one does."""
+    while word.meaning != value:
+        word += 1
+    return word.name
 
 
 cdef int read_amount(const char *text, size_t length, Amount *amount) noexcept nogil:
@@ -103,8 +111,8 @@ cdef int64_t read_value(int index, const char *text) noexcept nogil:
     cdef Amount amount
     cdef int factor = 1000
     text = strip(text, &length, BLANKS)
-    if index == FAMILY:
-        return meaning(FAMILIES, text, length)
+    if index == FAMILY or index == STATE:
+        return meaning(FAMILIES if index == FAMILY else STATES, text, length)
     if not read_amount(text, length, &amount) or before(text, b".") < length:
         return -1
     if index == INTERVAL:
@@ -126,6 +134,8 @@ cdef int64_t guess_value(int index, const char *text) noexcept nogil:
     text = core_of(text, &length)
     if index == FAMILY:
         return family_called(text, length)
+    if index == STATE:
+        return meaning(STATES, text, length)
     if not read_amount(text, length, &amount) or (amount.thousandths and index != INTERVAL):
         return -1
     if index == INTERVAL:
@@ -138,6 +148,32 @@ cdef int64_t guess_value(int index, const char *text) noexcept nogil:
     if amount.thousandths and index == INTERVAL:
         value = max(value, <int64_t>1)
     return within(index, value)
+
+
+cdef int is_packet_name(const char *text, size_t length) noexcept nogil:
+    """Whether a packet can carry this node name."""
+    cdef size_t i
+    for i in range(length):
+        if not 0x21 <= text[i] <= 0x7E:
+            return 0
+    return 0 < length <= NAME_BYTES
+
+
+cdef char *read_text(int index, char *text, size_t *length, int guess) noexcept nogil:
+    """Where a word begins that is the value of an option which takes any, and its length; NULL if it
+    is not written as it should be. `guess`: whatever blanks and quotes are around it."""
+    cdef char *word
+    cdef size_t bare
+    length[0] = strlen(text)
+    word = strip(text, length, BLANKS)
+    bare = length[0]
+    text = strip(word, &bare, BLANKS_AND_QUOTES)
+    if not guess and bare != length[0]:
+        return NULL
+    length[0] = bare
+    if bare == 0 or before(text, BLANKS) < bare or (index == NODE and not is_packet_name(text, bare)):
+        return NULL
+    return text
 
 
 cdef int may_be_number(const char *text, size_t length) noexcept nogil:

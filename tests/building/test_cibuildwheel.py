@@ -26,11 +26,15 @@ def test_a_release_has_a_wheel_for_each_python_libc_and_processor() -> None:
     assert set(said.stdout.split()) == wanted
 
 
-def test_a_release_cannot_have_a_wheel_without_the_core() -> None:
+def test_a_release_cannot_have_a_wheel_without_the_core_or_signing() -> None:
     """A failed compile has to end the build, and each wheel has to show its core at work."""
     tomllib = pytest.importorskip("tomllib")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
-    assert settings["environment"] == {"KDUMPFENCE_COMPILE": "require"}
+    environment = settings["environment"]
+    assert environment["KDUMPFENCE_COMPILE"] == environment["KDUMPFENCE_SIGNING"] == "require"
+    shell, maker, folder = settings["before-all"].split()
+    assert (shell, folder) == ("sh", environment["KDUMPFENCE_BEARSSL"])
+    assert (ROOT / maker.removeprefix("{package}/")).exists()
     program, script, core = settings["test-command"].split()
     assert (program, core) == ("python", "compiled")
     assert script.startswith("{package}/")

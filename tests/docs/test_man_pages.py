@@ -90,8 +90,8 @@ def test_short_options_and_values_are_the_real_ones(
 
 def test_every_parameter_of_stdin_is_explained_and_no_other() -> None:
     table = manpage.read("fence_kdump")["STDIN PARAMETERS"].text
-    documented = set(re.findall(r"^([a-z]+)\t", table, re.MULTILINE))
-    with_values = {name for _, name, takes, _ in agent.AGENT_OPTIONS if takes}
+    documented = set(re.findall(r"^([a-z_]+)\t", table, re.MULTILINE))
+    with_values = {name.replace("-", "_") for _, name, takes, _ in agent.AGENT_OPTIONS if takes}
     assert documented == with_values | set(agent.NODE_PARAMETERS)
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import cannot_run, load_core
 
 RUN = Path(__file__).resolve().parents[2] / "fuzz" / "run.py"
-TARGETS = ("codec", "sources", "stdin", "argv")
+TARGETS = ("codec", "packets", "sources", "stdin", "argv")
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def test_a_short_run_finds_nothing() -> None:
     if "the installed one" in output:
         cannot_run("the compiled core was not built with coverage: " + output)
     checked = re.findall(r"^(\w+): nothing found in \d+ .* AddressSanitizer$", output, re.MULTILINE)
-    assert checked == ["codec", "sources"]
+    assert checked == ["codec", "packets", "sources"]
 
 
 def test_a_planted_fault_is_found_in_every_target() -> None:

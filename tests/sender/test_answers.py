@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,8 @@ from kdumpfence.sender.status import Status
 from kdumpfence.wire import OWN_MESSAGE, PACKET_BYTES, Packet, encode_packet, packet_fits
 from tests.conftest import udp
 from tests.sender.conftest import KEY_ID, key_of, packet_of
-from tests.support.programs import sender, start, unwarned, wait_for_line
+from tests.support import mute
+from tests.support.programs import FORMS, sender, start, unwarned, wait_for_line
 
 nonces = (number.to_bytes(16, "big") for number in itertools.count(1))
 
@@ -172,6 +174,21 @@ def test_what_is_no_question_is_not_answered(asker: Asker) -> None:
     assert asker.hears() == []
 
 
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "static"])
+def test_where_the_kernel_takes_no_filter_it_is_not_answered_either(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_PRELOAD", mute.library(tmp_path, True, "SO_ATTACH_FILTER"))
+    asker = Asker(form, "127.0.0.1", "-i", "60")
+    monkeypatch.delenv("LD_PRELOAD")
+    asker.asks(b"", b"rubbish", *no_questions())
+    assert asker.is_answered().sequence == 1
+    assert asker.hears() == []
+    asker.asks(*burst(60))
+    assert len(asker.hears()) <= 50
+    asker.end()
+
+
 def test_a_stranger_gets_a_signed_answer_too(trusted: Asker) -> None:
     answer = trusted.is_answered(key=key_of("node2"))
     assert (answer.name, answer.key_id) == ("node1", KEY_ID)
@@ -255,8 +272,8 @@ STRANGERS = {
 def flood(asker: Asker, data: bytes) -> Iterator[None]:
     """100,000 a second, while the `with` lasts."""
     flooding = start([sys.executable, "-c", FLOOD, str(asker.lane[1]), data.hex()], "compiled")
-    assert wait_for_line(flooding, "so many")
     try:
+        assert wait_for_line(flooding, "so many")
         yield
     finally:
         flooding.kill()
@@ -281,6 +298,7 @@ def test_in_a_flood_the_true_question_is_answered_within_a_second(
 
 
 @pytest.mark.parametrize("kind", ["unsigned", "of another key", "no question"])
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_flood_takes_no_time_from_the_dump(trusted: Asker, kind: str) -> None:
     def seconds() -> float:

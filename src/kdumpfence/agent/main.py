@@ -21,7 +21,8 @@ from kdumpfence.addresses import (
     joined,
     socket_families,
 )
-from kdumpfence.agent.decision import Watch
+from kdumpfence.agent.asking import READS, Asking, questions
+from kdumpfence.agent.decision import Signatures, Watch
 from kdumpfence.agent.options import (
     AGENT_OPTIONS,
     MOST_STDIN,
@@ -48,6 +49,12 @@ CENSUS_REST = 0.05
 #: more where the proof may be among what is found there.
 CENSUS_READS = 4
 CENSUS_READS_FOR_PROOF = 32
+
+#: Bytes of a nonce.
+NONCE_BYTES = 16
+
+#: Answers that are read at the end, of each socket; a flood must not keep the wait alive.
+ANSWERS_AT_THE_END = 4096
 
 #: After a look at what has changed with the interfaces, seconds: many may come and go together.
 LINKS_REST = 0.05
@@ -116,7 +123,8 @@ def _run(options: AgentOptions, report: Report, started: float) -> int:
         report.debug(f"kdumpfence {__version__}, {wire.IMPLEMENTATION} core{why}", level=2)
     report.debug(
         f"action={options.action} nodename={','.join(options.names)} ipport={options.ipport} "
-        f"family={options.family} timeout={options.timeout} verbose={options.verbose}",
+        f"family={options.family} timeout={options.timeout} verbose={options.verbose} "
+        f"auth={options.auth} alive_grace={options.alive_grace}",
         level=1,
     )
     for line in options.passed_over:
@@ -168,13 +176,34 @@ def _monitor(report: Report) -> int:
 class _Wait:
     """One wait for one node: sockets, name service and decision, wired together."""
 
-    def __init__(self, options: AgentOptions, report: Report) -> None:
+    def __init__(
+        self, options: AgentOptions, report: Report, signatures: Signatures | None
+    ) -> None:
         self.report = report
         self.family = FAMILIES[options.family]
-        self.watch = Watch(options.names, self._is_own)
+        nonce = posix.urandom(NONCE_BYTES)
+        self.watch = Watch(
+            options.names,
+            self._is_own,
+            nonce=nonce,
+            called=options.called,
+            signatures=signatures,
+            grace=options.alive_grace,
+            ignores=lambda text: report.debug(f"ignoring {text} (auth={options.auth})"),
+        )
         self.complained: set[object] = set()
         self.announced = False
-        self.listening = Listening(options.ipport, socket_families(options.family))
+        signed_names = None if signatures is None else signatures.names
+        families = socket_families(options.family)
+        self.listening = Listening(options.ipport, families, names=signed_names)
+        asked = questions(nonce, (*options.called, *options.names), signatures)
+        listening = self.listening
+        self.asking = Asking(options.ipport, nonce, asked, listening.say, listening.vrfs)
+        self.deadline = float("inf")
+        #: What is waited with: where signed answers alone count, they come to `asking`.
+        self.waiting = listening.proof
+        if signatures is not None:
+            self.waiting = wire.Receiver(wire.Sources(), batch=1, size=64)
         names = []
         try:
             for name in options.names:
@@ -194,6 +223,7 @@ class _Wait:
             raise
 
     def close(self) -> None:
+        self.asking.close()
         self.listening.close()
         self.resolver.close()
 
@@ -209,6 +239,7 @@ class _Wait:
         self.report.debug(f"'{name}' is {joined(addresses)}", level=1)
         new = self.watch.resolved(name, addresses, self.listening.heard)
         self.listening.add(new)
+        self.asking.add(new)
         if self.announced:
             self._waits_for(new)
 
@@ -250,8 +281,8 @@ class _Wait:
         if not listening.changed():
             return False
         # What came before is judged by what was so before.
-        self._heard(listening.proof.take(batches=256))
-        self._heard(listening.census.take(batches=256))
+        self._heard(listening.look(256, 256))
+        self._answered(ANSWERS_AT_THE_END)
         moved = listening.moved()
         for address in moved.values():
             self.report.debug(f"the interface of {address} was recreated", level=1)
@@ -261,14 +292,25 @@ class _Wait:
     def _heard(self, arrivals: list[wire.Arrival]) -> None:
         for arrival in arrivals:
             if self.watch.proof is None and self.listening.believes(arrival.interface):
-                self.watch.heard(Address(arrival.packed, arrival.scope), arrival.message)
+                address = Address(arrival.packed, arrival.scope)
+                if self.watch.heard(address, arrival.message):
+                    self.asking.add_sender(address, arrival.port)
+
+    def _answered(self, most: int = READS) -> None:
+        now = min(time.monotonic(), self.deadline)
+        for address, data in self.asking.take(most):
+            if self.watch.proof is None:
+                self.watch.answered(address, data, now)
 
     def until(self, deadline: float) -> bool:
-        """Wait for the proof until `deadline` (time.monotonic)."""
-        listening, watch = self.listening, self.watch
+        """Wait for the proof until `deadline` (time.monotonic), or until the node is alive."""
+        listening, asking, watch = self.listening, self.asking, self.watch
+        signed = self.waiting is not listening.proof
         census_due = links_due = 0.0
+        self.deadline = deadline
         listening.end(deadline)
-        while watch.can_succeed and watch.proof is None:
+        asking.end(deadline)
+        while watch.can_succeed and not watch.decided:
             # In a flood this is run from cold caches 40 times a second: what is over is skipped.
             wake = []
             moments: list[float | None] = [deadline]
@@ -290,6 +332,9 @@ class _Wait:
             now = time.monotonic()
             if now >= deadline:
                 break
+            asking.ask(listening.addresses, now)
+            wake += asking.fds
+            moments.append(asking.next_due)
             if now < links_due:
                 moments.append(links_due)
             else:
@@ -301,25 +346,37 @@ class _Wait:
                 wake += listening.census_fds
             until = min(moment for moment in moments if moment is not None)
             try:
-                self._heard(listening.proof.receive(round(until * 1e9), wake))
+                self._heard(self.waiting.receive(round(until * 1e9), wake))
             except OSError as error:
                 # Out of memory, say: the wait goes on, without what would wake it.
                 self.report.debug(f"poll: {error.strerror}", level=1)
                 time.sleep(0.05)
-                self._heard(listening.proof.take())
-            # Not at the end of a rest: if nothing came meanwhile, there is nothing to wake for.
-            if not rests:
+                self._heard(listening.look(0, 1))
+            self._answered()
+            # Not at the end of a rest, nor if nothing woke: a rest costs a wake of its own.
+            if not rests and time.monotonic() < until:
                 sure = listening.raw and not self.resolver.busy
-                self._heard(listening.census.take(CENSUS_READS if sure else CENSUS_READS_FOR_PROOF))
+                census = CENSUS_READS if sure else CENSUS_READS_FOR_PROOF
+                self._heard(listening.look(census, CENSUS_READS_FOR_PROOF if signed else 0))
                 census_due = time.monotonic() + CENSUS_REST
         # What lay in the queues at the deadline came in time; what came later is passed over.
         if watch.proof is None:
-            self._heard(listening.proof.take(batches=256))
+            self._heard(listening.look(0, 256))
+            self._answered(ANSWERS_AT_THE_END)
         if watch.proof is None:
-            self._heard(listening.census.take(batches=256))
+            self._heard(listening.look(256, 0))
             self._follow()
             self._names()
         return watch.proof is not None
+
+
+def _signatures(options: AgentOptions) -> Signatures | None:
+    """What is needed to believe signed answers alone, if that is asked for. OptionError."""
+    if options.auth == "none":
+        return None
+    from kdumpfence.agent.signed import read_signatures
+
+    return read_signatures(options)
 
 
 def _off(options: AgentOptions, report: Report, started: float) -> int:
@@ -327,21 +384,26 @@ def _off(options: AgentOptions, report: Report, started: float) -> int:
     shown = ",".join(options.names)
     wait = None
     try:
-        wait = _Wait(options, report)
+        wait = _Wait(options, report, _signatures(options))
         if wait.listening.obstacle:
             report.error(wait.listening.obstacle)
         if not wait.watch.can_succeed:
             return NO  # each reason was told
         wait.announce()
         heard = wait.until(deadline)
+        watch, level = wait.watch, 1
         if heard:
-            report.debug(f"received valid message from '{wait.watch.proof}' ({shown})")
+            report.debug(_proof(watch, shown))
+        elif watch.alive:
+            report.error(watch.alive)
         else:
-            if wait.watch.can_succeed:
+            if watch.can_succeed:
                 report.debug(f"timeout after {options.timeout} seconds")
+            level = 0
             _explain(wait, shown, report)
+        report.debug(f"questions: {wait.asking.sent}, answers: {watch.answers}", level=level)
         return YES if heard else NO
-    except PortError as error:
+    except (OptionError, PortError) as error:
         report.error(str(error))
         return NO
     finally:
@@ -349,9 +411,18 @@ def _off(options: AgentOptions, report: Report, started: float) -> int:
             wait.close()
 
 
+def _proof(watch: Watch, shown: str) -> str:
+    """Says what the yes is for."""
+    signed = watch.signed
+    if signed is None:
+        return f"received valid message from '{watch.proof}' ({shown})"
+    return f"received signed answer of '{signed.name}' from {watch.proof}, key {signed.key_id:08x}"
+
+
 def _explain(wait: _Wait, shown: str, report: Report) -> None:
     """Why there is no proof: what an administrator would have to find out otherwise."""
-    counts = wait.listening.counts
+    counts = {"of the node": 0, **wait.listening.counts}
+    counts["of the node"] = counts.pop("accepted")  # and yet no proof
     rejected = ", ".join(f"{counts[reason]} {reason}" for reason in counts if counts[reason])
     if not rejected:
         rejected = "none" if wait.listening.census_fds else "not counted"
@@ -364,11 +435,19 @@ def _explain(wait: _Wait, shown: str, report: Report) -> None:
             f"valid messages from {joined(strangers[:5])}{more}: "
             f"not among the addresses of '{shown}'"
         )
+    for text in wait.watch.ignored.values():
+        report.error(f"not believed: {text}")
+    if wait.watch.unasked is not None:
+        report.error(
+            f"the node signed a message from {wait.watch.unasked}, but no answer to a question of "
+            "this wait came: either it was recorded earlier, or questions or answers are filtered"
+        )
     unresolved = [name for name, addresses in wait.watch.names.items() if not addresses]
     if unresolved:
         report.error(f"never resolved: {', '.join(unresolved)}")
-    if wait.listening.obstacle:
-        report.error(wait.listening.obstacle)
+    for obstacle in (wait.listening.obstacle, wait.asking.obstacle):
+        if obstacle:
+            report.error(obstacle)
 
 
 if __name__ == "__main__":

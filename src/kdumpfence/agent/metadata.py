@@ -12,8 +12,8 @@ schema.
 
 from __future__ import annotations
 
-from kdumpfence.agent.options import AGENT_OPTIONS, NODE_PARAMETERS, AgentOptions
-from kdumpfence.cmdline import REQUIRED
+from kdumpfence.agent.options import AGENT_OPTIONS, AUTHS, NODE_PARAMETERS, AgentOptions
+from kdumpfence.cmdline import REQUIRED, metavar
 
 #: What each option means in a cluster's configuration: more than fits into its line of --help.
 _DESCRIPTIONS = {
@@ -29,6 +29,13 @@ _DESCRIPTIONS = {
     "verbose": "Log more: what is heard, and why it is not believed.",
     "version": "Print the version.",
     "help": "Print a summary of the options.",
+    "auth": "What is believed: with none, any message from an address of the node; with sha256, "
+    "only an answer that is signed with the node's key, from whatever address. With sha256 the "
+    "node needs its key in its crash image, and the key file has to be on every node.",
+    "key_file": "File with the cluster's key, made by kdumpfence key create; for auth=sha256.",
+    "alive_grace": "Seconds for which the node has to answer that it is alive, without a gap, "
+    "until the agent fails at once instead of at the time-out; 0 is at the first answer, -1 never. "
+    "A node in a soft lockup answers and may still panic.",
     "plug": "More names or addresses of the same node, added to nodename, separated by commas. "
     "pcmk_host_map is passed here.",
 }
@@ -38,19 +45,24 @@ _PARAMETER_NAMES = {"help": "usage"}
 
 
 def _parameter(short: str, option: str, takes: int, _: str) -> str:
+    name = option.replace("-", "_")
     getopt = f"{f'-{short}, ' if short else ''}--{option}"
-    content = 'type="boolean"'
+    content = 'type="boolean" />'
     if option in NODE_PARAMETERS:
         getopt += "=NODE[,NODE...]"
-        content = 'type="string"'
+        content = 'type="string" />'
     elif takes == REQUIRED:
-        getopt += "=PORT" if option == "ipport" else f"={option.upper()}"
-        content = f'type="string" default="{getattr(AgentOptions(), option)}"'
+        getopt += "=PORT" if option == "ipport" else f"={metavar(option)}"
+        default = f'default="{getattr(AgentOptions(), name)}"'
+        content = f'type="string" {default} />'
+        if option == "auth":
+            choices = "".join(f'\t\t\t<option value="{choice}" />\n' for choice in AUTHS)
+            content = f'type="select" {default}>\n{choices}\t\t</content>'
     return (
-        f'\t<parameter name="{_PARAMETER_NAMES.get(option, option)}" unique="0" required="0">\n'
+        f'\t<parameter name="{_PARAMETER_NAMES.get(option, name)}" unique="0" required="0">\n'
         f'\t\t<getopt mixed="{getopt}" />\n'
-        f"\t\t<content {content} />\n"
-        f'\t\t<shortdesc lang="en">{_DESCRIPTIONS[option]}</shortdesc>\n'
+        f"\t\t<content {content}\n"
+        f'\t\t<shortdesc lang="en">{_DESCRIPTIONS[name]}</shortdesc>\n'
         "\t</parameter>\n"
     )
 

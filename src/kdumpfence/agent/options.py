@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
-from kdumpfence.addresses import FAMILIES, is_meant_as_address, split, why_refused
+from kdumpfence.addresses import (
+    FAMILIES,
+    is_address,
+    is_meant_as_address,
+    split,
+    why_refused,
+)
 from kdumpfence.cmdline import (
     MOST_SECONDS,
     NO,
@@ -23,6 +29,15 @@ if TYPE_CHECKING:
 
 ACTIONS = ("off", "reboot", "monitor", "status", "metadata", "validate-all")
 
+#: What is believed: any message from an address of the node, or signed answers alone.
+AUTHS = ("none", "sha256")
+
+#: As `keys.DEFAULT_PATH`, which is imported only where there is a key.
+KEY_FILE = "/etc/kdumpfence/key"
+
+#: Seconds for which a node has to answer that it is alive until the answer is no.
+ALIVE_GRACE = 5
+
 #: Bytes that are read from stdin at most: far above what Pacemaker sends.
 MOST_STDIN = 1 << 20
 
@@ -36,7 +51,14 @@ AGENT_OPTIONS: tuple[Option, ...] = (
     ("V", "version", NO, "print the version"),
     ("h", "help", NO, "print this help"),
     ("", "plug", REQUIRED, "NODE[,NODE...]: more names or addresses of the same node"),
-)
+    ("", "auth", REQUIRED, "what is believed: none, sha256 (signed answers alone; default: none)"),
+    ("", "key-file", REQUIRED, f"the cluster's key, for auth=sha256 (default: {KEY_FILE})"),
+    ("", "alive-grace", REQUIRED,
+     f"seconds until a node that answers is alive; -1: never (default: {ALIVE_GRACE})"),
+)  # fmt: skip
+
+#: Options that came later; `--a` goes on to mean action.
+NEWER = ("auth", "key-file", "alive-grace")
 
 #: The parameters that name the node; all of them together are its names.
 NODE_PARAMETERS = ("nodename", "plug", "port")
@@ -48,6 +70,9 @@ class AgentOptions:
     def __init__(self) -> None:
         #: All names and addresses of the one node that count, each once, in the order given.
         self.names: tuple[str, ...] = ()
+        #: What the node is called: all names that were given, without the addresses, those
+        #: that are not looked up included.
+        self.called: tuple[str, ...] = ()
         #: Which names do not count, and why.
         self.passed_over: list[str] = []
         #: Whether they came from the command line, not from a fence daemon.
@@ -59,6 +84,11 @@ class AgentOptions:
         self.action = "off"
         #: Seconds.
         self.timeout = 60
+        #: One of AUTHS.
+        self.auth = "none"
+        self.key_file = KEY_FILE
+        #: Seconds; -1: never.
+        self.alive_grace = ALIVE_GRACE
         self.verbose = 0
         #: What was wrong with the input but need not stop the agent.
         self.complaints: list[str] = []
@@ -69,13 +99,13 @@ def agent_from_argv(argv: Sequence[str]) -> AgentOptions:
 
     Operands are ignored, as the stock agent does.
     """
-    pairs, _ = getopt_long(argv, AGENT_OPTIONS)
+    pairs, _ = getopt_long(argv, AGENT_OPTIONS, NEWER)
     for name, _ in pairs:
         if name in ("help", "version"):
             options = AgentOptions()
             options.action = name
             return options
-    options = _read(pairs)
+    options = _read([(name.replace("-", "_"), value) for name, value in pairs])
     options.by_hand = True
     return options
 
@@ -84,8 +114,8 @@ def agent_from_stdin(data: bytes) -> AgentOptions:
     """Options of fence_kdump as a fence daemon writes them. Raises OptionError.
 
     ``name=value`` lines; empty lines, lines that begin with '#', lines without '=' and
-    unknown names are passed over; case does not matter in names; of repeated names the
-    last counts.
+    unknown names are passed over; in names case does not matter and "-" is "_", as in other fence
+    agents; of repeated names the last counts.
     """
     if len(data) > MOST_STDIN:
         raise OptionError(f"more than {MOST_STDIN} bytes of options on stdin")
@@ -94,8 +124,8 @@ def agent_from_stdin(data: bytes) -> AgentOptions:
         text = line.strip(" \t\r\0")
         name, equals, value = text.partition("=")
         if equals and not text.startswith("#"):
-            values[name.rstrip().lower()] = value.strip()
-    known = dict.fromkeys([name for _, name, takes, _ in AGENT_OPTIONS if takes])
+            values[name.rstrip().lower().replace("-", "_")] = value.strip()
+    known = dict.fromkeys([name.replace("-", "_") for _, name, takes, _ in AGENT_OPTIONS if takes])
     known.update(dict.fromkeys(NODE_PARAMETERS))
     return _read([(name, values[name]) for name in known if name in values])
 
@@ -114,11 +144,22 @@ def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
         elif name == "action":
             options.action = _choice(name, text, ACTIONS)
         elif name == "timeout":
-            # "60s" is how the rest of a cluster's configuration writes a minute.
-            digits = text.strip()
-            digits = digits[:-1] if digits[-1:] in ("s", "S") else digits
             fault = f"not a whole number of seconds (1 to {MOST_SECONDS})"
-            options.timeout = _number(name, text, digits, MOST_SECONDS, fault)
+            options.timeout = _number(name, text, _seconds(text), MOST_SECONDS, fault)
+        elif name == "auth":
+            options.auth = _choice(name, text, AUTHS)
+        elif name == "key_file":
+            if not text.strip() or "\0" in text:
+                raise OptionError(f"{name} {shown(text)}: not the name of a file")
+            options.key_file = text.strip()
+        elif name == "alive_grace":
+            if text.strip() == "-1":
+                options.alive_grace = -1
+            else:
+                fault = f"not a whole number of seconds (0 to {MOST_SECONDS}, or -1 for never)"
+                options.alive_grace = _number(
+                    name, text, _seconds(text), MOST_SECONDS, fault, least=0
+                )
         elif name == "verbose":
             level = read_level(value, options.verbose)
             if level is None:
@@ -127,6 +168,7 @@ def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
                 level = max(options.verbose, 1)
             options.verbose = level
     options.names = _union(nodes, options.passed_over)
+    options.called = _bare_names(nodes)
     if options.action == "reboot":
         options.action = "off"
     asks_for_a_node = options.action in ("off", "validate-all")
@@ -137,8 +179,14 @@ def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
     return options
 
 
-def _number(name: str, text: str, digits: str, most: int, fault: str) -> int:
-    number = whole_number(digits.strip(), 1, most)
+def _seconds(text: str) -> str:
+    """Without a unit: "60s" is how the rest of a cluster's configuration writes a minute."""
+    digits = text.strip()
+    return digits[:-1] if digits[-1:] in ("s", "S") else digits
+
+
+def _number(name: str, text: str, digits: str, most: int, fault: str, least: int = 1) -> int:
+    number = whole_number(digits.strip(), least, most)
     if number is None:
         raise OptionError(f"{name} {shown(text)}: {fault}")
     return number
@@ -188,3 +236,9 @@ def _union(nodes: dict[str, tuple[list[str], bool]], passed_over: list[str]) -> 
                     f"{parameter} '{name}': not looked up, because {given[0]} gives addresses"
                 )
     return tuple(union)
+
+
+def _bare_names(nodes: dict[str, tuple[list[str], bool]]) -> tuple[str, ...]:
+    """What the node is called, `nodename` first, which is what its cluster calls it."""
+    given = [name for parameter in NODE_PARAMETERS for name in nodes.get(parameter, ([],))[0]]
+    return tuple(dict.fromkeys(name for name in given if not is_address(name)))

@@ -19,6 +19,10 @@ node, connected to (address, port 0), which the kernel prefers for what comes fr
 one that is not connected, because a connected socket hears only what is sent to the local
 address that the route chose.
 
+Where signed packets alone are believed, nothing that comes to the port decides but what has the
+node's name, from whatever address: with raw sockets the proof queues take that, and nothing else.
+Then no socket here is waited for; all of them are looked at now and then.
+
 What may not be in this file: what a message means.
 """
 
@@ -34,10 +38,17 @@ from kdumpfence.addresses import Address
 from kdumpfence.links import Links, is_bound
 from kdumpfence.wire import Receiver, Sources
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kdumpfence.wire import Arrival
+
 _SO_TIMESTAMPING = 37
 _STAMPS = 1 << 3 | 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE
 _IP_PKTINFO = 8
 _IPV6_RECVPKTINFO = 49
+_IPV6_CHECKSUM = 7
 
 #: Bytes; the kernel doubles it. A datagram of 8 bytes takes 832 (Linux 6.18) or 896 (6.12, 7.2),
 #: so a queue holds some 2,400. Not more: in a flood every agent on the host fills one for each
@@ -49,6 +60,13 @@ RETRY = 0.1
 
 #: What raising a raw socket is refused with, by capabilities, seccomp or SELinux.
 _NOT_PERMITTED = (errno.EPERM, errno.EACCES)
+
+
+#: Networks in which everybody is.
+_ANYWHERE = ((bytes(4), 0), (bytes(16), 0), (b"\x7f\0\0\0", 8), (bytes(15) + b"\1", 128))
+
+#: Who may have sent a packet, until it has been looked at: more than come in one look.
+_MOST_SENDERS = 1 << 15
 
 
 class PortError(Exception):
@@ -156,6 +174,7 @@ class _RawSockets:
         self._listening = listening
         self._links = links
         self._opened: list[tuple[_socket.socket, Receiver]] = []
+        self._speaking: dict[int, _socket.socket] = {}
         self._vrfs: set[int] = set()  # that are dealt with
         try:
             for family in families:
@@ -224,11 +243,14 @@ class _RawSockets:
         self, sock: _socket.socket, receiver: Receiver, sources: list[Address] | None
     ) -> list[filters.Instruction]:
         proof = receiver is self._listening.proof
+        packets = self._listening.packets if proof else None
         return filters.program(
             "raw4" if sock.family == _socket.AF_INET else "raw6",
             self._listening.port,
             messages_only=proof,
-            sources=sources if proof else None,
+            sources=sources if proof and packets is None else None,
+            packets=packets,
+            questions=proof,
             vrfs=() if self.inside else sorted(self._vrfs),
             inside=self.inside,
         )
@@ -255,8 +277,25 @@ class _RawSockets:
             if receiver is self._listening.proof:
                 self._restrict(sock, receiver)
 
+    def say(self, address: Address, port: int, data: bytes, vrf: int) -> None:
+        """Send from the port, whoever has bound it. Raises OSError."""
+        family = address.family
+        sock = self._speaking.get(family)
+        if sock is None:
+            sock = _socket.socket(
+                family, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _socket.IPPROTO_UDP
+            )
+            self._speaking[family] = sock
+            filters.attach(sock, filters.NOTHING)
+            if family == _socket.AF_INET6:
+                sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_CHECKSUM, 6)
+        words = (self._listening.port, port, 8 + len(data), 0)  # no checksum, or the kernel's
+        header = b"".join(word.to_bytes(2, "big") for word in words)
+        way = sockets.through(family, vrf)
+        sock.sendmsg([header, data], way, _socket.MSG_DONTWAIT, sockets.peer(address, 0))
+
     def close(self) -> None:
-        for sock, _ in self._opened:
+        for sock in (*(sock for sock, _ in self._opened), *self._speaking.values()):
             sock.close()
 
 
@@ -354,16 +393,33 @@ class Listening:
     """The sockets that hear one port, and the two receivers over them.
 
     `families` are AF_INET, AF_INET6 or both; one that the kernel does not have is
-    left out. `use_raw=False` does without raw sockets even if they are permitted.
+    left out. `use_raw=False` does without raw sockets even if they are permitted. `names`: of
+    the node, where its signed packets alone are believed.
     Raises PortError if the port cannot be heard at all, now or later.
     """
 
-    def __init__(self, port: int, families: tuple[int, ...], use_raw: bool = True) -> None:
+    def __init__(
+        self,
+        port: int,
+        families: tuple[int, ...],
+        use_raw: bool = True,
+        names: Iterable[str] | None = None,
+    ) -> None:
         self.port = port
+        #: What the node's packets have, at which offsets; None: its messages count.
+        self.packets: list[dict[int, bytes]] | None = None
         self.sources = Sources()
         #: Where valid messages came from beside `sources`: addresses, and the interface.
         self.strangers = Sources()
-        self.proof = Receiver(self.sources, self.strangers, port=port, batch=16)
+        if names is None:
+            self._senders = None
+            self.proof = Receiver(self.sources, self.strangers, port=port, batch=16)
+        else:
+            self.packets = [{8: b"kdf1", 56: name.encode().ljust(64, b"\0")} for name in names]
+            self._senders = Sources(_MOST_SENDERS)
+            for network in _ANYWHERE:
+                self._senders.admit(*network)
+            self.proof = Receiver(self._senders, port=port, batch=16)
         self.census = Receiver(self.sources, self.strangers, port=port, batch=16)
         #: Why something is not open yet; "" if all is.
         self.obstacle = ""
@@ -373,7 +429,7 @@ class Listening:
         self._interfaces: dict[Address, str] = {}
         self._newest = 0  # interface, of those that may have been named otherwise before
         self._sockets: list[_socket.socket] = []
-        #: Readable when a census socket has something; its descriptors for poll.
+        #: Readable when a socket has something that is not waited for; descriptors for poll.
         self.census_fds: list[int] = []
         self._raw: _RawSockets | None = None
         self._udp: _UdpSockets | None = None
@@ -402,13 +458,15 @@ class Listening:
         """Have one of the receivers read this socket, too."""
         self._sockets.append(sock)
         receiver.add_socket(sock)
-        if receiver is self.census:
+        if receiver is self.census or self.packets is not None:
             self.census_fds.append(sock.fileno())
 
     def drop(self, sock: _socket.socket) -> None:
         """Close one that the proof came by."""
         self.proof.discard_socket(sock)
         self._sockets.remove(sock)
+        if self.packets is not None:
+            self.census_fds.remove(sock.fileno())
         sock.close()
 
     def add(self, addresses: list[Address]) -> None:
@@ -421,6 +479,28 @@ class Listening:
             self._raw.let_in()
         if self._udp is not None:
             self._udp.connect(addresses)
+
+    def look(self, census: int, proof: int) -> list[Arrival]:
+        """What has come, at most so many batches of each socket of a kind, without waiting."""
+        arrivals = self.proof.take(proof) if proof else []
+        if self._senders is not None:
+            for arrival in arrivals:
+                self._senders.discard(arrival.packed, arrival.scope)
+        return arrivals + self.census.take(census)
+
+    def vrfs(self) -> Iterable[int]:
+        """The VRFs that are heard from outside."""
+        return self._links.vrfs if self._links is not None and self._links.udp_hears_vrfs else ()
+
+    def say(self, address: Address, port: int, data: bytes, vrf: int) -> bool:
+        """Whether this could be sent from the port that is heard. Never waits."""
+        if self._raw is None:
+            return False
+        try:
+            self._raw.say(address, port, data, vrf)
+        except OSError:
+            return False
+        return True
 
     def _remember_interface(self, address: Address) -> None:
         if not address.scope:

@@ -12,7 +12,9 @@ import select
 import time
 
 from kdumpfence.addresses import FAMILIES, LookUpError, Resolver, joined, literal, look_up
+from kdumpfence.agent.signed import read_signatures
 from kdumpfence.agent.sockets import Listening, PortError
+from kdumpfence.cmdline import OptionError
 from kdumpfence.own_addresses import is_own, node_literal, why_own
 
 TYPE_CHECKING = False
@@ -27,6 +29,12 @@ PATIENCE = 5
 def validate(options: AgentOptions, families: tuple[int, ...], report: Report) -> bool:
     """Whether all is well; what is not is said."""
     good = not options.complaints
+    if options.auth != "none":
+        try:
+            read_signatures(options, named=options.by_hand and bool(options.names))
+        except OptionError as error:
+            report.error(str(error))
+            good = False
     names = []
     judge = node_literal if options.by_hand else literal
     for name in options.names:

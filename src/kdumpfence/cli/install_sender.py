@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"or {INSTALLED}: every one it was installed for before",
     )
     parser.add_argument(
+        "--node",
+        default="",
+        metavar="NAME",
+        help="what the cluster calls this node (default: as before, or found out)",
+    )
+    parser.add_argument(
         "--static", action="store_true", help="the static sender, which needs no libc"
     )
 
@@ -56,7 +62,7 @@ def _install_or_remove(
         return
     with open(native_sender.find(static), "rb") as sender:
         content = sender.read()
-    installer.install(root, layout, content, given.dry_run, say)
+    installer.install(root, layout, content, given.dry_run, say, given.node)
 
 
 def _layout(name: str | None, root: Sysroot) -> Layout:

@@ -17,6 +17,7 @@ from kdumpfence.cli import (
     history,
     install_agent,
     install_sender,
+    key,
     native_sender,
     status,
     storm,
@@ -29,6 +30,7 @@ COMMANDS = {
     "native-sender": native_sender,
     "install-agent": install_agent,
     "install-sender": install_sender,
+    "key": key,
     "status": status,
     "watch": watch,
     "history": history,
@@ -56,8 +58,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = _Parser(
         prog="kdumpfence",
-        description="Install the agent and the crash kernel's sender; show what kdumpfenced has "
-        "heard; simulate dumping nodes.",
+        description="Install the agent and the crash kernel's sender; keep the cluster's key; show "
+        "what kdumpfenced has heard; simulate dumping nodes.",
     )
     parser.add_argument("-V", "--version", action="version", version=f"kdumpfence {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -23,6 +23,16 @@ _SETTING = re.compile(r"""\s*(?:force_)?(?:add_)?dracutmodules\+?=(["']?)([^"'#]
 
 def adds(dracut_args: str) -> bool:
     """Whether these arguments of dracut add the module, as in `--add kdumpfence`."""
+    return MODULE in _named(dracut_args, "-a", "--add", "--force-add")
+
+
+def omits(dracut_args: str) -> bool:
+    """Whether they leave it out, as in `--omit kdumpfence`."""
+    return MODULE in _named(dracut_args, "-o", "--omit")
+
+
+def _named(dracut_args: str, *options: str) -> list[str]:
+    """The modules that are named with any of these options."""
     try:
         words = shlex.split(dracut_args)
     except ValueError:  # a quotation without an end
@@ -30,11 +40,11 @@ def adds(dracut_args: str) -> bool:
     given = ""
     for before, word in zip(["", *words], words):
         option, _, value = word.partition("=")
-        if option in ("--add", "--force-add"):
+        if option in options:
             given += f" {value}"
-        elif before in ("-a", "--add", "--force-add"):
+        elif before in options:
             given += f" {word}"
-    return MODULE in given.split()
+    return given.split()
 
 
 def asking(root: Sysroot) -> Iterator[str]:

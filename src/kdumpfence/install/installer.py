@@ -17,7 +17,15 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kdumpfence.install import InstallError, dracut_config, layouts, record, sender_arguments
+from kdumpfence.install import (
+    InstallError,
+    dracut_config,
+    layouts,
+    native_sender,
+    record,
+    sender_arguments,
+    this_node,
+)
 from kdumpfence.install.layouts import HOME, NODES, RESOLVED, Item, Layout
 from kdumpfence.install.record import Record
 from kdumpfence.install.sysroot import Sysroot
@@ -106,23 +114,45 @@ class _Plan:
             say(remark)
 
 
-def install(root: Sysroot, layout: Layout, sender: bytes, dry_run: bool, say: Say) -> None:
-    """Put all files of a layout in their places. Raises InstallError, OSError."""
+def install(
+    root: Sysroot, layout: Layout, sender: bytes, dry_run: bool, say: Say, node: str = ""
+) -> None:
+    """Put all files of a layout in their places, on the node of that name if one is given.
+
+    Raises InstallError, OSError.
+    """
     missing = root.missing_directories(record.PATH)  # before the lock makes them
     with contextlib.nullcontext() if dry_run else root.locked(HOME):
-        _install(root, layout, sender, missing, dry_run, say)
+        _install(root, layout, sender, missing, dry_run, say, node)
 
 
 def _install(
-    root: Sysroot, layout: Layout, sender: bytes, missing: list[str], dry_run: bool, say: Say
+    root: Sysroot,
+    layout: Layout,
+    sender: bytes,
+    missing: list[str],
+    dry_run: bool,
+    say: Say,
+    node: str,
 ) -> None:
     known = Record.load(root)
     plan = _Plan(root, known)
     items = [item.filled(sender) for item in layout.items]
     if layout.name in layouts.LAYOUTS:
-        plan.remarks += _check_arguments(root, layout)
+        own, signs = this_node.files(root, known, node)
+        items = [*own, *items]
+        known.node = node or known.node
+        plan.remarks += _check_arguments(root, layout, bool(signs))
+        if signs:
+            plan.remarks.append(signs)
+            if native_sender.CANNOT_SIGN in sender:
+                plan.remarks.append(
+                    "warning: this installation's native sender was built without BearSSL and "
+                    "cannot sign: see docs/building.md"
+                )
     if layout.resolves:
         content, said = _resolve(root)
+        content += b"".join(item.content for item in items if item.path == layouts.THIS_NODE)
         items.append(Item(RESOLVED, content=content))
         plan.remarks += said
     for item in items:
@@ -227,8 +257,8 @@ def _remove_unused_directories(root: Sysroot, known: Record) -> None:
                 known.directories.remove(folder)
 
 
-def _check_arguments(root: Sysroot, layout: Layout) -> list[str]:
-    """Warnings about what the sender is going to be told. Raises InstallError.
+def _check_arguments(root: Sysroot, layout: Layout, signs: bool) -> list[str]:
+    """Warnings about what the sender is going to be told, and to sign. Raises InstallError.
 
     Our own file is refused if it makes no sense; those of others are theirs to keep, as long as
     they let a crash kernel be loaded.
@@ -237,11 +267,30 @@ def _check_arguments(root: Sysroot, layout: Layout) -> list[str]:
     if any(item.path == NODES for item in layout.items):
         errors += sender_arguments.own_file(root.outside(NODES), _resolve(root, "--read")[0])
     machine = sender_arguments.Machine.this() if root.root == "/" else sender_arguments.Machine()
-    found = sender_arguments.others(root, layout.name, machine)
+    found = sender_arguments.others(root, layout.name, machine, signs)
     errors += found.errors
     if errors:
         raise InstallError("; ".join(errors))
-    return [f"warning: {one}" for one in found.warnings]
+    if signs and layout.name == "initramfs-tools" and this_node.images_are_readable(root):
+        found.warnings.append(
+            "everybody may read the images of mkinitramfs, and this node's key in them: write "
+            f"UMASK=0077 into {root.outside('/etc/initramfs-tools/conf.d/kdumpfence')}, and remove "
+            "the old image before the new one is built"
+        )
+    remarks = [f"warning: {one}" for one in found.warnings]
+    where, call = layout.ends
+    if where and call not in "\n".join(_settings(root, where)):
+        remarks.append(
+            f"the end of a dump is told only if {root.outside(where)} calls {call}: "
+            "see kdumpfence(8)"
+        )
+    return remarks
+
+
+def _settings(root: Sysroot, path: str) -> list[str]:
+    """The lines of a file without its comments."""
+    lines = (root.read(path) or b"").decode(errors="replace").splitlines()
+    return [line for line in lines if not line.lstrip().startswith("#")]
 
 
 def _resolve(root: Sysroot, *arguments: str) -> tuple[bytes, list[str]]:

@@ -15,6 +15,9 @@ from kdumpfence.install import sysroot
 HOME = "/usr/lib/kdumpfence"
 NODES = "/etc/kdumpfence/nodes"
 RESOLVED = "/etc/kdumpfence/resolved"
+#: What the sender is told of its own node, and the key that it signs with.
+THIS_NODE = "/etc/kdumpfence/this-node"
+NODE_KEY = "/etc/kdumpfence/node-key"
 SENDER = "the native sender"  # instead of the name of a file
 
 _FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "distributions")
@@ -54,14 +57,19 @@ class Layout:
     afterwards: str
     after_removal: str = ""
     resolves: bool = False  #: whether the addresses are looked up now (else with the image)
+    #: A file of others, and what it has to call so that the end of a dump is told; "" if it is.
+    ends: tuple[str, str] = ("", "")
 
 
 _SYSTEMD = "/etc/systemd/system"
 _UNIT = "kdumpfence-send.service"
 _OWN_SENDER = Item(f"{HOME}/fence_kdump_send", SENDER, 0o755)
 _NODES = Item(NODES, "common/nodes", only_if_missing=True)
+_TELL_END = Item(f"{HOME}/tell-end", "common/tell-end", 0o755)
+_KDUMP_CONFIG = Item(f"{HOME}/kdump-config", "debian/kdump-config", 0o755)
 _FOR_IMAGES = (
     _OWN_SENDER,
+    _TELL_END,
     Item(f"{HOME}/resolve-nodes", "common/resolve-nodes", 0o755),
     Item(f"{HOME}/start-sender", "common/start-sender", 0o755),
 )
@@ -92,7 +100,15 @@ LAYOUTS = {
         Layout(
             "rhel",
             "RHEL, Fedora and derivatives (kdump-utils)",
-            (Item("/usr/libexec/fence_kdump_send", SENDER, 0o755), *_FOR_DRACUT),
+            (
+                Item("/usr/libexec/fence_kdump_send", SENDER, 0o755),
+                # kdump-utils runs what is in these, from 2020 on and from 2026 on.
+                *(
+                    Item(f"/etc/kdump/{folder}/kdumpfence", "rhel/tell-end", 0o755)
+                    for folder in ("post.d", "emergency.d")
+                ),
+                *_FOR_DRACUT,
+            ),
             "/usr/bin/kdumpctl",
             _KDUMPCTL,
             _KDUMPCTL,
@@ -105,12 +121,15 @@ LAYOUTS = {
             "/etc/sysconfig/kdump",
             f"the nodes are those in {NODES}; now, and after each change, {_MKDUMPRD}",
             f"now {_MKDUMPRD}",
+            ends=("/etc/sysconfig/kdump", _TELL_END.path),
         ),
         Layout(
             "debian",
             "Debian and Ubuntu (kdump-tools)",
             (
                 _OWN_SENDER,
+                _TELL_END,
+                _KDUMP_CONFIG,
                 _NODES,
                 Item(f"{_SYSTEMD}/{_UNIT}", f"debian/{_UNIT}"),
                 # As `systemctl enable` does it, which cannot be called for all roots.
@@ -122,6 +141,7 @@ LAYOUTS = {
             "/usr/sbin/kdump-config",
             _AGAIN,
             resolves=True,
+            ends=("/etc/default/kdump-tools", _KDUMP_CONFIG.path),
         ),
         Layout(
             "initramfs-tools",

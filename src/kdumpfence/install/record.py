@@ -24,6 +24,7 @@ class Record:
     layouts: dict[str, list[str]] = field(default_factory=dict)  #: their paths
     ours: dict[str, list[str]] = field(default_factory=dict)  #: digests by path
     directories: list[str] = field(default_factory=list)  #: made by us, outermost first
+    node: str = ""  #: what the administrator calls this node
 
     @classmethod
     def load(cls, root: Sysroot) -> Record:
@@ -33,8 +34,11 @@ class Record:
             return cls()
         try:
             fields = json.loads(content)
-            record = cls(fields["layouts"], fields["ours"], fields["directories"])
+            record = cls(
+                fields["layouts"], fields["ours"], fields["directories"], fields.get("node", "")
+            )
             lists = [*record.layouts.values(), *record.ours.values(), record.directories]
+            lists.append([record.node])
             if not all(isinstance(text, str) for one in lists for text in one):
                 raise TypeError("not a text")
         except (ValueError, KeyError, TypeError, AttributeError):

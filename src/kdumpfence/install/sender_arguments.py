@@ -21,7 +21,7 @@ from kdumpfence import addresses
 from kdumpfence.cmdline import OptionError
 from kdumpfence.install import dracut_config, rhel_network, suse_network
 from kdumpfence.install.asking import ip
-from kdumpfence.install.layouts import NODES
+from kdumpfence.install.layouts import HOME, NODE_KEY, NODES
 from kdumpfence.install.sysroot import Sysroot
 from kdumpfence.sender import options
 from kdumpfence.text import shown
@@ -41,6 +41,8 @@ SUSE_SCRIPTS = {
 }
 _SUSE_COMMAND_LINES = ("KDUMP_COMMANDLINE", "KDUMP_COMMANDLINE_APPEND")
 _SUSE_READ = (*SUSE_SCRIPTS, *_SUSE_COMMAND_LINES, "KDUMP_NETCONFIG", "KDUMP_SAVEDIR")
+
+_KEY_FILE = f"--key-file={NODE_KEY}"
 
 _NO_CRASH_KERNEL = "kdumpctl will not load a crash kernel"
 
@@ -117,11 +119,14 @@ def own_file(name: str, settings: bytes) -> list[str]:
     return found + [f"{name}: NODES: {one}" for one in complaints(nodes, to_be_continued=True)]
 
 
-def others(root: Sysroot, distribution: str, machine: Machine) -> Findings:
-    """What is wrong with the files that belong to others, in this root."""
+def others(root: Sysroot, distribution: str, machine: Machine, signs: bool = False) -> Findings:
+    """What is wrong with the files that belong to others, in this root.
+
+    `signs`: whether this node has a key to sign with.
+    """
     found = Findings()
-    _kdump_utils(root, distribution == "rhel", machine, found)
-    _suse(root, distribution == "suse", machine, found)
+    _kdump_utils(root, distribution == "rhel", machine, signs, found)
+    _suse(root, distribution == "suse", machine, signs, found)
     return found
 
 
@@ -144,7 +149,9 @@ class _Line(NamedTuple):
     again: bool  #: whether it has come before
 
 
-def _kdump_utils(root: Sysroot, wanted: bool, machine: Machine, found: Findings) -> None:
+def _kdump_utils(
+    root: Sysroot, wanted: bool, machine: Machine, signs: bool, found: Findings
+) -> None:
     name = root.outside(KDUMP_CONF)
     conf = _kdump_conf(name, _text(root, KDUMP_CONF))
     nodes, args = conf.get("fence_kdump_nodes", []), conf.get("fence_kdump_args", [])
@@ -162,6 +169,13 @@ def _kdump_utils(root: Sysroot, wanted: bool, machine: Machine, found: Findings)
                 root.outside("/etc/hosts"),
                 f"kdump-utils takes {', '.join(map(shown, mistaken))} for this machine, whose "
                 "address is part of theirs, and leaves them out: write fence_kdump_nodes",
+            )
+    for line in conf.get("dracut_args", []) if wanted and signs else []:
+        if dracut_config.omits(line.value) and _KEY_FILE not in "".join(one.value for one in args):
+            found.warn(
+                line.where,
+                f"without the module {dracut_config.MODULE} messages are not signed: write "
+                f"fence_kdump_args {_KEY_FILE}, and --install {NODE_KEY} here",
             )
     for option, (line, *_) in conf.items():
         if option.lower().startswith("fence_kdump") and conf[option] not in (nodes, args):
@@ -294,12 +308,14 @@ def _unread(root: Sysroot, path: str, names: Sequence[str], found: Findings) -> 
             )
 
 
+_REPLACED = "$ or a backquote is replaced when the image is made: use single quotes"
+
 #: What starts the sender so that nobody waits for it, or not for long.
 _ALONE = re.compile(r"(?:^|\s)(?:\S*/)?setsid\s+(?:-c?fc?|--fork)\s+\S*$")
 _FOR_A_WHILE = re.compile(r"(?:^|\s)(?:\S*/)?timeout\s+(?:-\S+\s+)*[1-9]\S*\s+\S*$")
 
 
-def _suse(root: Sysroot, wanted: bool, machine: Machine, found: Findings) -> None:
+def _suse(root: Sysroot, wanted: bool, machine: Machine, signs: bool, found: Findings) -> None:
     _unread(root, SUSE, _SUSE_READ, found)
     last = {one.name: one for one in _assignments(_text(root, SUSE))}
     scripts = [
@@ -315,9 +331,14 @@ def _suse(root: Sysroot, wanted: bool, machine: Machine, found: Findings) -> Non
     if scripts or (wanted and root.find(SUSE)):
         nodes = listed + [word for one in scripts for word in _words(one.value)]
         _suse_network(root.outside(SUSE), last, taken, nodes if machine.names else None, found)
+    end = last.get("KDUMP_POSTSCRIPT")
+    if end is not None and f"{HOME}/tell-end" in end.value and not end.literal:
+        found.warn(f"{root.outside(SUSE)}: line {end.line}: {end.name}", _REPLACED)
     for one in scripts:
         where = f"{root.outside(SUSE)}: line {one.line}: {one.name}"
         found.warn(where, *_suse_script(one, machine))
+        if wanted and signs and "--key-file" not in one.value:
+            found.warn(where, f"its messages are not signed: add {_KEY_FILE}")
         sender = re.search(r"[^\s\"']*fence_kdump_send", one.value)
         if sender and sender[0] not in programs:
             found.warn(
@@ -376,7 +397,7 @@ def _suse_script(script: _Assignment, machine: Machine) -> list[str]:
     """
     found = []
     if not script.literal:
-        found.append("$ or a backquote is replaced when the image is made: use single quotes")
+        found.append(_REPLACED)
     foreign = [word for word in _words(script.value) if not _PLAIN.fullmatch(word)]
     if foreign:
         found.append(

@@ -19,7 +19,7 @@ from kdumpfence.wire import PACKET_BYTES, Packet, decode_packet, encode_packet
 from tests.conftest import CORES, load_core
 from tests.support.messages import PORT
 from tests.support.netlab import Host, Lab, Link, joined
-from tests.support.programs import PACKET_FORMS
+from tests.support.programs import FORMS
 from tests.system.network.programs import Programs, Running
 
 _IPV6_FREEBIND = 78
@@ -27,7 +27,7 @@ _IPV6_FREEBIND = 78
 nonces = (number.to_bytes(16, "big") for number in itertools.count(1))
 
 
-@pytest.fixture(params=PACKET_FORMS)
+@pytest.fixture(params=FORMS)
 def programs(request: pytest.FixtureRequest) -> Programs:
     if request.param in CORES:
         load_core(request.param)

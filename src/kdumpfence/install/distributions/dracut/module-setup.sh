@@ -43,11 +43,28 @@ kdump_utils() {
     printf 'NODES="%s"\nARGS="%s"\n' "${nodes//\"/}" "${args//\"/}"
 }
 
+# This node's name, and the key that it signs with, for every sender in the image. Without them it
+# sends all the same.
+this_node() {
+    local own=$dracutsysrootdir/etc/kdumpfence made=$initdir/etc/kdumpfence file
+
+    for file in this-node node-key; do
+        [[ ! -e $own/$file ]] || cp -pL "$own/$file" "$made/"
+    done
+    if [[ ! -e $made/node-key ]] && grep -qs key-file "$made/this-node"; then
+        dfatal "kdumpfence: no $own/node-key: messages will not be signed"
+    fi
+    return 0
+}
+
 # called by dracut
 install() {
     local home=/usr/lib/kdumpfence other=/usr/libexec/fence_kdump_send file
     local nodes=$dracutsysrootdir/etc/kdumpfence/nodes name=/etc/kdumpfence/nodes
     local made=$initdir/etc/kdumpfence
+
+    mkdir -p "$made"
+    this_node
 
     # A hook that is missing would end dracut.
     for file in "$dracutsysrootdir$home"/{fence_kdump_send,resolve-nodes,start-sender} \
@@ -57,7 +74,6 @@ install() {
             return 0
         fi
     done
-    mkdir -p "$made"
     if kdump_utils > "$made/nodes"; then
         nodes=$made/nodes name=/etc/kdump.conf
     fi
@@ -66,12 +82,14 @@ install() {
         rm -f "$made/nodes" "$made/resolved"
         return 0
     fi
+    [[ ! -e $made/this-node ]] || cat "$made/this-node" >> "$made/resolved"
     rm -f "$made/nodes"
 
     inst "$home/fence_kdump_send"
     inst_script "$home/start-sender"
+    [[ ! -x $dracutsysrootdir$home/tell-end ]] || inst_script "$home/tell-end"
     ln -sf fence_kdump_send "$initdir$home/@fence_kdump_send"
-    inst_multiple -o setsid
+    inst_multiple -o setsid sleep
     # kdump-utils starts its sender later: instead of it, one that does nothing if ours runs.
     if [[ -e $initdir$other && -r $moddir/unless-it-runs ]]; then
         cp -f --remove-destination "$moddir/unless-it-runs" "$initdir$other"
