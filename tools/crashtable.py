@@ -134,7 +134,7 @@ class _Table:
             _tell(to_yes)
             outcomes = self._outcomes(panics.LATE_NETWORK, program)
             up = [outcome.line("network comes").at for outcome in outcomes]
-            said = [outcome.ended or 0.0 for outcome in outcomes]
+            said = [outcome.agent.ended or 0.0 for outcome in outcomes]
             rows[1].append(_seconds([_first_message(o) - at for o, at in zip(outcomes, up)]))
             rows[2].append(_seconds([yes - at for yes, at in zip(said, up)]))
         return rows
@@ -157,7 +157,7 @@ class _Table:
         for size in range(LARGEST, 0, -STEP):
             _tell(f"crashkernel={size}M")
             smaller = replace(crash, crashkernel=f"{size}M")
-            if not all(run(smaller).status == 0 for _ in range(self._runs)):
+            if not all(run(smaller).agent.status == 0 for _ in range(self._runs)):
                 break
             works = size
         return f"{works} MB" if works else f"more than {LARGEST} MB"

@@ -152,11 +152,11 @@ def test_the_sender_of_the_image_outlives_the_image(outcomes: list[Result]) -> N
 def test_without_the_sender_nobody_is_heard(outcomes: list[Result]) -> None:
     ((image, outcome),) = outcomes
     assert not (image.content / RESOLVED).exists()
-    assert outcome.status == 1, str(outcome)
+    assert outcome.agent.status == 1, str(outcome)
     assert outcome.datagrams == []
     # It was not the agent that was too early, nor the network that was not there.
-    assert outcome.ended is not None
-    assert outcome.ended > outcome.line(f"this is {NODE}").at + 3, str(outcome)
+    assert outcome.agent.ended is not None
+    assert outcome.agent.ended > outcome.line(f"this is {NODE}").at + 3, str(outcome)
 
 
 @about_each(*(f"{maker}, no panic" for maker in CONTROLS))
