@@ -37,6 +37,10 @@ def check_agent(agent: Any) -> None:
     )
     require(1 <= agent.timeout <= cmdline.MOST_SECONDS, "no timeout", agent.timeout)
     require(agent.verbose >= 0, "no level", agent.verbose)
+    require(agent.auth in agent_options.AUTHS, "no auth", agent.auth)
+    require(bool(agent.key_file) and "\0" not in agent.key_file, "no file", agent.key_file)
+    require(-1 <= agent.alive_grace <= cmdline.MOST_SECONDS, "no grace", agent.alive_grace)
+    check_names(agent.called)
     require(bool(agent.names) or agent.action != "off", "no node", agent.names)
 
 

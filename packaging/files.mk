@@ -56,6 +56,7 @@ install:
 	$(INSTALL) -m 644 packaging/kdumpfenced.toml $(DESTDIR)/etc/kdumpfence
 	$(INSTALL) -d $(DESTDIR)/usr/share/kdumpfence/monitoring
 	$(INSTALL) -m 644 packaging/monitoring/* $(DESTDIR)/usr/share/kdumpfence/monitoring
+	$(INSTALL) -D -m 644 -t $(DESTDIR)/usr/share/kdumpfence/wireshark packaging/wireshark/kdumpfence.lua
 	$(INSTALL) -D -m 644 -t $(DESTDIR)/usr/share/kdumpfence/selinux packaging/selinux/kdumpfence.te
 	$(INSTALL) -d $(DESTDIR)/usr/share/man/man8 $(DESTDIR)/usr/lib/firewalld/services
 	$(INSTALL) -m 644 docs/*.8 $(DESTDIR)/usr/share/man/man8

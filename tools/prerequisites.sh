@@ -41,6 +41,7 @@ look() {
     need lintian         tests   'checks the Debian package'    command -v lintian
     need checkpolicy     tests   'compiles the SELinux module'  command -v checkmodule
     need semodule-utils  tests   'compiles the SELinux module'  command -v semodule_package
+    need tshark          tests   'tries the dissector'          command -v tshark
     need systemd         tests   'checks and runs the units'   command -v systemd-analyze
 }
 

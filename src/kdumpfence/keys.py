@@ -148,6 +148,8 @@ def read(path: str, hint: str = _HINT) -> Keys:
         return parse(_read(path).decode("ascii"))
     except UnicodeDecodeError:
         raise KeyFileError(f"key file {shown(path)}: not text") from None
+    except ValueError:  # what the path has in it
+        raise KeyFileError(f"key file {shown(path)}: no name of a file") from None
     except OSError as error:
         why = posix.strerror(error.errno or 0)
         more = hint if error.errno == errno.ENOENT else ""

@@ -26,8 +26,10 @@ def test_a_node_whose_interface_was_made_anew_has_another_address() -> None:
     watch.resolved("node1", [FIRST, before])
     watch.moved({before: after})
     assert watch.proof is None
-    assert not watch.heard(before, MESSAGE)
-    assert watch.heard(after, MESSAGE)
+    watch.heard(before, MESSAGE)
+    assert watch.proof is None
+    watch.heard(after, MESSAGE)
+    assert watch.proof == after
 
 
 def test_what_came_over_it_before_that_was_noticed_counts() -> None:
@@ -58,5 +60,5 @@ def test_an_address_of_this_machine_proves_nothing_however_it_became_known() -> 
     watch = Watch(["node1"], is_own=lambda _: True)
     watch.resolved("node1", [FIRST, before], lambda _: True)
     watch.moved({before: after}, lambda _: True)
-    assert not watch.heard(FIRST, MESSAGE)
+    watch.heard(FIRST, MESSAGE)
     assert watch.proof is None

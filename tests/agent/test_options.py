@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdumpfence.agent.options import AgentOptions, agent_from_argv, agent_from_stdin
+from kdumpfence import keys
+from kdumpfence.agent.options import KEY_FILE, AgentOptions, agent_from_argv, agent_from_stdin
 from kdumpfence.cmdline import OptionError, UsageError
 from kdumpfence.sender.options import sender_from_argv
 
@@ -18,6 +19,10 @@ def test_the_defaults_are_the_stock_agents() -> None:
     options = agent_from_argv(["-n", "node3"])
     assert vars(options) == {
         "names": ("node3",),
+        "called": ("node3",),
+        "auth": "none",
+        "key_file": "/etc/kdumpfence/key",
+        "alive_grace": 5,
         "ipport": 7410,
         "family": "auto",
         "action": "off",
@@ -98,6 +103,15 @@ def test_help_and_version_win_over_everything_else() -> None:
         ("nodename=a\nipport=17416junk", r"ipport '17416junk': not a port number \(1 to 65535\)"),
         ("nodename=a\nfamily=ipx", "family 'ipx': not one of auto, ipv4, ipv6"),
         ("nodename=a\naction=on", "action 'on': not one of off, reboot, monitor"),
+        ("nodename=a\nauth=md5", "auth 'md5': not one of none, sha256"),
+        ("nodename=a\nauth=", "auth '': not one of none, sha256"),
+        ("nodename=a\nkey_file=", "key_file '': not the name of a file"),
+        ("nodename=a\nkey_file=/a\0b", r"key_file '/a\\x00b': not the name of a file"),
+        (
+            "nodename=a\nalive_grace=-2",
+            r"alive_grace '-2': not a whole number of seconds \(0 to 2147483647, or -1 for never\)",
+        ),
+        ("nodename=a\nalive_grace=soon", "alive_grace 'soon': not a whole number of seconds"),
     ],
 )
 def test_bad_input_says_what_was_given_and_what_is_allowed(text: str, complaint: str) -> None:
@@ -165,3 +179,47 @@ def test_a_verbosity_that_means_nothing_does_not_prevent_a_fencing() -> None:
 def test_a_wrong_option_is_named(argv: list[str], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         agent_from_argv(argv)
+
+
+def test_the_default_key_file_is_where_keys_has_it() -> None:
+    assert KEY_FILE == keys.DEFAULT_PATH
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("-1", -1), (" -1 ", -1), ("0", 0), ("7", 7), ("10s", 10), ("007", 7)]
+)
+def test_the_grace_is_a_number_of_seconds_or_never(text: str, seconds: int) -> None:
+    assert stdin(f"nodename=a\nalive_grace={text}").alive_grace == seconds
+    assert agent_from_argv(["-n", "a", "--alive-grace", text]).alive_grace == seconds
+
+
+def test_on_stdin_a_hyphen_is_an_underscore_and_the_last_of_a_name_counts() -> None:
+    for one, other in (("key_file", "Key-File"), ("key-file", "key_file")):
+        options = stdin(f"nodename=a\nAUTH=SHA256\n{one}=/1\n{other}=/2\nalive-grace=3")
+        assert (options.auth, options.key_file, options.alive_grace) == ("sha256", "/2", 3)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("--a", "action"), ("--ac", "action"), ("--action", "action"),
+        ("--au", "auth"), ("--auth", "auth"), ("--al", "alive_grace"), ("--alive-g", "alive_grace"),
+        ("--k", "key_file"), ("--p", "names"), ("--n", "names"), ("--t", "timeout"),
+    ],
+)  # fmt: skip
+def test_new_options_take_no_abbreviation_away_from_older_ones(word: str, meant: str) -> None:
+    value = {"action": "monitor", "auth": "sha256", "timeout": "7", "alive_grace": "7"}
+    options = agent_from_argv(["-n", "a", word, value.get(meant, "x")])
+    before = AgentOptions()
+    before.names = before.called = ("a",)
+    changed = {name for name in vars(before) if getattr(options, name) != getattr(before, name)}
+    assert changed - {"by_hand", "called"} == {meant}
+
+
+def test_a_node_is_called_by_its_bare_names_those_that_are_not_looked_up_included() -> None:
+    options = stdin("plug=10.0.0.3,ring1,fd00::3\nnodename=node3\nport=node3,bay7,1.2.3.400")
+    assert options.names == ("10.0.0.3", "ring1", "fd00::3", "node3", "bay7")
+    assert options.called == ("node3", "ring1", "bay7")
+    options = stdin("nodename=node3\nplug=10.0.0.3\nport=x y")
+    assert options.names == ("10.0.0.3",)
+    assert options.called == ("node3",)

@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_used_is_left_as_it_is(
     for arguments in (["rotate"], ["rotate", "--switch"], ["rotate", "--drop"],
                       ["derive", "--node", "node1", "--out", f"{file}.node"]):  # fmt: skip
         said = complaint("key", *arguments, "--file", str(file))
-        assert str(file) in said
+        assert str(file)[:40] in said  # a long path is cut
         assert why in said
     assert (file.read_bytes() if file.exists() else None) == before
     assert not Path(f"{file}.node").exists()

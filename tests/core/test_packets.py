@@ -161,6 +161,15 @@ def test_no_bit_of_a_signed_packet_can_be_another(form: Any) -> None:
         assert not any(form.fits(flipped)), vector["what"]
 
 
+def test_no_bit_of_what_makes_a_packet_can_be_another_even_if_it_is_signed(form: Any) -> None:
+    for vector in SIGNED:
+        data, key = bytes.fromhex(vector["bytes"]), bytes.fromhex(vector["key"])
+        bits = range(8 * (packets.LENGTH - 15), 8 * packets.LENGTH)  # head to auth
+        number = int.from_bytes(data, "big")
+        flipped = [(number ^ 1 << bit).to_bytes(len(data), "big") for bit in bits]
+        assert not any(form.fits([(packets.sign(one, key), key) for one in flipped]))
+
+
 def test_no_bit_of_the_key_can_be_another(form: Any) -> None:
     data, key = bytes.fromhex(SIGNED[0]["bytes"]), int(SIGNED[0]["key"], 16)
     flipped = [(data, (key ^ 1 << bit).to_bytes(32, "big")) for bit in range(256)]

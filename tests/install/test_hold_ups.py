@@ -24,6 +24,7 @@ STARTERS: dict[str, Sequence[str]] = {
     "start-sender": ("/usr/lib/kdumpfence/start-sender",),
     "init-top": ("/etc/initramfs-tools/scripts/init-top/kdumpfence",),
     "dracut": ("sh", "-c", ". /kdumpfence.sh"),
+    "tell-end": ("/usr/lib/kdumpfence/tell-end", "finished"),
 }
 
 
@@ -102,7 +103,7 @@ def _break(machine: Machine, trouble: str) -> None:
 )
 @pytest.mark.parametrize("starter", STARTERS)
 @pytest.mark.slow
-def test_what_starts_the_sender_returns_at_once_and_well(
+def test_what_starts_the_sender_returns_soon_and_well(
     crashed: Machine, starter: str, trouble: str
 ) -> None:
     _break(crashed, trouble)

@@ -52,6 +52,7 @@ def test_what_is_in_the_package(deb: Path) -> None:
         assert [paths[path] for path in places if path in paths] == ["-rw-r--r--"]
     assert paths["/etc/kdumpfence/kdumpfenced.toml"] == "-rw-r--r--"
     assert "/usr/share/kdumpfence/monitoring/kdumpfenced.rules.yml" in paths
+    assert "/usr/share/kdumpfence/wireshark/kdumpfence.lua" in paths
     for page in (*PAGES, "kdumpfence", "kdumpfenced"):
         assert f"/usr/share/man/man8/{page}.8.gz" in paths
     assert all(rights.endswith(("r--", "r-x")) for rights in paths.values())

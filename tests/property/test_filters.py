@@ -19,6 +19,7 @@ from kdumpfence import filters
 from kdumpfence.addresses import Address
 from tests.property import bpf
 from tests.property.packets import Packet, packets
+from tests.support.answerer import packet
 from tests.support.judge import judge_raw, verdict_of
 
 PORT = 7410
@@ -161,6 +162,79 @@ def test_a_filter_keeps_what_it_was_asked_for_and_so_all_that_would_be_accepted(
     assert runs(kind, code, packet, way) == (asked and came_from_elsewhere)
 
 
+NONCE, NAME = bytes(range(16)), b"node1".ljust(64, b"\0")
+STATUS = packet("status", NONCE, name="node1")
+#: What packets can be asked to have, as the agent asks for it.
+LOOKS = [
+    {8: b"kdf1", 40: NONCE},
+    {8: b"kdf1", 56: NAME},
+    {8: b"kdf1", 56: b"node2".ljust(64, b"\0")},
+]
+
+#: Packets, and what is one but for a bit, a byte or a head.
+near_packets = st.one_of(
+    st.just(STATUS),
+    st.sampled_from(["status", "alive", "question"]).map(lambda kind: packet(kind, NONCE)),
+    st.sampled_from(["node", "node2", "node11"]).map(lambda name: packet("status", name=name)),
+    st.integers(0, 8 * len(STATUS) - 1).map(
+        lambda bit: (int.from_bytes(STATUS, "big") ^ 1 << bit).to_bytes(len(STATUS), "big")
+    ),
+    st.sampled_from([STATUS[:-1], STATUS + b"\0", STATUS[:8], b""]),
+    st.binary(max_size=160),
+)
+
+
+@pytest.mark.parametrize(("kind", "version"), KINDS)
+@given(
+    data=st.data(),
+    payload=near_packets,
+    looks=st.none() | st.lists(st.sampled_from(LOOKS), max_size=3),
+    messages_only=st.booleans(),
+    questions=st.booleans(),
+    way=ways,
+)
+def test_of_packets_those_are_kept_that_look_as_asked_for(
+    kind: str,
+    version: int,
+    data: st.DataObject,
+    payload: bytes,
+    looks: list[dict[int, bytes]] | None,
+    messages_only: bool,
+    questions: bool,
+    way: Way,
+) -> None:
+    source = data.draw(st.sampled_from(V4 if version == 4 else V6))
+    options = b"\1" * data.draw(st.sampled_from([0, 4, 40])) if kind == "raw4" else b""
+    length = (8 + len(payload)).to_bytes(2, "big")
+    body = b"\1\2" + PORT.to_bytes(2, "big") + length + b"\0\0" + payload
+    whole = Packet(source, V4[0] if version == 4 else V6[0], options, body)
+    code = filters.program(
+        kind, PORT, messages_only=messages_only, packets=looks, questions=questions
+    )
+    bpf.check(code)
+    wanted = looks is None or (
+        len(payload) == len(STATUS)
+        and any(
+            all(payload[at : at + len(part)] == part for at, part in look.items()) for look in looks
+        )
+    )
+    wanted = wanted and (not messages_only or verdict_of(payload) == "accepted")
+    is_question = len(payload) == len(STATUS) and payload.startswith(b"KDFQUEST")
+    wanted = wanted and (questions or not is_question)
+    assert runs(kind, code, whole, way) == (wanted and not is_refused(whole, way, inside=False))
+
+
+def test_where_many_names_have_no_room_all_packets_are_kept() -> None:
+    for kind in ("raw4", "raw6"):
+        for number, kept in ((90, False), (120, True)):
+            looks = [{8: b"kdf1", 56: f"n{i}".encode().ljust(64, b"\0")} for i in range(number)]
+            code = filters.program(kind, PORT, messages_only=True, packets=looks)
+            bpf.check(code)
+            body = b"\1\2" + PORT.to_bytes(2, "big") + b"\0\xa0\0\0" + STATUS
+            whole = Packet(*((V4[0], V4[1]) if kind == "raw4" else (V6[0], V6[1])), b"", body)
+            assert runs(kind, code, whole, Way()) == kept
+
+
 def test_so_many_addresses_have_room() -> None:
     for kind, length, most in (("raw4", 4, 800), ("raw6", 16, 380)):
         own = [Address(b"\x0b" + bytes(length - 3) + i.to_bytes(2, "big")) for i in range(1, most)]
@@ -221,6 +295,11 @@ def test_the_kernel_takes_every_program(
 def test_the_filter_of_a_socket_that_only_sends_keeps_nothing() -> None:
     bpf.check(filters.NOTHING)
     assert bpf.run(filters.NOTHING, b"x" * 100, b"x" * 100) == 0
+
+
+def test_packets_or_sources_are_chosen_not_both() -> None:
+    with pytest.raises(ValueError, match="sources or packets, not both"):
+        filters.program("raw4", PORT, sources=[], packets=[])
 
 
 def test_a_udp_socket_is_connected_not_filtered_by_source() -> None:

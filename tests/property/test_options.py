@@ -13,10 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kdumpfence.addresses import FAMILIES, cleaned, why_refused
+from kdumpfence.addresses import FAMILIES, cleaned, is_address, why_refused
 from kdumpfence.agent.options import (
     ACTIONS,
     AGENT_OPTIONS,
+    AUTHS,
     MOST_STDIN,
     NODE_PARAMETERS,
     AgentOptions,
@@ -27,7 +28,10 @@ from kdumpfence.cmdline import MOST_SECONDS, OptionError, UsageError, getopt_lon
 from kdumpfence.sender.options import MOST_MESSAGES, SENDER_OPTIONS, SenderOptions, sender_from_argv
 from kdumpfence.wire import STATES, is_packet_name
 
-KNOWN = ("nodename", "plug", "port", "ipport", "family", "action", "timeout", "verbose")
+KNOWN = (
+    *("nodename", "plug", "port", "ipport", "family", "action", "timeout", "verbose"),
+    *("auth", "key_file", "alive_grace"),
+)
 
 numbers = st.one_of(
     st.integers(-2, 70000).map(str),
@@ -47,6 +51,9 @@ values: dict[str, st.SearchStrategy[str]] = {
     "family": st.sampled_from([*FAMILIES, "IPv4", "ipx", ""]),
     "action": st.sampled_from([*ACTIONS, "OFF", "on", "help", "version", "list", ""]),
     "timeout": numbers | numbers.map("{}s".format) | numbers.map("{} S".format),
+    "auth": st.sampled_from([*AUTHS, "SHA256", "md5", ""]),
+    "key_file": st.sampled_from(["/etc/key", " key ", "", "/a b"]),
+    "alive_grace": numbers | st.sampled_from(["-1", "-2", " 5s "]),
     "verbose": numbers | st.sampled_from(["v", "vvv", "yes", "no", "True", "off", "maybe", ""]),
     "key-file": st.sampled_from(["/key", '"/key"', " /key ", "/a b", "a'b", "", "="]),
     "node": names | st.sampled_from(["n1", '"n1"', " n1 ", "n1 n2", "n\u00f6", "x" * 65, "", "="]),
@@ -93,7 +100,7 @@ def check_agent(options: AgentOptions) -> None:
     """Everything that the agent relies on without looking again."""
     assert set(vars(options)) == {
         "names", "ipport", "family", "action", "timeout", "verbose", "complaints",
-        "passed_over", "by_hand",
+        "passed_over", "by_hand", "called", "auth", "key_file", "alive_grace",
     }  # fmt: skip
     check_complaints(options.complaints)
     check_complaints(options.passed_over)
@@ -105,6 +112,12 @@ def check_agent(options: AgentOptions) -> None:
     assert options.action in (set(ACTIONS) - {"reboot"}) | {"help", "version"}
     assert 1 <= options.timeout <= MOST_SECONDS
     assert options.verbose >= 0
+    assert options.auth in AUTHS
+    assert options.key_file
+    assert "\0" not in options.key_file
+    assert -1 <= options.alive_grace <= MOST_SECONDS
+    check_names(options.called)
+    assert not any(map(is_address, options.called))
     assert options.names or options.action != "off"
 
 
@@ -252,7 +265,12 @@ passed_over = st.one_of(
     st.sampled_from(["", " ", "\r", "\t"]),
     st.text().map(lambda text: text.replace("=", "")),
     st.builds("{}={}".format, st.text(), st.text()),
-).filter(lambda line: "\n" not in line and line.partition("=")[0].strip(" \t\r\0") not in KNOWN)
+).filter(
+    lambda line: (
+        "\n" not in line
+        and line.partition("=")[0].strip(" \t\r\0").lower().replace("-", "_") not in KNOWN
+    )
+)
 
 
 @given(st.lists(settings_given, max_size=6), st.data())
@@ -299,9 +317,9 @@ def test_argv_and_stdin_mean_the_same(given_settings: list[tuple[str, str]]) -> 
         if "\n" not in value and "\r" not in value and "\0" not in value
     ]
     # The first one that is wrong is complained of: in the same order then.
-    order = [name for _, name, _, _ in AGENT_OPTIONS]
+    order = [name.replace("-", "_") for _, name, _, _ in AGENT_OPTIONS]
     ordered.sort(key=lambda one: order.index(one[0]))
-    argv = [f"--{name}={value}" for name, value in ordered]
+    argv = [f"--{name.replace('_', '-')}={value}" for name, value in ordered]
     data = "\n".join(map("=".join, ordered)).encode("utf-8", "surrogatepass")
     if not any("\ud800" <= c <= "\udfff" for _, value in ordered for c in value):
         by_hand, from_cluster = outcome(agent_from_argv, argv), outcome(agent_from_stdin, data)

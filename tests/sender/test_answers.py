@@ -249,13 +249,16 @@ STRANGERS = {
 def flood(asker: Asker, data: bytes) -> Iterator[None]:
     """At least 100,000 a second, on a machine that has time for it."""
     flooding = start([sys.executable, "-c", FLOOD, str(asker.lane[1]), data.hex()], "compiled")
-    assert wait_for_line(flooding, "so many")
-    yield
-    flooding.kill()
-    flooding.communicate()
+    try:
+        assert wait_for_line(flooding, "so many")
+        yield
+    finally:
+        flooding.kill()
+        flooding.communicate()
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
+@pytest.mark.alone
 @pytest.mark.slow
 def test_in_a_flood_the_true_question_is_answered_within_a_second(
     trusted: Asker, kind: str
@@ -272,6 +275,7 @@ def test_in_a_flood_the_true_question_is_answered_within_a_second(
 
 
 @pytest.mark.parametrize("kind", ["unsigned", "of another key"])
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_flood_takes_no_time_from_the_dump(trusted: Asker, kind: str) -> None:
     def seconds() -> float:

@@ -161,7 +161,7 @@ class Asking:
             del self._senders[next(iter(self._senders))]
         self._senders[sender] = None
         self._anybody = True
-        if self._new_senders < MOST_SENDERS:
+        if self._rounds and self._new_senders < MOST_SENDERS:
             self._new_senders += 1
             self._row.append((address, port, True))
 
@@ -175,6 +175,7 @@ class Asking:
             at = addresses.index(self._first) if self._first in addresses else 0
             row = [*addresses[at:], *addresses[:at]]
             self._row += [(address, self._port, False) for address in reversed(row)]
+            self._anybody = bool(self._row)
         for _ in range(min(AT_ONCE, len(self._row))):
             if self._row:
                 self._ask(*self._row.pop())

@@ -418,7 +418,8 @@ def _proof(watch: Watch, shown: str) -> str:
 
 def _explain(wait: _Wait, shown: str, report: Report) -> None:
     """Why there is no proof: what an administrator would have to find out otherwise."""
-    counts = wait.listening.counts
+    counts = {"of the node": 0, **wait.listening.counts}
+    counts["of the node"] = counts.pop("accepted")  # and yet no proof
     rejected = ", ".join(f"{counts[reason]} {reason}" for reason in counts if counts[reason])
     if not rejected:
         rejected = "none" if wait.listening.census_fds else "not counted"

@@ -57,8 +57,8 @@ AGENT_OPTIONS: tuple[Option, ...] = (
      f"seconds until a node that answers is alive; -1: never (default: {ALIVE_GRACE})"),
 )  # fmt: skip
 
-#: Options that the stock agent does not have and that begin as one of its options does.
-_NEWER = ("auth", "key-file", "alive-grace")
+#: Options that came later; `--a` goes on to mean action.
+NEWER = ("auth", "key-file", "alive-grace")
 
 #: The parameters that name the node; all of them together are its names.
 NODE_PARAMETERS = ("nodename", "plug", "port")
@@ -99,7 +99,7 @@ def agent_from_argv(argv: Sequence[str]) -> AgentOptions:
 
     Operands are ignored, as the stock agent does.
     """
-    pairs, _ = getopt_long(argv, AGENT_OPTIONS, _NEWER)
+    pairs, _ = getopt_long(argv, AGENT_OPTIONS, NEWER)
     for name, _ in pairs:
         if name in ("help", "version"):
             options = AgentOptions()
