@@ -232,9 +232,7 @@ def make(
     """
     if maker.instead and not (root.folder / maker.needs).exists():
         maker = maker.instead
-    layer = {
-        name: (root.folder / name).read_text() + text for name, text in maker.appended.items()
-    }
+    layer = {name: (root.folder / name).read_text() + text for name, text in maker.appended.items()}
     layer |= {
         name: _hook(dump, maker.dump_status) if text == _HOOK else text
         for name, text in {**CLUSTER, **maker.files, **(files or {})}.items()

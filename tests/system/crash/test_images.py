@@ -2,10 +2,9 @@
 """The sender in crash images made by real dracut and by real initramfs-tools, and real panics.
 
 Each image is made in Debian's root by the distribution's own program, with the sender and the key
-that `kdumpfence install-sender` has put there. The panicked guest boots it, the image's own programs
-bring the network up, and its hook saves the memory (dump.sh plays that) while three agents wait: one
-that demands the node's signature, one that demands none, and then one that has another cluster's
-key.
+that `kdumpfence install-sender` has put there. The panicked guest boots it, the image's own
+programs bring the network up, and its hook saves the memory (dump.sh plays that) while agents wait:
+one demands the node's signature, one demands none, and the last has the key of another cluster.
 """
 
 from __future__ import annotations
