@@ -9,6 +9,7 @@ program opens, and what a message means.
 from __future__ import annotations
 
 import _socket
+import sys
 
 from kdumpfence import filters
 from kdumpfence.links import hears_vrfs
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _SO_GET_FILTER = 26
 _SO_RCVBUFFORCE = 33
+_IP_PKTINFO = 8
+_IPV6_PKTINFO = 50
 
 
 class FilterRefusedError(OSError):
@@ -131,6 +134,16 @@ def peer(address: Address, port: int) -> tuple[str, int] | tuple[str, int, int, 
     """What connect(2) wants."""
     host = _socket.inet_ntop(address.family, address.packed)
     return (host, port) if len(address.packed) == 4 else (host, port, 0, address.scope)
+
+
+def through(family: int, interface: int) -> list[tuple[int, int, bytes]]:
+    """The control data with which a datagram leaves through that interface, or a VRF; 0: any."""
+    index = interface.to_bytes(4, sys.byteorder)
+    if not interface:
+        return []
+    if family == _socket.AF_INET:
+        return [(_socket.IPPROTO_IP, _IP_PKTINFO, index + bytes(8))]
+    return [(_socket.IPPROTO_IPV6, _IPV6_PKTINFO, bytes(16) + index)]
 
 
 def local_host(address: Address, port: int = 9) -> str:

@@ -21,13 +21,12 @@ cdef int open_lane(Channel *channel) noexcept nogil:
     else:
         setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &one, sizeof(one))
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))
-    let_in(fd, 0, 0)
     one = transmitter_watch(fd, family)
     if channel.count == 0:
         channel.told = one
     channel.lanes[channel.count].fd = fd
     channel.lanes[channel.count].trusting = -1
-    channel.lanes[channel.count].narrow = 0
+    channel.lanes[channel.count].narrow = -1
     channel.count += 1
     return 0
 
@@ -190,6 +189,10 @@ cdef int pass_on(
             continue
         send_all(channel.lanes[lane].fd, transmitter.chosen + at, count - at, transmitter.outcomes + at,
                  0 if told else PATIENCE_NS)
+        # Only now has it got a port. The filter is for floods, and the first message need not wait for it.
+        if channel.lanes[lane].narrow < 0:
+            let_in(channel.lanes[lane].fd, 0, 0)
+            channel.lanes[lane].narrow = 0
         now = monotonic_ns()
         while at < count and transmitter.outcomes[at] != EAGAIN and transmitter.outcomes[at] != EINTR:
             if transmitter.outcomes[at]:

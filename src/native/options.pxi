@@ -203,6 +203,8 @@ cdef void take_text(
     cdef Text text
     cdef size_t length
     cdef char *read
+    cdef const char *fault = (b"not the path of a file" if option.index == KEY_FILE
+                              else b"not 1 to 64 ASCII characters without blanks")
     if value == NULL:
         if not may_be_value(words, option.index):
             begin(&text, b"option '--%s': needs a value", option.name)
@@ -210,17 +212,22 @@ cdef void take_text(
             return
         value = next_word(words)
     read = read_text(option.index, value, &length, 0)
-    if read == NULL and keep_first(words, &value):
+    if read != NULL:
+        fault = NULL
+    elif keep_first(words, &value):
         read = read_text(option.index, value, &length, 0)
-    begin(&text, b"%s ", option.name)
-    put_shown(&text, b"", value)
-    put(&text, b": not %s", <const char *>(
-        b"the path of a file" if option.index == KEY_FILE else b"1 to 64 ASCII characters without blanks"))
-    value = read if read != NULL else read_text(option.index, value, &length, 1)
-    if value != NULL:
-        value[length] = 0
-        options.texts[option.index - VALUES] = value
+        if read != NULL:
+            fault = b"the first of several words"
+    if fault != NULL:
+        begin(&text, b"%s ", option.name)
+        put_shown(&text, b"", value)
+        put(&text, b": %s", fault)
     if read == NULL:
+        read = read_text(option.index, value, &length, 1)
+    if read != NULL:
+        read[length] = 0
+        options.texts[option.index - VALUES] = read
+    if fault != NULL:
         complain_using(options, &text, option.index)
 
 

@@ -81,12 +81,9 @@ cdef int prepare(Sender *sender) noexcept nogil:
 
 cdef public int kdumpfence_send(int argc, char **argv) noexcept nogil:
     """The program; its exit status."""
-    cdef Sender *sender = <Sender *>calloc(1, sizeof(Sender))
-    cdef Options *options
+    cdef Sender *sender = &the_sender
+    cdef Options *options = &sender.options
     cdef int status
-    if sender == NULL:
-        return no_memory()
-    options = &sender.options
     catch_signals(sender)
     if not read_options(options, argc, argv):
         return no_memory()

@@ -73,15 +73,15 @@ cdef void let_all_in(Sender *sender) noexcept nogil:
     cdef Lane *lane
     for at in range(SOCKETS):
         lane = socket_at(sender, at)
-        if lane != NULL and lane.narrow:
+        if lane != NULL and lane.narrow > 0:
             if let_in(lane.fd, 0, 0) < 0:
                 setsockopt(lane.fd, SOL_SOCKET, SO_DETACH_FILTER, &at, sizeof(at))
             lane.narrow = 0
     sender.narrowed = 0
 
 
-cdef int has_share(Sender *sender, Lane *lane, CPacket *question, const uint8_t *data) noexcept nogil:
-    """Whether this question may be answered now; then it has been counted."""
+cdef int take_share(Sender *sender, Lane *lane, CPacket *question, const uint8_t *data) noexcept nogil:
+    """Whether there is an answer left for this question, which is used up then; 2: its MAC fits."""
     cdef int64_t now = monotonic_ns()
     cdef int fits = 0
     if now >= sender.window_ends:
@@ -97,7 +97,7 @@ cdef int has_share(Sender *sender, Lane *lane, CPacket *question, const uint8_t 
             lane.narrow = sender.narrowed = 1
         return 0
     sender.shares[fits] -= 1
-    return 1
+    return 1 + fits
 
 
 cdef int turn_round(msghdr *header, Address *asker) noexcept nogil:
@@ -149,7 +149,7 @@ cdef int hear_question(Sender *sender, Lane *lane, int is_port) noexcept nogil:
     cdef uint8_t data[PACKET_LENGTH + 1]
     cdef uint8_t packed[16]
     cdef ssize_t got
-    cdef int length, outcome
+    cdef int length, outcome, share
     cdef CPacket question
     cdef Address asker
     cdef Text text
@@ -171,8 +171,11 @@ cdef int hear_question(Sender *sender, Lane *lane, int is_port) noexcept nogil:
     set_address(&asker, length, packed, name.sin6_scope_id if length == 16 else 0)
     if (asker.length != length or why_unusable(&asker) != NULL or not turn_round(header, &asker)
             or (not is_port and transmitter_pending(lane.fd) > WAITING_AT_MOST)
-            or not packet_read(data, PACKET_LENGTH, &question) or question.kind != QUESTION
-            or not has_share(sender, lane, &question, data)
+            or not packet_read(data, PACKET_LENGTH, &question) or question.kind != QUESTION):
+        return 1
+    share = take_share(sender, lane, &question, data)
+    # An answer to a made-up neighbour would wait in the lane, and hold up the end of a count.
+    if (share == 0 or (share == 1 and not is_port and number_of(sender, &asker) < 0)
             or is_echo(lane.fd, &name, &asker)):
         return 1
     make_status(sender, question.nonce, data)

@@ -34,7 +34,7 @@ ctypedef struct Lane:
     # One socket of a family.
     int fd
     int64_t trusting            # when messages left through it on trust; -1: it was looked at since
-    int narrow                  # it lets in what seems to be signed, and no other question
+    int narrow                  # it lets in what seems to be signed, and no other question; -1: all
 
 ctypedef struct Channel:
     # The sockets of a family: one, as long as no neighbour keeps the kernel waiting. What waits
@@ -95,4 +95,5 @@ ctypedef struct Sender:
     int shares[2]               # what is left of them: for all others, for those with the key
     int narrowed                # whether any socket is `narrow`
 
+cdef Sender the_sender          # there is one, and it needs no pages of its own
 cdef volatile int ended_by      # the signal; 0: none yet

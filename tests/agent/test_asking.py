@@ -46,7 +46,7 @@ def ask(nodes: tuple[socket.socket, ...]) -> Iterator[Opened]:
 
     def opened(
         asked: tuple[str, ...] = ("node1",),
-        say: Callable[[Address, int, bytes], bool] = lambda *_: False,
+        say: Callable[[Address, int, bytes, int], bool] = lambda *_: False,
     ) -> Asking:
         port = nodes[0].getsockname()[1]
         packed = [packet("question", NONCE, name=name, key=None) for name in asked]
@@ -220,7 +220,8 @@ def test_a_sender_is_asked_at_its_own_port_once_a_round_from_the_port_if_that_ca
     port = nodes[1].getsockname()[1]
     said: list[tuple[Address, int]] = []
 
-    def say(one: Address, to: int, _: bytes) -> bool:
+    def say(one: Address, to: int, _: bytes, vrf: int) -> bool:
+        assert vrf == 0
         said.append((one, to))
         return len(said) > 1
 
@@ -236,7 +237,7 @@ def test_a_sender_is_asked_at_its_own_port_once_a_round_from_the_port_if_that_ca
 def test_of_many_senders_the_latest_are_asked_and_few_in_a_round(ask: Opened) -> None:
     said: list[int] = []
 
-    def say(_: Address, port: int, __: bytes) -> bool:
+    def say(_: Address, port: int, *__: object) -> bool:
         said.append(port)
         return True
 

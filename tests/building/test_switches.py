@@ -106,7 +106,12 @@ def test_a_native_sender_without_signing_says_so(
 ) -> None:
     said = run(sys.executable, SENDER, tmp_path, "--static", "no", env=env).stdout
     assert said.splitlines()[0] == why
-    assert run(tmp_path / "fence_kdump_send", "-V").stdout.endswith("native)\n")
+    program = tmp_path / "fence_kdump_send"
+    assert run(program, "-V").stdout.endswith("native)\n")
+    argv = ("--check", "-v", "--node=n1", "--key-file=/nonexistent", "127.0.0.1")
+    said = run(program, *argv, status=1).stdout
+    assert "[warning]: key file '/nonexistent': this build cannot sign; not signing\n" in said
+    assert "[debug]: node 'n1': dumping, not signed\n" in said
 
 
 @pytest.mark.usefixtures("compiler")

@@ -78,10 +78,10 @@ def test_short_options_and_values_are_the_real_ones(
 ) -> None:
     documented = {}
     for heading, text in manpage.entries(program, "OPTIONS").items():
-        match = re.match(r"(?:-(\w), )?--([a-z]+)(\[=|=)?", heading)
+        match = re.match(r"(?:-(\w), )?--([a-z-]+)(\[=|=)?", heading)
         assert match is not None, heading
         documented[match[2]] = (match[1] or "", match[3])
-        value = getattr(default, match[2], None)
+        value = getattr(default, match[2].replace("-", "_"), None)
         if match[2] not in ("verbose", "version", "help") and value is not None:
             assert re.search(rf"(?<!\w){value}(?!\w)", text), f"{heading}: {value} is missing"
     takes = {cmdline.NO: None, cmdline.REQUIRED: "=", cmdline.OPTIONAL: "[="}
@@ -90,8 +90,8 @@ def test_short_options_and_values_are_the_real_ones(
 
 def test_every_parameter_of_stdin_is_explained_and_no_other() -> None:
     table = manpage.read("fence_kdump")["STDIN PARAMETERS"].text
-    documented = set(re.findall(r"^([a-z]+)\t", table, re.MULTILINE))
-    with_values = {name for _, name, takes, _ in agent.AGENT_OPTIONS if takes}
+    documented = set(re.findall(r"^([a-z_]+)\t", table, re.MULTILINE))
+    with_values = {name.replace("-", "_") for _, name, takes, _ in agent.AGENT_OPTIONS if takes}
     assert documented == with_values | set(agent.NODE_PARAMETERS)
 
 

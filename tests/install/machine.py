@@ -85,11 +85,11 @@ class Machine:
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout + done.stderr
 
-    def install(self, layout: str) -> None:
+    def install(self, layout: str, *options: str) -> None:
         """Put the real sender into it."""
         done = subprocess.run(
             [sys.executable, "-m", "kdumpfence.cli", "install-sender"]
-            + ["--root", str(self.root), "--distribution", layout],
+            + ["--root", str(self.root), "--distribution", layout, *options],
             capture_output=True,
             text=True,
             check=False,

@@ -6,12 +6,14 @@ Images that boot are made in tests/system/crash; these have no kernel modules.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from kdumpfence import keys
 from kdumpfence.install import layouts, native_sender
 from tests.conftest import cannot_run
 from tests.support import debian_layer
@@ -131,6 +133,60 @@ def test_options_that_make_no_sense_are_told_when_the_image_is_made(tmp_path: Pa
     assert 'ARGS="-i 10x -f ipv6"' in (content / layouts.RESOLVED[1:]).read_text()
 
 
+# ------------------------------------------------------------------ this node's key
+
+CLUSTER_KEY = os.urandom(32)
+_CLUSTER = keys.Keys((keys.key_id(CLUSTER_KEY), CLUSTER_KEY))
+_WITH_KEY = (
+    f"umask 077; echo '{_CLUSTER.text().strip()}' >{keys.DEFAULT_PATH[1:]}; umask 022; "
+    f'{_INSTALL} "$root" --node node7 >/dev/null'
+)
+
+
+def check_key(content: Path) -> None:
+    """That this node's key is there, for root alone, and the cluster's is nowhere."""
+    node_key = content / layouts.NODE_KEY[1:]
+    assert node_key.stat().st_mode & 0o7777 == 0o600
+    assert node_key.stat().st_uid == 0
+    derived = _CLUSTER.of("node7")
+    assert derived is not None
+    assert (keys.read(str(node_key)).node, keys.read(str(node_key)).signs) == (
+        "node7",
+        derived.signs,
+    )
+    for path in content.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            text = path.read_bytes()
+            assert CLUSTER_KEY.hex().encode() not in text
+            assert CLUSTER_KEY not in text
+
+
+@pytest.mark.slow
+def test_the_image_has_this_nodes_key_and_never_the_clusters(tmp_path: Path) -> None:
+    content, said = made(tmp_path, _WITH_KEY)
+    assert said == ""
+    check_key(content)
+    resolved = (content / layouts.RESOLVED[1:]).read_text()
+    assert f'THIS_NODE="--node=node7 --key-file={layouts.NODE_KEY}"\n' in resolved
+    for program in (f"{HOME}/tell-end", "usr/bin/sleep"):
+        assert (content / program).stat().st_mode & 0o111
+
+
+@pytest.mark.slow
+def test_an_image_that_cannot_sign_is_made_and_there_is_a_loud_word(tmp_path: Path) -> None:
+    content, said = made(tmp_path, f"{_WITH_KEY}; rm {layouts.NODE_KEY[1:]}")
+    assert f"no {layouts.NODE_KEY}: messages will not be signed" in said
+    assert not (content / layouts.NODE_KEY[1:]).exists()
+    assert "--node=node7" in (content / layouts.RESOLVED[1:]).read_text()
+
+
+@pytest.mark.slow
+def test_an_older_installation_makes_an_image_too(tmp_path: Path) -> None:
+    content, said = made(tmp_path, f"rm {layouts.THIS_NODE[1:]} {HOME}/tell-end")
+    assert said == ""
+    assert (content / HOME / "fence_kdump_send").exists()
+
+
 # ------------------------------------------------------------------ beside kdump-utils
 
 #: What this module meets of kdumpbase of kdump-utils 1.0.61.
@@ -170,14 +226,22 @@ def test_nodes_of_kdump_utils_are_told_by_one_sender(tmp_path: Path, conf: str, 
     content, said, other = made_beside_kdump_utils(tmp_path, conf)
     assert said == ""
     resolved = (content / layouts.RESOLVED[1:]).read_text().splitlines()
-    assert resolved[1:] == [
+    assert [line for line in resolved if not line.startswith("#")] == [
         'NODES="survivor.cluster"',
         f'ADDRESSES="{images.SURVIVOR}"',
         f'ARGS="{args}"',
+        'THIS_NODE=""',
     ]
-    assert sorted(path.name for path in (content / "etc/kdumpfence").iterdir()) == ["resolved"]
+    assert not (content / NODES).exists()
     assert other == Path(layouts.data_path("dracut/unless-it-runs")).read_text()
     assert (content / "usr/libexec/fence_kdump_send").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("conf", ["fence_kdump_nodes survivor.cluster", "fence_kdump_nodes ;"])
+@pytest.mark.slow
+def test_the_key_is_there_for_every_sender_in_the_image(tmp_path: Path, conf: str) -> None:
+    content, _, _ = made_beside_kdump_utils(tmp_path, conf, _WITH_KEY)
+    check_key(content)
 
 
 @pytest.mark.slow

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kdumpfence import keys
 from kdumpfence.install import layouts, sender_arguments
 from tests.install.machine import Machine, resolve, running, senders, until
 from tests.support.netlab import Host
@@ -77,6 +79,49 @@ def test_the_hook_puts_in_a_sender_that_runs_there(
     assert len(ear.recv(100)) >= 8
     assert os.readlink(folder / "usr/lib/kdumpfence/@fence_kdump_send") == "fence_kdump_send"
     assert (folder / "usr/lib/kdumpfence/start-sender").stat().st_mode & 0o111
+
+
+@pytest.fixture
+def with_key(machine: Machine) -> Iterator[keys.Keys]:
+    """The key of a cluster in which the machine is node7."""
+    made = keys.Keys((keys.key_id(bytes(range(32))), bytes(range(32))))
+    file = machine.root / keys.DEFAULT_PATH[1:]
+    file.parent.mkdir(exist_ok=True)
+    file.touch(0o600)
+    file.write_text(made.text())
+    machine.install("initramfs-tools", "--node", "node7")
+    yield made
+    file.unlink()
+    (machine.root / layouts.NODE_KEY[1:]).unlink(missing_ok=True)
+
+
+def hook(machine: Machine) -> str:
+    """Run it once more for the image that is there; what it said."""
+    shutil.rmtree(machine.root / "image/etc/kdumpfence")
+    return machine.chroot(
+        "/etc/initramfs-tools/hooks/kdumpfence", env={"DESTDIR": "/image", "verbose": "n"}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("image")
+def test_the_hook_puts_in_this_nodes_key_and_never_the_clusters(
+    machine: Machine, with_key: keys.Keys
+) -> None:
+    assert hook(machine) == ""
+    folder = machine.root / "image/etc/kdumpfence"
+    assert sorted(path.name for path in folder.iterdir()) == ["node-key", "resolved", "this-node"]
+    assert (folder / "node-key").stat().st_mode & 0o7777 == 0o600
+    found, derived = keys.read(str(folder / "node-key")), with_key.of("node7")
+    assert derived is not None
+    assert (found.node, found.signs) == ("node7", derived.signs)
+    told = f'THIS_NODE="--node=node7 --key-file={layouts.NODE_KEY}"\n'
+    assert told in (folder / "resolved").read_text()
+    assert (machine.root / "image/usr/lib/kdumpfence/tell-end").stat().st_mode & 0o111
+
+    (machine.root / layouts.NODE_KEY[1:]).unlink()
+    assert f"W: kdumpfence: no {layouts.NODE_KEY}: messages will not be signed" in hook(machine)
+    assert "--node=node7" in (folder / "resolved").read_text()
 
 
 def test_the_hook_asks_for_nothing_before_itself(machine: Machine, image: str) -> None:

@@ -188,7 +188,8 @@ def test_a_lost_record_loses_nothing(command: Command, root: Path) -> None:
     command.ok(root, "--remove")
     after = roots.whats(root)
     # Whose the directories above were is not known any more.
-    for path in ("/usr/lib/dracut/modules.d", "/usr/lib/dracut"):
+    dracut = ("/usr/lib/dracut/modules.d", "/usr/lib/dracut")
+    for path in (*dracut, "/etc/kdump/post.d", "/etc/kdump/emergency.d", "/etc/kdump"):
         assert not any(other.startswith(f"{path}/") for other in after)
         del after[path]
     assert after == before

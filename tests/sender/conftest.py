@@ -13,14 +13,14 @@ import pytest
 from kdumpfence.keys import Keys, key_id, node_key
 from kdumpfence.wire import Packet, decode_packet
 from tests.conftest import CORES, load_core, udp
-from tests.support.programs import PACKET_FORMS, environment, sender
+from tests.support.programs import FORMS, environment, sender
 
 CLUSTER_KEY = bytes(range(32))
 KEY_ID = key_id(CLUSTER_KEY)
 CLUSTER_KEYS = Keys((KEY_ID, CLUSTER_KEY))
 
 
-@pytest.fixture(params=PACKET_FORMS)
+@pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> str:
     """Each form of the sender that sends packets."""
     if request.param in CORES:

@@ -296,7 +296,8 @@ def test_complaints_stand_behind_those_of_the_command_line(
 
 
 def test_without_entropy_sessions_differ_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_yet(*_: int) -> bytes:
+    def none_yet(_: int, flags: int = 0) -> bytes:
+        assert flags & os.GRND_NONBLOCK
         raise BlockingIOError
 
     monkeypatch.setattr(os, "getrandom", none_yet)

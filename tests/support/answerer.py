@@ -76,12 +76,13 @@ def packet(
 class Answerer:
     """Answers what comes to these sockets, as long as the block lasts; in a thread.
 
-    `answer` has what the question says. `questions`: all that came, with where from.
+    `answer` has what the question says, and may be another one later. `questions`: all that came,
+    with where from.
     """
 
     def __init__(self, *sockets: socket.socket, answer: Answer) -> None:
         self._sockets = sockets
-        self._answer = answer
+        self.answer = answer
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.questions: list[tuple[bytes, tuple[str, int]]] = []
@@ -107,7 +108,7 @@ class Answerer:
                     continue
                 self.questions.append((data, peer))
                 self.came.set()
-                for answer in self._answer(told):
+                for answer in self.answer(told):
                     sock.sendto(answer, peer)
 
     def question(self, within: float = 30) -> tuple[bytes, tuple[str, int]]:

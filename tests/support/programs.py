@@ -25,9 +25,6 @@ AGENT, SENDER = str(BIN / "fence_kdump"), str(BIN / "fence_kdump_send")
 #: without shared libraries.
 FORMS = ("compiled", "pure", "native", "static")
 
-#: Those that send packets and answer questions.
-PACKET_FORMS = ("compiled", "pure")
-
 #: What every sender says first where nothing has crashed.
 WARNING = (
     "[warning]: no /proc/vmcore: this machine has not crashed, but other nodes will take it "

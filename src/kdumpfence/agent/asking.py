@@ -10,6 +10,7 @@ soon. What may not be in this file: what an answer means.
 from __future__ import annotations
 
 import _socket
+import errno
 import sys
 import time
 
@@ -100,8 +101,9 @@ class Asking:
     """Questions of one wait.
 
     `questions` are asked in turns, a round each; they have `nonce` in them. `say` sends something
-    to an address and port from the port that the node's messages come to, and returns whether it
-    could. Sockets are opened when they are needed.
+    to an address and port from the port that the node's messages come to, through a VRF or, with 0,
+    none, and returns whether it could. `vrfs`: where the node may be beside. Sockets are opened
+    when they are needed.
     """
 
     def __init__(
@@ -109,12 +111,14 @@ class Asking:
         port: int,
         nonce: bytes,
         questions: Sequence[bytes],
-        say: Callable[[Address, int, bytes], bool],
+        say: Callable[[Address, int, bytes, int], bool],
+        vrfs: Callable[[], Iterable[int]] = tuple,
     ) -> None:
         self._port = port
         self._nonce = nonce
         self._questions = questions
         self._say = say
+        self._vrfs = vrfs
         self._sockets: dict[int, _socket.socket] = {}
         #: Who is still to be asked in this round, the first one last: address, port, and whether
         #: from the port that is heard.
@@ -184,18 +188,21 @@ class Asking:
         if not address.loopback and is_own(address):
             return
         question = self._questions[(self._rounds - 1) % len(self._questions)]
-        try:
-            if not (from_the_port and self._say(address, port, question)):
-                sock = self._socket(address.family)
-                sock.sendto(question, _socket.MSG_DONTWAIT, sockets.peer(address, port))
-            self.sent += 1
-        except BlockingIOError:
-            # The queue is full of what waits for neighbours. When some of that has gone, the next
-            # round begins here.
-            self._first = address
-            self._row = [one for one in self._row if one[0].family != address.family]
-        except OSError:
-            pass  # no way to there, an interface that has just gone
+        for vrf in (0, *self._vrfs()):
+            try:
+                if not (from_the_port and self._say(address, port, question, vrf)):
+                    sock = self._socket(address.family)
+                    peer = sockets.peer(address, port)
+                    through = sockets.through(address.family, vrf)
+                    sock.sendmsg([question], through, _socket.MSG_DONTWAIT, peer)
+                self.sent += 1
+            except BlockingIOError:
+                # The queue is full of what waits for neighbours. When some of that has gone, the
+                # next round begins here.
+                self._first = address
+                self._row = [one for one in self._row if one[0].family != address.family]
+            except OSError:
+                pass  # no way to there, an interface that has just gone
 
     def _socket(self, family: int) -> _socket.socket:
         """That of the family. Raises OSError."""
@@ -204,7 +211,8 @@ class Asking:
             try:
                 sock = self._sockets[family] = _open(family, self._nonce)
             except OSError as error:
-                self.obstacle = f"cannot ask the node: {error.strerror}"
+                if error.errno != errno.EAFNOSUPPORT:
+                    self.obstacle = f"cannot ask the node: {error.strerror}"
                 raise
         return sock
 

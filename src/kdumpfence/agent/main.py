@@ -197,10 +197,13 @@ class _Wait:
         families = socket_families(options.family)
         self.listening = Listening(options.ipport, families, names=signed_names)
         asked = questions(nonce, (*options.called, *options.names), signatures)
-        self.asking = Asking(options.ipport, nonce, asked, self.listening.say)
+        listening = self.listening
+        self.asking = Asking(options.ipport, nonce, asked, listening.say, listening.vrfs)
         self.deadline = float("inf")
         #: What is waited with: where signed answers alone count, they come to `asking`.
-        self.waiting = self.listening.proof if signatures is None else wire.Receiver(wire.Sources())
+        self.waiting = listening.proof
+        if signatures is not None:
+            self.waiting = wire.Receiver(wire.Sources(), batch=1, size=64)
         names = []
         try:
             for name in options.names:

@@ -277,7 +277,7 @@ class _RawSockets:
             if receiver is self._listening.proof:
                 self._restrict(sock, receiver)
 
-    def say(self, address: Address, port: int, data: bytes) -> None:
+    def say(self, address: Address, port: int, data: bytes, vrf: int) -> None:
         """Send from the port, whoever has bound it. Raises OSError."""
         family = address.family
         sock = self._speaking.get(family)
@@ -291,7 +291,8 @@ class _RawSockets:
                 sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_CHECKSUM, 6)
         words = (self._listening.port, port, 8 + len(data), 0)  # no checksum, or the kernel's
         header = b"".join(word.to_bytes(2, "big") for word in words)
-        sock.sendto(header + data, _socket.MSG_DONTWAIT, sockets.peer(address, 0))
+        way = sockets.through(family, vrf)
+        sock.sendmsg([header, data], way, _socket.MSG_DONTWAIT, sockets.peer(address, 0))
 
     def close(self) -> None:
         for sock in (*(sock for sock, _ in self._opened), *self._speaking.values()):
@@ -487,12 +488,16 @@ class Listening:
                 self._senders.discard(arrival.packed, arrival.scope)
         return arrivals + self.census.take(census)
 
-    def say(self, address: Address, port: int, data: bytes) -> bool:
+    def vrfs(self) -> Iterable[int]:
+        """The VRFs that are heard from outside."""
+        return self._links.vrfs if self._links is not None and self._links.udp_hears_vrfs else ()
+
+    def say(self, address: Address, port: int, data: bytes, vrf: int) -> bool:
         """Whether this could be sent from the port that is heard. Never waits."""
         if self._raw is None:
             return False
         try:
-            self._raw.say(address, port, data)
+            self._raw.say(address, port, data, vrf)
         except OSError:
             return False
         return True

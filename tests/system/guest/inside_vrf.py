@@ -7,12 +7,14 @@ addresses. eth1 lies in a VRF, or gets into one.
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
 
+from tests.support.answerer import Answerer, dumping, packet, silent
 from tests.support.netlab import Host, Lab
-from tests.system.network.datagrams import forge, say
+from tests.system.network.datagrams import forge, receiver, say
 from tests.system.network.programs import BOTH_CORES, Listening, Programs, Running
 
 NODE = ("10.0.0.1", "fd00::1")
@@ -140,6 +142,23 @@ def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early:
     assert agent.status(within=30) == 0
 
 
+@every_way
+@pytest.mark.parametrize("early", [True, False])
+def test_an_answer_out_of_a_vrf_is_not_the_nodes(programs: Programs, net: Net, early: bool) -> None:
+    if early:
+        net.make_vrf()
+    with receiver(net.node) as sock, Answerer(sock, answer=silent) as node:
+        agent = programs.agent(net.survivor, "-n", NODE[0], "-t", "120")
+        peer, nonce = node.question()[1], node.nonce()
+        if not early:
+            net.make_vrf()
+        with receiver(net.tenant) as tenant:
+            tenant.sendto(packet("status", nonce, key=None), peer)
+        assert agent.goes_on(1)
+        node.answer = dumping
+        assert agent.status(within=30) == 0
+
+
 # ------------------------------------------------- VRFs that UDP sockets hear as well
 
 
@@ -171,6 +190,18 @@ def test_where_udp_sockets_hear_vrfs_the_agent_does(
     assert agent.goes_on(1)
     say(net.tenant, *BOTH[late])
     assert agent.status(within=30) == 0
+
+
+@pytest.mark.parametrize("programs", ["compiled", "pure", "compiled-no_raw"], indirect=True)
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_where_udp_sockets_hear_vrfs_the_node_is_asked_there_too(
+    programs: Programs, net: Net, family: int
+) -> None:
+    net.accept(1, 0)
+    net.make_vrf()
+    with receiver(net.tenant, family) as sock, Answerer(sock, answer=dumping):
+        agent = programs.agent(net.survivor, "-n", ",".join(NODE), "-t", "120")
+        assert agent.status(within=30) == 0
 
 
 def forge_in_vrf(net: Net) -> None:
@@ -213,6 +244,23 @@ def test_an_agent_that_is_started_in_a_vrf_hears_that_alone(
         assert agent.status(within=30) == 0
         agent = waits(programs, net, name)
     agent.process.kill()
+
+
+@every_way
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_an_agent_that_is_started_in_a_vrf_asks_there_alone(
+    programs: Programs, net: Net, inside: tuple[str, ...], family: int
+) -> None:
+    programs.rights = (*inside, *programs.rights)
+    node = Answerer(receiver(net.node, family), answer=dumping)
+    tenant = Answerer(receiver(net.tenant, family), answer=silent)
+    with node, tenant:
+        agent = programs.agent(net.survivor, "-n", ",".join(NODE), "-t", "120")
+        tenant.question()
+        assert agent.goes_on(1)
+        assert node.questions == []
+        tenant.answer = dumping
+        assert agent.status(within=30) == 0
 
 
 def test_a_listener_in_a_vrf_hears_that_alone(

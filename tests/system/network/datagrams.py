@@ -32,9 +32,16 @@ def say(host: Host, source: str, target: str, *, interface: str = "", times: int
             sock.sendto(MESSAGE, (target, PORT, *scope))
 
 
-def forge(host: Host, source: str, target: str, device: str = "") -> bool:
-    """Whether a user of that host can send the message from an address that may not be its."""
-    argv = [sys.executable, "-I", "-S", str(_FORGER), source, target, device]
+def forge(
+    host: Host,
+    source: str,
+    target: str,
+    device: str = "",
+    port: int = PORT,
+    data: bytes = MESSAGE,
+) -> bool:
+    """Whether a user of that host can send this from an address that may not be its."""
+    argv = [sys.executable, "-I", "-S", str(_FORGER), source, target, device, str(port), data.hex()]
     return host.run(argv).returncode == 0
 
 

@@ -1,7 +1,8 @@
 """What any user of a host can do: send a message from an address that the host does not have.
 
-Run as `python forger.py SOURCE TARGET [DEVICE]` on the host, without rights. TARGET may have an
-interface, as in fe80::2%eth0. Exit status 0: the message has left.
+Run as `python forger.py SOURCE TARGET DEVICE PORT DATA` on the host, without rights. TARGET may
+have an interface, as in fe80::2%eth0; DEVICE may be ""; DATA is hexadecimal. Exit status 0: the
+message has left.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ IP_FREEBIND = 15
 IPV6_FREEBIND = 78
 
 
-def main(source: str, target: str, device: str = "") -> None:
+def main(source: str, target: str, device: str, port: str, data: str) -> None:
     (family, _, _, _, to), *_ = socket.getaddrinfo(
-        target, 7410, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+        target, int(port), type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
     )
     (*_, own), *_ = socket.getaddrinfo(
         source, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
@@ -34,7 +35,7 @@ def main(source: str, target: str, device: str = "") -> None:
             sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.bind(own)
-        sock.sendto(bytes.fromhex("402a301b01000000"), to)
+        sock.sendto(bytes.fromhex(data), to)
 
 
 if __name__ == "__main__":
