@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from kdumpfence.install import layouts
 from kdumpfence.install import native_sender as native
 from tests.interop import stock
 from tests.support.debian import NotAvailable
@@ -28,6 +29,10 @@ ROUNDS = 6
 
 #: How long the network of the late ones is not there, from the start of the sender; seconds.
 LATE = 3
+
+#: Seconds by which the end of a dump, which has to be told, may put off the reboot: tell-end takes
+#: three, and to start a program takes an emulated processor some time.
+PUT_OFF = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +85,14 @@ LATE_NAMES = Scenario(
     echo "{SURVIVOR} survivor" > /etc/hosts
     """,
 )
-NO_NETWORK = Scenario(f"start sender fence_kdump_send {SURVIVOR}\n")
+NO_NETWORK = Scenario(
+    f"""
+    start sender fence_kdump_send {SURVIVOR}
+    say "dump ends"
+    tell-end 0
+    say "the end is told"
+    """,
+)
 NO_PANIC = dataclasses.replace(AT_ONCE, panics=False)
 
 _SIGNS = f"--key-file={signing.NODE_KEY}"
@@ -122,11 +134,15 @@ def prepare(
     The agent's time-out is in seconds. Where the sender `signs`, an agent that demands it takes the
     place of `agent`, which waits beside it. Raises NotAvailable.
     """
-    plan, secret = scenario.plan, {}
+    plan = scenario.plan
+    programs = {"fence_kdump_send": sender}
+    texts = {"/etc/kdumpfence/resolved": f'ADDRESSES="{SURVIVOR}"\n'}
+    if "tell-end" in plan:
+        programs["tell-end"] = Path(layouts.data_path("common/tell-end"))
     if signs:
         plan = plan.replace("fence_kdump_send ", f"fence_kdump_send {_SIGNS} ")
-        secret[signing.NODE_KEY] = signing.node_file()
-    small_images.save_crash(image, plan, {"fence_kdump_send": sender}, secret, packed=packed)
+        texts[signing.NODE_KEY] = signing.node_file()
+    small_images.save_crash(image, plan, programs, texts, packed=packed)
     crash = Crash(
         initramfs=image,
         arguments=small_images.ARGUMENTS,

@@ -22,9 +22,9 @@ import pytest
 from tests.support import guest
 from tests.support.messages import PORT
 from tests.support.netlab import Lab
-from tests.support.packets import key_id, node_key
+from tests.support.packets import key_id, node_key, sign
 from tests.system.crash import debian_root, images, panics, quiet_boot, signing
-from tests.system.crash.conftest import about_each
+from tests.system.crash.conftest import about, about_each
 from tests.system.crash.harness import Beside, Crash, Network, Outcome, run
 from tests.system.crash.images import MAKERS, NETWORK, NODE, SURVIVOR, SYSTEMS, Image, Maker
 
@@ -37,10 +37,6 @@ AGENT = str(panics.our_agent())
 
 #: Seconds for which an agent waits that will say no, but is answered several times a second.
 IN_VAIN = 3
-
-#: Seconds by which the end of a dump, which has to be told, may put off the reboot: tell-end takes
-#: three, and to start a program takes an emulated processor some time.
-PUT_OFF = 5
 
 #: Makers for the controls, and how long an agent waits there for the sender that is not in the
 #: image, in seconds: more than twice of what it takes to hear the one that is.
@@ -230,6 +226,35 @@ def test_a_panicked_node_is_heard_and_goes_on_telling_while_it_dumps(
     outcome.line(NO_NAME)
     assert messages_between(outcome, "dump begins", "dump ends") >= 3, str(outcome)
     outcome.line("there is .*fence_kdump")  # when the dump is done
+
+
+@about("initramfs-tools")
+def test_the_end_of_a_dump_is_told(outcomes: list[Result]) -> None:
+    check_end(*outcomes[0], "finished", "dump ends", "the end is told")
+
+
+@about("dracut without systemd")
+def test_the_failure_of_a_dump_is_told(outcomes: list[Result]) -> None:
+    check_end(*outcomes[0], "failed", "dump ends", "the end is told")
+
+
+@about("kdump-tools")
+def test_the_end_of_a_dump_is_told_by_debians_unit(outcomes: list[Result]) -> None:
+    check_end(*outcomes[0], "finished", "saved vmcore in", "Restarting system")
+
+
+def check_end(image: Image, outcome: Outcome, state: str, dumped: str, reboots: str) -> None:
+    """Check that the end of the dump was told, signed, and that the reboot did not wait for it."""
+    ends = [sent for sent in outcome.messages() if sent.state in ("finished", "failed")]
+    assert ends, str(outcome)
+    assert {sent.state for sent in ends} == {state}, str(outcome)
+    key = node_key(signing.read_key(image.key_file), signing.NAME)
+    assert all(sign(sent.payload, key) == sent.payload for sent in ends), str(outcome)
+    begins = outcome.line(dumped).at
+    assert ends[0].at > begins, str(outcome)
+    put_off = outcome.line(reboots).at - begins
+    print(f"from the end of the dump to the reboot: {put_off:.1f} s")
+    assert put_off <= panics.PUT_OFF, str(outcome)
 
 
 @about_each(*SYSTEMS)

@@ -214,6 +214,17 @@ def test_a_network_that_never_comes_is_no_yes(outcomes: list[Outcome]) -> None:
     check_no(outcome, "no message from")
 
 
+@about("no network")
+def test_a_reboot_does_not_wait_until_the_end_of_the_dump_can_be_told(
+    outcomes: list[Outcome],
+) -> None:
+    (outcome,) = outcomes
+    in_the_crash_kernel(outcome)
+    put_off = outcome.line("the end is told").at - outcome.line("dump ends").at
+    print(f"the reboot was put off by {put_off:.1f} s")
+    assert put_off <= p.PUT_OFF, str(outcome)
+
+
 @about("no panic")
 def test_a_node_that_hangs_is_no_yes(outcomes: list[Outcome]) -> None:
     (outcome,) = outcomes
