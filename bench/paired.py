@@ -165,8 +165,8 @@ def compiler() -> list[str]:
     return shlex.split(os.environ.get("CC") or "cc")
 
 
-def c_library(name: str) -> ctypes.CDLL:
-    """Compile bench/c/NAME.c with -O2 into build/bench and load it.
+def c_library(name: str, *more: str, libraries: Sequence[str] = ()) -> ctypes.CDLL:
+    """Compile bench/c/NAME.c with -O2, and with what more it needs, into build/bench and load it.
 
     Its calls release the GIL and keep errno.
     """
@@ -176,6 +176,7 @@ def c_library(name: str) -> ctypes.CDLL:
     if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
         fresh = target.with_name(f"{target.name}.{os.getpid()}")
         flags = ["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-        subprocess.run([*compiler(), *flags, "-o", str(fresh), str(source)], check=True)
+        command = [*compiler(), *flags, *more, "-o", str(fresh), str(source), *libraries]
+        subprocess.run(command, check=True)
         fresh.replace(target)
     return ctypes.CDLL(str(target), use_errno=True)

@@ -28,7 +28,9 @@ from kdumpwire.linux cimport *
 include "kdumpwire/codec.pxi"
 include "kdumpwire/packet.pxi"
 include "kdumpwire/mac.pxi"
+include "kdumpwire/derive.pxi"
 include "kdumpwire/sources.pxi"
+include "kdumpwire/signed.pxi"
 include "kdumpwire/receive.pxi"
 include "kdumpwire/send.pxi"
 include "kdumpwire/schedule.pxi"
@@ -36,8 +38,10 @@ include "kdumpwire/route.pxi"
 
 IMPLEMENTATION = "compiled"
 PACKET_BYTES = PACKET_LENGTH
+SIGNS = SIGNING != 0
 STATES = ("", "started", "dumping", "finished", "failed")
-REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger", "crowded")
+REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger", "crowded",
+           "unsigned", "key", "forged", "replayed")
 
 
 cdef object os_error(int code):
@@ -48,6 +52,7 @@ cdef object os_error(int code):
 include "kdumpwire/classes/message.pxi"
 include "kdumpwire/classes/packet.pxi"
 include "kdumpwire/classes/sources.pxi"
+include "kdumpwire/classes/signed.pxi"
 include "kdumpwire/classes/receiver.pxi"
 include "kdumpwire/classes/transmitter.pxi"
 include "kdumpwire/classes/schedule.pxi"

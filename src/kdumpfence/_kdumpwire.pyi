@@ -11,6 +11,7 @@ from typing_extensions import Buffer
 IMPLEMENTATION: str
 REASONS: tuple[str, ...]
 PACKET_BYTES: int
+SIGNS: bool
 STATES: tuple[str, ...]
 
 class Rejected(ValueError):
@@ -71,6 +72,14 @@ class Sources:
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[tuple[bytes, int]]: ...
 
+class Signed:
+    def __init__(self, sources: Sources, keys: Sequence[tuple[int, bytes]]) -> None: ...
+    def use(self, keys: Sequence[tuple[int, bytes]]) -> None: ...
+    def add(self, name: str) -> None: ...
+    def discard(self, name: str) -> bool: ...
+    def release(self, name: str) -> bool: ...
+    def heard(self, most: int = 65536) -> list[tuple[str, bytes, int, int, int, int, int]]: ...
+
 class Arrival:
     node: Final[int]
     packed: Final[bytes]
@@ -86,6 +95,7 @@ class Receiver:
         sources: Sources,
         strangers: Sources | None = None,
         *,
+        signed: Signed | None = None,
         port: int = 7410,
         batch: int = 32,
         size: int = 65535,

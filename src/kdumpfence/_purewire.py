@@ -34,12 +34,21 @@ if TYPE_CHECKING:
 
 IMPLEMENTATION = "pure"
 
+#: Whether there is `Signed`: whether it was built with HMAC-SHA256, which Python has.
+SIGNS = True
+
 #: Why a datagram is no message of a known node, in the order of the looks:
 #: fewer than 8 bytes; magic number wrong in both byte orders; a version other than 1;
 #: raw sockets only: lengths that contradict each other; UDP checksum wrong;
 #: a valid message, but from an unknown address; one from an address that would have been
 #: admitted, had there been room.
-REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger", "crowded")
+#: Where messages have to be signed (`Signed`), instead of the last two: not signed; with a key id
+#: that is none of ours; of a node that nobody knows ("stranger"); with a MAC that does not fit; of
+#: a session that was not confirmed yet, or no newer than what was heard of it.
+REASONS = (
+    "short", "magic", "version", "malformed", "checksum", "stranger", "crowded",
+    "unsigned", "key", "forged", "replayed",
+)  # fmt: skip
 
 _MESSAGE_BYTES = 8
 _LITTLE = bytes.fromhex("402a301b01000000")
@@ -487,19 +496,21 @@ class Sources:
 
     def discard(self, packed: bytes, scope: int = 0) -> bool:
         """Forget this address; whether it was known."""
-        key = _key(_show_host(packed), scope)
         with self._lock:
-            source = self._known.pop(key, None)
-            if source is None:
-                return False
-            self._admitted -= source.admitted
-            if source.place >= 0:
-                # The newest of those heard takes its place.
-                newest = self._heard.pop()
-                if newest is not source:
-                    self._heard[source.place - self._given] = newest
-                    newest.place = source.place
-            return True
+            return self._discard(_key(_show_host(packed), scope))
+
+    def _discard(self, key: str | tuple[str, int]) -> bool:
+        source = self._known.pop(key, None)
+        if source is None:
+            return False
+        self._admitted -= source.admitted
+        if source.place >= 0:
+            # The newest of those heard takes its place.
+            newest = self._heard.pop()
+            if newest is not source:
+                self._heard[source.place - self._given] = newest
+                newest.place = source.place
+        return True
 
     def release(self, packed: bytes, scope: int = 0) -> bool:
         """Forget this address if it is known because of `admit`; whether that was so.
@@ -548,28 +559,26 @@ class Sources:
         times are CLOCK_MONOTONIC in nanoseconds.
         """
         with self._lock:
-            given = self._heard[: max(0, most)]
-            del self._heard[: len(given)]
-            self._given += len(given)
-            result = []
-            for source in given:
-                result.append(
-                    (
-                        source.node,
-                        _pack_host(source.host),
-                        source.scope,
-                        source.port,
-                        source.first,
-                        source.last,
-                        min(source.messages, 0xFFFFFFFF),
-                    )
-                )
-                source.place = -1
-                source.messages = 0
+            return [
+                (source.node, _pack_host(source.host), source.scope, *told)
+                for source, told in self._give(most)
+            ]
+
+    def _give(self, most: int) -> list[tuple[_Source, tuple[int, int, int, int]]]:
+        """Each with (source port, first, last, messages)."""
+        given = self._heard[: max(0, most)]
+        del self._heard[: len(given)]
+        self._given += len(given)
+        result = []
+        for one in given:
+            told = (one.port, one.first, one.last, min(one.messages, 0xFFFFFFFF))
+            result.append((one, told))
+            one.place = -1
+            one.messages = 0
         return result
 
-    def _admit_stranger(self, host: str, scope: int) -> _Source | str:
-        """An unknown source sent a message: it is known now, or the verdict."""
+    def _network(self, host: str) -> int | None:
+        """The number of the first network that this address is in; None if it is in none."""
         number = _as_number(_pack_host(host))
         is_ipv4 = number >> 32 == 0xFFFF
         is_loopback = _is_loopback(number)
@@ -577,15 +586,26 @@ class Sources:
             if (ipv6 and is_ipv4) or (is_loopback and not loopback):
                 continue
             if number & mask == network:
-                if self._admitted >= self._room:
-                    return "crowded"
-                key = _key(host, scope)
-                source = _Source(key if isinstance(key, str) else key[0], scope, node)
-                source.admitted = True
-                self._admitted += 1
-                self._known[key] = source
-                return source
-        return "stranger"
+                return node
+        return None
+
+    def _admit_stranger(self, host: str, scope: int) -> _Source | str:
+        """An unknown source sent a message: it is known now, or the verdict."""
+        node = self._network(host)
+        if node is None:
+            return "stranger"
+        key = _key(host, scope)
+        source = _Source(key if isinstance(key, str) else key[0], scope, node)
+        return source if self._admit(key, source) else "crowded"
+
+    def _admit(self, key: str | tuple[str, int], source: _Source) -> bool:
+        """Know this source too; whether there was room."""
+        if self._admitted >= self._room:
+            return False
+        source.admitted = True
+        self._admitted += 1
+        self._known[key] = source
+        return True
 
     def _hear(self, source: _Source, now: int, port: int) -> None:
         """A message came from there."""
@@ -604,6 +624,288 @@ class Sources:
         with self._lock:
             known = list(self._known.values())
         return iter([(_pack_host(source.host), source.scope) for source in known])
+
+
+# -------------------------------------------------------- signed messages: signed.pxi
+
+#: Sessions of a node that are believed at a time: the sender's, and those of calls that tell how
+#: the dump ended.
+_SESSIONS = 4
+
+#: A session that was not heard for so long has to answer again: whoever kept messages of a crash
+#: from us cannot bring them up later.
+_SESSION_NS = 30_000_000_000
+
+#: A nonce is asked with for so long, and an answer with it believed for as long again at most.
+_NONCE_NS = 5_000_000_000
+
+#: On average a node is asked once in so long; after a pause so many questions may come at once, for
+#: as many sessions may have to be asked about if somebody repeats what he recorded.
+_QUESTION_NS = 200_000_000
+_QUESTIONS_AT_ONCE = 20
+
+#: Pauses after two questions about a session that were not answered: doubled from the first to the
+#: last.
+_FIRST_GAP_NS = 1_000_000_000
+_LAST_GAP_NS = 16_000_000_000
+
+#: Questions that a batch may bring about.
+_QUESTIONS = 256
+
+#: Sizes of tables in which names and sessions are found by a hash: nobody can make them grow.
+_BUDGETS = 1 << 16
+_ASKED_SESSIONS = 1 << 12
+_FORGOTTEN = 1 << 12
+
+
+class _Session:
+    __slots__ = ("heard", "number", "sequence")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.sequence = 0  # the highest that was heard
+        self.heard = 0  # when it was believed last
+
+
+class _SignedNode:
+    """A node that has to sign; `source`: what it has among the sources."""
+
+    __slots__ = ("host", "keys", "name", "scope", "sessions", "source")
+
+    def __init__(self, name: str, source: _Source) -> None:
+        self.name = name
+        self.source = source
+        self.keys: dict[int, bytes] = {}  # by the id of the cluster's key
+        self.host = ""  # where it spoke from last
+        self.scope = 0
+        self.sessions: list[_Session] = []
+
+
+class _AskedSession:
+    __slots__ = ("gap", "news", "next", "of", "times")
+
+    def __init__(self, of: tuple[str, int]) -> None:
+        self.of = of  # a name and a session of it
+        self.news = 0, ""  # the highest sequence that was asked about, and where it came from
+        self.next = 0  # when it may be asked about again
+        self.gap = 0
+        self.times = 0
+
+
+class Signed:
+    """Nodes whose messages count only if they are signed, for `Receiver.count`.
+
+    A node is known by its name, wherever it speaks from. Only packets count that are signed with
+    its key, in sessions that have answered a question of ours: so nothing that was recorded can be
+    repeated later, not after a restart either, though nothing is stored. The first packet of a
+    session counts as "replayed", and brings about a question to where it came from, or, by turns,
+    to that address and the receiving socket's own port. docs/protocol.md has the rules.
+
+    A node whose name was not added counts if it speaks from one of the networks of `sources`, of
+    which nothing else may be used. `keys`: see `use`. ValueError for names that no packet carries.
+    """
+
+    def __init__(self, sources: Sources, keys: Sequence[tuple[int, bytes]]) -> None:
+        from hmac import compare_digest
+
+        self._same = compare_digest
+        self._sources = sources
+        self._nodes: dict[str, _SignedNode] = {}
+        self._derive_by: dict[int, bytes] = {}
+        self._secret = os.urandom(_KEY_BYTES)  # what nonces are made with
+        self._budgets = array.array("q", bytes(8 * _BUDGETS))
+        self._asked: dict[int, _AskedSession] = {}
+        self._forgotten = array.array("q", bytes(8 * _FORGOTTEN))
+        self._questions: list[tuple[bytes, tuple[str, int], bool]] = []
+        self._taken = False
+        self.use(keys)
+
+    def use(self, keys: Sequence[tuple[int, bytes]]) -> None:
+        """Believe what is signed with keys derived from these of the cluster: (key id, 32 bytes).
+
+        One or two. What was heard so far stays as it is.
+        """
+        if not 1 <= len(keys) <= 2:
+            raise ValueError(f"{len(keys)} keys: 1 or 2 are allowed")
+        made: dict[int, bytes] = {}
+        for number, key in keys:
+            if len(key) != _KEY_BYTES:
+                raise ValueError(f"key of {len(key)} bytes: not {_KEY_BYTES}")
+            if not 0 < number < 1 << 32:
+                raise ValueError(f"key id {number}: 1 to {(1 << 32) - 1} are allowed")
+            # The first half of HKDF (RFC 5869); of two keys with one id the first counts.
+            made.setdefault(number, mac(bytes(_KEY_BYTES), key))
+        with self._sources._lock:
+            self._derive_by = made
+            for node in self._nodes.values():
+                node.keys.clear()
+
+    def add(self, name: str) -> None:
+        """Know this node, whatever network it speaks from."""
+        self._check(name)
+        sources = self._sources
+        with sources._lock:
+            known = self._nodes.get(name)
+            if known is None:
+                source = sources._known[name, -1] = _Source(name, -1, 0)
+                self._nodes[name] = _SignedNode(name, source)
+            else:
+                sources._admitted -= known.source.admitted
+                known.source.admitted = False
+
+    def discard(self, name: str) -> bool:
+        """Forget this node; whether it was known."""
+        self._check(name)
+        with self._sources._lock:
+            return self._discard(name)
+
+    def release(self, name: str) -> bool:
+        """Forget this node if it is known because of a network; see `Sources.release`."""
+        self._check(name)
+        with self._sources._lock:
+            source = self._sources._known.get((name, -1))
+            if source is None or not source.admitted or source.place >= 0:
+                return False
+            return self._discard(name)
+
+    def _check(self, name: str) -> None:
+        if not is_packet_name(name):
+            raise ValueError(f"name {name!r}: not 1 to 64 ASCII characters without blanks")
+
+    def _discard(self, name: str) -> bool:
+        if self._nodes.pop(name, None) is None:
+            return False
+        self._forget(name)
+        return self._sources._discard((name, -1))
+
+    def _forget(self, name: str) -> None:
+        """A session of this name is forgotten: nobody can tell any more what was heard of it.
+
+        So the answers to all questions that are open are not believed any more: they might be
+        repeated.
+        """
+        self._forgotten[hash(name) % _FORGOTTEN] += 1
+
+    def heard(self, most: int = 65536) -> list[tuple[str, bytes, int, int, int, int, int]]:
+        """As `Sources.heard`, with the name in the place of the number, and where it spoke last."""
+        with self._sources._lock:
+            result = []
+            for source, told in self._sources._give(most):
+                node = self._nodes[source.host]
+                result.append((node.name, _pack_host(node.host), node.scope, *told))
+        return result
+
+    # ----------------------------------------------- for the receive loop, which holds the lock
+
+    def _judge(self, data: bytes, address: tuple[str, int], now: int) -> str | _Source:
+        """What the node has among the sources that a message is to be believed of, or the verdict.
+
+        The cheap looks come first; nothing but a MAC that fits changes anything.
+        """
+        packet = decode_packet(data)
+        if packet is None or not packet.key_id:
+            return "unsigned"
+        if packet.key_id not in self._derive_by:
+            return "key"
+        node = self._nodes.get(packet.name)
+        if node is None:
+            if self._sources._network(address[0]) is None:
+                return "stranger"
+            node = _SignedNode(packet.name, _Source(packet.name, -1, 0))
+        key = self._key(node, packet.key_id)
+        if not self._same(mac(key, data[: _PACKET.size]), data[_PACKET.size :]):
+            return "forged"
+        session = next((one for one in node.sessions if one.number == packet.session), None)
+        if session is not None and packet.sequence <= session.sequence:
+            return "replayed"
+        if session is None or now - session.heard > _SESSION_NS:
+            if not self._answers(packet, now):
+                self._ask(packet, key, address, now)
+                return "replayed"
+            if packet.name not in self._nodes:
+                if not self._sources._admit((packet.name, -1), node.source):
+                    return "crowded"
+                self._nodes[packet.name] = node
+            self._asked.pop(hash((packet.name, packet.session)) % _ASKED_SESSIONS, None)
+            if session is None:
+                session = self._new_session(node, packet.session)
+        session.sequence = packet.sequence
+        session.heard = now
+        node.host, node.scope = address[0], address[3] if len(address) == 4 else 0
+        return node.source
+
+    def _new_session(self, node: _SignedNode, number: int) -> _Session:
+        if len(node.sessions) == _SESSIONS:
+            node.sessions.remove(min(node.sessions, key=lambda one: one.heard))
+            self._forget(node.name)
+        node.sessions.append(_Session(number))
+        return node.sessions[-1]
+
+    def _key(self, node: _SignedNode, number: int) -> bytes:
+        key = node.keys.get(number)
+        if key is None:
+            info = b"kdumpfence node key " + node.name.encode() + b"\1"
+            key = node.keys[number] = mac(self._derive_by[number], info)
+        return key
+
+    def _nonce(self, name: str, period: int) -> bytes:
+        """What a node is asked with in a period of _NONCE_NS: known without being kept."""
+        forgotten = self._forgotten[hash(name) % _FORGOTTEN]
+        return mac(self._secret, name.encode() + struct.pack("=QQ", forgotten, period))[:16]
+
+    def _answers(self, packet: Packet, now: int) -> bool:
+        """Whether it has the nonce of a question that was sent just now."""
+        period = now // _NONCE_NS
+        return any(packet.nonce) and packet.nonce in (
+            self._nonce(packet.name, period),
+            self._nonce(packet.name, period - 1),
+        )
+
+    def _ask(self, packet: Packet, key: bytes, address: tuple[str, int], now: int) -> None:
+        """Ask who sent this, if it is worth a question.
+
+        Messages of old crashes that are repeated must not use up what the node is allowed, or
+        whoever repeats them keeps its next crash from being believed. So each session is asked
+        about less and less often, and only for what is newer: or as new, and came another way.
+        """
+        of = packet.name, packet.session
+        budget, place = hash(packet.name) % _BUDGETS, hash(of) % _ASKED_SESSIONS
+        asked = self._asked.get(place)
+        news = packet.sequence, address[0]
+        if asked is not None and asked.of == of:
+            if now < asked.next or news[0] < asked.news[0] or news == asked.news:
+                return
+        else:
+            asked = _AskedSession(of)
+        paid = self._budgets[budget]
+        if (
+            paid > now + (_QUESTIONS_AT_ONCE - 1) * _QUESTION_NS
+            or len(self._questions) == _QUESTIONS
+        ):
+            return
+        self._budgets[budget] = max(paid, now) + _QUESTION_NS
+        self._asked[place] = asked
+        asked.news = news
+        # Two at a time: a node with two networks may hear only one of them.
+        if asked.times & 1:
+            asked.gap = min(2 * asked.gap, _LAST_GAP_NS) or _FIRST_GAP_NS
+            asked.next = now + asked.gap
+        # Never more than one for a message, which would make us an amplifier: so by turns.
+        same_port = bool(asked.times & 2)
+        asked.times += 1
+        nonce = self._nonce(packet.name, now // _NONCE_NS)
+        question = Packet("question", packet.name, key_id=packet.key_id, nonce=nonce)
+        self._questions.append((encode_packet(question, key), address, same_port))
+
+    def _send(self, sock: _socket.socket) -> None:
+        """Send the questions; what cannot be sent at once is not."""
+        for data, address, same_port in self._questions:
+            to = (address[0], sock.getsockname()[1], *address[2:]) if same_port else address
+            try:
+                sock.sendto(data, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL, to)
+            except OSError:
+                pass
+        self._questions.clear()
 
 
 # --------------------------------------------------- the receive loop: receive.pxi
@@ -691,6 +993,9 @@ class Receiver:
     Raw sockets are AF_INET or AF_INET6 with IPPROTO_UDP; the latter need
     IPV6_RECVPKTINFO, or nothing they hear has a checksum that fits. Of UDP sockets control
     data is only looked at if they have SO_TIMESTAMPING when they are added.
+
+    With `signed`, of these sources, only messages count that it believes: `count` only, and
+    UDP sockets only; `size` is more than PACKET_BYTES then.
     """
 
     def __init__(
@@ -698,6 +1003,7 @@ class Receiver:
         sources: Sources,
         strangers: Sources | None = None,
         *,
+        signed: Signed | None = None,
         port: int = 7410,
         batch: int = 32,
         size: int = 65535,
@@ -705,8 +1011,14 @@ class Receiver:
     ) -> None:
         if not 1 <= batch <= 1024:
             raise ValueError(f"batch {batch}: 1 to 1024 are allowed")
-        if not 64 <= size <= 65535:
-            raise ValueError(f"size {size}: 64 to 65535 are allowed")
+        least = 64 if signed is None else PACKET_BYTES + 1
+        if not least <= size <= 65535:
+            raise ValueError(f"size {size}: {least} to 65535 are allowed")
+        if signed is not None:
+            if signed._sources is not sources or signed._taken:
+                raise ValueError("signed: not of these sources, or another receiver's")
+            signed._taken = True
+        self._signed = signed
         self._sources = sources
         self._strangers = strangers
         self._stranger_room = stranger_room
@@ -733,6 +1045,8 @@ class Receiver:
         if sock.fileno() < 0:
             raise ValueError("the socket is closed")
         self._check_idle()
+        if self._signed is not None and sock.type == _socket.SOCK_RAW:
+            raise ValueError("signed messages are read from UDP sockets alone")
         self._sockets.append(_Socket(sock))
 
     def discard_socket(self, sock: _socket.socket) -> None:
@@ -893,16 +1207,36 @@ class Receiver:
         return got
 
     def _read_locked(self, one: _Socket, found: list[Arrival] | None) -> int:
-        if found is None and one.sock.type == _socket.SOCK_DGRAM:
+        if self._signed is None and found is None and one.sock.type == _socket.SOCK_DGRAM:
             return self._count_udp(one.sock)
         got = 0
         try:
             while got < self._batch:
-                self._read(one, found)
+                if self._signed is not None:
+                    self._count_signed(one.sock, self._signed)
+                else:
+                    self._read(one, found)
                 got += 1
         except OSError as error:
             return self._ended(error, got)
+        finally:
+            if self._signed is not None:
+                self._signed._send(one.sock)
         return got
+
+    def _count_signed(self, sock: _socket.socket, signed: Signed) -> None:
+        """Read one datagram, and count it if it is signed. May raise OSError."""
+        data, address = sock.recvfrom(PACKET_BYTES + 1, _socket.MSG_DONTWAIT)
+        verdict = _check_message(data)
+        if verdict == "accepted":
+            now = time.monotonic_ns()
+            source = signed._judge(data, address, now)
+            if isinstance(source, str):
+                verdict = source
+            else:
+                self._sources._hear(source, now, address[1])
+                self._tallied += 1
+        self._counts[verdict] += 1
 
     def _count_udp(self, sock: _socket.socket) -> int:
         """`_read_batch` for a UDP socket whose messages are only counted.
@@ -950,6 +1284,10 @@ class Receiver:
             self._tallied += got - rejected
         return got
 
+    def _check_reports(self) -> None:
+        if self._signed is not None:
+            raise RuntimeError("signed messages are only counted")
+
     def _enter(self) -> None:
         """Nobody else may use the buffer until `_leave`."""
         self._check_idle()
@@ -976,6 +1314,7 @@ class Receiver:
         What already lay in the queues at the deadline is still read. Signal handlers
         run meanwhile; what they raise is passed on. Raises OSError if a socket was closed.
         """
+        self._check_reports()
         self._enter()
         found: list[Arrival] = []
         try:
@@ -1080,6 +1419,7 @@ class Receiver:
     def take(self, batches: int = 1) -> list[Arrival]:
         """Read at most that many batches of each socket, without waiting."""
         found: list[Arrival] = []
+        self._check_reports()
         self._enter()
         try:
             for one in self._sockets:

@@ -12,6 +12,8 @@ import posix
 import sys
 
 TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
 
 #: Registered by nobody and used by everybody in this field; /etc/services has no name for it.
 PORT = 7410
@@ -51,6 +53,7 @@ Packet = core.Packet
 Receiver = core.Receiver
 Rejected = core.Rejected
 Schedule = core.Schedule
+Signed = core.Signed
 Sources = core.Sources
 Transmitter = core.Transmitter
 attach_filter = core.attach_filter
@@ -66,3 +69,14 @@ validate = core.validate
 
 #: The message of this machine, in its own byte order as the stock programs send it.
 OWN_MESSAGE = encode(sys.byteorder)
+
+
+def signing_core() -> ModuleType:
+    """The core whose `Signed`, `Sources` and `Receiver` a listener with keys takes: the one in use,
+    or the pure one if that was built without HMAC-SHA256.
+    """
+    if core.SIGNS:
+        return core
+    from kdumpfence import _purewire
+
+    return _purewire

@@ -23,7 +23,11 @@ cdef enum:
     CHECKSUM_WRONG = 5
     STRANGER = 6
     CROWDED = 7
-    VERDICTS = 8
+    UNSIGNED = 8
+    KEY_UNKNOWN = 9
+    FORGED = 10
+    REPLAYED = 11
+    VERDICTS = 12
     # A raw socket may hand over a datagram for another port: not ours to count.
     ELSEWHERE = -1
 

@@ -103,6 +103,7 @@ cdef extern from "kdumpwire/linux.h" nogil:
         msghdr msg_hdr
         unsigned int msg_len
     ssize_t send(int fd, const void *data, size_t length, int flags)
+    ssize_t sendto(int fd, const void *data, size_t length, int flags, const void *to, socklen_t size)
     ssize_t recv(int fd, void *data, size_t length, int flags)
     ssize_t recvmsg(int fd, msghdr *msg, int flags)
     int recvmmsg(int fd, mmsghdr *vec, unsigned int vlen, int flags, timespec *timeout)

@@ -29,6 +29,7 @@ cdef enum:
 ctypedef struct CSocket:
     int fd
     int kind
+    int port
     int stamped         # each datagram comes with the time of its arrival
     uint64_t dropped
 
@@ -74,6 +75,7 @@ ctypedef struct CReceiver:
     uint64_t forgotten  # dropped, of sockets that were discarded
     CSources *sources
     CSources *strangers # NULL: not remembered
+    CSigned *signed     # NULL: messages need not be signed
     uint32_t stranger_room
     int late            # rounds left to read what lay in the queues at the deadline
     int error
@@ -194,7 +196,7 @@ cdef int receiver_match(CReceiver *receiver, int valid) noexcept nogil:
     cdef CArrival *found
     cdef int64_t known
     cdef uint32_t index, at, heard
-    cdef uint64_t one = 1, accepted = 0
+    cdef uint64_t accepted = 0
     cdef int i, strangers = 0
     heard = sources.heard_count
     if sources.count:
@@ -231,11 +233,56 @@ cdef int receiver_match(CReceiver *receiver, int valid) noexcept nogil:
         receiver.tallied += accepted
     heard = heard == 0 and sources.heard_count
     pthread_mutex_unlock(&sources.lock)
-    if heard and receiver.bell >= 0:
-        # A bell that is full rings already.
-        if write(receiver.bell, &one, sizeof(one)) < 0:
-            receiver.errors += errno != EAGAIN
+    if heard:
+        receiver_ring(receiver)
     return strangers
+
+
+cdef void receiver_match_signed(CReceiver *receiver, CSocket *sock, int got) noexcept nogil:
+    """Judge a batch of which only signed messages are believed, and count them for their nodes.
+
+    Called with the table locked, and unlocks it. Then those that have to answer first are asked.
+    """
+    cdef CSources *sources = receiver.sources
+    cdef uint32_t index, heard = sources.heard_count
+    cdef int64_t now = monotonic_ns()
+    cdef CArrival *found
+    cdef CPacket packet
+    cdef uint64_t kept[1024]    # as many as a batch has at most
+    cdef int i, step, verdict
+    for i in range(got):
+        found = &receiver.found[i]
+        found.verdict = receiver_judge(receiver, sock, i, -1, found)
+        if found.verdict != ACCEPTED:
+            found.length = 0
+    for step in range(3):
+        for i in range(got):
+            found = &receiver.found[i]
+            signed_fetch(receiver.signed, found.message, found.length, step, &kept[i])
+    for i in range(got):
+        found = &receiver.found[i]
+        verdict = found.verdict
+        if verdict == ACCEPTED:
+            verdict = signed_judge(
+                receiver.signed, found.message, found.length, found.high, found.low, found.scope,
+                &receiver.names[i], now, &packet, &index,
+            )
+        receiver.counts[verdict] += 1
+        if verdict == ACCEPTED:
+            receiver.tallied += 1
+            sources_hear(sources, index, now, found.port)
+    heard = heard == 0 and sources.heard_count
+    pthread_mutex_unlock(&sources.lock)
+    if heard:
+        receiver_ring(receiver)
+    signed_send(receiver.signed, sock.fd, sock.port)
+
+
+cdef void receiver_ring(CReceiver *receiver) noexcept nogil:
+    cdef uint64_t one = 1
+    # A bell that is full rings already.
+    if receiver.bell >= 0 and write(receiver.bell, &one, sizeof(one)) < 0:
+        receiver.errors += errno != EAGAIN
 
 
 cdef void receiver_remember(CReceiver *receiver, int valid) noexcept nogil:
@@ -273,6 +320,9 @@ cdef int receiver_read_batch(CReceiver *receiver, CSocket *sock) noexcept nogil:
         return got
     latest = -1 if receiver.tally else receiver_latest_stamp(receiver)
     pthread_mutex_lock(&sources.lock)
+    if receiver.signed != NULL:
+        receiver_match_signed(receiver, sock, got)
+        return got
     for i in range(got):
         found = &receiver.found[valid]
         verdict = receiver_judge(receiver, sock, i, latest, found)

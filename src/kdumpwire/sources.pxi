@@ -289,10 +289,8 @@ cdef int sources_discard(CSources *sources, uint64_t high, uint64_t low, uint32_
     return 1
 
 
-cdef int sources_admit_stranger(
-    CSources *sources, uint64_t high, uint64_t low, uint32_t scope
-) noexcept nogil:
-    """An unknown source sent a message: 0 if it is the last of the known now, else the verdict."""
+cdef Network *sources_network(CSources *sources, uint64_t high, uint64_t low) noexcept nogil:
+    """The first network that this address is in; NULL if it is in none."""
     cdef uint32_t i, half
     cdef int loopback = is_loopback(high, low)
     cdef Network *network
@@ -303,12 +301,22 @@ cdef int sources_admit_stranger(
             continue
         if network.ipv6 and high == 0 and half == htonl(0xFFFF) or loopback and not network.loopback:
             continue
-        if sources.admitted >= sources.admit_room or sources_add(sources, high, low, scope, network.node) < 0:
-            return CROWDED
-        sources.known[sources.count - 1].admitted = 1
-        sources.admitted += 1
-        return 0
-    return STRANGER
+        return network
+    return NULL
+
+
+cdef int sources_admit_stranger(
+    CSources *sources, uint64_t high, uint64_t low, uint32_t scope
+) noexcept nogil:
+    """An unknown source sent a message: 0 if it is the last of the known now, else the verdict."""
+    cdef Network *network = sources_network(sources, high, low)
+    if network == NULL:
+        return STRANGER
+    if sources.admitted >= sources.admit_room or sources_add(sources, high, low, scope, network.node) < 0:
+        return CROWDED
+    sources.known[sources.count - 1].admitted = 1
+    sources.admitted += 1
+    return 0
 
 
 cdef inline void sources_hear(CSources *sources, uint32_t index, int64_t now, uint16_t port) noexcept nogil:

@@ -141,7 +141,10 @@ cdef int find_row(const char *given, size_t length) noexcept nogil:
         if same(given, OPTIONS[row].name, length):
             if strlen(OPTIONS[row].name) == length:
                 return row
-            found = row if found == -1 else -2
+            if found == -1:
+                found = row
+            elif OPTIONS[row].letter:       # as all have that the stock sender has, and they come first
+                found = -2
     return found
 
 

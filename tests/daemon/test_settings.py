@@ -51,6 +51,8 @@ silence = 25
 repeat = 5.5
 room = 100
 queue = "8M"
+auth = "sha256"
+key_file = "/tmp/k"
 [history]
 path = "/tmp/h"
 days = 30

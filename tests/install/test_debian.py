@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from kdumpfence.install import layouts
+from kdumpfence.wire import decode_packet
 from tests.conftest import cannot_run, fill
 from tests.install import roots
 from tests.install.conftest import Command
@@ -141,7 +142,7 @@ _BOOT = (
     mount --bind "$ROOT/talk" talk
     cp -a "$ROOT/lib/systemd/system/." units/
     sed -i 's,/proc/vmcore,/etc/vmcore,' etc/init.d/kdump-tools \
-        etc/systemd/system/kdumpfence-send.service
+        etc/systemd/system/kdumpfence-send.service usr/lib/kdumpfence/tell-end
     test -z "$CRASHED" || echo dump > etc/vmcore
     mount -t proc proc proc
     mount -t tmpfs tmpfs run
@@ -175,6 +176,7 @@ _DUMP = """#!/bin/sh
 echo "$*" >/talk/begun.new
 mv /talk/begun.new /talk/begun
 read -r end </talk/end
+[ "$end" = saved ]
 """
 
 
@@ -290,7 +292,11 @@ def bootable(command: Command, root: Path, built: str) -> Path:
     os.mkfifo(root / "talk/end")
     command.ok(root)
     # As it was when the name could still be looked up.
-    roots.put(root, layouts.RESOLVED, 'NODES="no-such-node"\nADDRESSES="10.0.0.2"\nARGS="-v"\n')
+    roots.put(
+        root,
+        layouts.RESOLVED,
+        'NODES="no-such-node"\nADDRESSES="10.0.0.2"\nARGS="-v"\nTHIS_NODE="--node=node1"\n',
+    )
     return root
 
 
@@ -302,12 +308,55 @@ def test_a_crash_kernel_tells_until_it_reboots(
         assert (bootable / "talk/begun").read_text() == "savecore\n"
         for _ in range(3):
             assert len(ear.recv(100)) >= 8
-        options = ["-v", "-i", "5"]  # split as a shell does it
+        # Split as a shell does it, and at the = by the sender.
+        options = ["--node", "node1", "-v", "-i", "5"]
         command = ["@fence_kdump_send", *options, "10.0.0.2", "no-such-node"]
         assert list(senders(hosts[0]).values()) == [command]
         (bootable / "talk/end").write_text("saved\n")
         assert program.wait(60) != 0  # killed by `reboot -f`, which nothing holds up
         assert senders(hosts[0]) == {}
+
+
+#: What kdumpfence(8) says is to be put at the end of /etc/default/kdump-tools.
+(_LINES,) = re.findall(
+    r"^if \[ -x \S+ \]; then\n +KDUMP_SCRIPT=\S+\nfi\n",
+    (Path(__file__).resolve().parents[2] / "docs/kdumpfence.8").read_text().replace("\\-", "-"),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("state", ["finished", "failed"])
+@pytest.mark.slow
+def test_how_the_dump_ended_is_told_before_the_reboot(
+    hosts: tuple[Host, Host], bootable: Path, ear: socket.socket, state: str
+) -> None:
+    with (bootable / "etc/default/kdump-tools").open("a") as settings:
+        settings.write(_LINES)
+    with booted(hosts[0], bootable, crashed=True) as program:
+        assert (bootable / "talk/begun").read_text() == "savecore\n"
+        packet = decode_packet(ear.recv(200))
+        assert packet is not None
+        assert packet.state == "dumping"
+        (bootable / "talk/end").write_text("saved\n" if state == "finished" else "no space\n")
+        while packet is None or packet.state == "dumping":
+            packet = decode_packet(ear.recv(200))
+        assert (packet.name, packet.state) == ("node1", state)
+        assert program.wait(60) != 0
+
+
+@pytest.mark.slow
+def test_the_dump_is_saved_when_the_sender_is_gone_and_the_settings_are_not(
+    hosts: tuple[Host, Host], bootable: Path
+) -> None:
+    with (bootable / "etc/default/kdump-tools").open("a") as settings:
+        settings.write(_LINES)
+    shutil.rmtree(bootable / "usr/lib/kdumpfence")
+    (bootable / "usr/lib/kdumpfence").mkdir()
+    (bootable / "usr/lib/kdumpfence/tell-end").touch()  # for the script that makes the boot
+    with booted(hosts[0], bootable, crashed=True) as program:
+        assert (bootable / "talk/begun").read_text() == "savecore\n"
+        (bootable / "talk/end").write_text("saved\n")
+        assert program.wait(60) != 0
 
 
 @pytest.mark.slow

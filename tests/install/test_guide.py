@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
+from subprocess import DEVNULL
 
+import pytest
+
+from kdumpfence import keys
 from kdumpfence.install import layouts, sender_arguments
 from tests.install import roots
 from tests.install.conftest import Command
+from tests.support.labs import lab
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -63,3 +70,34 @@ def test_the_command_that_looks_into_an_image_is_the_one_that_is_printed() -> No
     look = "lsinitrd /boot/initramfs-$(uname -r)kdump.img | grep fence_kdump_send"
     assert look in " ".join(PAGES["kdumpfence.8"].split())
     assert look in Path(sender_arguments.__file__).read_text()
+
+
+@pytest.mark.slow
+def test_the_dry_run_of_signed_messages_says_yes() -> None:
+    agents, senders = (
+        re.findall(rf"^ +({pattern})$", GUIDE, re.MULTILINE)
+        for pattern in (r"fence_kdump -n node2 .*--auth.*", r"timeout .*native-sender.*")
+    )
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with lab() as opened:
+        node1, node2 = opened.host("node1"), opened.host("node2")
+        opened.link(node1, node2, ["10.0.0.1/24"], ["10.0.0.2/24"])
+        for host in (node1, node2):
+            host.add_name("node1", "10.0.0.1")
+            host.add_name("node2", "10.0.0.2")
+            host.run(["mkdir", "-p", "/etc/kdumpfence"], check=True)
+        node1.run(["kdumpfence", "key", "create"], env=env, check=True)
+        copied = node1.run(["cat", keys.DEFAULT_PATH], check=True).stdout
+        node2.run(["sh", "-c", f"umask 077; echo '{copied}' >{keys.DEFAULT_PATH}"], check=True)
+        derive = f"kdumpfence key derive --node node2 --out {layouts.NODE_KEY}"  # as install-sender
+        node2.run(["sh", "-c", derive], env=env, check=True)
+        shown = node2.run(["kdumpfence", "key", "show"], env=env, check=True).stdout
+        assert re.fullmatch(r"signs    (\w{8})\nnode-key \1 of node2\n", shown)
+        sender = node2.popen(["sh", "-c", senders[0]], env=env, stdout=DEVNULL, stderr=DEVNULL)
+        try:
+            done = node1.run(["sh", "-c", agents[0]], env=env)
+        finally:
+            sender.terminate()
+            sender.wait()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "received signed answer of 'node2' from 10.0.0.2" in done.stdout

@@ -8,13 +8,16 @@ are Debian's own, those of kdump-utils and SUSE's kdump are played as kdump.sh a
 from __future__ import annotations
 
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kdumpfence import keys
 from kdumpfence.install import layouts
+from kdumpfence.wire import decode_packet, packet_fits
 from tests.install.machine import Machine, until
 
 TELL_END = "/usr/lib/kdumpfence/tell-end"
@@ -112,6 +115,40 @@ def test_where_there_is_no_sleep_nobody_waits(crashed: Crashed) -> None:
 def test_a_sender_that_hangs_is_not_waited_for(crashed: Crashed) -> None:
     crashed.sender("exec sleep 30")
     assert crashed.told(TELL_END, "finished") == "finished"
+
+
+@pytest.mark.slow
+def test_the_real_sender_signs_what_it_tells(
+    machine: Machine, booted: Path, ear: socket.socket
+) -> None:
+    own = keys.Keys((7, bytes(range(32))), node="node1")
+    file = machine.root / layouts.NODE_KEY[1:]
+    file.parent.mkdir(exist_ok=True)
+    file.touch(0o600)
+    file.write_text(own.text())
+    booted.write_text("dump")
+    (machine.root / layouts.RESOLVED[1:]).write_text(
+        'NODES=""\nADDRESSES="10.0.0.2"\nARGS="-i 1"\n'
+        f'THIS_NODE="--node=node1 --key-file={layouts.NODE_KEY}"\n'
+    )
+    try:
+        for command, state in (
+            (("/usr/lib/kdumpfence/start-sender",), "dumping"),
+            ((TELL_END, "finished"), "finished"),
+            ((TELL_END, "failed"), "failed"),
+        ):
+            assert machine.chroot(*command) == ""
+            while True:
+                data = ear.recv(200)
+                packet = decode_packet(data)
+                assert packet is not None
+                assert (packet.name, packet.key_id) == ("node1", 7)
+                assert packet_fits(data, own.signs[1])
+                if packet.state == state:
+                    break
+        assert [words[0] for words in machine.end_senders()] == ["@fence_kdump_send"]
+    finally:
+        file.unlink()
 
 
 # ------------------------------------------------------------------ kdump-utils

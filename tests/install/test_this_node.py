@@ -14,10 +14,10 @@ import pytest
 
 from kdumpfence import keys
 from kdumpfence.cli.main import main
-from kdumpfence.install import layouts, node_name, record, this_node
+from kdumpfence.install import layouts, native_sender, node_name, record, this_node
 from kdumpfence.install.sysroot import Sysroot
 from tests.install import roots
-from tests.install.conftest import Command
+from tests.install.conftest import OURS, Command
 
 KEY, NODE_KEY, THIS_NODE = this_node.CLUSTER_KEY, layouts.NODE_KEY, layouts.THIS_NODE
 SIGNS = f"--key-file={NODE_KEY}"
@@ -410,6 +410,28 @@ def test_a_record_of_an_older_version_names_no_node(command: Command, root: Path
 
 
 # ------------------------------------------------------------------ remarks
+
+
+def test_a_sender_that_cannot_sign_is_warned_of_once_there_is_a_key(
+    command: Command, root: Path
+) -> None:
+    command.build(b"\x7fELF ...: " + native_sender.CANNOT_SIGN + b"\0")
+    assert "cannot sign" not in command.ok(root, "--distribution", "dracut")
+    cluster_key(root)
+    assert "cannot sign" in command.ok(root, "--distribution", "dracut")
+    command.build(OURS)
+    assert "cannot sign" not in command.ok(root, "--distribution", "dracut")
+
+
+def test_what_is_looked_for_is_what_such_a_sender_says(built: str) -> None:
+    source = Path(__file__).resolve().parents[2] / "src/native/status.pxi"
+    assert f'b"{native_sender.CANNOT_SIGN.decode()}"' in source.read_text()
+    said = subprocess.run(
+        [built, "--check", "--key-file=/nonexistent", "127.0.0.1"],
+        capture_output=True, check=False,
+    ).stderr  # fmt: skip
+    signs = native_sender.CANNOT_SIGN not in said
+    assert signs == (native_sender.CANNOT_SIGN not in Path(built).read_bytes())
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,7 @@ SENT = [
     "--ipport=PORT --count=1 --interval=1 N2 N3",
     "--ipport PORT --count 1 --interval 1 N2 N3",
     "--ip PORT --co 1 --int 1 N2 N3",
+    "--ip PORT --c 1 --in 1 N2 N3",
     "N2 -p PORT N3 -c 1",
     "-p PORT -c 1 -- N2 N3",
     "-p 1 -c 5 -p PORT -c 1 N2 N3",

@@ -80,7 +80,9 @@ def test_a_program_that_holds_the_port_gets_all_its_datagrams_beside_ours(
     a.says(MESSAGE, lab.port)
     assert agent.heard() == A
     expected = [datagram for datagram in datagrams for _ in (b, a)] + [MESSAGE]
-    assert holder.hears_for(0.1) == expected
+    # On loopback the node's port is this program's: it hears what the node is asked.
+    heard = [one for one in holder.hears_for(0.1) if not one.startswith(b"KDFQUEST")]
+    assert heard == expected
 
 
 def test_an_agent_leaves_the_port_free_when_it_is_done(lab: Lab, ours_anyhow: Programs) -> None:

@@ -130,6 +130,29 @@ def test_nothing_is_left_after_purge(machine: bare.Machine, deb: Path) -> None:
     assert machine.run("dpkg-divert", "--list", "*kdump*") == ""
 
 
+def test_the_clusters_key_outlives_all_but_a_purge(
+    machine: bare.Machine, deb: Path, newer_deb: Path
+) -> None:
+    before = machine.files()
+    ours(machine, deb)
+    machine.run("kdumpfence", "key", "create")
+    key = machine.root / "etc/kdumpfence/key"
+    made = key.read_bytes()
+    assert key.stat().st_mode & 0o7777 == 0o600
+    node = ("--distribution", "debian", "--node", "node7")
+    machine.run("kdumpfence", "install-sender", *node)
+    node_key = key.with_name("node-key")
+    derived = node_key.read_bytes()
+    assert b"\nnode node7\n" in derived
+    ours(machine, newer_deb)  # which does not know the name but from before
+    assert (key.read_bytes(), node_key.read_bytes()) == (made, derived)
+    machine.dpkg("-r", "kdumpfence")
+    assert key.read_bytes() == made
+    assert not node_key.exists()
+    machine.dpkg("-P", "kdumpfence")
+    assert machine.files() == before
+
+
 def test_another_python_makes_it_slower_and_does_not_stop_it(
     machine: bare.Machine, deb: Path
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdumpfence import filters
+from kdumpfence import filters, wire
 from kdumpfence.addresses import Address
 from tests.property import bpf
 from tests.property.packets import Packet, packets
@@ -290,6 +290,50 @@ def test_the_kernel_takes_every_program(
         except OSError as error:
             # It knows the program, and has no memory for so long a one (net.core.optmem_max).
             assert (error.errno, len(code) > 500) == (errno.ENOMEM, True)
+
+
+key_ids = st.sampled_from([1, 0x4B444651, 2**32 - 1]) | st.integers(1, 2**32 - 1)
+questions = st.builds(
+    lambda key_id: wire.encode_packet(
+        wire.Packet("question", "n", key_id=key_id), bytes(32) if key_id else b""
+    ),
+    st.just(0) | key_ids,
+)
+near_questions = st.one_of(
+    questions,
+    st.builds(
+        lambda data, bit: (int.from_bytes(data, "big") ^ 1 << bit).to_bytes(len(data), "big"),
+        questions,
+        st.integers(0, 8 * wire.PACKET_BYTES - 1),
+    ),
+    st.builds(lambda data, end: data[:end], questions, st.integers(0, wire.PACKET_BYTES)),
+    st.builds(lambda data, more: data + more, questions, st.binary(max_size=9)),
+    st.binary(min_size=wire.PACKET_BYTES, max_size=wire.PACKET_BYTES),
+)
+
+
+@given(near_questions, st.just(0) | key_ids, st.booleans())
+def test_a_filter_for_questions_keeps_every_question_and_of_one_key_if_asked_to(
+    data: bytes, key_id: int, named: bool
+) -> None:
+    if named and data[8:]:
+        key_id = int.from_bytes(data[16:20], "big")
+    code = filters.questions(key_id)
+    bpf.check(code)
+    body = bytes(4) + (8 + len(data)).to_bytes(2, "big") + bytes(2) + data
+    kept = bpf.run(code, body, body)
+    assert kept in (0, 0xFFFFFFFF)
+    asked = len(data) == wire.PACKET_BYTES and data[:8] == b"KDFQUEST"
+    assert bool(kept) == (asked and key_id in (0, int.from_bytes(data[16:20], "big")))
+    packet = wire.decode_packet(data)
+    if packet is not None and packet.kind == "question":
+        assert kept or key_id not in (0, packet.key_id)
+
+
+@pytest.mark.parametrize("key_id", [0, 2**32 - 1])
+def test_the_kernel_takes_a_filter_for_questions(key_id: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        filters.attach(sock, filters.questions(key_id))
 
 
 def test_the_filter_of_a_socket_that_only_sends_keeps_nothing() -> None:

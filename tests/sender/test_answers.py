@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,8 @@ from kdumpfence.sender.status import Status
 from kdumpfence.wire import OWN_MESSAGE, PACKET_BYTES, Packet, encode_packet, packet_fits
 from tests.conftest import udp
 from tests.sender.conftest import KEY_ID, key_of, packet_of
-from tests.support.programs import sender, start, unwarned, wait_for_line
+from tests.support import mute
+from tests.support.programs import FORMS, sender, start, unwarned, wait_for_line
 
 nonces = (number.to_bytes(16, "big") for number in itertools.count(1))
 
@@ -79,24 +81,29 @@ class Asker:
         """Let it end; what it said on stdout."""
         self.process.terminate()
         out, _ = self.process.communicate(timeout=20)
-        self.sock.close()
         return out
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.sock.close()
 
 
 @pytest.fixture
 def asker(form: str) -> Iterator[Asker]:
     """Of a sender without any option that is about packets."""
-    asking = Asker(form, "127.0.0.1", "-i", "60")
-    yield asking
-    asking.end()
+    with Asker(form, "127.0.0.1", "-i", "60") as asking:
+        yield asking
 
 
 @pytest.fixture
 def trusted(form: str, key_file: str) -> Iterator[Asker]:
     """Of a sender that has a key."""
-    asking = Asker(form, "127.0.0.1", "-i", "60", "--key-file", key_file)
-    yield asking
-    asking.end()
+    with Asker(form, "127.0.0.1", "-i", "60", "--key-file", key_file) as asking:
+        yield asking
 
 
 # ------------------------------------------------------------------------------ answers
@@ -104,45 +111,44 @@ def trusted(form: str, key_file: str) -> Iterator[Asker]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_whoever_asks_is_answered_with_a_status(form: str, host: str) -> None:
-    asker = Asker(form, host, "-i", "60")
-    assert asker.message == OWN_MESSAGE
-    nonce = next(nonces)
-    asker.asks(question(nonce, name="whatever-others-call-it"))
-    data, source = asker.sock.recvfrom(1000)
-    assert source == asker.lane
-    assert data[:8] == OWN_MESSAGE
-    answer = packet_of(data)
-    assert (answer.kind, answer.state, answer.nonce) == ("status", "dumping", nonce)
-    assert (answer.name, answer.key_id) == (os.uname().nodename, 0)
-    assert (answer.interval, answer.sequence) == (60_000, 1)
-    assert asker.hears() == []  # once
-    again = asker.is_answered()
-    assert (again.session, again.sequence) == (answer.session, 2)
-    assert "question" not in asker.end()
+    with Asker(form, host, "-i", "60") as asker:
+        assert asker.message == OWN_MESSAGE
+        nonce = next(nonces)
+        asker.asks(question(nonce, name="whatever-others-call-it"))
+        data, source = asker.sock.recvfrom(1000)
+        assert source == asker.lane
+        assert data[:8] == OWN_MESSAGE
+        answer = packet_of(data)
+        assert (answer.kind, answer.state, answer.nonce) == ("status", "dumping", nonce)
+        assert (answer.name, answer.key_id) == (os.uname().nodename, 0)
+        assert (answer.interval, answer.sequence) == (60_000, 1)
+        assert asker.hears() == []  # once
+        again = asker.is_answered()
+        assert (again.session, again.sequence) == (answer.session, 2)
+        assert "question" not in asker.end()
 
 
 def test_an_answer_says_what_the_messages_say(form: str, key_file: str) -> None:
-    asker = Asker(form, "127.0.0.1", "--state=failed", "--key-file", key_file, "-i", "60")
-    message = packet_of(asker.message)
-    nonce = next(nonces)
-    asker.asks(question(nonce))  # need not be signed
-    data = asker.sock.recv(1000)
+    argv = ("--state=failed", "--key-file", key_file, "-i", "60")
+    with Asker(form, "127.0.0.1", *argv) as asker:
+        message = packet_of(asker.message)
+        nonce = next(nonces)
+        asker.asks(question(nonce))  # need not be signed
+        data = asker.sock.recv(1000)
     answer = packet_of(data)
     assert (answer.state, answer.name, answer.nonce) == ("failed", "node1", nonce)
     assert (answer.session, answer.sequence) == (message.session, 2)
     assert answer.key_id == KEY_ID
     assert packet_fits(data, key_of("node1"))
-    asker.end()
 
 
 def test_answers_come_between_the_messages_of_a_count(form: str) -> None:
-    asker = Asker(form, "127.0.0.1", "--state=finished", "-c", "2", "-i", "3")
-    assert asker.is_answered(within=2.5).sequence == 2
-    asker.sock.settimeout(20)
-    assert packet_of(asker.sock.recv(1000)).sequence == 3
-    _, errors = asker.process.communicate(timeout=20)
-    assert (asker.process.returncode, unwarned(errors)) == (0, "")
-    asker.sock.close()
+    with Asker(form, "127.0.0.1", "--state=finished", "-c", "2", "-i", "3") as asker:
+        assert asker.is_answered(within=2.5).sequence == 2
+        asker.sock.settimeout(20)
+        assert packet_of(asker.sock.recv(1000)).sequence == 3
+        _, errors = asker.process.communicate(timeout=20)
+        assert (asker.process.returncode, unwarned(errors)) == (0, "")
 
 
 def no_questions() -> list[bytes]:
@@ -168,17 +174,31 @@ def test_what_is_no_question_is_not_answered(asker: Asker) -> None:
     assert asker.hears() == []
 
 
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "static"])
+def test_where_the_kernel_takes_no_filter_it_is_not_answered_either(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_PRELOAD", mute.library(tmp_path, True, "SO_ATTACH_FILTER"))
+    asker = Asker(form, "127.0.0.1", "-i", "60")
+    monkeypatch.delenv("LD_PRELOAD")
+    asker.asks(b"", b"rubbish", *no_questions())
+    assert asker.is_answered().sequence == 1
+    assert asker.hears() == []
+    asker.asks(*burst(60))
+    assert len(asker.hears()) <= 50
+    asker.end()
+
+
 def test_a_stranger_gets_a_signed_answer_too(trusted: Asker) -> None:
     answer = trusted.is_answered(key=key_of("node2"))
     assert (answer.name, answer.key_id) == ("node1", KEY_ID)
 
 
 def test_each_answer_is_a_line_at_verbosity_2(form: str) -> None:
-    asker = Asker(form, "127.0.0.1", "-vv", "-i", "60")
-    asker.asks(question(next(nonces)))
-    line = f"[debug]: question from 127.0.0.1 port {asker.port}: answered\n"
-    assert wait_for_line(asker.process, line)
-    asker.end()
+    with Asker(form, "127.0.0.1", "-vv", "-i", "60") as asker:
+        asker.asks(question(next(nonces)))
+        line = f"[debug]: question from 127.0.0.1 port {asker.port}: answered\n"
+        assert wait_for_line(asker.process, line)
 
 
 # ------------------------------------------------------------------------------- limits
@@ -261,8 +281,8 @@ def flood(asker: Asker, data: bytes) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
-@pytest.mark.alone
 @pytest.mark.slow
+@pytest.mark.alone
 def test_in_a_flood_the_true_question_is_answered_within_a_second(
     trusted: Asker, kind: str
 ) -> None:

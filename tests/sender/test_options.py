@@ -169,6 +169,7 @@ SIGNS = "contains characters that no node name has; ignoring them"
         ("-x5", {}, ["option '-x5': unknown; ignored"]),
         ("-xi12", {"interval": 12}, ["option '-x': unknown; ignored"]),
         ("--i=12", {}, ["option '--i': ambiguous; ignored"]),
+        ("--c=3", {"count": 3}, []),  # not check, which the stock sender does not have
         ("--version=3", {}, ["option '--version': takes no value"]),
         ("-vloud", {"verbose": 1}, ["verbose 'loud': not a number or a boolean; using 1"]),
         # A value that is not there takes no node for it, and no option.

@@ -15,7 +15,10 @@ MAGIC = 0x1B302A40
 LITTLE = struct.pack("<II", MAGIC, 1)
 BIG = struct.pack(">II", MAGIC, 1)
 UDP = 17
-VERDICTS = ("accepted", "short", "magic", "version", "malformed", "checksum", "stranger", "crowded")
+VERDICTS = (
+    "accepted", "short", "magic", "version", "malformed", "checksum", "stranger", "crowded",
+    "unsigned", "key", "forged", "replayed",
+)  # fmt: skip
 
 
 def verdict_of(data: bytes) -> str:

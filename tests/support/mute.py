@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel that cannot tell which messages left, for programs of the C library's."""
+"""A kernel that lacks a socket option, for programs of the C library's: one that cannot tell which
+messages left, or takes no filters.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ _SOURCE = r"""
 
 int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 {
-    if (level == SOL_SOCKET && name == SO_TIMESTAMPING) {
+    if (level == SOL_SOCKET && name == OPTION) {
         if (REFUSE) {
             errno = EINVAL;
             return -1;
@@ -31,7 +33,7 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 """
 
 
-def library(folder: Path, refuse: bool) -> str:
+def library(folder: Path, refuse: bool, option: str = "SO_TIMESTAMPING") -> str:
     """Make what LD_PRELOAD is to name: the option is refused, or taken and does nothing."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
@@ -39,8 +41,8 @@ def library(folder: Path, refuse: bool) -> str:
     source, made = folder / "mute.c", folder / "mute.so"
     source.write_text(_SOURCE)
     subprocess.run(
-        [str(compiler), "-shared", "-fPIC", f"-DREFUSE={int(refuse)}", "-o", str(made),
-         str(source)],
+        [str(compiler), "-shared", "-fPIC", f"-DREFUSE={int(refuse)}", f"-DOPTION={option}",
+         "-o", str(made), str(source)],
         check=True,
     )  # fmt: skip
     return str(made)

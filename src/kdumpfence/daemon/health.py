@@ -28,6 +28,8 @@ class Health:
         self.pages: Pages | None = None
         #: Whether the settings file was refused when it was last read.
         self.settings_refused = False
+        #: Whether the same goes for the key file.
+        self.keys_refused = False
         #: Why messages may not reach the daemon, and what was the reason at the last look.
         self.deaf = self._deaf_before = ""
         self._shared: Sequence[str] = ()
@@ -53,6 +55,7 @@ class Health:
             self.pages.trouble if self.pages is not None else "",
             self._history(),
             "settings refused: keeping the previous ones" if self.settings_refused else "",
+            "key file refused: keeping the previous keys" if self.keys_refused else "",
         ]
         return [trouble for trouble in dict.fromkeys(troubles) if trouble]
 

@@ -135,6 +135,8 @@ class Daemon:
                 room=settings.room,
                 sockets=sockets,
                 queue=settings.queue,
+                auth=settings.auth,
+                key_file=settings.key_file if settings.auth != "none" else None,
             )
         except ValueError as error:
             raise DaemonError(str(error)) from None
@@ -277,7 +279,7 @@ class Daemon:
             history_lost=self.recorder.lost,
             log_left_out=self.journal.left_out,
             history_held=self.recorder.held,
-            settings_refused=self.health.settings_refused,
+            settings_refused=self.health.settings_refused or self.health.keys_refused,
             deaf=bool(self.health.deaf),
         )
 
@@ -320,10 +322,22 @@ class Daemon:
             self.recorder.named = nodes
             self.recorder.mark()
         self._next_trim = 0.0
+        said += self._reload_keys()
         self.journal.say("info", "settings reloaded: " + ("; ".join(said) or "no change"))
         if after_restart:
             what = ", ".join(after_restart)
             self.journal.say("warning", f"settings: {what} changed: takes effect after a restart")
+
+    def _reload_keys(self) -> list[str]:
+        """Read the key file again; what is new, in words."""
+        self.health.keys_refused = False
+        try:
+            numbers = self.listener.reload_keys()
+        except ValueError as error:
+            self.health.keys_refused = True
+            self.journal.say("error", f"{error}; keeping the previous keys")
+            return []
+        return [f"keys {' and '.join(f'{number:08x}' for number in numbers)}"] if numbers else []
 
     # The end
 

@@ -22,6 +22,7 @@ from kdumpfence.daemon.loop import Daemon
 from kdumpfence.daemon.settings import DEFAULT_PATH
 from kdumpfence.daemon.settings_file import SettingsError, load
 from kdumpfence.daemon.status import ControlError
+from kdumpfence.listener.cluster_keys import cluster_keys
 from kdumpfence.text import one_line
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ def _check(path: str) -> int:
         print(one_line(line))
     if settings.metrics_port:
         metrics.Metrics(lambda: "")
+    if settings.auth != "none":
+        try:
+            cluster_keys(settings.key_file)
+        except ValueError as error:
+            raise DaemonError(str(error)) from None
     return 0
 
 

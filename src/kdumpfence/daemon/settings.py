@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kdumpfence import keys
 from kdumpfence.addresses import FAMILIES, LookUpError, cleaned, literal
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.values import (
@@ -25,6 +26,7 @@ from kdumpfence.daemon.values import (
     socket_path,
     whole,
 )
+from kdumpfence.listener.cluster_keys import AUTHS
 from kdumpfence.wire import PORT
 
 DEFAULT_PATH = "/etc/kdumpfence/kdumpfenced.toml"
@@ -45,6 +47,9 @@ class Settings:
     networks: tuple[str, ...] = ()
     port: int = PORT
     family: str = "auto"
+    #: Whether messages have to be signed, and where the cluster's keys are.
+    auth: str = "none"
+    key_file: str = keys.DEFAULT_PATH
     #: Seconds.
     silence: float = 30.0
     repeat: float = 10.0
@@ -76,11 +81,16 @@ class Settings:
         lines = [
             f"listens on UDP port {self.port} over {families}, queue {self.queue:,} bytes",
             f"nodes: {len(self.nodes):,}, with {many(literals, 'address', 'addresses')} "
-            f"and {many(names, 'name', 'names')} to look up",
+            f"and {many(names, 'name', 'names')} to look up"
+            if self.auth == "none"
+            else f"nodes: {len(self.nodes):,}",
             f"networks: {', '.join(self.networks)}; "
             f"at most {self.room:,} of their nodes are tracked"
             if self.networks
             else "networks: none, only the nodes above",
+            "auth: none, any message from an address of a node counts"
+            if self.auth == "none"
+            else f"auth: {self.auth}, a node is known by its name; keys: {self.key_file}",
             f"a dump is over after {self.silence:g} s without a message; "
             f"one in progress is reported at most every {self.repeat:g} s",
             f"history: {self.history_path}, for {self.history_days:g} days and at most "
@@ -97,7 +107,7 @@ class Settings:
                 f"note: silence = {self.silence:g}: senders repeat every ten seconds, so one or "
                 "two lost messages look like the end of a dump and the start of another"
             )
-        if "0.0.0.0/0" in self.networks or "::/0" in self.networks:
+        if self.auth == "none" and {"0.0.0.0/0", "::/0"}.intersection(self.networks):
             lines.append(
                 "note: messages are not authenticated: anyone who can reach the port can fake a "
                 "dump; name only the nodes' own networks"
@@ -137,6 +147,8 @@ KEYS = (
     Key("", "networks", "networks", networks, True),
     Key("", "port", "port", whole(1, 65535), True),
     Key("", "family", "family", choice(tuple(FAMILIES)), True),
+    Key("", "auth", "auth", choice(AUTHS), True),
+    Key("", "key_file", "key_file", path, True),
     Key("", "silence", "silence", number(1, 86400, "seconds"), True),
     Key("", "repeat", "repeat", number(1, 86400, "seconds"), True),
     Key("", "room", "room", whole(1, MOST_NODES), True),

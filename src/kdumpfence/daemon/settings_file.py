@@ -26,8 +26,9 @@ from kdumpfence.daemon.settings import (
     key_name,
 )
 from kdumpfence.daemon.values import shown
-from kdumpfence.listener.nodes import address_in
+from kdumpfence.listener.nodes import NAME_RULE, address_in
 from kdumpfence.text import one_line
+from kdumpfence.wire import is_packet_name
 
 #: Bytes of a settings file: ten times of what was ever tried.
 MOST_FILE = 1 << 27
@@ -98,7 +99,8 @@ def parse(text: str, path: str = DEFAULT_PATH) -> Settings:
         raise SettingsError([_syntax(path, error)]) from None
     faults = _Faults(path, text)
     values = _values(tables, faults)
-    values["nodes"] = _nodes(tables.get(NODES, {}), values.get("family", "auto"), faults)
+    signed = values.get("auth", "none") != "none"
+    values["nodes"] = _nodes(tables.get(NODES, {}), values.get("family", "auto"), signed, faults)
     if not values["nodes"] and not values.get("networks") and not faults.found:
         faults.add("", "", "no nodes configured: set [nodes] or networks")
     family = values.get("family", "auto")
@@ -219,7 +221,7 @@ def _meant(table: str, name: str) -> str:
 # ------------------------------------------------------------------ nodes
 
 
-def _nodes(given: object, family: str, faults: _Faults) -> dict[str, tuple[str, ...]]:
+def _nodes(given: object, family: str, signed: bool, faults: _Faults) -> dict[str, tuple[str, ...]]:
     if not isinstance(given, dict):
         return {}  # complained of already
     if len(given) > MOST_NODES:
@@ -243,8 +245,10 @@ def _nodes(given: object, family: str, faults: _Faults) -> dict[str, tuple[str, 
             )
             continue
         parts = [part for one in names for part in split(one) or [one]]
-        for what in _node(name, parts, family, owners):
+        for what in _node(name, parts, family, {} if signed else owners):
             faults.add(NODES, name, what)
+        if signed and not is_packet_name(name):
+            faults.add(NODES, name, f"cannot be signed with: {NAME_RULE}")
         nodes[name] = tuple(parts)
     return nodes
 

@@ -21,6 +21,7 @@ from kdumpfence.install import (
     InstallError,
     dracut_config,
     layouts,
+    native_sender,
     record,
     sender_arguments,
     this_node,
@@ -142,7 +143,13 @@ def _install(
         items = [*own, *items]
         known.node = node or known.node
         plan.remarks += _check_arguments(root, layout, bool(signs))
-        plan.remarks += [signs] if signs else []
+        if signs:
+            plan.remarks.append(signs)
+            if native_sender.CANNOT_SIGN in sender:
+                plan.remarks.append(
+                    "warning: this installation's native sender was built without BearSSL and "
+                    "cannot sign: see docs/building.md"
+                )
     if layout.resolves:
         content, said = _resolve(root)
         content += b"".join(item.content for item in items if item.path == layouts.THIS_NODE)

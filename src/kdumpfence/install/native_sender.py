@@ -12,6 +12,8 @@ import os
 from kdumpfence.install import InstallError
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native")
+#: What one says that was built without cryptography, and no other has in it.
+CANNOT_SIGN = b"this build cannot sign"
 NAMES = {False: "fence_kdump_send", True: "fence_kdump_send.static"}
 
 

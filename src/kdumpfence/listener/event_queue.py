@@ -27,7 +27,7 @@ from kdumpfence.listener.dumps import Dump, Dumps, Event
 from kdumpfence.listener.nodes import ADMITTED, Nodes
 from kdumpfence.listener.reader import Reader
 from kdumpfence.own_addresses import OwnAddresses
-from kdumpfence.wire import Sources
+from kdumpfence.wire import Signed, Sources
 
 #: Events and sources that are dealt with at a time: some milliseconds.
 MOST = 2048
@@ -46,10 +46,18 @@ class EventQueue:
     each, without a lock, for signal handlers interrupt it; everything else holds `reader.lock`.
     """
 
-    def __init__(self, reader: Reader, nodes: Nodes, sources: Sources, dumps: Dumps) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        nodes: Nodes,
+        sources: Sources,
+        signed: Signed | None,
+        dumps: Dumps,
+    ) -> None:
         self._reader = reader
         self._nodes = nodes
         self._sources = sources
+        self._signed = signed
         self._dumps = dumps
         self._clock = Clock()
         self._own = OwnAddresses()
@@ -129,19 +137,41 @@ class EventQueue:
             # First the moment, then what was heard: all of it that came before that moment
             # is in the table by now.
             through = reader.through
-            heard = self._sources.heard(MOST)
-            self._hear(heard)
-            more = len(heard) == MOST
-            self.rest_until = time.monotonic() + REST if heard and not more else 0.0
+            number = self._hear_all()
+            more = number == MOST
+            self.rest_until = time.monotonic() + REST if number and not more else 0.0
             if not more:
                 for event in self._dumps.tick(through + self._clock.base, MOST):
                     self._tell(event)
             now = self._clock.now()
-            for name, number in reader.new_losses().items():
-                self._tell(Event("overflow", name, now, now, now, number, ()))
+            for name, lost in reader.new_losses().items():
+                self._tell(Event("overflow", name, now, now, now, lost, ()))
             if not self._schedule() or more:
                 self._rang = True
                 reader.bell.ring()
+
+    def _hear_all(self) -> int:
+        """Deal with what was heard; of how many nodes, MOST at most."""
+        if self._signed is not None:
+            named = self._signed.heard(MOST)
+            self._hear_named(named)
+            return len(named)
+        heard = self._sources.heard(MOST)
+        self._hear(heard)
+        return len(heard)
+
+    def _hear_named(self, heard: Iterable[tuple[str, bytes, int, int, int, int, int]]) -> None:
+        """As `_hear`, of nodes that sign: their names say who they are, not their addresses."""
+        base = self._clock.base
+        for name, packed, scope, _, first_ns, last_ns, messages in heard:
+            address = _shown(packed, scope)
+            if name not in self._nodes:
+                self._admitted[name] = (packed, scope)
+            self._tell(
+                self._dumps.heard(
+                    name, address, last_ns * 1e-9 + base, messages, first_ns * 1e-9 + base
+                )
+            )
 
     def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int]]) -> None:
         name_of, decide, base = self._nodes.name_of, self._dumps.heard, self._clock.base
@@ -175,7 +205,10 @@ class EventQueue:
             admitted = self._admitted.pop(event.node, None)
             if admitted is not None:
                 # Its room is free again, unless it has just sent the first message of another dump.
-                self._sources.release(*admitted)
+                if self._signed is not None:
+                    self._signed.release(event.node)
+                else:
+                    self._sources.release(*admitted)
         self._ready.append(told)
 
     def _schedule(self) -> bool:

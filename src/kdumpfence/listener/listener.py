@@ -22,14 +22,16 @@ from types import TracebackType
 from typing import NamedTuple
 
 from kdumpfence.addresses import FAMILIES, socket_families
+from kdumpfence.keys import DEFAULT_PATH
 from kdumpfence.listener.bell import Bell
+from kdumpfence.listener.cluster_keys import AUTHS, cluster_keys
 from kdumpfence.listener.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.listener.event_queue import EventQueue
 from kdumpfence.listener.nodes import ADMITTED, Nodes, parsed_network
 from kdumpfence.listener.reader import Reader
 from kdumpfence.listener.sockets import open_sockets, taken_over
 from kdumpfence.sockets import deepen
-from kdumpfence.wire import PORT, Sources
+from kdumpfence.wire import PORT, Signed, Sources, signing_core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +92,11 @@ class Listener:
     can choose. For trials loopback counts if it is given as such: as addresses (127.0.0.1, not
     "localhost"), or as networks within 127.0.0.0/8.
 
+    `auth`: "none", or "sha256": only messages count that are signed with a key that `key_file` (by
+    default /etc/kdumpfence/key) has or has derived, and that cannot have been recorded earlier. A
+    node is then known by its name, wherever it speaks from; its addresses, and whether names have
+    any, do not matter. Of `networks` it is named by the name that it signs with.
+
     `silence`, `repeat`: seconds, see `kdumpfence.listener.dumps.Dumps`.
     `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free.
     `sockets`: bound UDP sockets to be used instead of opening some, such as those of socket
@@ -108,6 +115,7 @@ class Listener:
     """
 
     _reader: Reader | None = None
+    _signed: Signed | None = None
 
     def __init__(
         self,
@@ -121,11 +129,17 @@ class Listener:
         room: int = 131072,
         sockets: Iterable[socket.socket] | None = None,
         queue: int = 1 << 26,
+        auth: str = "none",
+        key_file: str | None = None,
     ) -> None:
         if isinstance(nodes, (str, bytes)) or isinstance(networks, (str, bytes)):
             raise TypeError("nodes, networks: expected a list, not a string")
         if family not in FAMILIES:
             raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
+        if auth not in AUTHS:
+            raise ValueError(f"auth {auth!r}: must be one of {', '.join(AUTHS)}")
+        if key_file is not None and auth == "none":
+            raise ValueError(f"key_file {key_file!r}: needs auth='sha256'")
         for what, number, least, most, unit in (
             ("port", port, 0, 65535, ""),
             ("room", room, 0, MOST_ROOM, ""),
@@ -134,10 +148,15 @@ class Listener:
             if not least <= number <= most:
                 raise ValueError(f"{what} {number}: must be {least} to {most}{unit}")
         dumps = Dumps(silence, repeat)
-        sources = Sources(room=room)
+        self._key_file = key_file or DEFAULT_PATH
+        if auth == "none":
+            sources = Sources(room=room)
+        else:
+            sources = signing_core().Sources(room=room)
+            self._signed = signing_core().Signed(sources, cluster_keys(self._key_file))
         for text in networks:
             sources.admit(*parsed_network(text, FAMILIES[family]), ADMITTED)
-        self._nodes = Nodes(FAMILIES[family], sources)
+        self._nodes = Nodes(FAMILIES[family], sources, self._signed)
         now = time.monotonic()
         pairs = nodes.items() if isinstance(nodes, Mapping) else ((name, ()) for name in nodes)
         for name, addresses in pairs:
@@ -150,8 +169,8 @@ class Listener:
             deepen(sock, queue)
         self._port: int = opened[0].getsockname()[1]
         try:
-            reader = Reader(self._nodes, sources, opened)
-            self._events = EventQueue(reader, self._nodes, sources, dumps)
+            reader = Reader(self._nodes, sources, self._signed, opened)
+            self._events = EventQueue(reader, self._nodes, sources, self._signed, dumps)
             reader.start()
             self._reader = reader
         except BaseException:
@@ -185,6 +204,18 @@ class Listener:
             self._nodes.remove(name)
             self._events.forget(name)
         self._in_use.bell.ring()
+
+    def reload_keys(self) -> list[int]:
+        """Read the key file again if messages have to be signed; the ids of the keys in use now.
+
+        Dumps go on, and nothing is missed. ValueError if the file cannot be used; then the keys
+        stay what they were.
+        """
+        if self._signed is None:
+            return []
+        found = cluster_keys(self._key_file)
+        self._signed.use(found)
+        return [number for number, _ in found]
 
     def restore(self, dumps: Iterable[Dump]) -> None:
         """These dumps were under way before a restart (Unix times); they go on.

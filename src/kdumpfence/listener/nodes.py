@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterable, Iterator
 
 from kdumpfence.addresses import Address, LookUpError, cleaned, literal, split, why_unusable
-from kdumpfence.wire import Sources
+from kdumpfence.wire import Signed, Sources, is_packet_name
 
 #: Seconds until a name that has no address yet is asked for again: doubled from the first
 #: value to the last.
@@ -30,6 +30,9 @@ REFRESH_GAP = 0.05
 
 #: The number of all nodes that networks admit; others have numbers from 1 up.
 ADMITTED = 0
+
+#: What the name of a node has to be that signs.
+NAME_RULE = "a node that signs is named by 1 to 64 ASCII characters without blanks"
 
 #: An address as a key: packed, scope.
 Key = tuple[bytes, int]
@@ -105,14 +108,16 @@ class _Host:
 class Nodes:
     """The nodes, by name. `family` is one of `addresses.FAMILIES`' values.
 
-    `sources` gets the addresses of the nodes, each with the number of its node (1 and up).
+    `sources` gets the addresses of the nodes, each with the number of its node (1 and up). With
+    `signed` that gets the names instead: no address matters then, and no name is looked up.
     Not to be used by two threads at a time.
     """
 
-    def __init__(self, family: int, sources: Sources) -> None:
+    def __init__(self, family: int, sources: Sources, signed: Signed | None = None) -> None:
         #: AF_UNSPEC: both.
         self.family = family
         self._sources = sources
+        self._signed = signed
         self._numbers: dict[str, int] = {}
         self._nodes: dict[int, _Node] = {}
         self._last_number = 0
@@ -155,6 +160,11 @@ class Nodes:
                 raise ValueError(
                     f"node {name!r}: has an address for a name, but not as one of its addresses"
                 )
+        if self._signed is not None:
+            if not is_packet_name(name):
+                raise ValueError(f"node {name!r}: {NAME_RULE}")
+            self._signed.add(name)
+            literals, hosts = {}, {}
         number = self._numbers.get(name)
         if number is None:
             self._last_number += 1
@@ -183,6 +193,8 @@ class Nodes:
     def remove(self, name: str) -> None:
         """Know this node no more. KeyError if it is not known."""
         node = self._nodes.pop(self._numbers.pop(name))
+        if self._signed is not None:
+            self._signed.discard(name)
         hosts, node.literals, node.hosts = node.hosts, (), ()
         self._leave(node, hosts)
         self._claim(node)

@@ -26,7 +26,7 @@ from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.nodes import Nodes
 from kdumpfence.own_addresses import look_up_node
 from kdumpfence.sockets import udp_program
-from kdumpfence.wire import Receiver, Sources
+from kdumpfence.wire import PACKET_BYTES, Receiver, Signed, Sources, signing_core
 
 #: Seconds between two looks of the reading thread at the kernel's counters and name files.
 UPKEEP = 1.0
@@ -40,9 +40,11 @@ FENCE = 30.0
 #: Names that are being looked up at a time.
 LOOK_UPS = 256
 
-#: Datagrams that are read at a time, and bytes of each: a message is 8, the rest is a trailer.
+#: Datagrams that are read at a time, and bytes of each: a message is 8, the rest is a trailer. Of
+#: one that is signed the end must be seen.
 BATCH = 256
 SIZE = 64
+SIGNED_SIZE = PACKET_BYTES + 8
 
 #: Nanoseconds that the core rests after a batch that was not full, which costs a fraction of
 #: being woken for each datagram; but not where a queue cannot hold what comes meanwhile.
@@ -75,7 +77,13 @@ class Reader:
     Times are CLOCK_MONOTONIC, seconds.
     """
 
-    def __init__(self, nodes: Nodes, sources: Sources, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        nodes: Nodes,
+        sources: Sources,
+        signed: Signed | None,
+        sockets: list[socket.socket],
+    ) -> None:
         self.nodes = nodes
         # One that a thread may take twice, since signal handlers may come here.
         self.lock = threading.RLock()
@@ -84,7 +92,11 @@ class Reader:
         self._resolver = Resolver((), nodes.family, ask=look_up_node)
         self._name_files = NameFiles()
         self._sockets = sockets
-        self._receiver = Receiver(sources, None, batch=BATCH, size=SIZE)
+        if signed is None:
+            self._receiver = Receiver(sources, None, batch=BATCH, size=SIZE)
+        else:
+            made = signing_core().Receiver
+            self._receiver = made(sources, None, signed=signed, batch=BATCH, size=SIGNED_SIZE)
         for sock in sockets:
             self._receiver.add_socket(sock)
         self._room = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in sockets]

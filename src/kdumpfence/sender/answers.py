@@ -67,6 +67,8 @@ class Answers:
         self._tried: int | None = None
         self._complained: set[int] = set()
         self._ends = 0
+        #: Of our key, as it stands in packets; b"" without one.
+        self._key_id = status.key_id.to_bytes(4, "big") if status.key else b""
         #: Answers left in this window: to strangers, and to those who have our key.
         self._left = [0, 0]
         self._narrowed: list[_socket.socket] = []
@@ -127,44 +129,41 @@ class Answers:
                 return
             except OSError:  # something that the lane was told of
                 continue
+            # What a flood is made of goes no further than this.
+            share = self._share(sock, data)
+            if share is None or (lane is not None and lane.transmitter.pending > LANE_HOLDS):
+                continue
             source = _source(sock, peer)
             back = _way_back(source, control)
-            if source is None or not back:
+            question = decode_packet(data)
+            if source is None or not back or question is None or question.kind != "question":
                 continue
-            if lane is not None and lane.transmitter.pending > LANE_HOLDS:
-                continue
-            nonce, fits = self._admitted(sock, data)
-            if not nonce or not (fits or knows(source)):
+            self._left[share] -= 1
+            if not (share or knows(source)):
                 continue
             if peer[1] == sock.getsockname()[1] and is_own(source):
                 continue
-            code = _send(sock, self._status.packet(nonce), back, peer)
+            code = _send(sock, self._status.packet(question.nonce), back, peer)
             if self._report.verbose > 1:
                 outcome = os.strerror(code) if code else "answered"
                 self._report.debug(f"question from {source} port {peer[1]}: {outcome}")
 
-    def _admitted(self, sock: _socket.socket, data: bytes) -> tuple[bytes, bool]:
-        """The nonce if this is a question that an answer is left for, else b""; and whether it has
-        our key's MAC.
-        """
-        question = decode_packet(data)
-        if question is None or question.kind != "question":
-            return b"", False
+    def _share(self, sock: _socket.socket, data: bytes) -> bool | None:
+        """Whether this has our key's MAC; None if there is no answer left for it."""
         now = time.monotonic_ns()
         if now >= self._ends:
             self._ends = now + WINDOW_NS
             self._left = [SHARE, SHARE]
             self._widen()
         fits = False
-        if self._status.key and question.key_id == self._status.key_id:
+        if self._key_id and data[16:20] == self._key_id:
             if not self._left[True]:
-                return b"", False
+                return None
             fits = packet_fits(data, self._status.key)
         if not self._left[fits]:
             self._narrow(sock)
-            return b"", False
-        self._left[fits] -= 1
-        return question.nonce, fits
+            return None
+        return fits
 
     def _narrow(self, sock: _socket.socket) -> None:
         """Until the window ends, hear nothing that may not be answered."""

@@ -311,7 +311,10 @@ class _CommandLine:
         if any(blank in given for blank in _BLANKS):
             self._left[:0] = _split(word)
             return
-        matches, fault = matching(given.lower(), [*_LONGS, *_ALIASES])
+        # Those with a letter come first: all that the stock sender has are such.
+        matches, fault = matching(given.lower(), [name for name, _ in _SHORTS.values()])
+        if not matches:
+            matches, fault = matching(given.lower(), [*_LONGS, *_ALIASES])
         if fault:
             self._complain(f"option {shown('--' + given)}: {fault}; ignored")
             return

@@ -24,13 +24,14 @@ cdef class Receiver:
     cdef CReceiver c
     cdef Sources sources
     cdef Sources strangers
+    cdef Signed signed
     cdef list sockets
     cdef int busy
 
     def __cinit__(self):
         memset(&self.c, 0, sizeof(CReceiver))
 
-    def __init__(self, Sources sources not None, Sources strangers=None, *,
+    def __init__(self, Sources sources not None, Sources strangers=None, *, Signed signed=None,
                  int port=7410, int batch=32, int size=65535, uint32_t stranger_room=1024):
         cdef int i
         cdef msghdr *header
@@ -38,10 +39,17 @@ cdef class Receiver:
             raise RuntimeError("Receiver is set up once")
         if not 1 <= batch <= 1024:
             raise ValueError(f"batch {batch}: 1 to 1024 are allowed")
-        if not 64 <= size <= 65535:
-            raise ValueError(f"size {size}: 64 to 65535 are allowed")
+        least = 64 if signed is None else PACKET_LENGTH + 1
+        if not least <= size <= 65535:
+            raise ValueError(f"size {size}: {least} to 65535 are allowed")
+        if signed is not None and (signed.sources is not sources or signed.c.taken):
+            raise ValueError("signed: not of these sources, or another receiver's")
         self.sources = sources
         self.strangers = strangers
+        self.signed = signed
+        if signed is not None:
+            signed.c.taken = 1
+            self.c.signed = &signed.c
         self.sockets = []
         self.c.sources = &sources.c
         self.c.strangers = NULL if strangers is None else &strangers.c
@@ -125,6 +133,8 @@ cdef class Receiver:
             raise ValueError("the socket is closed")
         self.check_idle()
         if sock.type == SOCK_RAW:
+            if self.signed is not None:
+                raise ValueError("signed messages are read from UDP sockets alone")
             kind = RAW4 if sock.family == AF_INET else RAW6
         self.reserve(self.c.socket_count + 1)
         grown = <CSocket *>realloc(self.c.sockets, (self.c.socket_count + 1) * sizeof(CSocket))
@@ -133,6 +143,7 @@ cdef class Receiver:
         self.c.sockets = grown
         grown[self.c.socket_count].fd = fd
         grown[self.c.socket_count].kind = kind
+        grown[self.c.socket_count].port = sock.getsockname()[1]
         getsockopt(fd, SOL_SOCKET, STAMPING, &flags, &length)
         grown[self.c.socket_count].stamped = flags & STAMPED
         grown[self.c.socket_count].dropped = 0
@@ -201,7 +212,13 @@ cdef class Receiver:
                 return result
             PyErr_CheckSignals()
 
+    cdef int check_reports(self) except -1:
+        if self.signed is not None:
+            raise RuntimeError("signed messages are only counted")
+        return 0
+
     def receive(self, deadline_ns, wake=()):
+        self.check_reports()
         self.enter()
         try:
             return self.take_found() if self.wait(deadline_ns, wake) == HEARD else []
@@ -225,6 +242,7 @@ cdef class Receiver:
     def take(self, int batches=1):
         cdef int i, _batch, got, error
         cdef list result = []
+        self.check_reports()
         self.enter()
         try:
             for i in range(self.c.socket_count):

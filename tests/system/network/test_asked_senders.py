@@ -19,7 +19,7 @@ from kdumpfence.wire import PACKET_BYTES, Packet, decode_packet, encode_packet
 from tests.conftest import CORES, load_core
 from tests.support.messages import PORT
 from tests.support.netlab import Host, Lab, Link, joined
-from tests.support.programs import PACKET_FORMS
+from tests.support.programs import FORMS
 from tests.system.network.programs import Programs, Running
 
 _IPV6_FREEBIND = 78
@@ -27,7 +27,7 @@ _IPV6_FREEBIND = 78
 nonces = (number.to_bytes(16, "big") for number in itertools.count(1))
 
 
-@pytest.fixture(params=PACKET_FORMS)
+@pytest.fixture(params=FORMS)
 def programs(request: pytest.FixtureRequest) -> Programs:
     if request.param in CORES:
         load_core(request.param)
@@ -173,9 +173,11 @@ def translation(inside: socket.socket, outside: socket.socket) -> Iterator[None]
 
     thread = threading.Thread(target=translate)
     thread.start()
-    yield
-    over.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 # ----------------------------------------------------------------------- not answered
@@ -222,9 +224,7 @@ def test_a_node_that_has_not_crashed_leaves_the_port_to_others(
         opened(node, address, PORT)
 
 
-def test_a_check_answers_nobody(
-    programs: Programs, link: Link, node: Host, survivor: Host
-) -> None:
+def test_a_check_answers_nobody(programs: Programs, link: Link, node: Host, survivor: Host) -> None:
     node.crash()
     server = node.hang_name_service()
     checking = programs.sender(node, "--check", "10.0.0.2", "name.example")
@@ -319,22 +319,30 @@ def test_messages_to_the_living_are_not_late_in_a_flood(
 ) -> None:
     node.crash()
     sender = programs.sender(node, "10.0.0.2")
+    with opened(survivor, "10.0.0.2", PORT) as heard, flood(survivor):
+        heard.recv(1000)
+        before = time.monotonic()
+        for number in range(1, 4):
+            heard.recv(1000)
+            assert abs(time.monotonic() - before - number) < 0.3
+    assert sender.process.poll() is None
+
+
+@contextlib.contextmanager
+def flood(survivor: Host) -> Iterator[None]:
+    """Questions by a stranger, as fast as they go."""
     over = threading.Event()
 
-    def flood() -> None:
+    def ask_and_ask() -> None:
         with opened(survivor, "fd00::2") as sock:
             asked = question()
             while not over.is_set():
                 sock.sendto(asked, place(survivor, "fd00::1", PORT))
 
-    thread = threading.Thread(target=flood)
-    with opened(survivor, "10.0.0.2", PORT) as heard:
-        heard.recv(1000)
-        thread.start()
-        before = time.monotonic()
-        for number in range(1, 4):
-            heard.recv(1000)
-            assert abs(time.monotonic() - before - number) < 0.3
-    over.set()
-    thread.join()
-    assert sender.process.poll() is None
+    thread = threading.Thread(target=ask_and_ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
