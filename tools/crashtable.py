@@ -18,19 +18,26 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tests.support.debian import NotAvailable
 from tests.system.crash import panics, small_images
-from tests.system.crash.harness import Outcome, run
+from tests.system.crash.harness import Crash, Outcome, run
 from tools import markedtable
 
 PAGE = markedtable.ROOT / "docs" / "crash-kernel.md"
 
+#: The senders that can sign; they do, wherever the table does not say otherwise.
+_OURS = ("native", "static")
+
+#: Panics at least for each figure of the late network; what is promised is a median of so many.
+_LATE_RUNS = 5
+
 STEP = 8  # MB, between two sizes of crashkernel=
 LARGEST = 128
 
-#: Of one sender's program: the cells of its column, top down.
-Measure = Callable[[Path], str]
+#: Of one sender, by its name: a cell of its column.
+Measure = Callable[[str], str]
 
 
 def main() -> int:
@@ -64,8 +71,8 @@ class _Table:
         rows = [
             ["", "stock sender", "native sender", "native, static"],
             ["---", "---:", "---:", "---:"],
-            self._row("program, bytes", lambda program: f"{os.path.getsize(program):,}"),
-            self._row("program, gzip, bytes", lambda program: f"{_packed(program):,}"),
+            self._row("program, bytes", lambda name: f"{os.path.getsize(self._senders[name]):,}"),
+            self._row("program, gzip, bytes", lambda name: f"{_packed(self._senders[name]):,}"),
             self._sizes(),
             *self._beside(),
             *self._timed(),
@@ -75,15 +82,16 @@ class _Table:
 
     def _row(self, title: str, measure: Measure) -> list[str]:
         _tell(title)
-        return [title, *(measure(program) for program in self._senders.values())]
+        return [title, *(measure(name) for name in self._senders)]
 
     def _sizes(self) -> list[str]:
         """What it adds to an image without a C library, libraries and all."""
         small_images.save_crash(self._image, "", {}, packed=True)
         bare = self._image.stat().st_size
 
-        def added(program: Path) -> str:
-            small_images.save_crash(self._image, "", {"fence_kdump_send": program}, packed=True)
+        def added(name: str) -> str:
+            programs = {"fence_kdump_send": self._senders[name]}
+            small_images.save_crash(self._image, "", programs, packed=True)
             return f"{self._image.stat().st_size - bare:,}"
 
         return self._row("added to an image that has no libc, gzip, bytes", added)
@@ -95,11 +103,13 @@ class _Table:
             "of it anonymous, kB",
             "start to first message, network there",
         )
-        figures: dict[str, list[list[float]]] = {name: [[], [], []] for name in self._senders}
+        signing = {f"{name}_signing": self._senders[name] for name in _OURS}
+        senders = {**self._senders, **signing}
+        figures: dict[str, list[list[float]]] = {name: [[], [], []] for name in senders}
         for _ in range(self._runs):
             _tell("side by side")
-            outcome = run(panics.beside(self._image, self._senders))
-            for number, name in enumerate(self._senders):
+            outcome = run(panics.beside(self._image, senders, signing_ones=signing))
+            for number, name in enumerate(senders):
                 for turn in range(panics.ROUNDS):
                     start = f"{name}_{turn}"
                     for place, kind in enumerate(("Rss", "Anonymous")):
@@ -109,55 +119,62 @@ class _Table:
                     began = outcome.line(f"{start} starts").at
                     figures[name][2].append(sent[0].at - began)
         write = (_kilobytes, _kilobytes, _seconds)
-        return [
-            [title, *(write[place](figures[name][place]) for name in self._senders)]
-            for place, title in enumerate(titles)
-        ]
+        rows = []
+        for place, title in enumerate(titles):
+            for kind in ("", "_signing"):
+                cells = (figures.get(name + kind) for name in self._senders)
+                told = [write[place](each[place]) if each else "" for each in cells]
+                rows.append([title + kind.replace("_", ", "), *told])
+        return rows
 
     def _timed(self) -> list[list[str]]:
         """Runs with one sender each, from its crash kernel's init or network on."""
         at_once = self._row(
             "crash init to first message, network there at once",
-            lambda program: _seconds(
+            lambda name: _seconds(
                 [
                     _first_message(outcome) - outcome.line("crash init").at
-                    for outcome in self._outcomes(panics.NETWORK_FIRST, program)
+                    for outcome in self._outcomes(panics.NETWORK_FIRST, name, self._runs)
                 ]
             ),
         )
-        to_message, to_yes = (
-            f"network {panics.LATE} s late: {what}"
-            for what in ("network up to first message", "network up to the agent's yes")
-        )
-        rows = [at_once, [to_message], [to_yes]]
-        for program in self._senders.values():
-            _tell(to_yes)
-            outcomes = self._outcomes(panics.LATE_NETWORK, program)
-            up = [outcome.line("network comes").at for outcome in outcomes]
-            said = [outcome.ended or 0.0 for outcome in outcomes]
-            rows[1].append(_seconds([_first_message(o) - at for o, at in zip(outcomes, up)]))
-            rows[2].append(_seconds([yes - at for yes, at in zip(said, up)]))
-        return rows
+        moments = ("first message", "the agent's yes", "the agent's yes, auth=sha256")
+        rows = [[f"network {panics.LATE} s late: network up to {moment}"] for moment in moments]
+        for name in self._senders:
+            _tell(rows[1][0])
+            outcomes = self._outcomes(panics.LATE_NETWORK, name, max(self._runs, _LATE_RUNS))
+            since = [outcome.line("network comes").at for outcome in outcomes]
+            figures = (
+                [_first_message(outcome) for outcome in outcomes],
+                [outcome.beside.get("none", outcome.agent).ended or 0.0 for outcome in outcomes],
+                [outcome.agent.ended or 0.0 for outcome in outcomes if outcome.beside],
+            )
+            for row, reached in zip(rows, figures):
+                row.append(_seconds([at - start for at, start in zip(reached, since)]))
+        return [at_once, *rows]
 
-    def _outcomes(self, scenario: panics.Scenario, program: Path) -> list[Outcome]:
-        crash = panics.prepare(scenario, self._image, sender=program, agent=self._agent)
-        outcomes = [run(crash) for _ in range(self._runs)]
+    def _prepared(self, scenario: panics.Scenario, name: str, **how: Any) -> Crash:
+        sender, signs = self._senders[name], name in _OURS
+        return panics.prepare(
+            scenario, self._image, sender=sender, agent=self._agent, signs=signs, **how
+        )
+
+    def _outcomes(self, scenario: panics.Scenario, name: str, runs: int) -> list[Outcome]:
+        crash = self._prepared(scenario, name)
+        outcomes = [run(crash) for _ in range(runs)]
         for outcome in outcomes:
             outcome.check_yes(*scenario.node)
         return outcomes
 
-    def _smallest(self, program: Path) -> str:
-        scenario = panics.NETWORK_FIRST
-        crash = panics.prepare(
-            scenario, self._image, sender=program, agent=self._agent, timeout=20, packed=True
-        )
+    def _smallest(self, name: str) -> str:
+        crash = self._prepared(panics.NETWORK_FIRST, name, timeout=20, packed=True)
         # A kernel that has too little memory panics or hangs; the agent need not be waited for.
         crash = replace(crash, until="", seconds=30)
         works = 0
         for size in range(LARGEST, 0, -STEP):
             _tell(f"crashkernel={size}M")
             smaller = replace(crash, crashkernel=f"{size}M")
-            if not all(run(smaller).status == 0 for _ in range(self._runs)):
+            if not all(run(smaller).agent.status == 0 for _ in range(self._runs)):
                 break
             works = size
         return f"{works} MB" if works else f"more than {LARGEST} MB"
@@ -177,6 +194,8 @@ def _kilobytes(figures: Sequence[float]) -> str:
 
 
 def _seconds(figures: Sequence[float]) -> str:
+    if not figures:
+        return ""
     return f"{statistics.median(figures):.2f} s ({min(figures):.2f} to {max(figures):.2f})"
 
 

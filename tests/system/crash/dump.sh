@@ -1,13 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Stands for makedumpfile: a hook of dracut's or initramfs-tools' kind that reads the memory of
-# the panicked kernel for some seconds, says what else goes on, and restarts the machine.
+# the panicked kernel for some seconds, says what else goes on, has the nodes told how it ended, and
+# restarts the machine.
 # Where there is no such memory it takes its time too, and then sends something itself, to
 # another port, to show that whatever is sent gets out and is noticed.
 
 [ "$1" != prereqs ] || exit 0
 
-DUMP_SECONDS=8 # images.py writes another number here
+DUMP_SECONDS=8 DUMP_STATUS=0 # images.py writes other numbers here
+TELL_END=/usr/lib/kdumpfence/tell-end
 
 uptime() {
     read -r seconds _ < /proc/uptime
@@ -46,7 +48,10 @@ done
 senders
 if [ -e /proc/vmcore ]; then
     tell 'dump ends'
+    [ ! -x $TELL_END ] || $TELL_END $DUMP_STATUS
+    tell 'the end is told'
 else
+    $TELL_END $DUMP_STATUS
     /usr/lib/kdumpfence/fence_kdump_send -p 7411 10.0.0.2 &
     sleep 2
     tell 'no dump was made'

@@ -4,7 +4,7 @@
     outcome = run(Crash(kernel=vmlinuz, initramfs=file, arguments="console=ttyS0 ...",
                         networks=[Network(survivor=["10.0.0.2/24"])],
                         agent=["fence_kdump", "-n", "10.0.0.1", "-t", "60", "-v"]))
-    assert outcome.status == 0
+    assert outcome.agent.status == 0
 
 The crashed node is a guest in QEMU, which emulates (TCG). The survivor is a host of
 `tests.support.netlab`, a set of namespaces without uplink or default route; each network is a TAP
@@ -15,12 +15,13 @@ What happens, in this order:
 1. The guest boots Debian's kernel for virtual machines with an initramfs of small_images.py, which
    loads the crash kernel with `kexec -p`, says PANICS on the console and panics (sysrq-c).
 2. The agent is started on the survivor as soon as that line (or `agent_starts`) is read, as a
-   cluster would that sees the node fall silent.
+   cluster would that sees the node fall silent. So are the programs `beside` it.
 3. The crash kernel boots with the initramfs of the caller, which does all the rest: it loads the
    modules of its network devices (virtio-net on PCI, in the order of `networks`, with the MAC
    addresses that `mac()` tells), configures them, starts the sender.
-4. It is over when the agent has ended (if there is one) and `until` was read on the console (if
-   there is one), when the guest ends, or after `seconds`.
+4. It is over when the agent and those beside it have ended (if there are any) and `until` was read
+   on the console (if there is one), when the guest ends, or after `seconds`. An agent that was
+   answered may be quicker than the first message that nobody asked for: that is waited for then.
 
 All times are seconds since QEMU was started, by the machine's monotonic clock, taken here: when
 this process read the line of the console or the agent, or the frame. So they can be compared.
@@ -42,7 +43,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,6 +51,7 @@ from tests.support import guest
 from tests.support.debian import NotAvailable
 from tests.support.messages import MESSAGE, PORT, udp_in_frame
 from tests.support.netlab import Lab, why_not
+from tests.support.packets import STATES, read
 from tests.system.crash import small_images
 
 #: What the first kernel says last of all (panicking_init.sh).
@@ -57,6 +59,7 @@ SILENCE = "^(PANICS|falls silent)$"
 
 _ARGUMENTS = f"{guest.ARGUMENTS} quiet"  # of the first kernel
 _ETH_P_ALL = 3
+_PACKET_OUTGOING = 4  # linux/if_packet.h: what the survivor sends
 
 # However late this process looks, it looks in this order: a step is announced on the console, then
 # it has effects on the network, then the agent sees them. So the times come in the right order.
@@ -86,6 +89,19 @@ def mac(network: int) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class Beside:
+    """A program on the survivor, beside the agent.
+
+    It is started as the agent is, `starts` being what `agent_starts` is; or else, if that is "",
+    when the agent has ended.
+    """
+
+    argv: Sequence[str]
+    starts: str = SILENCE
+    ends: bool = True  # by itself: it is waited for
+
+
+@dataclasses.dataclass(frozen=True)
 class Crash:
     """What is to happen. `kexec -p` is given `initramfs` and `arguments`, and the same kernel."""
 
@@ -94,6 +110,7 @@ class Crash:
     networks: Sequence[Network]
     agent: Sequence[str] = ()  # argv on the survivor
     agent_starts: str = SILENCE  # at the first line of the console that matches this (re.search)
+    beside: Mapping[str, Beside] = dataclasses.field(default_factory=dict)  # by any names
     crashkernel: str = "128M"
     memory: int = 512  # of the guest, MB
     panics: bool = True  # False: the first kernel loads the crash kernel, and then falls silent
@@ -111,32 +128,65 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Datagram:
-    """A UDP datagram to the port 7410 that the node sent into its n-th network."""
+    """A UDP datagram that the node sent into its n-th network."""
 
     at: float
     network: int
     source: str
     destination: str
+    port: int  # that it was sent to
     payload: bytes
 
     def __str__(self) -> str:
-        return f"{self.network}: {self.source} -> {self.destination} {self.payload!r}"
+        to = f"{self.destination} port {self.port}"
+        return f"{self.network}: {self.source} -> {to} {read(self.payload) or self.payload!r}"
 
     @property
     def is_message(self) -> bool:
         """Whether it begins with a message of version 1, in this machine's byte order."""
         return self.payload[: len(MESSAGE)] == MESSAGE
 
+    @property
+    def is_unasked(self) -> bool:
+        """Whether it is a message, to the port 7410, that is no answer to a question."""
+        packet = read(self.payload)
+        asked = packet is not None and any(packet.nonce)
+        return self.port == PORT and self.is_message and not asked
+
+    @property
+    def state(self) -> str:
+        """What it says of the dump; "" if it says nothing."""
+        packet = read(self.payload)
+        return STATES[0] if packet is None else packet.state
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """What came of a program on the survivor."""
+
+    status: int | None = None  # its exit status; None if it did not end (or there was none)
+    ended: float | None = None  # when it ended
+    said: Sequence[Line] = ()  # stdout and stderr together
+
+    @property
+    def text(self) -> str:
+        """All that it said."""
+        return "\n".join(line.text for line in self.said)
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What came of it."""
 
-    status: int | None  # the agent's exit status; None if it did not end (or there was none)
-    ended: float | None  # when the agent ended
-    said: Sequence[Line]  # what the agent said, stdout and stderr together
+    agent: Ended
+    beside: Mapping[str, Ended]
     console: Sequence[Line]  # what both kernels and their programs said
-    datagrams: Sequence[Datagram]
+    sent: Sequence[Datagram]  # all that the node sent
+
+    @property
+    def datagrams(self) -> list[Datagram]:
+        """What it sent to the port 7410."""
+        return [sent for sent in self.sent if sent.port == PORT]
 
     def first(self, pattern: str) -> Line | None:
         """Find the first line of the console that matches (re.search)."""
@@ -149,32 +199,35 @@ class Outcome:
         return found
 
     def messages(self, to: str = "") -> list[Datagram]:
-        """List the messages that were seen on the networks, all or those to one address."""
-        return [sent for sent in self.datagrams if sent.is_message and to in ("", sent.destination)]
+        """List the messages that nobody asked for, all or those to one address."""
+        return [sent for sent in self.sent if sent.is_unasked and to in ("", sent.destination)]
 
-    def check_yes(self, *addresses: str) -> None:
+    def check_yes(self, *addresses: str, beside: str = "") -> None:
         """Check that a kernel panicked, that its crash kernel told so, and that this was believed.
 
-        The message has to come from one of the node's `addresses`, after the panic, and the agent
-        has to say yes after it. Raises AssertionError.
+        A message, or the answer to a question, has to come from one of the node's `addresses`,
+        after the panic, and the agent (or that one `beside` it) has to say yes after it. Raises
+        AssertionError.
         """
+        agent = self.beside[beside] if beside else self.agent
         panic = self.line("Kernel panic - not syncing: sysrq triggered crash")
-        told = [sent for sent in self.messages() if sent.source in addresses]
+        told = [sent for sent in self.sent if sent.is_message and sent.source in addresses]
         assert told, f"no message from {addresses}\n{self}"
         assert panic.at < told[0].at, str(self)
-        assert self.status == 0, f"the agent does not say yes, but {self.status}\n{self}"
-        heard = [line.text for line in self.said if "received valid message from '" in line.text]
-        assert heard, f"a yes that does not say from whom\n{self}"
-        assert self.ended is not None
-        assert told[0].at < self.ended, str(self)
+        assert agent.status == 0, f"the agent does not say yes, but {agent.status}\n{self}"
+        why = "received (valid message from '|signed answer of '.*' from )"
+        assert re.search(why, agent.text), f"a yes that does not say from whom\n{self}"
+        assert agent.ended is not None
+        assert told[0].at < agent.ended, str(self)
 
     def __str__(self) -> str:
         """Tell all in the order in which it happened."""
         told = [(line.at, f"console  {line.text}") for line in self.console]
-        told += [(line.at, f"agent    {line.text}") for line in self.said]
-        told += [(sent.at, f"frame    {sent}") for sent in self.datagrams]
-        if self.ended is not None:
-            told.append((self.ended, f"agent    ended with status {self.status}"))
+        told += [(sent.at, f"frame    {sent}") for sent in self.sent]
+        for name, program in {"agent": self.agent, **self.beside}.items():
+            told += [(line.at, f"{name:8} {line.text}") for line in program.said]
+            if program.ended is not None:
+                told.append((program.ended, f"{name:8} ended with status {program.status}"))
         return "\n".join(f"{at:7.3f}  {text}" for at, text in sorted(told))
 
 
@@ -187,8 +240,29 @@ def run(crash: Crash) -> Outcome:
         return _Panic(crash, Path(scratch), lab).watch()
 
 
+class _Program:
+    """A program on the survivor, to be started some time."""
+
+    def __init__(self, how: Beside) -> None:
+        self.how = how
+        self.running: subprocess.Popen[str] | None = None
+        self.said: list[Line] = []
+        self.ended: float | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.ended is not None or not self.how.ends
+
+    @property
+    def status(self) -> int | None:
+        return self.running.wait() if self.running and self.ended is not None else None
+
+    def came_of(self) -> Ended:
+        return Ended(self.status, self.ended, self.said)
+
+
 class _Panic:
-    """A guest, its networks and its agent while they run."""
+    """A guest, its networks, its agent and those beside it while they run."""
 
     def __init__(self, crash: Crash, scratch: Path, lab: Lab) -> None:
         self._crash = crash
@@ -197,10 +271,11 @@ class _Panic:
         self._survivor.run(["mknod", "/dev/net/tun", "c", "10", "200"], check=True)
         self._selector = selectors.DefaultSelector()
         self._console: list[Line] = []
-        self._said: list[Line] = []
-        self._datagrams: list[Datagram] = []
-        self._agent: subprocess.Popen[str] | None = None
-        self._agent_ended: float | None = None
+        self._sent: list[Datagram] = []
+        self._agent = _Program(Beside(crash.agent, crash.agent_starts, ends=bool(crash.agent)))
+        self._beside = {name: _Program(how) for name, how in crash.beside.items()}
+        programs = (self._agent, *self._beside.values())
+        self._unstarted = [program for program in programs if program.how.argv]
         self._guest_ended = False
         self._due: list[tuple[float, str]] = []  # when to give which order to QEMU's monitor
         self._awaited: dict[str, After] = {}
@@ -250,8 +325,8 @@ class _Panic:
             self._qemu.wait()
             self._monitor.close()
             self._selector.close()
-        status = None if self._agent_ended is None or not self._agent else self._agent.wait()
-        return Outcome(status, self._agent_ended, self._said, self._console, self._datagrams)
+        beside = {name: program.came_of() for name, program in self._beside.items()}
+        return Outcome(self._agent.came_of(), beside, self._console, self._sent)
 
     def _over(self) -> bool:
         if self._guest_ended or self._now() >= self._crash.seconds:
@@ -259,7 +334,11 @@ class _Panic:
         until = self._crash.until
         if until and not any(re.search(until, line.text) for line in self._console):
             return False
-        return self._agent_ended is not None if self._crash.agent else bool(until)
+        if not (self._crash.agent or until):
+            return False
+        if not all(program.over for program in (self._agent, *self._beside.values())):
+            return False
+        return self._agent.status != 0 or any(sent.is_unasked for sent in self._sent)
 
     def _now(self) -> float:
         return time.monotonic() - self._started
@@ -295,16 +374,14 @@ class _Panic:
         with contextlib.suppress(BlockingIOError):
             while True:
                 try:
-                    frame = ear.recv(65536)
+                    frame, address = ear.recvfrom(65536)
                 except OSError as error:
                     if error.errno != errno.ENETDOWN:
                         raise
                     continue  # told once; what came before can still be read
                 found = udp_in_frame(frame)
-                if found is not None and found[2] == PORT:
-                    source, destination, _, payload = found
-                    sent = Datagram(self._now(), network, source, destination, payload)
-                    self._datagrams.append(sent)
+                if found is not None and address[2] != _PACKET_OUTGOING:
+                    self._sent.append(Datagram(self._now(), network, *found))
 
     # QEMU
 
@@ -361,20 +438,30 @@ class _Panic:
             if re.search(after.pattern, text):
                 self._due.append((now + after.seconds, order))
                 del self._awaited[order]
-        starts = self._crash.agent and re.search(self._crash.agent_starts, text)
-        if starts and self._agent is None:
-            self._agent = self._survivor.popen(
-                self._crash.agent,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-            self._read_lines(self._agent, _AGENT, self._hear_agent, self._end_of_agent)
+        for program in [one for one in self._unstarted if one.how.starts]:
+            if re.search(program.how.starts, text):
+                self._start(program)
 
     def _end_of_guest(self) -> None:
         self._guest_ended = True
 
-    def _hear_agent(self, text: str) -> None:
-        self._said.append(Line(self._now(), text))
+    # The survivor's programs
 
-    def _end_of_agent(self) -> None:
-        self._agent_ended = self._now()
+    def _start(self, program: _Program) -> None:
+        self._unstarted.remove(program)
+        program.running = self._survivor.popen(
+            program.how.argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+        def hear(text: str) -> None:
+            program.said.append(Line(self._now(), text))
+
+        def end() -> None:
+            program.ended = self._now()
+            if program is self._agent:
+                for other in [one for one in self._unstarted if not one.how.starts]:
+                    self._start(other)
+
+        self._read_lines(program.running, _AGENT, hear, end)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Crash images as distributions make them: by real dracut and by real initramfs-tools.
 
-In Debian's root (debian_root.py) `kdumpfence install-sender` puts the sender in place, as an
-administrator would, and the maker makes the image. Nothing is left but that and what is in it.
+In Debian's root (debian_root.py) `kdumpfence key create` makes the cluster's key, `kdumpfence
+install-sender` puts the sender and the node's own key in place, as an administrator would, and the
+maker makes the image. Nothing is left but that, what is in it, and the cluster's key.
 
 What would save the memory is played by a hook of the distribution's own kind, dump.sh.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from tests.support import debian_layer
 from tests.support.initramfs import Initramfs
+from tests.system.crash import signing
 from tests.system.crash.debian_root import Root
 
 NODE, SURVIVOR = "10.0.0.1", "10.0.0.2"  # dump.sh knows them too
@@ -42,6 +44,8 @@ class Maker:
     arguments: str  # of the crash kernel: they let the image's own programs bring the network up
     with_sender: Sequence[str] = ()  # what the command needs besides, to take the sender in
     system: Sequence[str] | None = None  # the services to enable, if the root is in it as well
+    appended: Mapping[str, str] = dataclasses.field(default_factory=dict)  # to files in the root
+    dump_status: int = 0  # with which the hook's dump ends
     needs: str = ""  # a file that has to be in the root
     instead: Maker | None = None  # takes its place where that is missing
 
@@ -97,9 +101,12 @@ MAKERS = {
     # Nobody gives the network device another name here.
     "dracut without systemd": dataclasses.replace(
         _dracut("eth0", "--add", "network-legacy", *_WITHOUT_SYSTEMD),
+        dump_status=1,
         needs="usr/sbin/dhclient",  # dracut-network of Debian 13 and later does without it
         instead=dataclasses.replace(
-            _NO_DRACUT_NETWORK, files={**_NO_DRACUT_NETWORK.files, **_OWN_NETWORK}
+            _NO_DRACUT_NETWORK,
+            files={**_NO_DRACUT_NETWORK.files, **_OWN_NETWORK},
+            dump_status=1,
         ),
     ),
 }
@@ -135,6 +142,8 @@ SYSTEMS = {
         },
         arguments=f"boot=system {_SYSTEM_ARGUMENTS}",
         system=["systemd-networkd"],
+        # As install-sender says.
+        appended={"etc/default/kdump-tools": "KDUMP_SCRIPT=/usr/lib/kdumpfence/kdump-config\n"},
     ),
     # The sender of the image goes on in a root file system that knows nothing of it.
     "dracut and on": dataclasses.replace(
@@ -203,6 +212,7 @@ class Image:
 
     file: Path
     content: Path
+    key_file: Path  # of the cluster; it is there if the sender is
     said: str  # by the sender's installation and by the maker
 
 
@@ -222,29 +232,35 @@ def make(
     """
     if maker.instead and not (root.folder / maker.needs).exists():
         maker = maker.instead
-    layer = {
-        name: _hook(dump) if text == _HOOK else text
+    layer = {name: (root.folder / name).read_text() + text for name, text in maker.appended.items()}
+    layer |= {
+        name: _hook(dump, maker.dump_status) if text == _HOOK else text
         for name, text in {**CLUSTER, **maker.files, **(files or {})}.items()
     }
     command, install = [*maker.command], ""
     if sender:
         command += maker.with_sender
-        program = (sys.executable, "-m", "kdumpfence.cli", "install-sender")
-        install = shlex.join([*program, "--distribution", maker.distribution])
-        install += ' --root "$root"\n'
+        program = shlex.join([sys.executable, "-m", "kdumpfence.cli"])
+        install = (
+            f'{program} key create --file "$root/etc/kdumpfence/key"\n'
+            f'cp -p "$root/etc/kdumpfence/key" cluster-key\n'
+            f"{program} install-sender --distribution {maker.distribution} --node {signing.NAME}"
+            ' --root "$root"\n'
+        )
     command += ["/image", root.version]
     script = f'{install}chroot "$root" {shlex.join(command)}{_UNPACK}'
     if maker.system is not None:
         pack = ("sh", "-euc", _PACK_SYSTEM, "sh", " ".join(maker.system))
         script += f'chroot "$root" {shlex.join(pack)}'
     said = debian_layer.run(root.folder, folder, layer, script + _LEAVE)
-    return Image(folder / "image", folder / "content", said)
+    return Image(folder / "image", folder / "content", folder / "cluster-key", said)
 
 
-def _hook(seconds: int) -> str:
+def _hook(seconds: int, status: int) -> str:
     text = Path(__file__).with_name(_HOOK).read_text()
-    assert "DUMP_SECONDS=8" in text
-    return text.replace("DUMP_SECONDS=8", f"DUMP_SECONDS={seconds}", 1)
+    as_it_is = "DUMP_SECONDS=8 DUMP_STATUS=0"
+    assert as_it_is in text
+    return text.replace(as_it_is, f"DUMP_SECONDS={seconds} DUMP_STATUS={status}", 1)
 
 
 def forget_names(image: Image) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from kdumpfence.install import layouts
 from kdumpfence.install import native_sender as native
 from tests.interop import stock
 from tests.support.debian import NotAvailable
 from tests.support.messages import MESSAGE
-from tests.system.crash import small_images
-from tests.system.crash.harness import After, Crash, Network
+from tests.system.crash import signing, small_images
+from tests.system.crash.harness import After, Beside, Crash, Network
 
 NODE, SURVIVOR = "10.0.0.1", "10.0.0.2"
 NODE_2, SURVIVOR_2 = "10.1.0.1", "10.1.0.2"
@@ -28,6 +29,10 @@ ROUNDS = 6
 
 #: How long the network of the late ones is not there, from the start of the sender; seconds.
 LATE = 3
+
+#: Seconds by which the end of a dump, which has to be told, may put off the reboot: tell-end takes
+#: three, and to start a program takes an emulated processor some time.
+PUT_OFF = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +85,17 @@ LATE_NAMES = Scenario(
     echo "{SURVIVOR} survivor" > /etc/hosts
     """,
 )
-NO_NETWORK = Scenario(f"start sender fence_kdump_send {SURVIVOR}\n")
+NO_NETWORK = Scenario(
+    f"""
+    start sender fence_kdump_send {SURVIVOR}
+    say "dump ends"
+    tell-end 0
+    say "the end is told"
+    """,
+)
 NO_PANIC = dataclasses.replace(AT_ONCE, panics=False)
+
+_SIGNS = f"--key-file={signing.NODE_KEY}"
 
 
 def our_agent() -> Path:
@@ -113,13 +127,23 @@ def prepare(
     agent: Path,
     timeout: int = 60,
     packed: bool = False,
+    signs: bool = False,
 ) -> Crash:
     """Write the crash initramfs to `image`, packed if asked for, and say what is to happen.
 
-    The agent's time-out is in seconds. Raises NotAvailable.
+    The agent's time-out is in seconds. Where the sender `signs`, an agent that demands it takes the
+    place of `agent`, which waits beside it. Raises NotAvailable.
     """
-    small_images.save_crash(image, scenario.plan, {"fence_kdump_send": sender}, packed=packed)
-    return Crash(
+    plan = scenario.plan
+    programs = {"fence_kdump_send": sender}
+    texts = {"/etc/kdumpfence/resolved": f'ADDRESSES="{SURVIVOR}"\n'}
+    if "tell-end" in plan:
+        programs["tell-end"] = Path(layouts.data_path("common/tell-end"))
+    if signs:
+        plan = plan.replace("fence_kdump_send ", f"fence_kdump_send {_SIGNS} ")
+        texts[signing.NODE_KEY] = signing.node_file()
+    small_images.save_crash(image, plan, programs, texts, packed=packed)
+    crash = Crash(
         initramfs=image,
         arguments=small_images.ARGUMENTS,
         networks=scenario.networks,
@@ -127,9 +151,21 @@ def prepare(
         panics=scenario.panics,
         until="plan done" if scenario.panics else "",
     )
+    if not signs:
+        return crash
+    demands = [str(our_agent()), *crash.agent[1:]]
+    key_file = signing.cluster_file(image.with_suffix(".key"))
+    return dataclasses.replace(
+        crash, agent=signing.demanding(demands, key_file), beside={"none": Beside(crash.agent)}
+    )
 
 
-def beside(image: Path, senders: Mapping[str, Path], rounds: int = ROUNDS) -> Crash:
+def beside(
+    image: Path,
+    senders: Mapping[str, Path],
+    rounds: int = ROUNDS,
+    signing_ones: Collection[str] = (),
+) -> Crash:
     """Let one crash kernel start these senders in turn, each alone and with the network there.
 
     No agent listens. Each start has a destination of its own, `destination()`, so that each has
@@ -139,9 +175,10 @@ def beside(image: Path, senders: Mapping[str, Path], rounds: int = ROUNDS) -> Cr
     for turn in range(rounds):
         for number, name in enumerate(senders):
             start = f"{name}_{turn}"
-            plan += f"start {start} {name} {destination(turn, number)}\nsleep 0.3\n"
+            signs = f"{_SIGNS} " if name in signing_ones else ""
+            plan += f"start {start} {name} {signs}{destination(turn, number)}\nsleep 0.3\n"
             plan += f"memory {start}\nstop {start}\n"
-    small_images.save_crash(image, plan, senders)
+    small_images.save_crash(image, plan, senders, {signing.NODE_KEY: signing.node_file()})
     every = [(turn, number) for turn in range(rounds) for number in range(len(senders))]
     addresses = [f"{destination(turn, number)}/24" for turn, number in every]
     return Crash(
@@ -182,7 +219,9 @@ def _control(scenario: Scenario, image: Path, sender: Path) -> Crash:
 
 #: What test_panics.py is about; each is given the file to write its crash initramfs to.
 PANICS: Mapping[str, Callable[[Path], Crash]] = {
-    "native, late network": _ours(LATE_NETWORK),
+    "native, late network": lambda image: prepare(
+        LATE_NETWORK, image, sender=native_sender(), agent=our_agent(), signs=True
+    ),
     "stock sender, late network": lambda image: prepare(
         LATE_NETWORK, image, sender=stock_sender(), agent=our_agent()
     ),
@@ -190,7 +229,7 @@ PANICS: Mapping[str, Callable[[Path], Crash]] = {
         AT_ONCE, image, sender=native_sender(), agent=stock.get().agent
     ),
     "static": lambda image: prepare(
-        AT_ONCE, image, sender=native_sender(static=True), agent=our_agent()
+        AT_ONCE, image, sender=native_sender(static=True), agent=stock.get().agent, signs=True
     ),
     "late carrier": _ours(LATE_CARRIER),
     "second network": _ours(SECOND_NETWORK),
@@ -199,6 +238,7 @@ PANICS: Mapping[str, Callable[[Path], Crash]] = {
     "side by side": lambda image: beside(
         image,
         {"stock": stock_sender(), "native": native_sender(), "static": native_sender(static=True)},
+        signing_ones=("native", "static"),
     ),
     "no sender": lambda image: _control(AT_ONCE, image, Path("/bin/true")),
     "wrong magic": lambda image: _control(

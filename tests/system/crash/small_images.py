@@ -25,18 +25,27 @@ MODULES = ("virtio_pci", "virtio_net")
 
 
 def save_crash(
-    file: Path, plan: str, programs: Mapping[str, Path], *, packed: bool = False
+    file: Path,
+    plan: str,
+    programs: Mapping[str, Path],
+    texts: Mapping[str, str] | None = None,
+    *,
+    packed: bool = False,
 ) -> None:
     """Write a crash initramfs with these programs in /usr/bin, and with their libraries.
 
-    It is packed with gzip if asked for, as crash kernels' are; that costs an emulated processor
-    some time.
+    They are found in /usr/lib/kdumpfence as well. `texts` are further files, which only their owner
+    may read. It is packed with gzip if asked for, as crash kernels' are; that costs an emulated
+    processor some time.
     """
     applets = ("echo", "grep", "insmod", "ip", "kill", "mount", "nc", "sh", "sleep", "true")
     files = _with_busybox("crash_init.sh", *applets)
     for name, program in programs.items():
         files.put(f"/usr/bin/{name}", program, 0o755)
     files.add_libraries()
+    files.link("/usr/lib/kdumpfence", "../bin")
+    for path, text in (texts or {}).items():
+        files.write(path, text, 0o600)
     for number, module in enumerate(guest.modules(MODULES)):
         files.put(f"/modules/{number}-{module.name}", module)
     files.write("/etc/nsswitch.conf", "hosts: files\n")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.crash import panics as p
+from tests.system.crash import signing
 from tests.system.crash.conftest import about
 from tests.system.crash.harness import Outcome, run
 
@@ -51,9 +52,14 @@ def check_yes(outcome: Outcome, *addresses: str) -> None:
     outcome.check_yes(*addresses)
 
 
+def check_signed_yes(outcome: Outcome, *addresses: str) -> None:
+    in_the_crash_kernel(outcome)
+    signing.check_yes(outcome, signing.CLUSTER_KEY, *addresses)
+
+
 def check_no(outcome: Outcome, why: str) -> None:
     """Check that the agent says no, and that check_yes() finds what is amiss."""
-    assert outcome.status == 1, str(outcome)
+    assert outcome.agent.status == 1, str(outcome)
     with pytest.raises(AssertionError, match=why):
         check_yes(outcome, p.NODE)
 
@@ -65,10 +71,11 @@ def to_first_message(outcome: Outcome, since: str, to: str = "") -> float:
     return messages[0].at - outcome.line(since).at
 
 
-def to_yes(outcome: Outcome, since: str) -> float:
-    """Seconds from a line of the console to the agent's end."""
-    assert outcome.ended is not None
-    return outcome.ended - outcome.line(since).at
+def to_yes(outcome: Outcome, since: str, beside: str = "") -> float:
+    """Seconds from a line of the console to the end of the agent, or of that one beside it."""
+    ended = (outcome.beside[beside] if beside else outcome.agent).ended
+    assert ended is not None
+    return ended - outcome.line(since).at
 
 
 @about("native, late network", "stock sender, late network")
@@ -76,13 +83,19 @@ def test_a_late_network_is_used_at_once(
     outcomes: list[Outcome], record_property: Callable[[str, str], None]
 ) -> None:
     ours, stock = outcomes
-    check_yes(ours, p.NODE)
+    check_signed_yes(ours, p.NODE)
+    ours.check_yes(p.NODE, beside="none")
     check_yes(stock, p.NODE)
-    took, stock_took = to_yes(ours, "network comes"), to_yes(stock, "network comes")
-    for sender, seconds in (("kdumpfence", took), ("stock", stock_took)):
-        record_property(f"network up to the agent's yes, {sender} sender", f"{seconds:.2f} s")
+    took = {
+        "kdumpfence sender": to_yes(ours, "network comes", "none"),
+        "kdumpfence sender, auth=sha256": to_yes(ours, "network comes"),
+        "stock sender": to_yes(stock, "network comes"),
+    }
+    for sender, seconds in took.items():
+        record_property(f"network up to the agent's yes, {sender}", f"{seconds:.2f} s")
     assert ours.line("network comes").at - ours.line("sender starts").at > p.LATE - 0.1, str(ours)
-    assert took <= PROMISE, str(ours)
+    assert took["kdumpfence sender"] <= PROMISE, str(ours)
+    assert took["kdumpfence sender, auth=sha256"] <= PROMISE, str(ours)
     # Without a margin: the stock sender, which looks every ten seconds, comes seven seconds later.
     ours_first, stock_first = (to_first_message(each, "network comes") for each in outcomes)
     assert ours_first <= stock_first
@@ -96,8 +109,11 @@ def test_the_stock_agent_hears_it(outcomes: list[Outcome]) -> None:
 
 
 @about("static")
-def test_the_static_sender_needs_nothing(outcomes: list[Outcome]) -> None:
-    check_yes(outcomes[0], p.NODE)
+def test_the_static_sender_needs_nothing_and_signs_what_the_stock_agent_hears_as_well(
+    outcomes: list[Outcome],
+) -> None:
+    check_signed_yes(outcomes[0], p.NODE)
+    outcomes[0].check_yes(p.NODE, beside="none")
 
 
 @about("late carrier")
@@ -105,7 +121,7 @@ def test_a_cable_that_carries_late(outcomes: list[Outcome]) -> None:
     (outcome,) = outcomes
     check_yes(outcome, p.NODE)
     plugged_in = outcome.line("sender starts").at + p.LATE
-    print(f"carrier to the agent's yes: {(outcome.ended or 0) - plugged_in:.3f} s")
+    print(f"carrier to the agent's yes: {(outcome.agent.ended or 0) - plugged_in:.3f} s")
     assert outcome.line("network is up").at < plugged_in < outcome.messages()[0].at
 
 
@@ -196,6 +212,17 @@ def test_a_wrong_magic_is_no_yes(outcomes: list[Outcome]) -> None:
 def test_a_network_that_never_comes_is_no_yes(outcomes: list[Outcome]) -> None:
     (outcome,) = outcomes
     check_no(outcome, "no message from")
+
+
+@about("no network")
+def test_a_reboot_does_not_wait_until_the_end_of_the_dump_can_be_told(
+    outcomes: list[Outcome],
+) -> None:
+    (outcome,) = outcomes
+    in_the_crash_kernel(outcome)
+    put_off = outcome.line("the end is told").at - outcome.line("dump ends").at
+    print(f"the reboot was put off by {put_off:.1f} s")
+    assert put_off <= p.PUT_OFF, str(outcome)
 
 
 @about("no panic")
