@@ -13,7 +13,7 @@ import pytest
 
 from kdumpfence import keys
 from kdumpfence.wire import PACKET_BYTES, Packet, encode_packet
-from tests.conftest import udp
+from tests.conftest import cannot_run, udp
 from tests.core.scene import BIG, LITTLE, NO_MESSAGES, NODE, OTHER, pack
 from tests.support.signer import FOREIGN_KEY, KEY, OLD_KEY, Signer, slot
 
@@ -25,6 +25,8 @@ class SignedScene:
     """A receiver on loopback that believes only what is signed, and nodes that speak to it."""
 
     def __init__(self, core: ModuleType, sockets: list[socket.socket], room: int = 4) -> None:
+        if not core.SIGNS:
+            cannot_run("this core was built without HMAC-SHA256")
         self._sockets = sockets
         self._counted: dict[str, int] = {}
         self.sources = core.Sources(room=room)
