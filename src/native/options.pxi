@@ -143,7 +143,7 @@ cdef int find_row(const char *given, size_t length) noexcept nogil:
                 return row
             if found == -1:
                 found = row
-            elif OPTIONS[row].letter:       # as all have that the stock sender has, and they come first
+            elif OPTIONS[row].letter:       # the stock sender has it, which knows of no other
                 found = -2
     return found
 
