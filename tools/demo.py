@@ -8,8 +8,14 @@ Two nodes of a cluster fall silent at once. The surviving node, this machine, ru
 fence agent for each. One node has panicked, and its crash kernel says so; from the other
 nothing valid is ever heard. The first agent has to say yes, the second no, and neither may
 fall for a stranger, or for the rubbish that arrives meanwhile (only this project's own agent is
-sent rubbish). The exit status is 0 if everything went as described, and 1 if anything did not: try
-it with other programs.
+sent rubbish).
+
+Then the same with keys: a forged message and a recorded one are refused, a node that runs says so,
+which is a quick no, and the crash kernel that has the node's key is believed (only our own agent
+and sender have keys).
+
+The exit status is 0 if everything went as described, and 1 if anything did not: try it with other
+programs.
 
 It needs no root, no cluster and no crash, and leaves port 7410 alone.
 """
@@ -24,9 +30,15 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from kdumpfence import Listener, keys
+from kdumpfence.wire import Packet, encode_packet
 
 #: The survivor, and the address from which the kernel sends to it: the node that panics.
 NODE1 = "127.0.0.1"
@@ -34,6 +46,7 @@ NODE1 = "127.0.0.1"
 NODE2, STRANGER = "127.0.0.2", "127.0.0.9"
 
 TIMEOUT = 4  # seconds that the agents wait; a cluster's wait for a minute or so
+GRACE = 1  # seconds that a node answers until it is alive; 5 unless an agent is told otherwise
 START = 3.0  # seconds at most until an agent says that it waits, or the story goes on
 PATIENCE = 8.0  # seconds beyond which a program that has not ended is taken for stuck
 
@@ -227,11 +240,97 @@ async def play(demo: Demo, agent: str, sender: str, rubbish: bool) -> None:
     demo.expect(dumping.status is None, "node1 was still sending; its reboot ends that")
 
 
-async def run(agent: str, sender: str, rubbish: bool) -> int:
+def make_keys(folder: Path, *nodes: str) -> Path:
+    """A cluster's key, and the keys of these nodes, named like them; the path of the first."""
+    command = program_path(None, "kdumpfence")
+    cluster_key = folder / "key"
+    steps = [["create"]]
+    steps += [["derive", "--node", node, "--out", str(folder / node)] for node in nodes]
+    for step in steps:
+        subprocess.run(
+            [command, "key", *step, "--file", str(cluster_key)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    return cluster_key
+
+
+@contextlib.contextmanager
+def running_node(name: str, address: str, port: int, key: keys.Keys) -> Iterator[None]:
+    """What kdumpfenced does on a node that runs: it answers questions."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((address, port))
+    with Listener(sockets=[sock], answer=name) as listener:
+        listener.answer_as(name, key)
+        yield
+
+
+async def play_with_keys(demo: Demo, agent: str, sender: str, folder: Path) -> None:
+    """The story of what is signed."""
+    cluster_key = make_keys(folder, "node1", "node2")
+    port = free_port()
+    demo.tell(
+        "The same with keys. The cluster has one, and each node's crash kernel has a key that",
+        "comes from it. Both nodes are asked; only a signed answer counts (auth=sha256).",
+    )
+    agents = []
+    for who, node, address in (("agent3", "node1", NODE1), ("agent4", "node2", NODE2)):
+        options = (
+            f"nodename={node}\nplug={address}\naction=off\nipport={port}\ntimeout={TIMEOUT}\n"
+            f"auth=sha256\nkey_file={cluster_key}\nalive_grace={GRACE}\n"
+        )
+        agents.append(await demo.start(who, options.encode(), agent))
+    agent3, agent4 = agents
+    for one in agents:
+        await one.speaks(START)
+
+    demo.tell(
+        "Somebody sends a message with node2's address, and replays what node1's crash kernel",
+        "sent when it crashed last month.",
+    )
+    key = keys.read(str(folder / "node1"))
+    recorded = Packet(
+        "status", "node1", state="dumping", key_id=key.signs[0], session=1, sequence=1
+    )
+    send(NODE2, port, MESSAGE)
+    send(NODE1, port, encode_packet(recorded, key.signs[1]))
+    await asyncio.sleep(0.6)
+    for one in agents:
+        demo.expect(one.status is None, f"{one.who} believes none of it and keeps waiting")
+
+    demo.tell("node2 only failed to stop a resource. Its kdumpfenced answers that it is alive.")
+    with running_node("node2", NODE2, port, keys.read(str(folder / "node2"))):
+        status = await agent4.ends(PATIENCE)
+    waited = agent4.ended_at - agent4.started_at
+    good = status == 1 and waited < TIMEOUT
+    demo.expect(
+        good, f"agent4 says no{f' after {waited:.2f} s' if good else ''}, before its time is over"
+    )
+
+    demo.tell("node1 has panicked. Its crash kernel is up now, and answers the next question.")
+    key_file = str(folder / "node1")
+    dumping = await demo.start("node1", b"", sender, "--key-file", key_file, "-p", str(port), NODE1)
+    status = await agent3.ends(PATIENCE)
+    took = agent3.ended_at - dumping.started_at
+    good = status == 0 and took > 0
+    figure = f", {took:.2f} s" if good else ""
+    demo.expect(good, f"agent3 says yes{figure} after node1's sender was started")
+
+
+async def run(agent: str, sender: str, rubbish: bool, signed: bool) -> int:
     """Play it to its end, or to the signal that ends it; the exit status."""
     demo = Demo()
     loop = asyncio.get_running_loop()
-    playing = asyncio.ensure_future(play(demo, agent, sender, rubbish))
+
+    async def all_of_it() -> None:
+        await play(demo, agent, sender, rubbish)
+        if signed:
+            await demo.clear()
+            with tempfile.TemporaryDirectory(prefix="kdumpfence-demo-") as folder:
+                await play_with_keys(demo, agent, sender, Path(folder))
+
+    playing = asyncio.ensure_future(all_of_it())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, playing.cancel)
     try:
@@ -279,7 +378,9 @@ def main() -> int:
     core = os.environ.get("KDUMPFENCE_PURE", "0") not in ("", "0")
     print(f"The agent is {agent}{' (on its pure-Python core)' if core else ''},")
     print(f"the sender   {sender}.")
-    return asyncio.run(run(agent, sender, rubbish=arguments.agent is None))
+    own_agent = arguments.agent is None
+    signed = own_agent and arguments.sender is None
+    return asyncio.run(run(agent, sender, rubbish=own_agent, signed=signed))
 
 
 if __name__ == "__main__":

@@ -375,12 +375,13 @@ def packet_fits(data: Buffer, key: bytes) -> bool:
 
     _check_key(key)
     view = bytes(memoryview(data).cast("B"))
+    if len(view) != PACKET_BYTES:
+        return False
+    # The MAC first: what comes in masses is forged, and the rest takes longer.
+    if not compare_digest(mac(key, view[: _PACKET.size]), view[_PACKET.size :]):
+        return False
     packet = decode_packet(view)
-    return (
-        packet is not None
-        and packet.key_id != 0
-        and compare_digest(mac(key, view[: _PACKET.size]), view[_PACKET.size :])
-    )
+    return packet is not None and packet.key_id != 0
 
 
 def _add_words(data: bytes, total: int) -> int:

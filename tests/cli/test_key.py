@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import multiprocessing
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,17 +88,24 @@ def test_what_is_there_is_not_overwritten(file: Path, there: str) -> None:
     assert file.read_bytes() == before
 
 
-def test_of_many_at_once_one_makes_the_key(file: Path) -> None:
+def test_two_that_make_one_at_once_wait_for_each_other(file: Path) -> None:
+    lock = os.open(file.parent, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     argv = [*COMMAND, "key", "create", "--file", str(file)]
     env = {**os.environ, **ENVIRONMENT}
-    programs = [
-        subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(6)
-    ]
-    said = [one.communicate(timeout=60) for one in programs]
-    assert sorted(one.returncode for one in programs) == [0, 1, 1, 1, 1, 1]
-    (out,) = (out for out, _ in said if out)
-    assert f"{keys.read(str(file)).signs[0]:08x}" in out
+    with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True) as waiting:
+        inode = os.fstat(lock).st_ino
+        while f":{inode} " not in "".join(
+            line for line in Path("/proc/locks").read_text().splitlines(True) if "->" in line
+        ):
+            assert waiting.poll() is None, "it did not wait"
+            time.sleep(0.02)
+        file.write_text("the other's")
+        os.close(lock)
+        assert waiting.stderr is not None
+        assert "exists" in waiting.stderr.read()
+    assert waiting.returncode == 1
+    assert file.read_text() == "the other's"
 
 
 def test_keys_are_shown_by_their_ids_alone(made: Path) -> None:
@@ -378,9 +387,6 @@ def test_a_rotation_can_be_given_up_before_the_switch(local: Local) -> None:
 
 NODES = ("node1", "node2", "node3")
 
-#: What a node has done of the procedure: the version of its file, and of its image.
-STEPS = ((0, 0), (1, 0), (2, 0), (2, 2), (3, 2))
-
 
 def versions(file: Path) -> list[keys.Keys]:
     """The cluster's key file before the rotation, and after each of its steps."""
@@ -391,33 +397,42 @@ def versions(file: Path) -> list[keys.Keys]:
     return found
 
 
-def refused(found: Sequence[keys.Keys], done: Sequence[int]) -> list[tuple[str, str]]:
-    """The nodes whose crash is not recognised, and by whom, when each has done so many steps."""
+def refused(
+    found: Sequence[keys.Keys], files: Sequence[int], images: Sequence[int]
+) -> list[tuple[str, str]]:
+    """The nodes whose crash is not recognised, and by whom.
+
+    Each node has that version of the file, and an image that was built with that one.
+    """
     faults = []
-    for crashed, own in zip(NODES, done):
-        image = keys.parse(this_node.key_file(found[STEPS[own][1]], crashed).decode())
-        for survivor, other in zip(NODES, done):
-            accepted = found[STEPS[other][0]].of(crashed)
+    for crashed, version in zip(NODES, images):
+        image = keys.parse(this_node.key_file(found[version], crashed).decode())
+        for survivor, own in zip(NODES, files):
+            accepted = found[own].of(crashed)
             assert accepted is not None
             if accepted.by_id(image.signs[0]) != image.signs[1]:
                 faults.append((crashed, survivor))
     return faults
 
 
-def test_at_each_step_each_node_accepts_what_any_image_signs(made: Path) -> None:
+@pytest.mark.parametrize("step", range(3))
+def test_at_each_step_each_node_accepts_what_any_image_signs(made: Path, step: int) -> None:
+    """All have done the step before. An image may be built at any time, as after an update; the
+    second step is done when all have been built since.
+    """
     found = versions(made)
-    for step in range(len(STEPS) - 1):  # all have done this one, and any of them the next
-        for done in itertools.product((step, step + 1), repeat=len(NODES)):
-            assert refused(found, done) == [], done
-    # Between the switch and the drop they need not even wait for each other.
-    for done in itertools.product((1, 2, 3), repeat=len(NODES)):
-        assert refused(found, done) == [], done
+    tried = 0
+    for files in itertools.product((step, step + 1), repeat=len(NODES)):
+        for images in itertools.product(*(range(2 if step == 2 else 0, at + 1) for at in files)):
+            assert refused(found, files, images) == [], (files, images)
+            tried += 1
+    assert tried == (27, 125, 27)[step]
 
 
 def test_whoever_does_not_wait_for_all_nodes_is_not_recognised(made: Path) -> None:
     found = versions(made)
-    assert refused(found, (0, 3, 3)) == [("node2", "node1"), ("node3", "node1")]
-    assert refused(found, (2, 4, 4)) == [("node1", "node2"), ("node1", "node3")]
+    assert refused(found, (0, 2, 2), (0, 2, 2)) == [("node2", "node1"), ("node3", "node1")]
+    assert refused(found, (2, 3, 3), (1, 2, 2)) == [("node1", "node2"), ("node1", "node3")]
 
 
 # ------------------------------------------------------------------ killed anywhere

@@ -298,6 +298,19 @@ def test_a_root_that_tells_no_name(command: Command, root: Path, name: str | Non
     assert told(root) == f"--node=node1 {SIGNS}"
 
 
+@pytest.mark.parametrize("name", ["a$b", 'a"b', "a`b", "a;b"])
+def test_a_name_that_a_shell_would_not_leave_alone_is_in_the_key_alone(
+    command: Command, root: Path, name: str
+) -> None:
+    roots.put(root, "/etc/hostname", f"{name}\n")
+    command.ok(root, "--distribution", "dracut")
+    assert told(root) == ""
+    cluster_key(root)
+    command.ok(root, "--distribution", "dracut")
+    assert told(root) == SIGNS
+    assert keys.read(str(in_root(root, NODE_KEY))).node == name
+
+
 COROSYNC = """\
 totem {
     version: 2
