@@ -13,6 +13,7 @@ import contextlib
 import functools
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tests.support import guest
 from tests.support.messages import PORT
 from tests.support.netlab import Lab
 from tests.support.packets import key_id, node_key, sign
-from tests.system.crash import debian_root, images, panics, quiet_boot, signing
+from tests.system.crash import debian_root, images, listening, panics, quiet_boot, signing
 from tests.system.crash.conftest import about, about_each
 from tests.system.crash.harness import Beside, Crash, Network, Outcome, run
 from tests.system.crash.images import MAKERS, NETWORK, NODE, SURVIVOR, SYSTEMS, Image, Maker
@@ -86,6 +87,8 @@ def _run(maker: Maker, image: Image, timeout: int, until: str, **memory: Any) ->
     if image.key_file.exists():
         other = signing.cluster_file(image.key_file.with_name("other-key"), signing.OTHER_KEY)
         beside["none"] = Beside(agent)
+        listens = [sys.executable, listening.__file__, str(image.key_file), signing.NAME, NODE]
+        beside["listener"] = Beside(listens, ends=False)
         beside["other key"] = Beside(signing.demanding(_agent(IN_VAIN), other), starts="")
         agent = signing.demanding(agent, image.key_file)
     crash = Crash(
@@ -244,12 +247,14 @@ def test_the_end_of_a_dump_is_told_by_debians_unit(outcomes: list[Result]) -> No
 
 
 def check_end(image: Image, outcome: Outcome, state: str, dumped: str, reboots: str) -> None:
-    """Check that the end of the dump was told, signed, and that the reboot did not wait for it."""
+    """Check that the end of the dump was told and heard, and that the reboot did not wait."""
     ends = [sent for sent in outcome.messages() if sent.state in ("finished", "failed")]
     assert ends, str(outcome)
     assert {sent.state for sent in ends} == {state}, str(outcome)
     key = node_key(signing.read_key(image.key_file), signing.NAME)
     assert all(sign(sent.payload, key) == sent.payload for sent in ends), str(outcome)
+    heard = outcome.beside["listener"].text.splitlines()
+    assert heard[0] == f"began {signing.NAME}", str(outcome)
     begins = outcome.line(dumped).at
     assert ends[0].at > begins, str(outcome)
     put_off = outcome.line(reboots).at - begins
