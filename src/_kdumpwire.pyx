@@ -28,6 +28,7 @@ from kdumpwire.linux cimport *
 include "kdumpwire/codec.pxi"
 include "kdumpwire/packet.pxi"
 include "kdumpwire/sources.pxi"
+include "kdumpwire/questions.pxi"
 include "kdumpwire/receive.pxi"
 include "kdumpwire/send.pxi"
 include "kdumpwire/schedule.pxi"
@@ -36,7 +37,8 @@ include "kdumpwire/route.pxi"
 IMPLEMENTATION = "compiled"
 PACKET_BYTES = PACKET_LENGTH
 STATES = ("", "started", "dumping", "finished", "failed")
-REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger", "crowded")
+REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger", "crowded",
+           "question")
 
 
 cdef object os_error(int code):
@@ -47,6 +49,7 @@ cdef object os_error(int code):
 include "kdumpwire/classes/message.pxi"
 include "kdumpwire/classes/packet.pxi"
 include "kdumpwire/classes/sources.pxi"
+include "kdumpwire/classes/questions.pxi"
 include "kdumpwire/classes/receiver.pxi"
 include "kdumpwire/classes/transmitter.pxi"
 include "kdumpwire/classes/schedule.pxi"

@@ -23,7 +23,8 @@ cdef enum:
     CHECKSUM_WRONG = 5
     STRANGER = 6
     CROWDED = 7
-    VERDICTS = 8
+    ASKED = 8
+    VERDICTS = 9
     # A raw socket may hand over a datagram for another port: not ours to count.
     ELSEWHERE = -1
 

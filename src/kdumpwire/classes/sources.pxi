@@ -109,16 +109,23 @@ cdef class Sources:
 
     def heard(self, int64_t most=65536):
         cdef Source given[256]
-        cdef uint32_t i, number = 1
+        cdef Told told[256 * MOST_TOLD]
+        cdef Told *one
+        cdef uint32_t i, at, number = 1
         cdef list result = []
+        cdef tuple said
         while number and <int64_t>len(result) < most:
             # Copied in pieces, so that the receive loop never waits long for the lock.
             pthread_mutex_lock(&self.c.lock)
-            number = sources_heard(&self.c, given, <uint32_t>min(256, most - <int64_t>len(result)))
+            number = sources_heard(&self.c, given, told, <uint32_t>min(256, most - <int64_t>len(result)))
             pthread_mutex_unlock(&self.c.lock)
             for i in range(number):
+                said = ()
+                for at in range(i * MOST_TOLD, i * MOST_TOLD + given[i].told):
+                    one = &told[at]
+                    said += ((one.session, STATES[one.state], one.when, one.messages),)
                 result.append((given[i].node, join_address(given[i].high, given[i].low), given[i].scope,
-                               given[i].port, given[i].first, given[i].last, given[i].messages))
+                               given[i].port, given[i].first, given[i].last, given[i].messages, said))
         return result
 
     def __len__(self):
