@@ -23,7 +23,7 @@ from collections.abc import Iterable
 
 from kdumpfence.addresses import Address
 from kdumpfence.listener.clock import Clock
-from kdumpfence.listener.dumps import Dump, Dumps, Event
+from kdumpfence.listener.dumps import Dump, Dumps, Event, Said
 from kdumpfence.listener.nodes import ADMITTED, Nodes
 from kdumpfence.listener.reader import Reader
 from kdumpfence.own_addresses import OwnAddresses
@@ -95,13 +95,18 @@ class EventQueue:
         """The node was removed; if it was dumping, it is silent now."""
         with self._reader.lock:
             self._tell(self._dumps.forget(node, self._clock.now()))
+            self._clock.forget(node)
 
-    def restore(self, dumps: Iterable[Dump]) -> None:
+    def restore(self, dumps: Iterable[Dump], ended: Iterable[Event]) -> None:
         """See `Listener.restore`."""
         with self._reader.lock:
             now = self._clock.now()
             for dump in dumps:
                 self._dumps.restore(self._clock.restored(dump), now)
+            for event in ended:
+                dump = self._clock.restored(Dump(event.node, *event[3:]))
+                when = event.when - (event.last - dump.last)  # on the same clock
+                self._dumps.restore_end(dump, event.kind, when, now)
             self._schedule()
 
     def known(self) -> tuple[float, list[Dump], list[str]]:
@@ -136,6 +141,8 @@ class EventQueue:
             if not more:
                 for event in self._dumps.tick(through + self._clock.base, MOST):
                     self._tell(event)
+                for node in self._dumps.forgotten():
+                    self._forget(node)
             now = self._clock.now()
             for name, number in reader.new_losses().items():
                 self._tell(Event("overflow", name, now, now, now, number, ()))
@@ -143,10 +150,15 @@ class EventQueue:
                 self._rang = True
                 reader.bell.ring()
 
-    def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int]]) -> None:
+    def _hear(
+        self,
+        heard: Iterable[
+            tuple[int, bytes, int, int, int, int, int, tuple[tuple[int, str, int, int], ...]]
+        ],
+    ) -> None:
         name_of, decide, base = self._nodes.name_of, self._dumps.heard, self._clock.base
         self._own.renew(time.monotonic())
-        for number, packed, scope, _, first_ns, last_ns, messages in heard:
+        for number, packed, scope, _, first_ns, last_ns, messages, told in heard:
             if (packed, scope) in self._own:
                 if number == ADMITTED:
                     self._sources.discard(packed, scope)
@@ -162,21 +174,36 @@ class EventQueue:
                     continue
                 node = address
                 self._admitted[node] = (packed, scope)
-            event = decide(node, address, last_ns * 1e-9 + base, messages, first_ns * 1e-9 + base)
-            if event is not None:
-                self._tell(event)
+            first, last = first_ns * 1e-9 + base, last_ns * 1e-9 + base
+            if not told:
+                event = decide(node, address, last, messages, first)
+                if event is not None:
+                    self._tell(event)
+                continue
+            said = [Said(session, state, at * 1e-9 + base, n) for session, state, at, n in told]
+            for one in self._dumps.told(node, address, last, messages, first, said):
+                self._tell(one)
 
     def _tell(self, event: Event | None) -> None:
         if event is None:
             return
-        told = self._clock.told(event)
+        if event.kind == "began":
+            self._clock.forget(event.node)  # what there is is of the dump before
+        self._ready.append(self._clock.told(event))
         if event.kind == "silent":
-            self._clock.forget(event.node)
-            admitted = self._admitted.pop(event.node, None)
-            if admitted is not None:
-                # Its room is free again, unless it has just sent the first message of another dump.
-                self._sources.release(*admitted)
-        self._ready.append(told)
+            self._forget(event.node)
+
+    def _forget(self, node: str) -> None:
+        """Nothing is known of this node's last dump any more.
+
+        That is later than its end if the node told of that: else who makes up nodes of a network
+        could have more of them than there is room for.
+        """
+        self._clock.forget(node)
+        admitted = self._admitted.pop(node, None)
+        if admitted is not None:
+            # Its room is free again, unless it has just sent the first message of another dump.
+            self._sources.release(*admitted)
 
     def _schedule(self) -> bool:
         """Have it read until the next decision is due; False if one is due now."""

@@ -186,13 +186,15 @@ class Listener:
             self._events.forget(name)
         self._in_use.bell.ring()
 
-    def restore(self, dumps: Iterable[Dump]) -> None:
+    def restore(self, dumps: Iterable[Dump], ended: Iterable[Event] = ()) -> None:
         """These dumps were under way before a restart (Unix times); they go on.
 
-        To be called before the first event is taken. Their silence counts from now on.
-        ValueError for a node that is dumping already.
+        `ended`: the events "finished" or "failed" of nodes' last dumps, if they are no older than
+        a day or so: what is still heard of these dumps begins no new ones. To be called before the
+        first event is taken. Their silence counts from now on. ValueError for a node that is
+        dumping already.
         """
-        self._events.restore(dumps)
+        self._events.restore(dumps, ended)
 
     # ------------------------------------------------------------------------- the events
 

@@ -42,7 +42,7 @@ LOOK_UPS = 256
 
 #: Datagrams that are read at a time, and bytes of each: a message is 8, the rest is a trailer.
 BATCH = 256
-SIZE = 64
+SIZE = 160
 
 #: Nanoseconds that the core rests after a batch that was not full, which costs a fraction of
 #: being woken for each datagram; but not where a queue cannot hold what comes meanwhile.
