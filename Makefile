@@ -14,6 +14,8 @@ SHELL_SCRIPT := FNR == 1 && /^\#!.*[\/ ](ba)?sh$$/ { print FILENAME } { nextfile
 
 # A core that does not compile is an error here; KDUMPFENCE_COMPILE=no does without one.
 export KDUMPFENCE_COMPILE ?= require
+# Nor does CI do without a library to sign with, which tools/prerequisites.sh installs.
+export KDUMPFENCE_SIGNING ?= $(if $(filter true,$(CI)),require,auto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:              ## this list
@@ -122,12 +124,15 @@ $(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz $(VENV)/.bench: $(VENV)/.%: $(VENV)/.m
 $(VENV)/.lint: $(VENV)/.test
 
 $(VENV)/.built: $(VENV)/.made $(VENV)/.compilers $(CORE)
-	$(RUN) setup.py -q build_ext --inplace
+	$(RUN) setup.py -q build_ext --inplace $(if $(filter %.compilers,$?),--force)
 	touch $@
 
-# Which compilers there are: without musl's the static sender is another, and it may come later.
+# What there is beside the sources: without musl's compiler the static sender is another, without
+# BearSSL nothing signs, and both may come later.
 $(VENV)/.compilers: $(VENV)/.made FORCE
-	@{ command -v "$${CC:-cc}"; command -v "$${MUSL_CC:-musl-gcc}"; } > $@.now || true
+	@{ command -v "$${CC:-cc}"; command -v "$${MUSL_CC:-musl-gcc}"; \
+	   "$${CC:-cc}" -print-file-name=libbearssl.a; echo "$$KDUMPFENCE_BEARSSL"; \
+	} > $@.now || true
 	@if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
 
 FORCE:

@@ -6,7 +6,7 @@ KDUMPFENCE_COMPILE in the environment says what happens with them:
   require          a failed compile is an error (what makes wheels sets this)
   no               do not try
 KDUMPFENCE_STATIC says the same (auto, require, no) of the static variant of the native sender,
-which is left out without a static libc.
+which is left out without a static libc. KDUMPFENCE_SIGNING: src/native/build_flags.py.
 KDUMPFENCE_LIMITED_API=1 builds against the limited C API, for measuring it (docs/building.md).
 
 CFLAGS in the environment take the place of the optimisation flags, as packagers expect.
@@ -25,16 +25,15 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src" / "native"))
-from build_flags import COMPILE, CORE_DEFAULT, LINK
-from build_sender import BuildError, build
+from build_flags import COMPILE, CORE_DEFAULT, LINK, BuildError, choice, signing
+from build_sender import build
 
-CHOICES = ("auto", "require", "no")
-CHOICE = os.environ.get("KDUMPFENCE_COMPILE") or "auto"
-if CHOICE not in CHOICES:
-    sys.exit(f"KDUMPFENCE_COMPILE={CHOICE!r}: not one of {', '.join(CHOICES)}")
-STATIC = os.environ.get("KDUMPFENCE_STATIC") or "auto"
-if STATIC not in CHOICES:
-    sys.exit(f"KDUMPFENCE_STATIC={STATIC!r}: not one of {', '.join(CHOICES)}")
+try:
+    CHOICE = choice("KDUMPFENCE_COMPILE")
+    STATIC = choice("KDUMPFENCE_STATIC")
+    choice("KDUMPFENCE_SIGNING")
+except BuildError as error:
+    sys.exit(str(error))
 LIMITED = os.environ.get("KDUMPFENCE_LIMITED_API", "0") not in ("", "0")
 
 
@@ -62,6 +61,8 @@ class BuildCore(build_ext):
 
     def run(self) -> None:
         try:
+            if self.extensions:
+                self._sign()
             super().run()
         except Exception as error:
             failed(error)
@@ -79,6 +80,15 @@ class BuildCore(build_ext):
         if self.extensions:
             package = Path(self.get_ext_fullpath(self.extensions[0].name)).parent
             build_native(package / "_native")
+
+    def _sign(self) -> None:
+        try:
+            signs = signing()
+        except BuildError as error:
+            sys.exit(f"kdumpfence: {error}")
+        for extension in self.extensions:
+            extension.extra_compile_args = [*extension.extra_compile_args, *signs.compile]
+            extension.extra_link_args = [*extension.extra_link_args, *signs.link]
 
 
 def build_native(folder: Path) -> None:

@@ -10,6 +10,7 @@
 SYSTEM  := /usr/bin/python3
 BUILDER ?= $(SYSTEM)
 STATIC  ?= auto
+SIGNING ?= auto
 SBINDIR ?= /usr/sbin
 # Where units belong; empty: they are not installed here.
 UNITDIR ?= /usr/lib/systemd/system
@@ -21,17 +22,19 @@ BUILT   := build/package
 ask      = $(shell $(SYSTEM) -ISc "import sysconfig; print(sysconfig.get_$(1))")
 CORE     = $(BUILT)/_kdumpwire$(call ask,config_var('EXT_SUFFIX'))
 
-flags    = $(shell $(BUILDER) src/native/build_flags.py $(1))
+signing  = KDUMPFENCE_SIGNING=$(SIGNING) $(BUILDER)
+flags    = $(shell $(signing) src/native/build_flags.py $(1))
 INSTALL := install -p
 
 build:
 	mkdir -p $(BUILT)
+	$(signing) src/native/build_flags.py signing
 	$(BUILDER) -m cython -3 --module-name kdumpfence._kdumpwire src/_kdumpwire.pyx \
 		-o $(BUILT)/_kdumpwire.c
 	$(CC) $(CPPFLAGS) $(CFLAGS) $(call flags,compile) -I$(call ask,path('include')) \
 		-I$(call ask,path('platinclude')) -fPIC -shared $(BUILT)/_kdumpwire.c \
 		$(LDFLAGS) $(call flags,link) -o $(CORE)
-	CFLAGS="$(CPPFLAGS) $(CFLAGS)" $(BUILDER) src/native/build_sender.py $(BUILT)/_native \
+	CFLAGS="$(CPPFLAGS) $(CFLAGS)" $(signing) src/native/build_sender.py $(BUILT)/_native \
 		--static $(STATIC)
 
 install:

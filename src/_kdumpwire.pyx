@@ -27,6 +27,7 @@ from kdumpwire.linux cimport *
 
 include "kdumpwire/codec.pxi"
 include "kdumpwire/packet.pxi"
+include "kdumpwire/mac.pxi"
 include "kdumpwire/sources.pxi"
 include "kdumpwire/questions.pxi"
 include "kdumpwire/receive.pxi"

@@ -40,7 +40,10 @@ CI = os.environ.get("CI", "").lower() == "true"
 COMPILE = os.environ.get("KDUMPFENCE_COMPILE") or "require"
 
 #: What the package is made of, and what is run on it. A change in either runs all again.
-PACKAGE = ("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+PACKAGE = (
+    *("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md"),
+    *("LICENSE", "LICENSE.libraries"),
+)
 TESTS = (
     *("tests/core", "tests/shared", "tests/agent", "tests/sender", "tests/storm"),
     *("tests/__init__.py", "tests/conftest.py", "tests/ciguard.py"),

@@ -5,7 +5,8 @@
 #     sh tools/prerequisites.sh [--plan] build|packages|tests [PYTHON]
 #
 # As root on Debian or Ubuntu it installs what is missing. Elsewhere it says what that is, and
-# fails if the project cannot be built without it; tests that cannot run skip for themselves.
+# fails if the project cannot be built without it; tests that cannot run skip for themselves, and
+# without BearSSL nothing signs.
 # With --plan it only says what it would do.
 
 plan=''
@@ -22,6 +23,7 @@ look() {
     need gcc             compile 'compiles the core'           sh -c 'command -v gcc || command -v cc'
     need libc6-dev       compile 'headers of C and Linux'      test -e /usr/include/linux/errqueue.h
     need python3-dev     compile 'headers of Python'           "$python" -c "$has_headers"
+    need libbearssl-dev  signing 'signs messages'              env KDUMPFENCE_SIGNING=require "$python" src/native/build_flags.py signing
     need python3-venv    build   'makes .venv'                 "$python" -c 'import ensurepip, venv'
     need debhelper       packages 'makes the Debian package'   command -v dh
     need python3-dev     packages 'headers for packages'       /usr/bin/python3 -c "$has_headers"
@@ -48,10 +50,11 @@ need() {
     package=$1 when=$2 what=$3
     shift 3
     case $when in
-        compile) [ "${KDUMPFENCE_COMPILE:-}" != no ] || return 0 ;;
+        compile | signing) [ "${KDUMPFENCE_COMPILE:-}" != no ] || return 0 ;;
         tests) [ "$purpose" = tests ] || return 0 ;;
         packages) [ "$purpose" != build ] || return 0 ;;
     esac
+    [ "$when,${KDUMPFENCE_SIGNING:-}" != signing,no ] || return 0
     "$@" >/dev/null 2>&1 && return
     case " $missing " in
         *" $package "*) ;;
@@ -59,7 +62,7 @@ need() {
     esac
     reasons="$reasons${reasons:+, }$package ($what)"
     case $when,$purpose in
-        tests,* | packages,tests) ;;
+        tests,* | packages,tests | signing,build | signing,tests) ;;
         *) fatal=1 ;;
     esac
 }

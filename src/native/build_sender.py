@@ -3,6 +3,8 @@
 
     python3 src/native/build_sender.py FOLDER [--static auto|require|no]
 
+What signs in it build_flags.py decides.
+
 Needs Cython 3 (as a module of this Python, or `cython3` or `cython` on the PATH), the
 headers of a Python, which Cython's output is compiled with, and a C compiler. The static one
 is made with musl-gcc if there is one ($MUSL_CC names another), else with the compiler's own
@@ -27,11 +29,21 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from build_flags import COMPILE, LINK, SENDER_COMPILE, SENDER_LINK, SOURCES
+from build_flags import (
+    COMPILE,
+    LINK,
+    SENDER_COMPILE,
+    SENDER_LINK,
+    SOURCES,
+    BuildError,
+    Signing,
+    signing,
+)
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "fence_kdump_send.pyx"
 MAIN = HERE / "main.c"
+MUSL = HERE / "musl.c"
 VERSION = SOURCES / "kdumpfence" / "_version.py"
 
 DYNAMIC = "fence_kdump_send"
@@ -39,10 +51,6 @@ STATIC = "fence_kdump_send.static"
 
 #: With what in CFLAGS the linker could not throw anything away, or would keep names.
 HARMFUL = ("-flto", "-g", "-pg", "--coverage", "-fprofile")
-
-
-class BuildError(Exception):
-    """Why there is no such program; what is missing and where it is to be had."""
 
 
 def _run(command: Sequence[str]) -> str:
@@ -97,37 +105,42 @@ def _flags() -> list[str]:
 
 
 def _make(
-    compiler: list[str], source: Path, program: Path, compile_: list[str], link: list[str]
+    compiler: list[str],
+    source: Path,
+    program: Path,
+    signs: Signing,
+    compile_: list[str],
+    *link: str | Path,
 ) -> None:
     built = source.with_name(program.name)
     object_ = str(built) + ".o"
-    _run([*compiler, *_flags(), *compile_, "-c", str(source), "-o", object_])
+    _run([*compiler, *_flags(), *signs.compile, *compile_, "-c", str(source), "-o", object_])
     ldflags = shlex.split(os.environ.get("LDFLAGS", ""))
-    _run([*compiler, *COMPILE, *SENDER_COMPILE, *compile_, str(MAIN), object_, *LINK, *SENDER_LINK,
-          *ldflags, *link, "-pthread", "-o", str(built)])  # fmt: skip
+    _run([*compiler, *COMPILE, *SENDER_COMPILE, *compile_, str(MAIN), object_, *signs.link, *LINK,
+          *SENDER_LINK, *ldflags, *map(str, link), "-pthread", "-o", str(built)])  # fmt: skip
     program.parent.mkdir(parents=True, exist_ok=True)
     fresh = program.with_name(program.name + ".new")
     shutil.copy(built, fresh)
     fresh.replace(program)  # the old one may be running
 
 
-def build_dynamic(source: Path, program: Path) -> None:
+def build_dynamic(source: Path, program: Path, signs: Signing) -> None:
     """The program that needs libc. Raises BuildError."""
     compiler = shlex.split(os.environ.get("CC") or "cc")
-    _make(compiler, source, program, ["-fPIE"], ["-pie"])
+    _make(compiler, source, program, signs, ["-fPIE"], "-pie")
 
 
-def build_static(source: Path, program: Path) -> str:
+def build_static(source: Path, program: Path, signs: Signing) -> str:
     """The program that needs nothing; which libc is in it. Raises BuildError."""
     musl = shlex.split(os.environ.get("MUSL_CC") or "musl-gcc")
     if shutil.which(musl[0]):
         # musl has no headers of Linux; those of the other libc come last.
         triplet = sysconfig.get_config_var("MULTIARCH") or ""
         headers = ["-idirafter", "/usr/include", "-idirafter", f"/usr/include/{triplet}"]
-        _make(musl, source, program, ["-fno-pie", *headers], ["-static"])
+        _make(musl, source, program, signs, ["-fno-pie", *headers], MUSL, "-static")
         return "musl"
     compiler = shlex.split(os.environ.get("CC") or "cc")
-    _make(compiler, source, program, ["-fno-pie", "-DKDUMPFENCE_NUMERIC"], ["-static"])
+    _make(compiler, source, program, signs, ["-fno-pie", "-DKDUMPFENCE_NUMERIC"], "-static")
     return "the C compiler's own libc, understands addresses only"
 
 
@@ -136,16 +149,18 @@ def build(folder: Path, static: str = "auto") -> list[str]:
 
     Raises BuildError.
     """
+    signs = signing()
     with tempfile.TemporaryDirectory() as scratch:
         source = translate(Path(scratch))
-        build_dynamic(source, folder / DYNAMIC)
-        said = [f"{folder / DYNAMIC}: {(folder / DYNAMIC).stat().st_size} bytes"]
+        build_dynamic(source, folder / DYNAMIC, signs)
+        size = (folder / DYNAMIC).stat().st_size
+        said = [signs.said, f"{folder / DYNAMIC}: {size} bytes"]
         program = folder / STATIC
         if static == "no":
             program.unlink(missing_ok=True)
             return said
         try:
-            libc = build_static(source, program)
+            libc = build_static(source, program, signs)
             said.append(f"{program}: {program.stat().st_size} bytes, with {libc}")
         except BuildError as error:
             if static == "require":

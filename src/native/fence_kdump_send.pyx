@@ -17,6 +17,8 @@ from kdumpwire.linux cimport *
 from system cimport *
 
 include "../kdumpwire/codec.pxi"
+include "../kdumpwire/packet.pxi"
+include "../kdumpwire/mac.pxi"
 include "../kdumpwire/sources.pxi"
 include "../kdumpwire/send.pxi"
 include "../kdumpwire/schedule.pxi"

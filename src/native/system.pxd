@@ -7,7 +7,7 @@ those fields are declared that somebody uses.
 """
 
 from libc.stdint cimport uint16_t, uint32_t
-from libc.string cimport memmove, strchr, strcmp, strdup, strerror, strlen
+from libc.string cimport memmove, strchr, strcmp, strdup, strerror
 
 cdef extern from "native/system.h" nogil:
     # Text and numbers.

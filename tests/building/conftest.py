@@ -16,7 +16,10 @@ import pytest
 from tests.conftest import cannot_run
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+SOURCES = (
+    *("src", "docs", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md"),
+    *("LICENSE", "LICENSE.libraries"),
+)
 # What was built before, by somebody else.
 BUILT = shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__", "_native")
 

@@ -20,9 +20,11 @@ cdef class Packet:
 
     def __init__(self, str kind not None, str name not None, *, str state not None="", key_id=0,
                  interval=0, session=0, sequence=0, bytes nonce not None=bytes(16)):
+        cdef bint stateless = state == ""
+        cdef bint status = kind == "status"
         if kind not in KINDS:
             raise ValueError(f"kind {kind!r}: not 'status', 'question' or 'alive'")
-        if state not in STATES or (state == "") == (kind == "status"):
+        if state not in STATES or stateless == status:
             raise ValueError(f"state {state!r}: not one of a packet of kind {kind!r}")
         if not is_packet_name(name):
             raise ValueError(f"name {name!r}: not 1 to 64 ASCII characters without blanks")
@@ -70,13 +72,24 @@ def is_packet_name(str name not None):
     return 0 < len(name) <= NAME_BYTES and all("!" <= letter <= "~" for letter in name)
 
 
-def mac(bytes key not None, data):
-    """See `_purewire.mac`."""
-    from hmac import digest
-
+cdef check_key(bytes key):
     if len(key) != KEY_BYTES:
         raise ValueError(f"key of {len(key)} bytes: not {KEY_BYTES}")
-    return digest(key, bytes(data), "sha256")
+
+
+def mac(bytes key not None, data):
+    """See `_purewire.mac`."""
+    cdef uint8_t out[MAC_BYTES]
+    cdef Py_buffer view
+    check_key(key)
+    if not SIGNING:
+        from hmac import digest
+
+        return digest(key, bytes(data), "sha256")
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    mac_compute(<const uint8_t *>PyBytes_AS_STRING(key), <const uint8_t *>view.buf, view.len, out)
+    PyBuffer_Release(&view)
+    return PyBytes_FromStringAndSize(<const char *>out, MAC_BYTES)
 
 
 def encode_packet(Packet packet not None, bytes key not None=b"", str byteorder not None=OWN_BYTEORDER):
@@ -86,7 +99,9 @@ def encode_packet(Packet packet not None, bytes key not None=b"", str byteorder 
     cdef bytes name = packet.name.encode()
     cdef bytes head = encode(byteorder)
     cdef bytes signed
-    if (packet.key_id != 0) != bool(key):
+    cdef bint signs = len(key) != 0
+    cdef bint has_id = packet.key_id != 0
+    if has_id != signs:
         raise ValueError("a packet has a key id and is signed with a key, or has neither")
     memset(&c, 0, sizeof(c))
     c.kind = KINDS.index(packet.kind)
@@ -99,7 +114,7 @@ def encode_packet(Packet packet not None, bytes key not None=b"", str byteorder 
     c.name_length = <int>len(name)
     memcpy(c.name, PyBytes_AS_STRING(name), len(name))
     packet_write(&c, <const uint8_t *>PyBytes_AS_STRING(head), data)
-    if not key:
+    if not signs:
         return PyBytes_FromStringAndSize(<const char *>data, PACKET_LENGTH)
     signed = PyBytes_FromStringAndSize(<const char *>data, SIGNED_BYTES)
     return signed + mac(key, signed)
@@ -129,9 +144,20 @@ def decode_packet(data):
 
 def packet_fits(data, bytes key not None):
     """See `_purewire.packet_fits`."""
-    from hmac import compare_digest
+    cdef Py_buffer view
+    cdef CPacket c
+    cdef MacKey prepared
+    cdef int fits
+    check_key(key)
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    fits = packet_read(<const uint8_t *>view.buf, view.len, &c) and c.key_id != 0
+    if fits and SIGNING:
+        mac_prepare(&prepared, <const uint8_t *>PyBytes_AS_STRING(key), KEY_BYTES)
+        fits = mac_fits(&prepared, <const uint8_t *>view.buf)
+    PyBuffer_Release(&view)
+    if fits and not SIGNING:
+        from hmac import compare_digest
 
-    cdef bytes view = bytes(data)
-    packet = decode_packet(view)
-    return (packet is not None and packet.key_id != 0
-            and compare_digest(mac(key, view[:SIGNED_BYTES]), view[SIGNED_BYTES:]))
+        packed = bytes(data)
+        return compare_digest(mac(key, packed[:SIGNED_BYTES]), packed[SIGNED_BYTES:])
+    return fits != 0
