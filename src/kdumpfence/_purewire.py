@@ -299,12 +299,16 @@ def is_packet_name(name: str) -> bool:
     return 0 < len(name) <= _NAME_BYTES and all("!" <= letter <= "~" for letter in name)
 
 
+def _check_key(key: bytes) -> None:
+    if len(key) != _KEY_BYTES:
+        raise ValueError(f"key of {len(key)} bytes: not {_KEY_BYTES}")
+
+
 def mac(key: bytes, data: Buffer) -> bytes:
     """HMAC-SHA256 (RFC 2104), 32 bytes. The key is one of 32 bytes; ValueError for another."""
     from hmac import digest  # which brings OpenSSL with it, and is seldom needed
 
-    if len(key) != _KEY_BYTES:
-        raise ValueError(f"key of {len(key)} bytes: not {_KEY_BYTES}")
+    _check_key(key)
     return digest(key, bytes(data), "sha256")
 
 
@@ -688,9 +692,10 @@ class _Waiting:
 class Questions:
     """Questions that a `Receiver` read, from where they are read to whoever answers them.
 
-    A few are kept, and of those that do not name our key (`know`) 50 a second; the others are
-    dropped and counted: a flood fills no memory, and wakes nobody. So it is with those that were
-    sent to a multicast or broadcast address, or came from port 0. May be used by two threads.
+    50 a second are kept that are signed with our key (`know`), and as many of all others; the rest
+    is dropped and counted: a flood fills no memory, and wakes nobody. So it is with those that
+    were sent to a multicast or broadcast address, or came from port 0. A compiled core that was
+    built without a library for it cannot tell which are signed. May be used by two threads.
 
     When there is something to be taken after there was nothing, the descriptor `bell` is written
     to: 8 bytes, a 1 for an eventfd.
@@ -698,19 +703,21 @@ class Questions:
 
     def __init__(self, bell: int = -1) -> None:
         self._bell = bell
-        self._key_id = 0
+        self._key = (0, b"")
         self._ours, self._others = _Waiting(), _Waiting()
         self._dropped = 0
         self._lock = _thread.allocate_lock()
 
-    def know(self, key_id: int) -> None:
-        """The id of the key that we have; 0: none."""
+    def know(self, key_id: int, key: bytes) -> None:
+        """Our key, 32 bytes, and the id of the cluster's that it comes from; 0: there is none."""
         if not 0 <= key_id < 1 << 32:
             raise OverflowError(f"key id {key_id}: not a number of 32 bits")
-        self._key_id = key_id
+        if key_id:
+            _check_key(key)
+        self._key = (key_id, key)
 
     def take(self) -> list[tuple[int, bytes, int, int, bytes, int, bytes]]:
-        """All that there are, first those that name our key.
+        """All that there are, first those that are signed with our key.
 
         Each is (which of the receiver's sockets it came to, its sender's address, scope and port,
         the address that it was sent to, the interface that it came through, its bytes).
@@ -729,15 +736,15 @@ class Questions:
     def _put(self, question: tuple[int, bytes, int, int, bytes, int, bytes]) -> bool:
         """One that was read; whether the bell is to be rung."""
         _, _, _, port, destination, _, data = question
-        key_id = int.from_bytes(data[16:20], "big")
-        ours = key_id != 0 and key_id == self._key_id
+        key_id, key = self._key
+        ours = key_id and data[16:20] == key_id.to_bytes(4, "big") and packet_fits(data, key)
         waiting = self._ours if ours else self._others
         with self._lock:
             if (
                 not destination
                 or port == 0
                 or len(waiting.questions) == _MOST_WAITING
-                or not (ours or waiting.affords(time.monotonic_ns()))
+                or not waiting.affords(time.monotonic_ns())
             ):
                 self._dropped += 1
                 return False

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import sys
 
-from kdumpfence.wire import MAGIC, MESSAGE_SIZE, VERSION, attach_filter
+from kdumpfence.wire import MAGIC, MESSAGE_SIZE, PACKET_BYTES, VERSION, attach_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def program(
     port: int,
     *,
     messages_only: bool = False,
+    questions: bool = False,
     sources: Iterable[Address] | None = None,
     vrfs: Sequence[int] = (),
     inside: bool = False,
@@ -166,7 +167,8 @@ def program(
     """A filter for a socket of `kind` "udp", "raw4" or "raw6".
 
     Keeps datagrams to `port` that this machine did not send itself; with `messages_only` those
-    that begin with a message in either byte order; with `sources` (raw sockets only, a UDP socket
+    that begin with a message in either byte order, and, with `questions`, what may be a question
+    (UDP sockets only); with `sources` (raw sockets only, a UDP socket
     is connected instead) those that come from one of these addresses; none that came through
     one of `vrfs` (interface indexes of VRFs, as far as there is room). `inside` tells that the
     socket hears VRFs, where this machine's own datagrams look otherwise. `refused` is how many
@@ -174,6 +176,8 @@ def program(
     """
     if kind == "udp" and sources is not None:
         raise ValueError("sources are for raw sockets")
+    if kind != "udp" and questions:
+        raise ValueError("questions are for UDP sockets")
     raw4 = kind == "raw4"
     word, half = (_LD_W_IND, _LD_H_IND) if raw4 else (_LD_W_ABS, _LD_H_ABS)
     code = _guard(vrfs, inside, refused)
@@ -181,6 +185,18 @@ def program(
         code.append((_LDX_MSH, 0, 0, 0))
     if kind != "udp":
         code += [(half, 0, 0, 2), (_JEQ, 1, 0, port), (_RET, 0, 0, _DROP)]
+    if messages_only and questions:
+        code += [
+            (half, 0, 0, 4),
+            (_JEQ, 0, 7, 8 + PACKET_BYTES),
+            (word, 0, 0, 8),
+            (_JEQ, 0, 5, int.from_bytes(b"KDFQ", "big")),
+            (word, 0, 0, 12),
+            (_JEQ, 0, 3, int.from_bytes(b"UEST", "big")),
+            (word, 0, 0, 16),
+            (_JEQ, 0, 1, int.from_bytes(b"kdf1", "big")),
+            (_RET, 0, 0, _KEEP),
+        ]
     if messages_only:
         code += [
             (half, 0, 0, 4),  # the UDP length counts its own header

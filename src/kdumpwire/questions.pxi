@@ -33,8 +33,9 @@ ctypedef struct CWaiting:
 ctypedef struct CQuestions:
     pthread_mutex_t lock
     CWaiting others         # that anybody may have sent
-    CWaiting ours           # that name our key
+    CWaiting ours           # signed with our key
     uint32_t key_id         # 0: there is none
+    MacKey key
     int bell                # written to when there is something to be taken; -1: nothing
     uint64_t dropped
 
@@ -50,15 +51,17 @@ cdef inline int waiting_affords(CWaiting *waiting, int64_t now) noexcept nogil:
 
 
 cdef CQuestion *questions_place(
-    CQuestions *questions, uint32_t key_id, int64_t now, int *rings
+    CQuestions *questions, const uint8_t *data, int64_t now, int *rings
 ) noexcept nogil:
-    """Where a question is to be put that names this key; NULL if it is dropped.
+    """Where this question is to be put; NULL if it is dropped.
 
     Called with the lock held. `rings` becomes 1 if the bell is to ring.
     """
-    cdef int ours = key_id != 0 and key_id == questions.key_id
-    cdef CWaiting *waiting = &questions.ours if ours else &questions.others
-    if waiting.count == MOST_WAITING or not ours and not waiting_affords(waiting, now):
+    cdef uint32_t key_id = <uint32_t>packet_number(data + 16, 4)
+    cdef CWaiting *waiting = &questions.others
+    if key_id and key_id == questions.key_id and mac_fits(&questions.key, data):
+        waiting = &questions.ours
+    if waiting.count == MOST_WAITING or not waiting_affords(waiting, now):
         questions.dropped += 1
         return NULL
     rings[0] = questions.ours.count + questions.others.count == 0

@@ -102,6 +102,38 @@ cdef int64_t receiver_latest_stamp(CReceiver *receiver) noexcept nogil:
     return max(0, receiver.end + min(ahead, receiver.ahead))
 
 
+cdef int receiver_is_question(CReceiver *receiver, const uint8_t *data) noexcept nogil:
+    """Whether these bytes, as many as a packet has, are a question and all that was sent."""
+    cdef CPacket packet
+    return receiver.size > PACKET_LENGTH and packet_read(data, PACKET_LENGTH, &packet) and packet.kind == QUESTION
+
+
+cdef void receiver_ask(CReceiver *receiver, int sock, CArrival *found) noexcept nogil:
+    """Hand this question on."""
+    cdef CQuestions *questions = receiver.questions
+    cdef CQuestion *question = NULL
+    cdef uint64_t one = 1
+    cdef int rings = 0
+    pthread_mutex_lock(&questions.lock)
+    if found.destination == NULL or found.port == 0:
+        questions.dropped += 1
+    else:
+        question = questions_place(questions, found.message, monotonic_ns(), &rings)
+    if question != NULL:
+        question.high = found.high
+        question.low = found.low
+        question.scope = found.scope
+        question.interface = found.interface
+        question.port = found.port
+        question.sock = sock
+        memcpy(question.destination, found.destination, found.destination_length)
+        question.destination_length = found.destination_length
+        memcpy(question.data, found.message, PACKET_LENGTH)
+    pthread_mutex_unlock(&questions.lock)
+    if rings and questions.bell >= 0 and write(questions.bell, &one, sizeof(one)) < 0:
+        receiver.errors += errno != EAGAIN
+
+
 cdef int receiver_judge(
     CReceiver *receiver, CSocket *sock, int i, int64_t latest, CArrival *found
 ) noexcept nogil:
@@ -196,40 +228,9 @@ cdef int receiver_judge(
     split_address(source, address_length, &found.high, &found.low)
     found.message = data
     found.length = length
+    if verdict == ASKED and receiver.questions != NULL:
+        receiver_ask(receiver, <int>(sock - receiver.sockets), found)
     return verdict
-
-
-cdef int receiver_is_question(CReceiver *receiver, const uint8_t *data) noexcept nogil:
-    """Whether these bytes, as many as a packet has, are a question and all that was sent."""
-    cdef CPacket packet
-    return receiver.size > PACKET_LENGTH and packet_read(data, PACKET_LENGTH, &packet) and packet.kind == QUESTION
-
-
-cdef void receiver_ask(CReceiver *receiver, int sock, CArrival *found) noexcept nogil:
-    """Hand this question on."""
-    cdef CQuestions *questions = receiver.questions
-    cdef CQuestion *question = NULL
-    cdef uint64_t one = 1
-    cdef int rings = 0
-    pthread_mutex_lock(&questions.lock)
-    if found.destination == NULL or found.port == 0:
-        questions.dropped += 1
-    else:
-        question = questions_place(
-            questions, <uint32_t>packet_number(found.message + 16, 4), monotonic_ns(), &rings)
-    if question != NULL:
-        question.high = found.high
-        question.low = found.low
-        question.scope = found.scope
-        question.interface = found.interface
-        question.port = found.port
-        question.sock = sock
-        memcpy(question.destination, found.destination, found.destination_length)
-        question.destination_length = found.destination_length
-        memcpy(question.data, found.message, PACKET_LENGTH)
-    pthread_mutex_unlock(&questions.lock)
-    if rings and questions.bell >= 0 and write(questions.bell, &one, sizeof(one)) < 0:
-        receiver.errors += errno != EAGAIN
 
 
 cdef int receiver_match(CReceiver *receiver, int valid) noexcept nogil:
@@ -343,8 +344,6 @@ cdef int receiver_read_batch(CReceiver *receiver, CSocket *sock) noexcept nogil:
             valid += 1
         elif verdict != ELSEWHERE:
             receiver.counts[verdict] += 1
-            if verdict == ASKED and receiver.questions != NULL:
-                receiver_ask(receiver, <int>(sock - receiver.sockets), found)
     if not valid:
         pthread_mutex_unlock(&sources.lock)
     else:

@@ -17,7 +17,7 @@ from tests.conftest import cannot_run, udp
 from tests.core.scene import LITTLE, NODE, Scene, numbered, pack, soon
 
 IP_PKTINFO = 8
-KEY_ID = 0xC0FFEE
+KEY_ID, KEY, OTHER_KEY = 0xC0FFEE, b"k" * 32, b"o" * 32
 #: Of each kind that wait, and that are answered in a second.
 WAITING, RATE = 32, 50
 
@@ -61,9 +61,9 @@ class Asked(Scene):
         os.close(self._bell)
 
 
-def question(core: Any, key_id: int = 0, name: str = "node1", nonce: bytes = b"n" * 16) -> bytes:
-    packet = core.Packet("question", name, key_id=key_id, nonce=nonce)
-    return core.encode_packet(packet, b"k" * 32 if key_id else b"")  # type: ignore[no-any-return]
+def question(core: Any, key_id: int = 0, key: bytes = KEY) -> bytes:
+    packet = core.Packet("question", "node1", key_id=key_id, nonce=b"n" * 16)
+    return core.encode_packet(packet, key if key_id else b"")  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -185,35 +185,39 @@ def test_a_socket_that_does_not_tell_where_datagrams_were_sent_to_hands_nothing_
     asked.close()
 
 
-def test_a_flood_is_dropped_and_does_not_take_the_place_of_those_that_name_our_key(
-    asked: Asked,
+@pytest.mark.parametrize(
+    "forged", [{}, {"key_id": KEY_ID + 1}, {"key_id": KEY_ID, "key": OTHER_KEY}]
+)
+def test_a_flood_does_not_take_the_place_of_those_that_are_signed_with_our_key(
+    asked: Asked, forged: dict[str, Any]
 ) -> None:
-    asked.questions.know(KEY_ID)
-    asked.ask(times=2 * WAITING)
-    asked.ask(key_id=KEY_ID + 1)
+    asked.questions.know(KEY_ID, KEY)
+    asked.ask(times=2 * WAITING, **forged)
     ours = asked.ask(numbered(1), key_id=KEY_ID)
     taken = asked.questions.take()
     assert [one[1] for one in taken] == [pack(numbered(1))] + WAITING * [pack(NODE)]
     assert taken[0][6] == ours
-    assert asked.questions.dropped == WAITING + 1
+    assert asked.questions.dropped == WAITING
     asked.ask(numbered(1), times=2 * WAITING, key_id=KEY_ID)
     assert len(asked.questions.take()) == WAITING
-    assert asked.counts() == {"question": 4 * WAITING + 2}
+    assert asked.counts() == {"question": 4 * WAITING + 1}
 
 
 def test_without_a_key_none_of_them_is_ours(asked: Asked) -> None:
-    asked.ask(times=2 * WAITING)
-    asked.questions.know(0)
-    asked.ask(key_id=KEY_ID, times=WAITING)
+    asked.questions.know(KEY_ID, KEY)
+    asked.questions.know(0, b"")
+    asked.ask(times=2 * WAITING, key_id=KEY_ID)
     asked.ask(times=WAITING)
     assert len(asked.questions.take()) == WAITING
 
 
-def test_so_many_a_second_are_handed_on_and_no_more(asked: Asked) -> None:
+@pytest.mark.parametrize("signed", [{}, {"key_id": KEY_ID}])
+def test_so_many_a_second_are_handed_on_and_no_more(asked: Asked, signed: dict[str, Any]) -> None:
+    asked.questions.know(KEY_ID, KEY)
     taken = 0
     started = time.monotonic()
     while (passed := time.monotonic() - started) < 1.5:
-        asked.ask(times=10)
+        asked.ask(times=10, **signed)
         taken += len(asked.questions.take())
     # What was saved up, and what came to it meanwhile.
     assert RATE * passed <= taken + 1
@@ -240,7 +244,10 @@ def test_messages_are_heard_between_questions(asked: Asked) -> None:
     assert [(one[0], one[6]) for one in asked.sources.heard()] == [(3, 20)]
 
 
-def test_a_key_id_has_32_bits(core: ModuleType) -> None:
+def test_a_key_that_is_none_is_refused(core: ModuleType) -> None:
+    questions = core.Questions()
     for key_id in (-1, 1 << 32):
         with pytest.raises(OverflowError):
-            core.Questions().know(key_id)
+            questions.know(key_id, KEY)
+    with pytest.raises(ValueError, match="key of 31 bytes: not 32"):
+        questions.know(1, KEY[1:])

@@ -6,6 +6,7 @@ file: what is done with a setting.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,12 +20,15 @@ from kdumpfence.daemon.values import (
     file_mode,
     networks,
     number,
+    packet_name,
     path,
     size,
     socket_mode,
     socket_path,
     whole,
+    yes_or_no,
 )
+from kdumpfence.keys import DEFAULT_PATH as DEFAULT_KEY_FILE
 from kdumpfence.wire import PORT
 
 DEFAULT_PATH = "/etc/kdumpfence/kdumpfenced.toml"
@@ -52,6 +56,11 @@ class Settings:
     room: int = 131072
     #: Bytes of the kernel's queue for a socket.
     queue: int = 1 << 26
+    #: Whether questions are answered, and with which name; "": that of `uname -n`.
+    answer: bool = True
+    node: str = ""
+    #: The cluster's keys, or this node's.
+    key_file: str = DEFAULT_KEY_FILE
     history_path: str = "/var/lib/kdumpfenced/history.sqlite"
     history_days: float = 400.0
     #: Dumps.
@@ -68,6 +77,11 @@ class Settings:
     #: Lines in a second.
     log_lines: int = 1000
 
+    @property
+    def name(self) -> str:
+        """The name with which questions are answered."""
+        return self.node or os.uname().nodename
+
     def meaning(self) -> list[str]:
         """What these settings mean, in lines for people."""
         names = sum(_is_looked_up(name) for name in self._all_names())
@@ -83,6 +97,9 @@ class Settings:
             else "networks: none, only the nodes above",
             f"a dump is over after {self.silence:g} s without a message; "
             f"one in progress is reported at most every {self.repeat:g} s",
+            f"answers as node '{self.name}' that this machine is alive"
+            if self.answer
+            else "questions: not answered",
             f"history: {self.history_path}, for {self.history_days:g} days and at most "
             f"{self.history_most:,} dumps, mode {self.history_mode:04o}",
             f"control socket: {self.control_path}, mode {self.control_mode:04o}",
@@ -141,6 +158,9 @@ KEYS = (
     Key("", "repeat", "repeat", number(1, 86400, "seconds"), True),
     Key("", "room", "room", whole(1, MOST_NODES), True),
     Key("", "queue", "queue", size, True),
+    Key("", "answer", "answer", yes_or_no, True),
+    Key("", "node", "node", packet_name, False),
+    Key("", "key_file", "key_file", path, False),
     Key("history", "path", "history_path", path, True),
     Key("history", "days", "history_days", number(1, 36500, "days"), False),
     Key("history", "most", "history_most", whole(1, 100_000_000), False),

@@ -16,8 +16,8 @@ import select
 import socket
 import struct
 import threading
-import time
 
+from kdumpfence.addresses import is_address
 from kdumpfence.keys import Keys
 from kdumpfence.links import hears_vrfs
 from kdumpfence.listener.bell import Bell
@@ -27,17 +27,10 @@ from kdumpfence.wire import (
     decode_packet,
     encode_packet,
     is_packet_name,
-    packet_fits,
 )
 
 #: Where a crash kernel shows the memory of the kernel that crashed.
 VMCORE = "/proc/vmcore"
-
-#: Answers a second to questions that are signed with our key, however many others come.
-MOST_ANSWERS = 50
-
-#: Seconds between two looks at what was asked, so that a flood takes no more than some of the time.
-REST = 0.005
 
 _IP_PKTINFO = 8
 _IPV6_PKTINFO = 50
@@ -46,18 +39,14 @@ _IPV6_PKTINFO = 50
 _Question = tuple[int, bytes, int, int, bytes, int, bytes]
 
 
-def tell_destinations(sock: socket.socket) -> None:
-    """Have the kernel tell where each datagram was sent to, for that is where answers come from."""
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-
-
 class Answers:
-    """The thread that answers what comes to `sockets`, once it is `start`ed."""
+    """The thread that answers what comes to `sockets`, once it is `start`ed.
 
-    def __init__(self, sockets: list[socket.socket]) -> None:
+    As this node, signed with its key if `keys` have one; ValueError for a name that no packet can
+    carry.
+    """
+
+    def __init__(self, sockets: list[socket.socket], node: str, keys: Keys | None) -> None:
         self._sockets = sockets
         self._inside = [hears_vrfs(sock) for sock in sockets]
         self._bell = Bell()
@@ -65,29 +54,37 @@ class Answers:
         self.questions = Questions(self._bell.writable)
         # Replaced as a whole: name, key id, key.
         self._as = ("", 0, b"")
-        self._credit, self._credited = float(MOST_ANSWERS), time.monotonic()
         #: Answers that were sent.
         self.sent = 0
         #: The last name that was asked for and is not ours; "" if there was none.
-        self.other_name = ""
+        self.asked_for = ""
+        self.answer_as(node, keys)
+        for sock in sockets:
+            _tell_destinations(sock)
         self._thread = threading.Thread(target=self._run, name="kdumpfence-answers", daemon=True)
 
     def answer_as(self, node: str, keys: Keys | None) -> None:
-        """From now on answer as that node, signed with its key if these keys have one.
-
-        ValueError for a name that no packet can carry.
-        """
+        """From now on answer as that node."""
         if not is_packet_name(node):
             raise ValueError(f"answer {node!r}: not 1 to 64 ASCII characters without blanks")
         its = keys and keys.of(node)
         key_id, key = its.signs if its else (0, b"")
         self._as = (node, key_id, key)
-        self.other_name = ""
-        self.questions.know(key_id)
+        self.asked_for = ""
+        self.questions.know(key_id, key)
+
+    @property
+    def node(self) -> str:
+        """The name that it answers with."""
+        return self._as[0]
 
     def start(self) -> None:
         """Begin. RuntimeError if there is no thread to be had."""
         self._thread.start()
+
+    def held(self) -> contextlib.AbstractContextManager[bool]:
+        """Questions may be handed on meanwhile."""
+        return self._bell.held()
 
     def stop(self) -> None:
         """Ask the thread to end. Takes no lock and waits for nothing."""
@@ -111,21 +108,19 @@ class Answers:
                         self._answer(question)
                 else:
                     self.questions.take()
-                time.sleep(REST)
 
     def _answer(self, question: _Question) -> None:
         at, packed, scope, port, destination, interface, data = question
         asked = decode_packet(data)
         node, key_id, key = self._as
-        if asked is None or not node:
+        if asked is None:
             return
-        if asked.name.lower() != node.lower():
-            self.other_name = asked.name
-        if key and asked.key_id == key_id:
-            if not packet_fits(data, key) or not self._affords():
-                return
+        if asked.name.lower() != node.lower() and not is_address(asked.name):
+            self.asked_for = asked.name
         answer = encode_packet(Packet("alive", node, key_id=key_id, nonce=asked.nonce), key)
         ipv6 = len(destination) == 16
+        if scope:
+            scope = interface  # inside a VRF it is the VRF's
         # Inside a VRF routes are looked up from there; else the kernel knows the way, but not
         # which link is meant by an address that each link may have.
         through = interface if scope or self._inside[at] else 0
@@ -143,12 +138,10 @@ class Answers:
             self._sockets[at].sendmsg([answer], [control], socket.MSG_DONTWAIT, to)
             self.sent += 1
 
-    def _affords(self) -> bool:
-        """Whether one more answer is within MOST_ANSWERS a second; it counts as given then."""
-        now = time.monotonic()
-        self._credit = min(MOST_ANSWERS, self._credit + (now - self._credited) * MOST_ANSWERS)
-        self._credited = now
-        if self._credit < 1:
-            return False
-        self._credit -= 1
-        return True
+
+def _tell_destinations(sock: socket.socket) -> None:
+    """Have the kernel tell where each datagram was sent to, for that is where answers come from."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)

@@ -50,12 +50,14 @@ ENDS = (*TOLD_ENDS, "silent")
 class Event(NamedTuple):
     """What happened to a node. All times are float seconds.
 
-    `kind`: "began": the first message of a dump; "dumping": it goes on; "finished", "failed": it is
-    over, as the node says; "silent": it is over, or the node died in it. "finished" and "failed" may
-    follow each other: the later one counts. A `Listener` adds "overflow": datagrams were lost. That is not about a
-    node: `node` is the name under which they are counted ("unread": dropped by the kernel;
-    "crowded": messages from a network that had no room for their senders), `messages` how many
-    there were since the last such event, and `addresses` is empty.
+    `kind`: "began": the first message of a dump; "dumping": it goes on; "finished", "failed": it
+    is over, as the node says; "silent": it is over, or the node died in it. "finished" and "failed"
+    may contradict each other, as after a second try: the later one counts.
+
+    A `Listener` adds "overflow": datagrams were lost. That is not about a node: `node` is the name
+    under which they are counted ("unread": dropped by the kernel; "crowded": messages from a
+    network that had no room for their senders), `messages` how many there were since the last such
+    event, and `addresses` is empty.
     """
 
     kind: str

@@ -22,6 +22,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from kdumpfence.addresses import FAMILIES, socket_families
+from kdumpfence.keys import Keys
+from kdumpfence.listener.answers import Answers
 from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.listener.event_queue import EventQueue
@@ -69,6 +71,11 @@ class Snapshot(NamedTuple):
     #: Why messages may not reach it, in one line, such as that another program shares the port;
     #: "" if nothing is known to be wrong. Firewalls are not looked at.
     deaf: str = ""
+    #: How many questions it has answered.
+    answers: int = 0
+    #: The name with which it answers, and the last one that was asked for if that was another; "".
+    answers_as: str = ""
+    asked_for: str = ""
 
 
 class Listener:
@@ -89,6 +96,10 @@ class Listener:
     What this machine sends to itself is never heard, whatever its source address, which any user
     can choose. For trials loopback counts if it is given as such: as addresses (127.0.0.1, not
     "localhost"), or as networks within 127.0.0.0/8.
+
+    `answer`: the name with which this machine answers questions whether it is alive, signed with
+    its key if `keys` have one; see docs/protocol.md. None: they are only counted. A crash kernel
+    does not answer.
 
     `silence`, `repeat`: seconds, see `kdumpfence.listener.dumps.Dumps`.
     `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free.
@@ -121,6 +132,8 @@ class Listener:
         room: int = 131072,
         sockets: Iterable[socket.socket] | None = None,
         queue: int = 1 << 26,
+        answer: str | None = None,
+        keys: Keys | None = None,
     ) -> None:
         if isinstance(nodes, (str, bytes)) or isinstance(networks, (str, bytes)):
             raise TypeError("nodes, networks: expected a list, not a string")
@@ -150,7 +163,8 @@ class Listener:
             deepen(sock, queue)
         self._port: int = opened[0].getsockname()[1]
         try:
-            reader = Reader(self._nodes, sources, opened)
+            answers = None if answer is None else Answers(opened, answer, keys)
+            reader = Reader(self._nodes, sources, opened, answers)
             self._events = EventQueue(reader, self._nodes, sources, dumps)
             reader.start()
             self._reader = reader
@@ -195,6 +209,16 @@ class Listener:
         dumping already.
         """
         self._events.restore(dumps, ended)
+
+    def answer_as(self, node: str, keys: Keys | None = None) -> None:
+        """Answer with this name and these keys from now on.
+
+        RuntimeError if it was made without `answer`, ValueError for what no packet can carry.
+        """
+        answers = self._in_use.answers
+        if answers is None:
+            raise RuntimeError("this Listener answers no questions: make it with answer=NAME")
+        answers.answer_as(node, keys)
 
     # ------------------------------------------------------------------------- the events
 
@@ -264,7 +288,18 @@ class Listener:
             when, dumps, own = self._events.known()
             nodes, unresolved = len(self._nodes), self._nodes.unresolved
             shared = self._nodes.shared
-        return Snapshot(when, dumps, nodes, unresolved, reader.counts, shared, own, reader.deaf)
+        answers = reader.answers
+        return Snapshot(
+            when,
+            dumps,
+            nodes,
+            unresolved,
+            reader.counts,
+            shared,
+            own,
+            reader.deaf,
+            *((answers.sent, answers.node, answers.asked_for) if answers else ()),
+        )
 
     def fileno(self) -> int:
         """A descriptor that can be read when there are events, for poll; -1 when closed.

@@ -22,11 +22,12 @@ import time
 from kdumpfence import filters
 from kdumpfence.addresses import NameFiles, Resolver
 from kdumpfence.listener import port_rivals
+from kdumpfence.listener.answers import Answers
 from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.nodes import Nodes
 from kdumpfence.own_addresses import look_up_node
 from kdumpfence.sockets import udp_program
-from kdumpfence.wire import Receiver, Sources
+from kdumpfence.wire import PACKET_BYTES, Receiver, Sources
 
 #: Seconds between two looks of the reading thread at the kernel's counters and name files.
 UPKEEP = 1.0
@@ -40,14 +41,19 @@ FENCE = 30.0
 #: Names that are being looked up at a time.
 LOOK_UPS = 256
 
-#: Datagrams that are read at a time, and bytes of each: a message is 8, the rest is a trailer.
+#: Datagrams that are read at a time, and bytes of each: it is to be seen whether it is a packet.
 BATCH = 256
-SIZE = 160
+SIZE = PACKET_BYTES + 8
 
 #: Nanoseconds that the core rests after a batch that was not full, which costs a fraction of
 #: being woken for each datagram; but not where a queue cannot hold what comes meanwhile.
 REST_NS = 1_000_000
 REST_QUEUE = 1 << 21
+#: What the kernel drops: nothing; what is neither a message nor a question; what is no message.
+NOTHING, RUBBISH, ALL = range(3)
+
+#: Seconds to wait for the thread that answers, when it ends.
+PATIENCE = 5.0
 
 #: Bytes of a queue that a datagram takes at least.
 _DATAGRAM_ROOM = 512
@@ -70,12 +76,18 @@ def _wait_for_memory(error: OSError) -> None:
 class Reader:
     """The thread that reads `sockets` into `sources`, and all that it uses.
 
-    It keeps `nodes` in step with the name service. It knows no `Listener`, so that one that nobody
-    refers to any more is collected though its thread runs. Whoever touches `nodes` holds `lock`.
-    Times are CLOCK_MONOTONIC, seconds.
+    It keeps `nodes` in step with the name service, and hands questions on to `answers`. It knows no
+    `Listener`, so that one that nobody refers to any more is collected though its thread runs.
+    Whoever touches `nodes` holds `lock`. Times are CLOCK_MONOTONIC, seconds.
     """
 
-    def __init__(self, nodes: Nodes, sources: Sources, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        nodes: Nodes,
+        sources: Sources,
+        sockets: list[socket.socket],
+        answers: Answers | None = None,
+    ) -> None:
         self.nodes = nodes
         # One that a thread may take twice, since signal handlers may come here.
         self.lock = threading.RLock()
@@ -84,7 +96,9 @@ class Reader:
         self._resolver = Resolver((), nodes.family, ask=look_up_node)
         self._name_files = NameFiles()
         self._sockets = sockets
-        self._receiver = Receiver(sources, None, batch=BATCH, size=SIZE)
+        self.answers = answers
+        questions = None if answers is None else answers.questions
+        self._receiver = Receiver(sources, None, batch=BATCH, size=SIZE, questions=questions)
         for sock in sockets:
             self._receiver.add_socket(sock)
         self._room = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in sockets]
@@ -97,8 +111,10 @@ class Reader:
         self._port: int = sockets[0].getsockname()[1]
         self._deaf = port_rivals.why_deaf(sockets, self._port)
         self._look_again = time.monotonic() + port_rivals.EVERY
+        self._fence_up = NOTHING
         self._fenced_until = 0.0
         self._unread = 0
+        self._read = self._asked = 0  # datagrams, and questions among them, as of the last look
         # Losses that were told of, and when others may be.
         self._told = {"unread": 0, "crowded": 0}
         self._tell_again = -math.inf
@@ -113,8 +129,12 @@ class Reader:
     def start(self) -> None:
         """From now on the sockets are its own. RuntimeError if there is no thread to be had."""
         try:
+            if self.answers is not None:
+                self.answers.start()
             self.thread.start()
         except BaseException:
+            if self.answers is not None:
+                self.answers.stop()
             self._resolver.close()
             raise
 
@@ -158,11 +178,14 @@ class Reader:
         """Ask the thread to end. Takes no lock and waits for nothing."""
         self.bell.close()
         self._wake.close()
+        if self.answers is not None:
+            self.answers.stop()
 
     # ------------------------------------------------------------------------- the thread
 
     def _run(self) -> None:
-        with self.bell.held() as bell, self._wake.held() as wake:
+        asked = contextlib.nullcontext() if self.answers is None else self.answers.held()
+        with self.bell.held() as bell, self._wake.held() as wake, asked:
             try:
                 while bell and wake and not self._wake.closed:
                     self._turn()
@@ -171,6 +194,9 @@ class Reader:
                 self.bell.ring()
             finally:
                 self._final_counts = self.counts
+                if self.answers is not None:
+                    self.answers.stop()
+                    self.answers.join(PATIENCE)
                 for sock in self._sockets:
                     sock.close()
                 self._resolver.close()
@@ -247,14 +273,17 @@ class Reader:
         if now >= self._look_again:
             self._look_again = now + port_rivals.EVERY
             self._deaf = port_rivals.why_deaf(self._sockets, self._port)
-        unread = self._receiver.dropped
+        unread, counts = self._receiver.dropped, self._receiver.counts
+        read, asked = sum(counts.values()), counts["question"]
         if unread > self._unread:
-            self._fence(True)
+            # No question is worth a message: if most are, they are the flood.
+            flood = 2 * (asked - self._asked) > read - self._read
+            self._fence(max(self._fence_up, ALL if flood else RUBBISH))
             self._fenced_until = now + FENCE
         elif self._fenced_until and now >= self._fenced_until:
-            self._fence(False)
+            self._fence(NOTHING)
             self._fenced_until = 0.0
-        self._unread = unread
+        self._unread, self._read, self._asked = unread, read, asked
         if now >= self._tell_again and self._losses() != self._told:
             self.bell.ring()
 
@@ -262,10 +291,14 @@ class Reader:
         """Datagrams that were lost, as of the last look, by their name among the counts."""
         return {"unread": self._unread, "crowded": self._receiver.counts["crowded"]}
 
-    def _fence(self, up: bool) -> None:
+    def _fence(self, up: int) -> None:
         """In a flood let the kernel drop what is no message, before it takes room."""
-        if up == bool(self._fenced_until):
+        if self.answers is None and up == RUBBISH:
+            up = ALL  # nobody wants the questions
+        if up == self._fence_up:
             return
+        self._fence_up = up
         for sock in self._sockets:
             with contextlib.suppress(OSError):  # then the one that it has stays
-                filters.attach(sock, udp_program(sock, messages_only=up))
+                program = udp_program(sock, messages_only=up > NOTHING, questions=up == RUBBISH)
+                filters.attach(sock, program)

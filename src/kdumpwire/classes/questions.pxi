@@ -16,9 +16,13 @@ cdef class Questions:
     def __dealloc__(self):
         pthread_mutex_destroy(&self.c.lock)
 
-    def know(self, uint32_t key_id):
+    def know(self, uint32_t key_id, bytes key not None):
+        if key_id:
+            check_key(key)
         pthread_mutex_lock(&self.c.lock)
-        self.c.key_id = key_id
+        self.c.key_id = key_id if SIGNING else 0
+        if self.c.key_id:
+            mac_prepare(&self.c.key, <const uint8_t *>PyBytes_AS_STRING(key), KEY_BYTES)
         pthread_mutex_unlock(&self.c.lock)
 
     def take(self):
