@@ -56,7 +56,9 @@ def test_a_dump_from_its_beginning_to_its_end_is_one_entry(path: str) -> None:
         opened.record([event("silent", took=20.75, messages=5, addresses=both)])
         assert opened.under_way() == []
     with History(path) as opened:
-        assert opened.past() == [Past("node1", START, START + 20.75, START + 50.75, 5, both, 20.75)]
+        assert opened.past() == [
+            Past("node1", START, START + 20.75, START + 50.75, 5, both, 20.75, "silent")
+        ]
 
 
 def test_the_events_of_one_call_count_in_their_order(path: str) -> None:

@@ -108,7 +108,7 @@ def endings(found: Status) -> list[str]:
         for event in recent[:_MOST_RECENT]
     ]
     if len(recent) > _MOST_RECENT:
-        lines.append(f"and {len(recent) - _MOST_RECENT:,} or more ended within the last hour")
+        lines.append(f"and {len(recent) - _MOST_RECENT:,} more ended within the last hour")
     return lines
 
 

@@ -97,7 +97,7 @@ class Settings:
             else "networks: none, only the nodes above",
             f"a dump is over after {self.silence:g} s without a message; "
             f"one in progress is reported at most every {self.repeat:g} s",
-            f"answers as node '{self.name}' that this machine is alive"
+            f"questions: answered as node '{self.name}', signed if there is {self.key_file}"
             if self.answer
             else "questions: not answered",
             f"history: {self.history_path}, for {self.history_days:g} days and at most "

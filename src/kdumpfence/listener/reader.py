@@ -49,6 +49,9 @@ SIZE = PACKET_BYTES + 8
 #: being woken for each datagram; but not where a queue cannot hold what comes meanwhile.
 REST_NS = 1_000_000
 REST_QUEUE = 1 << 21
+#: Questions between two looks at the queues that make a flood, if one was overfull.
+FLOOD = 1000
+
 #: What the kernel drops: nothing; what is neither a message nor a question; what is no message.
 NOTHING, RUBBISH, ALL = range(3)
 
@@ -113,6 +116,7 @@ class Reader:
         self._look_again = time.monotonic() + port_rivals.EVERY
         self._fence_up = NOTHING
         self._fenced_until = 0.0
+        self._questions_until = math.inf
         self._unread = 0
         self._read = self._asked = 0  # datagrams, and questions among them, as of the last look
         # Losses that were told of, and when others may be.
@@ -275,11 +279,18 @@ class Reader:
             self._deaf = port_rivals.why_deaf(self._sockets, self._port)
         unread, counts = self._receiver.dropped, self._receiver.counts
         read, asked = sum(counts.values()), counts["question"]
+        if now >= self._questions_until:
+            self._questions_until = math.inf
+            self._fence(min(self._fence_up, RUBBISH))
         if unread > self._unread:
-            # No question is worth a message: if most are, they are the flood.
-            flood = 2 * (asked - self._asked) > read - self._read
-            self._fence(max(self._fence_up, ALL if flood else RUBBISH))
             self._fenced_until = now + FENCE
+            if max(FLOOD, (read - self._read) / 2) < asked - self._asked:
+                # No question is worth a message. Not prolonged by those that it keeps out: they
+                # may be the true ones.
+                self._questions_until = now + FENCE
+                self._fence(ALL)
+            else:
+                self._fence(max(self._fence_up, RUBBISH))
         elif self._fenced_until and now >= self._fenced_until:
             self._fence(NOTHING)
             self._fenced_until = 0.0
