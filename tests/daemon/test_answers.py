@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real daemon answers who asks whether its machine is alive: with which name, key and rights."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from pathlib import Path
+
+import pytest
+
+from kdumpfence import keys
+from kdumpfence.daemon import key
+from kdumpfence.wire import Packet, decode_packet, encode_packet, packet_fits
+from tests.conftest import udp
+from tests.daemon.running import PROGRAM, Kdumpfenced, patched, until
+
+CLUSTER, OTHER = bytes(range(32)), bytes(range(1, 33))
+
+
+def key_file(path: Path, *clusters: bytes, node: str = "") -> Path:
+    """A key file: the cluster's, or the node's own."""
+    slots = [(keys.key_id(one), one) for one in clusters]
+    made = keys.Keys(slots[0], slots[1] if len(slots) > 1 else None)
+    its = made.of(node) if node else made
+    assert its is not None
+    path.touch(0o600)
+    path.write_text(its.text())
+    return path
+
+
+def ask(
+    daemon: Kdumpfenced, node: str = "node1", seconds: float = 20.0
+) -> tuple[Packet, bytes] | None:
+    """What the daemon answers; None if it does not."""
+    with udp("127.0.0.9") as sock:
+        question = encode_packet(Packet("question", node, nonce=os.urandom(16)))
+        sock.sendto(question, ("127.0.0.1", daemon.port))
+        if not select.select([sock], [], [], seconds)[0]:
+            return None
+        data = sock.recv(4096)
+    packet = decode_packet(data)
+    assert packet is not None
+    assert (packet.kind, packet.nonce) == ("alive", question[40:56])
+    return packet, data
+
+
+def answer(daemon: Kdumpfenced, node: str = "node1") -> tuple[Packet, bytes]:
+    found = ask(daemon, node)
+    assert found is not None
+    return found
+
+
+def configure(daemon: Kdumpfenced, *lines: str) -> None:
+    daemon.configure("\n".join(['networks = ["127.5.0.0/16"]', *lines]))
+
+
+@pytest.mark.parametrize("core", ["compiled", "pure"])
+def test_without_any_setting_it_answers_with_the_host_name(tmp_path: Path, core: str) -> None:
+    daemon = Kdumpfenced(tmp_path, core)
+    with contextlib.closing(daemon):
+        daemon.start()
+        host = os.uname().nodename
+        daemon.says(f"answering questions as node '{host}', not signed: no key file /etc/kdump")
+        packet, _ = answer(daemon, host)
+        assert (packet.name, packet.key_id) == (host, 0)
+        page = daemon.page_with('kdumpfence_datagrams_total{verdict="question"} 1.0')
+        assert "\nkdumpfence_answers_total 1.0\n" in page
+        assert "is asked for here" not in daemon.said()
+
+
+def test_with_a_key_answers_are_signed_and_a_reload_takes_another_one(
+    daemon: Kdumpfenced, tmp_path: Path
+) -> None:
+    path = key_file(tmp_path / "key", CLUSTER)
+    configure(daemon, 'node = "node1"', f'key_file = "{path}"')
+    daemon.start()
+    daemon.says(f"as node 'node1', signed with key {keys.key_id(CLUSTER):08x}")
+    assert packet_fits(answer(daemon)[1], keys.node_key(CLUSTER, "node1"))
+    key_file(path, OTHER, CLUSTER)
+    configure(daemon, 'node = "node2"', f'key_file = "{path}"')
+    daemon.reload()
+    daemon.says(f"as node 'node2', signed with key {keys.key_id(OTHER):08x}")
+    assert "node changed" in daemon.says("settings reloaded")
+    assert packet_fits(answer(daemon)[1], keys.node_key(OTHER, "node2"))
+    key_file(path, OTHER, node="node2")  # what a crash image has
+    daemon.reload()
+    until(lambda: daemon.said().count("settings reloaded") == 2)
+    assert packet_fits(answer(daemon)[1], keys.node_key(OTHER, "node2"))
+    path.unlink()
+    daemon.reload()
+    daemon.says(f"not signed: key file '{path}': No such file or directory")
+    assert answer(daemon)[0].key_id == 0
+
+
+@pytest.mark.parametrize("fault", ["mode", "other", "rubbish"])
+def test_a_key_that_cannot_be_used_is_complained_of_and_answers_are_not_signed(
+    daemon: Kdumpfenced, tmp_path: Path, fault: str
+) -> None:
+    path = key_file(tmp_path / "key", CLUSTER, node="node9" if fault == "other" else "")
+    if fault == "mode":
+        path.chmod(0o640)
+    elif fault == "rubbish":
+        path.write_text("rubbish\n")
+    configure(daemon, 'node = "node1"', f'key_file = "{path}"')
+    daemon.start()
+    why = {
+        "mode": "mode 0640, others have rights to it: must be 0600",
+        "other": "the key is that of node 'node9'",
+        "rubbish": "line 1: not 'signs ID KEY'",
+    }[fault]
+    assert why in daemon.says("answering questions as node 'node1', not signed: ")
+    packet, _ = answer(daemon)
+    assert (packet.name, packet.key_id) == ("node1", 0)
+    assert daemon.is_well()
+
+
+def test_what_the_service_manager_passes_goes_before_the_file(
+    daemon: Kdumpfenced, tmp_path: Path
+) -> None:
+    path = key_file(tmp_path / "file", OTHER)
+    configure(daemon, 'node = "node1"', f'key_file = "{path}"')
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    credential = key_file(folder / key.CREDENTIAL, CLUSTER)
+    credential.chmod(0o440)  # as it is where systemd lets the user in by an ACL
+    daemon.start(environment={"CREDENTIALS_DIRECTORY": str(folder)})
+    assert packet_fits(answer(daemon)[1], keys.node_key(CLUSTER, "node1"))
+    for nothing in (f"{key.NONE}\n", ""):
+        credential.write_text(nothing)
+        daemon.reload()
+        daemon.says(f"signed with key {keys.key_id(OTHER):08x}")
+        assert packet_fits(answer(daemon)[1], keys.node_key(OTHER, "node1"))
+    credential.write_text("rubbish\n")
+    daemon.reload()
+    daemon.says("not signed: key passed by the service manager: line 1: not")
+
+
+def test_a_crash_kernel_does_not_answer(daemon: Kdumpfenced, tmp_path: Path) -> None:
+    (tmp_path / "vmcore").touch()
+    change = f"from kdumpfence.listener import answers\nanswers.VMCORE = '{tmp_path}/vmcore'"
+    daemon.start(program=patched(change))
+    assert ask(daemon, seconds=0.5) is None
+    daemon.page_with('kdumpfence_datagrams_total{verdict="question"} 1.0')
+    (tmp_path / "vmcore").unlink()
+    answer(daemon)
+
+
+def test_answer_false_answers_nothing(daemon: Kdumpfenced) -> None:
+    configure(daemon, "answer = false")
+    daemon.start()
+    assert ask(daemon, seconds=0.5) is None
+    daemon.page_with('kdumpfence_datagrams_total{verdict="question"} 1.0')
+    assert "questions" not in daemon.said()
+    daemon.reload()
+    daemon.says("settings reloaded: no change")
+
+
+def test_a_host_name_that_no_packet_can_carry_is_complained_of(daemon: Kdumpfenced) -> None:
+    change = (
+        "class Uname:\n    nodename = 'n\\u00f6 de'\nfrom kdumpfence.daemon import settings\n"
+        "settings.os.uname = Uname"
+    )
+    daemon.start(program=patched(change))
+    daemon.says("not answering questions: set node, for 'n\\xc3\\xb6 de' cannot be one's name")
+    assert ask(daemon, seconds=0.5) is None
+    daemon.hears("127.5.0.1")
+    daemon.reload()
+    daemon.says("settings reloaded: no change")
+
+
+def test_who_asks_for_another_node_is_told_of_once(daemon: Kdumpfenced) -> None:
+    configure(daemon, 'node = "node1.example"')
+    daemon.start()
+    for node in ("node1", "node7", "127.0.0.1"):
+        assert answer(daemon, node)[0].name == "node1.example"
+    daemon.says(
+        "node 'node1' is asked for here, but answers are those of 'node1.example': "
+        "if it is this one, set node"
+    )
+    until(lambda: "kdumpfence_answers_total 3.0" in daemon.get("/metrics")[1])
+    assert daemon.said().count("is asked for here") == 1
+
+
+def test_a_user_without_rights_needs_none_to_answer(
+    public: Path, as_nobody: tuple[str, ...]
+) -> None:
+    os.chown(public, 65534, 65534)
+    daemon = Kdumpfenced(public)
+    path = key_file(public / "key", CLUSTER)  # root's
+    configure(daemon, 'node = "node1"', f'key_file = "{path}"')
+    with contextlib.closing(daemon):
+        daemon.start(wrapper=as_nobody, program=PROGRAM)
+        daemon.says(f"not signed: key file '{path}': Permission denied")
+        assert answer(daemon)[0].name == "node1"
