@@ -76,8 +76,8 @@ class Health:
         if now.asked_for and not self._asked_for:
             self._journal.say(
                 "warning",
-                f"node '{now.asked_for}' is asked for here, but answers are those of "
-                f"'{now.answers_as}': if it is this one, set node",
+                f"asked for node '{now.asked_for}', but this one answers as '{now.answers_as}': "
+                "set node if it is the same",
             )
         self._asked_for = now.asked_for
         # At the second look: a process that was stopped looks deaf until it has read again.
