@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from kdumpfence.daemon import key
 from kdumpfence.wire import Packet, decode_packet, encode_packet, packet_fits
 from tests.conftest import udp
 from tests.daemon.running import PROGRAM, Kdumpfenced, patched, until
+from tests.support.netlab import Host, Lab
 
 CLUSTER, OTHER = bytes(range(32)), bytes(range(1, 33))
 
@@ -132,6 +136,10 @@ def test_what_the_service_manager_passes_goes_before_the_file(
         daemon.reload()
         daemon.says(f"signed with key {keys.key_id(OTHER):08x}")
         assert packet_fits(answer(daemon)[1], keys.node_key(OTHER, "node1"))
+    path.chmod(0o644)
+    credential.write_text(key.NONE)
+    daemon.reload()
+    daemon.says("must be 0600; systemd reads it when the daemon is restarted")
     credential.write_text("rubbish\n")
     daemon.reload()
     daemon.says("not signed: key passed by the service manager: line 1: not")
@@ -192,3 +200,66 @@ def test_a_user_without_rights_needs_none_to_answer(
         daemon.start(wrapper=as_nobody, program=PROGRAM)
         daemon.says(f"not signed: key file '{path}': Permission denied")
         assert answer(daemon)[0].name == "node1"
+
+
+# ------------------------------------------------------------------ on a network
+
+
+@pytest.fixture
+def node(lab: Lab, daemon: Kdumpfenced) -> tuple[Host, Host]:
+    """A node on two networks, with a daemon, and a host that is on both as well."""
+    node, host = lab.host("node1"), lab.host("host")
+    lab.link(node, host, ["10.0.0.1/24", "fd00::1/64"], ["10.0.0.2/24", "fd00::2/64"])
+    lab.link(node, host, ["10.9.0.1/24", "10.9.0.11/24"], ["10.9.0.2/24"])
+    daemon.port = 7410
+    daemon.configure('networks = ["10.0.0.0/8"]')
+    daemon.start_on(node)
+    return node, host
+
+
+def asked(host: Host, source: str, to: str) -> tuple[str, int, str] | None:
+    """Who answers a question from that address to this one, and as which node; None: nobody."""
+    with host.open_socket(socket.AF_INET6 if ":" in to else socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        at, *scope = to.split("%")
+        there: tuple[Any, ...] = (at, 7410, *((0, int(scope[0])) if scope else ()))
+        sock.bind((source, 0))
+        sock.sendto(encode_packet(Packet("question", "node1", nonce=b"n" * 16)), there)
+        if not select.select([sock], [], [], 5.0 if "255" not in to else 0.5)[0]:
+            return None
+        data, sender = sock.recvfrom(4096)
+    packet = decode_packet(data)
+    assert packet is not None
+    return sender[0].partition("%")[0], sender[1], packet.name
+
+
+@pytest.mark.slow
+def test_an_answer_comes_from_the_address_that_was_asked_whatever_way_it_goes(
+    node: tuple[Host, Host],
+) -> None:
+    _, host = node
+    for source, to in (
+        ("10.0.0.2", "10.0.0.1"),
+        ("10.9.0.2", "10.9.0.1"),
+        ("10.9.0.2", "10.9.0.11"),
+        ("10.0.0.2", "10.9.0.11"),  # and back by the other network
+        ("fd00::2", "fd00::1"),
+    ):
+        assert asked(host, source, to) == (to, 7410, "node1")
+
+
+@pytest.mark.slow
+def test_a_link_local_address_answers_too(node: tuple[Host, Host]) -> None:
+    own, host = node
+    shown = own.run(["ip", "-6", "-o", "address", "show", "scope", "link"], check=True).stdout
+    address = re.findall(r"inet6 (fe80\S+)/64", shown)[0]
+    links = host.run(["ip", "-6", "-o", "address", "show", "scope", "link"], check=True).stdout
+    index = int(links.split(":")[0])
+    assert asked(host, "::", f"{address}%{index}") == (address, 7410, "node1")
+
+
+@pytest.mark.slow
+def test_a_broadcast_is_not_answered(node: tuple[Host, Host], daemon: Kdumpfenced) -> None:
+    _, host = node
+    assert asked(host, "10.0.0.2", "10.0.0.255") is None
+    until(lambda: daemon.status().counts["question"] == 1)

@@ -45,7 +45,11 @@ def load(path: str, environment: Mapping[str, str] = os.environ) -> keys.Keys | 
             raise keys.KeyFileError(f"key passed by the service manager: {error}") from None
     if path == keys.DEFAULT_PATH and not os.path.exists(path):
         return None
-    return keys.read(path)
+    try:
+        return keys.read(path)
+    except keys.KeyFileError as error:
+        again = "; systemd reads it when the daemon is restarted" if passed == NONE else ""
+        raise keys.KeyFileError(f"{error}{again}") from None
 
 
 def _credential(folder: str) -> str:
