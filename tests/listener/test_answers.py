@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,11 +20,6 @@ from tests.listener.conftest import A, B, C, MakeListener, TrialListener, kinds,
 
 CLUSTER = bytes(range(32))
 KEYS = keys.Keys((keys.key_id(CLUSTER), CLUSTER))
-
-
-@pytest.fixture(autouse=True)
-def _with_that_core(core: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "Questions", core.Questions)
 
 
 def question(

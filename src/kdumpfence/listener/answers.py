@@ -51,7 +51,7 @@ class Answers:
         sockets: list[socket.socket],
         node: str,
         keys: Keys | None,
-        questions: type[Questions] = Questions,
+        questions: type[Questions],
     ) -> None:
         self._sockets = sockets
         self._inside = [hears_vrfs(sock) for sock in sockets]
