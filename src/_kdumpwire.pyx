@@ -31,6 +31,7 @@ include "kdumpwire/mac.pxi"
 include "kdumpwire/derive.pxi"
 include "kdumpwire/sources.pxi"
 include "kdumpwire/signed.pxi"
+include "kdumpwire/questions.pxi"
 include "kdumpwire/receive.pxi"
 include "kdumpwire/send.pxi"
 include "kdumpwire/schedule.pxi"
@@ -41,7 +42,7 @@ PACKET_BYTES = PACKET_LENGTH
 SIGNS = SIGNING != 0
 STATES = ("", "started", "dumping", "finished", "failed")
 REASONS = ("short", "magic", "version", "malformed", "checksum", "stranger", "crowded",
-           "unsigned", "key", "forged", "replayed")
+           "question", "unsigned", "key", "forged", "replayed")
 
 
 cdef object os_error(int code):
@@ -53,6 +54,7 @@ include "kdumpwire/classes/message.pxi"
 include "kdumpwire/classes/packet.pxi"
 include "kdumpwire/classes/sources.pxi"
 include "kdumpwire/classes/signed.pxi"
+include "kdumpwire/classes/questions.pxi"
 include "kdumpwire/classes/receiver.pxi"
 include "kdumpwire/classes/transmitter.pxi"
 include "kdumpwire/classes/schedule.pxi"

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    _Told = tuple[int, str, int, int]
+    #: Source port, first, last, messages, what statuses said: see `Sources.heard`.
+    _Heard = tuple[int, int, int, int, tuple[_Told, ...]]
+
 IMPLEMENTATION = "pure"
 
 #: Whether there is `Signed`: whether it was built with HMAC-SHA256, which Python has.
@@ -41,12 +45,12 @@ SIGNS = True
 #: fewer than 8 bytes; magic number wrong in both byte orders; a version other than 1;
 #: raw sockets only: lengths that contradict each other; UDP checksum wrong;
 #: a valid message, but from an unknown address; one from an address that would have been
-#: admitted, had there been room.
-#: Where messages have to be signed (`Signed`), instead of the last two: not signed; with a key id
-#: that is none of ours; of a node that nobody knows ("stranger"); with a MAC that does not fit; of
-#: a session that was not confirmed yet, or no newer than what was heard of it.
+#: admitted, had there been room; a question, which asks this machine whether it is alive.
+#: Where messages have to be signed (`Signed`) a stranger's name is unknown, not its address; and
+#: not signed; with a key id that is none of ours; with a MAC that does not fit; of a session that
+#: was not confirmed yet, or no newer than what was heard of it.
 REASONS = (
-    "short", "magic", "version", "malformed", "checksum", "stranger", "crowded",
+    "short", "magic", "version", "malformed", "checksum", "stranger", "crowded", "question",
     "unsigned", "key", "forged", "replayed",
 )  # fmt: skip
 
@@ -68,6 +72,9 @@ _SO_TIMESTAMPING = 37  # and the type of what it brings
 _STAMPED = 1 << 3  # SOF_TIMESTAMPING_RX_SOFTWARE
 _CONTROL_BYTES = 128
 _IPV6_RECVPKTINFO = 49
+# What has a UDP socket tell the address that a datagram was sent to.
+_ASKED_FOR_4 = (_socket.IPPROTO_IP, _IP_PKTINFO)
+_ASKED_FOR_6 = (_socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO)
 _ORIGINS_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
 _ORIGIN_TIMESTAMPING = 4
 # linux/net_tstamp.h: SOFTWARE and OPT_CMSG for the socket, TX_SCHED with a message. OPT_PKTINFO
@@ -216,6 +223,8 @@ _PACKET = struct.Struct(">8s4sHBBIIQQ16s64s")
 _MAC_BYTES = 32
 _KEY_BYTES = 32
 _NAME_BYTES = 64
+#: Those of STATES in which a dump is over.
+_ENDS = ("finished", "failed")
 _HEADS = {b"KDFQUEST": "question", b"KDFALIVE": "alive", _LITTLE: "status", _BIG: "status"}
 _TRAILER = (b"kdf1", PACKET_BYTES - _MESSAGE_BYTES)
 
@@ -445,8 +454,23 @@ def _is_loopback(number: int) -> bool:
     return number >> 24 == 0xFFFF7F or number == 1
 
 
+#: What a source said, of which so many are kept.
+_MOST_TOLD = 4
+
+
 class _Source:
-    __slots__ = ("admitted", "first", "host", "last", "messages", "node", "place", "port", "scope")
+    __slots__ = (
+        "admitted",
+        "first",
+        "host",
+        "last",
+        "messages",
+        "node",
+        "place",
+        "port",
+        "scope",
+        "told",
+    )
 
     def __init__(self, host: str, scope: int, node: int) -> None:
         self.host = host
@@ -458,6 +482,8 @@ class _Source:
         self.messages = 0  # since it was last given out as heard
         self.place = -1  # its place in the row of those heard
         self.admitted = False
+        #: (session, state, when, `messages` at that time) of statuses since it was last given out.
+        self.told: tuple[_Told, ...] = ()
 
 
 class Sources:
@@ -551,13 +577,20 @@ class Sources:
             loopback = prefix >= 104 and _is_loopback(network)
             self._networks.append((network, mask, node, prefix < 96, loopback))
 
-    def heard(self, most: int = 65536) -> list[tuple[int, bytes, int, int, int, int, int]]:
+    def heard(
+        self, most: int = 65536
+    ) -> list[tuple[int, bytes, int, int, int, int, int, tuple[_Told, ...]]]:
         """Who was heard by `Receiver.count` since last given out here, at most `most` of them.
 
         Those heard first come first, except that a source that is discarded meanwhile leaves
         its place to the newest. Each is (number of its node, address, scope, source port
-        of the first message since last given out, its time, that of the last one, how many);
-        times are CLOCK_MONOTONIC in nanoseconds.
+        of the first message since last given out, its time, that of the last one, how many,
+        what statuses said); times are CLOCK_MONOTONIC in nanoseconds.
+
+        Of statuses there is the first of each session, and its first with each end of a dump:
+        (session, state, its time, how many messages there were by then, itself included), in
+        the order in which they came. If there were more than four, some are left out, but the
+        last end is not.
         """
         with self._lock:
             return [
@@ -565,17 +598,17 @@ class Sources:
                 for source, told in self._give(most)
             ]
 
-    def _give(self, most: int) -> list[tuple[_Source, tuple[int, int, int, int]]]:
-        """Each with (source port, first, last, messages)."""
+    def _give(self, most: int) -> list[tuple[_Source, _Heard]]:
         given = self._heard[: max(0, most)]
         del self._heard[: len(given)]
         self._given += len(given)
         result = []
         for one in given:
-            told = (one.port, one.first, one.last, min(one.messages, 0xFFFFFFFF))
+            told = (one.port, one.first, one.last, min(one.messages, 0xFFFFFFFF), one.told)
             result.append((one, told))
             one.place = -1
             one.messages = 0
+            one.told = ()
         return result
 
     def _network(self, host: str) -> int | None:
@@ -617,6 +650,27 @@ class Sources:
             source.port = port
             source.place = self._given + len(self._heard)
             self._heard.append(source)
+
+    def _tell(self, source: _Source, now: int, data: Buffer) -> None:
+        """The message that was just counted for this source says more, if it is a status.
+
+        If there is no room for it any more, an end takes the last place all the same: what
+        happened last counts, and no end is missed.
+        """
+        packet = decode_packet(data)
+        if packet is None:
+            return
+        end = packet.state in _ENDS
+        told = source.told
+        for session, state, _, _ in told:
+            if session == packet.session and (state == packet.state or not (end or state in _ENDS)):
+                return
+        if len(told) == _MOST_TOLD:
+            if not end:
+                return
+            told = told[:-1]
+        messages = min(source.messages, 0xFFFFFFFF)
+        source.told = (*told, (packet.session, packet.state, now, messages))
 
     def __len__(self) -> int:
         return len(self._known)
@@ -787,7 +841,9 @@ class Signed:
         """
         self._forgotten[hash(name) % _FORGOTTEN] += 1
 
-    def heard(self, most: int = 65536) -> list[tuple[str, bytes, int, int, int, int, int]]:
+    def heard(
+        self, most: int = 65536
+    ) -> list[tuple[str, bytes, int, int, int, int, int, tuple[_Told, ...]]]:
         """As `Sources.heard`, with the name in the place of the number, and where it spoke last."""
         with self._sources._lock:
             result = []
@@ -909,6 +965,96 @@ class Signed:
         self._questions.clear()
 
 
+# ---------------------------------------------------------- questions: questions.pxi
+
+_MOST_WAITING = 32  # of each kind
+_ANSWERS = 50  # a second, to each kind at most
+
+
+class _Waiting:
+    """Questions of one kind."""
+
+    __slots__ = ("credit", "credited", "questions")
+
+    def __init__(self) -> None:
+        self.questions: list[tuple[int, bytes, int, int, bytes, int, bytes]] = []
+        self.credit = 0  # nanoseconds: an answer costs a second's _ANSWERS-th part
+        self.credited = 0
+
+    def affords(self, now: int) -> bool:
+        """Whether one more answer is within the limit; it counts as given then."""
+        self.credit = min(1_000_000_000, self.credit + now - self.credited)
+        self.credited = now
+        if self.credit < 1_000_000_000 // _ANSWERS:
+            return False
+        self.credit -= 1_000_000_000 // _ANSWERS
+        return True
+
+
+class Questions:
+    """Questions that a `Receiver` read, from where they are read to whoever answers them.
+
+    50 a second are kept that are signed with our key (`know`), and as many of all others; the rest
+    is dropped and counted: a flood fills no memory, and wakes nobody. So it is with those that
+    were sent to a multicast or broadcast address, or came from port 0. A compiled core that was
+    built without a library for it cannot tell which are signed. May be used by two threads.
+
+    When there is something to be taken after there was nothing, the descriptor `bell` is written
+    to: 8 bytes, a 1 for an eventfd.
+    """
+
+    def __init__(self, bell: int = -1) -> None:
+        self._bell = bell
+        self._key = (0, b"")
+        self._ours, self._others = _Waiting(), _Waiting()
+        self._dropped = 0
+        self._lock = _thread.allocate_lock()
+
+    def know(self, key_id: int, key: bytes) -> None:
+        """Our key, 32 bytes, and the id of the cluster's that it comes from; 0: there is none."""
+        if not 0 <= key_id < 1 << 32:
+            raise OverflowError(f"key id {key_id}: not a number of 32 bits")
+        if key_id:
+            _check_key(key)
+        self._key = (key_id, key)
+
+    def take(self) -> list[tuple[int, bytes, int, int, bytes, int, bytes]]:
+        """All that there are, first those that are signed with our key.
+
+        Each is (which of the receiver's sockets it came to, its sender's address, scope and port,
+        the address that it was sent to, the interface that it came through, its bytes).
+        """
+        with self._lock:
+            taken = [*self._ours.questions, *self._others.questions]
+            self._ours.questions.clear()
+            self._others.questions.clear()
+        return taken
+
+    @property
+    def dropped(self) -> int:
+        """How many were not kept."""
+        return self._dropped
+
+    def _put(self, question: tuple[int, bytes, int, int, bytes, int, bytes]) -> bool:
+        """One that was read; whether the bell is to be rung."""
+        _, _, _, port, destination, _, data = question
+        key_id, key = self._key
+        ours = key_id and data[16:20] == key_id.to_bytes(4, "big") and packet_fits(data, key)
+        waiting = self._ours if ours else self._others
+        with self._lock:
+            if (
+                not destination
+                or port == 0
+                or len(waiting.questions) == _MOST_WAITING
+                or not waiting.affords(time.monotonic_ns())
+            ):
+                self._dropped += 1
+                return False
+            rings = not self._ours.questions and not self._others.questions
+            waiting.questions.append(question)
+        return rings
+
+
 # --------------------------------------------------- the receive loop: receive.pxi
 
 
@@ -952,10 +1098,17 @@ class Arrival:
 class _Socket:
     """One that a receiver reads."""
 
-    __slots__ = ("dropped", "sock", "stamped", "timeout")
+    __slots__ = ("addressed", "dropped", "number", "sock", "stamped", "timeout")
 
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: _socket.socket, number: int, asked: bool) -> None:
         self.sock = sock
+        self.number = number
+        #: Whether each datagram comes with the address that it was sent to.
+        self.addressed = False
+        if asked and sock.type == _socket.SOCK_DGRAM:
+            ipv4 = sock.family == _socket.AF_INET
+            level, option = _ASKED_FOR_4 if ipv4 else _ASKED_FOR_6
+            self.addressed = bool(sock.getsockopt(level, option))
         self.dropped = 0
         self.timeout: float | None = None  # that it has when nobody reads
         try:
@@ -981,6 +1134,20 @@ class _Socket:
                 self.dropped += more
 
 
+def _destination(control: Sequence[tuple[int, int, bytes]]) -> tuple[bytes, int]:
+    """What a datagram was sent to if that is this host alone, else b""; and the interface."""
+    for level, kind, value in control:
+        if level == _socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO:
+            interface = struct.unpack_from("=I", value, 16)[0]
+            return (value[:16] if value[0] != 0xFF else b""), interface
+        if level == _socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            # struct in_pktinfo: what this host answers from, and then what the header says. They
+            # are the same unless it is a multicast or a broadcast.
+            interface = struct.unpack_from("=I", value)[0]
+            return (value[4:8] if value[4:8] == value[8:12] else b""), interface
+    return b"", 0
+
+
 # Longer than a class should be, for it documents the interface of both cores.
 class Receiver:
     """Reads datagrams from UDP or raw sockets and believes messages of known sources.
@@ -997,6 +1164,10 @@ class Receiver:
 
     With `signed`, of these sources, only messages count that it believes: `count` only, and
     UDP sockets only; `size` is more than PACKET_BYTES then.
+
+    `questions` gets the questions that came, from UDP sockets that have IP_PKTINFO or
+    IPV6_RECVPKTINFO when they are added. For that, and to know what a status says, `size` has
+    to be more than PACKET_BYTES.
     """
 
     def __init__(
@@ -1009,6 +1180,7 @@ class Receiver:
         batch: int = 32,
         size: int = 65535,
         stranger_room: int = 1024,
+        questions: Questions | None = None,
     ) -> None:
         if not 1 <= batch <= 1024:
             raise ValueError(f"batch {batch}: 1 to 1024 are allowed")
@@ -1025,7 +1197,10 @@ class Receiver:
         self._stranger_room = stranger_room
         self._port = port
         self._batch = batch
+        self._questions = questions
         self._buffer = bytearray(size)
+        #: Bytes of a datagram that is only counted: all that makes a difference.
+        self._read_of_each = min(size, PACKET_BYTES + 1)
         self._view = memoryview(self._buffer)
         self._sockets: list[_Socket] = []
         self._forgotten = 0  # dropped, of sockets that were discarded
@@ -1048,7 +1223,7 @@ class Receiver:
         self._check_idle()
         if self._signed is not None and sock.type == _socket.SOCK_RAW:
             raise ValueError("signed messages are read from UDP sockets alone")
-        self._sockets.append(_Socket(sock))
+        self._sockets.append(_Socket(sock, len(self._sockets), self._questions is not None))
 
     def discard_socket(self, sock: _socket.socket) -> None:
         """Read this socket no more. ValueError if it is not read."""
@@ -1058,6 +1233,8 @@ class Receiver:
                 one.look_for_drops()
                 self._forgotten += one.dropped
                 self._sockets.remove(one)
+                for number, other in enumerate(self._sockets):
+                    other.number = number
                 return
         raise ValueError("not a socket of this receiver")
 
@@ -1119,7 +1296,8 @@ class Receiver:
         stamped = one.stamped
         interface = stamp = 0
         udp = destination = b""
-        if not raw and not stamped:
+        control: Sequence[tuple[int, int, bytes]] = ()
+        if not (raw or stamped or one.addressed):
             length, address = sock.recvfrom_into(self._buffer, 0, _socket.MSG_DONTWAIT)
             flags = 0
         else:
@@ -1151,12 +1329,15 @@ class Receiver:
                 return
             if verdict == "accepted":
                 verdict = _check_message(payload)
+        host: str = address[0]
+        scope = address[3] if len(address) == 4 else 0
+        if verdict == "magic" and self._is_question(payload):
+            verdict = "question"
+            self._ask(one, control, host, scope, source_port, bytes(payload))
         if verdict != "accepted":
             self._counts[verdict] += 1
             return
-        host: str = address[0]
-        scope = address[3] if len(address) == 4 else 0
-        if scope and interface:
+        if scope and interface and (raw or stamped):
             scope = interface  # inside a VRF the name has the VRF's instead
         if raw:
             packed = _pack_host(host)
@@ -1177,10 +1358,39 @@ class Receiver:
         if found is None:
             self._tallied += 1
             sources._hear(source, now, source_port)
+            if self._is_packet_long(payload):
+                sources._tell(source, now, payload)
             return
         packed = _pack_host(host)
         message = _make_message(payload)
         found.append(Arrival(source.node, packed, scope, interface, source_port, now, message))
+
+    def _is_packet_long(self, data: Buffer) -> bool:
+        return len(memoryview(data)) == PACKET_BYTES < self._read_of_each
+
+    def _is_question(self, data: Buffer) -> bool:
+        if not self._is_packet_long(data):
+            return False
+        packet = decode_packet(data)
+        return packet is not None and packet.kind == "question"
+
+    def _ask(
+        self,
+        one: _Socket,
+        control: Sequence[tuple[int, int, bytes]],
+        host: str,
+        scope: int,
+        port: int,
+        data: bytes,
+    ) -> None:
+        """Hand this question on."""
+        questions = self._questions
+        if questions is None:
+            return
+        destination, interface = _destination(control)
+        question = (one.number, _pack_host(host), scope, port, destination, interface, data)
+        if questions._put(question) and questions._bell >= 0:
+            self._ring(questions._bell)
 
     def _rejected(self, verdict: str, host: str, scope: int) -> None:
         """A valid message, but from an unknown address."""
@@ -1209,12 +1419,12 @@ class Receiver:
 
     def _read_locked(self, one: _Socket, found: list[Arrival] | None) -> int:
         if self._signed is None and found is None and one.sock.type == _socket.SOCK_DGRAM:
-            return self._count_udp(one.sock)
+            return self._count_udp(one)
         got = 0
         try:
             while got < self._batch:
                 if self._signed is not None:
-                    self._count_signed(one.sock, self._signed)
+                    self._count_signed(one, self._signed)
                 else:
                     self._read(one, found)
                 got += 1
@@ -1225,9 +1435,15 @@ class Receiver:
                 self._signed._send(one.sock)
         return got
 
-    def _count_signed(self, sock: _socket.socket, signed: Signed) -> None:
+    def _count_signed(self, one: _Socket, signed: Signed) -> None:
         """Read one datagram, and count it if it is signed. May raise OSError."""
-        data, address = sock.recvfrom(PACKET_BYTES + 1, _socket.MSG_DONTWAIT)
+        control: Sequence[tuple[int, int, bytes]] = ()
+        if not one.addressed:
+            data, address = one.sock.recvfrom(PACKET_BYTES + 1, _socket.MSG_DONTWAIT)
+        else:
+            data, control, _, address = one.sock.recvmsg(
+                PACKET_BYTES + 1, _CONTROL_BYTES, _socket.MSG_DONTWAIT
+            )
         verdict = _check_message(data)
         if verdict == "accepted":
             now = time.monotonic_ns()
@@ -1236,29 +1452,46 @@ class Receiver:
                 verdict = source
             else:
                 self._sources._hear(source, now, address[1])
+                self._sources._tell(source, now, data)
                 self._tallied += 1
+        elif verdict == "magic" and self._is_question(data):
+            verdict = "question"
+            scope = address[3] if len(address) == 4 else 0
+            self._ask(one, control, address[0], scope, address[1], data)
         self._counts[verdict] += 1
 
-    def _count_udp(self, sock: _socket.socket) -> int:
+    def _count_udp(self, one: _Socket) -> int:
         """`_read_batch` for a UDP socket whose messages are only counted.
 
-        The hot path: nothing is called, converted or allocated that need not be. What a
-        datagram has behind its first 8 bytes makes no difference here, so it is not read.
+        The hot path: nothing is called, converted or allocated that need not be.
         """
-        receive, how = sock.recvfrom, (_MESSAGE_BYTES, _socket.MSG_DONTWAIT)
+        sock = one.sock
+        receive, how = sock.recvfrom, (self._read_of_each, _socket.MSG_DONTWAIT)
+        receive_all = sock.recvmsg if one.addressed else None
+        how_all = (self._read_of_each, _CONTROL_BYTES, _socket.MSG_DONTWAIT)
         little, big = _LITTLE, _BIG
         is_ipv4 = sock.family == _socket.AF_INET
         sources = self._sources
         known, heard, given = sources._known, sources._heard, sources._given
+        control: Sequence[tuple[int, int, bytes]] = ()
         rejected = got = 0
         now = time.monotonic_ns()
         try:
             for got in range(self._batch):  # noqa: B007
-                data, address = receive(*how)
+                if receive_all is None:
+                    data, address = receive(*how)
+                else:
+                    data, control, _, address = receive_all(*how_all)
                 if data != little and data != big:  # noqa: PLR1714
-                    rejected += 1
-                    self._counts[_check_message(data)] += 1
-                    continue
+                    verdict = _check_message(data)
+                    if verdict != "accepted":
+                        rejected += 1
+                        if verdict == "magic" and self._is_question(data):
+                            verdict = "question"
+                            scope = 0 if is_ipv4 else address[3]
+                            self._ask(one, control, address[0], scope, address[1], data)
+                        self._counts[verdict] += 1
+                        continue
                 try:
                     source = known[address[0] if is_ipv4 else _key(address[0], address[3])]
                 except KeyError:
@@ -1266,7 +1499,7 @@ class Receiver:
                     admitted = sources._admit_stranger(address[0], scope)
                     if isinstance(admitted, str):
                         rejected += 1
-                        self._rejected(admitted, address[0], scope)
+                        self._rejected(admitted, address[0], _destination(control)[1] or scope)
                         continue
                     source = admitted
                 source.last = now
@@ -1277,6 +1510,8 @@ class Receiver:
                     source.port = address[1]
                     source.place = given + len(heard)
                     heard.append(source)
+                if len(data) == PACKET_BYTES < how[0]:
+                    sources._tell(source, now, data)
             got = self._batch
         except OSError as error:
             return self._ended(error, got)

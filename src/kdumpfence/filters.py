@@ -166,6 +166,7 @@ def program(
     port: int,
     *,
     messages_only: bool = False,
+    and_questions: bool = False,
     sources: Iterable[Address] | None = None,
     packets: Iterable[Mapping[int, bytes]] | None = None,
     questions: bool = True,
@@ -176,7 +177,8 @@ def program(
     """A filter for a socket of `kind` "udp", "raw4" or "raw6".
 
     Keeps datagrams to `port` that this machine did not send itself; with `messages_only` those
-    that begin with a message in either byte order; with `sources` (raw sockets only, a UDP socket
+    that begin with a message in either byte order, and, with `and_questions` (UDP sockets only),
+    what may be a question; with `sources` (raw sockets only, a UDP socket
     is connected instead) those that come from one of these addresses; with `packets`, instead of
     that, packets that have the bytes of one of these at its offsets, which are a multiple of four
     bytes each; without `questions` no question; none that came through
@@ -188,6 +190,8 @@ def program(
         raise ValueError("sources are for raw sockets")
     if packets is not None and sources is not None:
         raise ValueError("sources or packets, not both")
+    if and_questions and (kind != "udp" or not (messages_only and questions)):
+        raise ValueError("and_questions: only with messages_only, on UDP sockets")
     raw4 = kind == "raw4"
     word, half = (_LD_W_IND, _LD_H_IND) if raw4 else (_LD_W_ABS, _LD_H_ABS)
     code = _guard(vrfs, inside, refused)
@@ -195,6 +199,18 @@ def program(
         code.append((_LDX_MSH, 0, 0, 0))
     if kind != "udp":
         code += [(half, 0, 0, 2), (_JEQ, 1, 0, port), (_RET, 0, 0, _DROP)]
+    if and_questions:
+        code += [
+            (half, 0, 0, 4),
+            (_JEQ, 0, 7, 8 + PACKET_BYTES),
+            (word, 0, 0, 8),
+            (_JEQ, 0, 5, _word(QUESTION_HEAD)),
+            (word, 0, 0, 12),
+            (_JEQ, 0, 3, _word(QUESTION_HEAD[4:])),
+            (word, 0, 0, 16),
+            (_JEQ, 0, 1, _word(b"kdf1")),
+            (_RET, 0, 0, _KEEP),
+        ]
     if messages_only:
         code += [
             (half, 0, 0, 4),  # the UDP length counts its own header

@@ -37,15 +37,23 @@ def attach(sock: _socket.socket, instructions: list[filters.Instruction]) -> Non
         raise FilterRefusedError(error.errno, why) from None
 
 
-def udp_program(sock: _socket.socket, messages_only: bool = False) -> list[filters.Instruction]:
-    """The filter for this UDP socket: its guard, or, with `messages_only`, a fence as well.
+def udp_program(
+    sock: _socket.socket, messages_only: bool = False, questions: bool = False
+) -> list[filters.Instruction]:
+    """The filter for this UDP socket: its guard, or, with `messages_only`, a fence as well, which
+    with `questions` keeps these too.
 
     Behind the guard alone, what this machine sent itself becomes an empty datagram: dropped, it
     would count as lost.
     """
     refused = 0 if messages_only else filters.CUT
     return filters.program(
-        "udp", 0, messages_only=messages_only, inside=hears_vrfs(sock), refused=refused
+        "udp",
+        0,
+        messages_only=messages_only,
+        and_questions=messages_only and questions,
+        inside=hears_vrfs(sock),
+        refused=refused,
     )
 
 
@@ -66,7 +74,8 @@ def guard(sock: _socket.socket) -> None:
     emptied, unless an earlier program of ours put the guard on it. (With another host's IPv4
     address nobody sends here without CAP_NET_RAW.) Raises FilterRefusedError.
     """
-    own = [filters.packed(udp_program(sock, messages_only)) for messages_only in (False, True)]
+    kinds = ((False, False), (True, False), (True, True))
+    own = [filters.packed(udp_program(sock, *kind)) for kind in kinds]
     if sock.family == _socket.AF_INET6 and _filter_of(sock) not in own:
         attach(sock, filters.NOTHING)
         empty(sock)

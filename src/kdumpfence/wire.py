@@ -50,6 +50,7 @@ STATES = core.STATES
 Arrival = core.Arrival
 Message = core.Message
 Packet = core.Packet
+Questions = core.Questions
 Receiver = core.Receiver
 Rejected = core.Rejected
 Schedule = core.Schedule

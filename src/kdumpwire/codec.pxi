@@ -23,11 +23,12 @@ cdef enum:
     CHECKSUM_WRONG = 5
     STRANGER = 6
     CROWDED = 7
-    UNSIGNED = 8
-    KEY_UNKNOWN = 9
-    FORGED = 10
-    REPLAYED = 11
-    VERDICTS = 12
+    ASKED = 8
+    UNSIGNED = 9
+    KEY_UNKNOWN = 10
+    FORGED = 11
+    REPLAYED = 12
+    VERDICTS = 13
     # A raw socket may hand over a datagram for another port: not ours to count.
     ELSEWHERE = -1
 

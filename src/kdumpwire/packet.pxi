@@ -51,6 +51,11 @@ cdef inline void packet_put(uint8_t *data, int length, uint64_t number) noexcept
         data[length - 1 - i] = <uint8_t>(number >> (8 * i))
 
 
+cdef inline int is_end(int state) noexcept nogil:
+    """Whether this is the state of a dump that is over."""
+    return state >= FINISHED
+
+
 cdef int packet_read(const uint8_t *data, size_t length, CPacket *packet) noexcept nogil:
     """Whether these bytes are a packet, its MAC aside."""
     cdef int i, signed

@@ -31,6 +31,7 @@ ctypedef struct CSocket:
     int kind
     int port
     int stamped         # each datagram comes with the time of its arrival
+    int addressed       # and with the address that it was sent to
     uint64_t dropped
 
 ctypedef struct CArrival:
@@ -46,6 +47,8 @@ ctypedef struct CArrival:
     int verdict
     const uint8_t *message
     size_t length
+    const uint8_t *destination  # of a question; NULL: not known, or not ours alone
+    int destination_length
 
 ctypedef struct CReceiver:
     mmsghdr *headers
@@ -77,6 +80,7 @@ ctypedef struct CReceiver:
     CSources *strangers # NULL: not remembered
     CSigned *signed     # NULL: messages need not be signed
     uint32_t stranger_room
+    CQuestions *questions   # NULL: they are only counted
     int late            # rounds left to read what lay in the queues at the deadline
     int error
 
@@ -100,6 +104,38 @@ cdef int64_t receiver_latest_stamp(CReceiver *receiver) noexcept nogil:
     return max(0, receiver.end + min(ahead, receiver.ahead))
 
 
+cdef int receiver_is_question(CReceiver *receiver, const uint8_t *data) noexcept nogil:
+    """Whether these bytes, as many as a packet has, are a question and all that was sent."""
+    cdef CPacket packet
+    return receiver.size > PACKET_LENGTH and packet_read(data, PACKET_LENGTH, &packet) and packet.kind == QUESTION
+
+
+cdef void receiver_ask(CReceiver *receiver, int sock, CArrival *found) noexcept nogil:
+    """Hand this question on."""
+    cdef CQuestions *questions = receiver.questions
+    cdef CQuestion *question = NULL
+    cdef uint64_t one = 1
+    cdef int rings = 0
+    pthread_mutex_lock(&questions.lock)
+    if found.destination == NULL or found.port == 0:
+        questions.dropped += 1
+    else:
+        question = questions_place(questions, found.message, monotonic_ns(), &rings)
+    if question != NULL:
+        question.high = found.high
+        question.low = found.low
+        question.scope = found.scope
+        question.interface = found.interface
+        question.port = found.port
+        question.sock = sock
+        memcpy(question.destination, found.destination, found.destination_length)
+        question.destination_length = found.destination_length
+        memcpy(question.data, found.message, PACKET_LENGTH)
+    pthread_mutex_unlock(&questions.lock)
+    if rings and questions.bell >= 0 and write(questions.bell, &one, sizeof(one)) < 0:
+        receiver.errors += errno != EAGAIN
+
+
 cdef int receiver_judge(
     CReceiver *receiver, CSocket *sock, int i, int64_t latest, CArrival *found
 ) noexcept nogil:
@@ -118,6 +154,7 @@ cdef int receiver_judge(
     cdef const uint8_t *udp = NULL
     cdef cmsghdr *cmsg
     cdef const uint8_t *told
+    cdef const uint8_t *packet_info = NULL
     cdef long stamp[2]
     cdef int verdict, kind = sock.kind
     cdef sockaddr_in6 *name = &receiver.names[i]
@@ -132,6 +169,7 @@ cdef int receiver_judge(
             destination = told
             memcpy(&found.interface, told + 16, 4)
         elif cmsg.cmsg_level == IPPROTO_IP and cmsg.cmsg_type == IP_PKTINFO:
+            packet_info = told
             memcpy(&found.interface, told, 4)
         elif cmsg.cmsg_level == SOL_SOCKET and cmsg.cmsg_type == STAMPING:
             memcpy(stamp, told, sizeof(stamp))
@@ -146,7 +184,7 @@ cdef int receiver_judge(
         source = <const uint8_t *>&name.sin6_addr
         address_length = 16
         found.scope = name.sin6_scope_id
-        if found.scope and found.interface:
+        if found.scope and found.interface and (kind != UDP or sock.stamped):
             found.scope = found.interface   # inside a VRF the name has the VRF's instead
     found.port = ntohs(name.sin6_port)      # at the same place in both families
 
@@ -173,15 +211,28 @@ cdef int receiver_judge(
         length = udp_length - 8
 
     verdict = check_message(data, length)
-    if verdict != ACCEPTED:
+    if verdict == MAGIC_WRONG and length == PACKET_LENGTH and receiver_is_question(receiver, data):
+        verdict = ASKED
+        found.destination = destination
+        found.destination_length = 16
+        if packet_info != NULL:
+            # struct in_pktinfo: what this host answers from, and then what the header says. They
+            # are the same unless it is a multicast or a broadcast.
+            found.destination = packet_info + 4 if memcmp(packet_info + 4, packet_info + 8, 4) == 0 else NULL
+            found.destination_length = 4
+        elif destination != NULL and destination[0] == 0xFF:
+            found.destination = NULL
+    elif verdict != ACCEPTED:
         return verdict
-    if udp != NULL:
+    elif udp != NULL:
         if destination == NULL or not checksum_fits(source, destination, address_length, udp, udp_length):
             return CHECKSUM_WRONG
     split_address(source, address_length, &found.high, &found.low)
     found.message = data
     found.length = length
-    return ACCEPTED
+    if verdict == ASKED and receiver.questions != NULL:
+        receiver_ask(receiver, <int>(sock - receiver.sockets), found)
+    return verdict
 
 
 cdef int receiver_match(CReceiver *receiver, int valid) noexcept nogil:
@@ -228,6 +279,8 @@ cdef int receiver_match(CReceiver *receiver, int valid) noexcept nogil:
         found.node = sources.known[index].node
         if receiver.tally:
             sources_hear(sources, index, receiver.found_at, found.port)
+            if found.length == PACKET_LENGTH:
+                receiver_tell(receiver, index, found)
     receiver.counts[ACCEPTED] += accepted
     if receiver.tally:
         receiver.tallied += accepted
@@ -271,6 +324,7 @@ cdef void receiver_match_signed(CReceiver *receiver, CSocket *sock, int got) noe
         if verdict == ACCEPTED:
             receiver.tallied += 1
             sources_hear(sources, index, now, found.port)
+            sources_tell(sources, index, now, packet.session, packet.state, is_end(packet.state))
     heard = heard == 0 and sources.heard_count
     pthread_mutex_unlock(&sources.lock)
     if heard:
@@ -283,6 +337,14 @@ cdef void receiver_ring(CReceiver *receiver) noexcept nogil:
     # A bell that is full rings already.
     if receiver.bell >= 0 and write(receiver.bell, &one, sizeof(one)) < 0:
         receiver.errors += errno != EAGAIN
+
+
+cdef void receiver_tell(CReceiver *receiver, uint32_t index, CArrival *found) noexcept nogil:
+    """What the message that was just counted for this source says beside that, if anything."""
+    cdef CPacket packet
+    if receiver.size > PACKET_LENGTH and packet_read(found.message, found.length, &packet):
+        sources_tell(receiver.sources, index, receiver.found_at, packet.session, packet.state,
+                     is_end(packet.state))
 
 
 cdef void receiver_remember(CReceiver *receiver, int valid) noexcept nogil:
@@ -308,7 +370,7 @@ cdef int receiver_read_batch(CReceiver *receiver, CSocket *sock) noexcept nogil:
     cdef CArrival *found
     cdef msghdr *header
     # Of a UDP socket mostly nothing is asked for: room for it costs the kernel a look a datagram.
-    cdef size_t control = 0 if sock.kind == UDP and not sock.stamped else CONTROL_BYTES
+    cdef size_t control = CONTROL_BYTES if sock.kind != UDP or sock.stamped or sock.addressed else 0
     cdef int64_t latest
     receiver.found_count = 0
     for i in range(receiver.batch):

@@ -6,6 +6,17 @@ looking an address up, and keeping count of it. May not: sockets, and whether a 
 Whoever calls holds the lock, where there are threads.
 """
 
+cdef enum:
+    MOST_TOLD = 4
+
+ctypedef struct Told:
+    # What a status said.
+    uint64_t session
+    int64_t when        # CLOCK_MONOTONIC, nanoseconds
+    uint32_t messages   # of its source since it was last given out, this one included
+    int16_t state
+    int16_t end         # whether this state is the end of a dump
+
 ctypedef struct Source:
     uint64_t high       # the address as 16 bytes; IPv4 as ::ffff:a.b.c.d
     uint64_t low
@@ -17,7 +28,8 @@ ctypedef struct Source:
     uint32_t place      # 1 + its place in sources.heard, 0 = not there
     uint16_t port
     uint8_t admitted    # not by the caller, but by the receive loop
-    uint8_t spare[13]   # 64 bytes in all, a cache line: see take_lines
+    uint8_t told        # how many of its places in sources.told are taken
+    uint8_t spare[12]   # 64 bytes in all, a cache line: see take_lines
 
 ctypedef struct Slot:
     uint32_t index      # 1 + index of a known source, 0 = free
@@ -36,12 +48,13 @@ ctypedef struct Network:
 ctypedef struct CSources:
     pthread_mutex_t lock
     Source *known       # dense, in order of insertion until something is removed
+    Told *told          # MOST_TOLD for each of them; not touched for who sends bare messages
     Slot *slots         # open addressing
     uint32_t *heard     # a ring of indexes of those heard and not given out yet
     uint32_t heard_at
     uint32_t heard_count
     uint32_t count
-    uint32_t room       # of both
+    uint32_t room       # of all three
     uint32_t mask       # number of slots - 1
     uint64_t seed       # random, so that no sender can choose colliding addresses
     Network *networks
@@ -172,6 +185,10 @@ cdef inline size_t slot_bytes(size_t slots) noexcept nogil:
     return LARGE_PAGE if size == LARGE_PAGE // 2 else size
 
 
+cdef inline size_t told_bytes(size_t sources) noexcept nogil:
+    return sources * MOST_TOLD * sizeof(Told)
+
+
 cdef void free_lines(void *memory, size_t size) noexcept nogil:
     if memory != NULL:
         munmap(memory, whole_pages(size))
@@ -182,20 +199,28 @@ cdef int sources_grow(CSources *sources) noexcept nogil:
     cdef uint32_t room, slots, i
     cdef uint32_t *heard
     cdef Source *known
+    cdef Told *told
     cdef Slot *fresh
     cdef Source *source
     if sources.count >= sources.room:
         room = 64 if sources.room == 0 else sources.room + (sources.room >> 1)
         known = <Source *>take_lines(<size_t>room * sizeof(Source))
+        told = <Told *>take_lines(told_bytes(room))
         heard = <uint32_t *>take_lines(room * sizeof(uint32_t))
-        if known == NULL or heard == NULL:
+        if known == NULL or told == NULL or heard == NULL:
             free_lines(known, <size_t>room * sizeof(Source))
+            free_lines(told, told_bytes(room))
             free_lines(heard, room * sizeof(uint32_t))
             return -1
         if sources.count:
             memcpy(known, sources.known, sources.count * sizeof(Source))
+        for i in range(sources.count):
+            if known[i].told:
+                memcpy(&told[i * MOST_TOLD], &sources.told[i * MOST_TOLD], told_bytes(1))
         free_lines(sources.known, <size_t>sources.room * sizeof(Source))
+        free_lines(sources.told, told_bytes(sources.room))
         sources.known = known
+        sources.told = told
         for i in range(sources.heard_count):
             heard[i] = sources.heard[(sources.heard_at + i) % sources.room]
             sources.known[heard[i]].place = i + 1
@@ -220,6 +245,7 @@ cdef int sources_grow(CSources *sources) noexcept nogil:
 
 cdef void sources_free(CSources *sources) noexcept nogil:
     free_lines(sources.known, <size_t>sources.room * sizeof(Source))
+    free_lines(sources.told, told_bytes(sources.room))
     free_lines(sources.heard, sources.room * sizeof(uint32_t))
     free_lines(sources.slots, slot_bytes(<size_t>sources.mask + 1))
 
@@ -271,6 +297,9 @@ cdef int sources_discard(CSources *sources, uint64_t high, uint64_t low, uint32_
     if index != sources.count - 1:
         sources.slots[sources_slot(sources, last.high, last.low, last.scope)].index = index + 1
         sources.known[index] = last[0]
+        if last.told:
+            memcpy(&sources.told[index * MOST_TOLD], &sources.told[(sources.count - 1) * MOST_TOLD],
+                   told_bytes(1))
         if last.place:
             sources.heard[last.place - 1] = index
     sources.count -= 1
@@ -333,15 +362,49 @@ cdef inline void sources_hear(CSources *sources, uint32_t index, int64_t now, ui
         sources.heard_count += 1
 
 
-cdef uint32_t sources_heard(CSources *sources, Source *given, uint32_t most) noexcept nogil:
-    """Copies of the sources heard longest ago, which count as given out; how many."""
-    cdef uint32_t i, number = min(most, sources.heard_count)
+cdef void sources_tell(
+    CSources *sources, uint32_t index, int64_t now, uint64_t session, int state, int end
+) noexcept nogil:
+    """The message that was just counted for this source is a status of that session.
+
+    Kept is the first of each session, and its first with each end. If there is no room any more,
+    an end takes the last place all the same: what happened last counts, and no end is missed.
+    """
+    cdef Source *source = &sources.known[index]
+    cdef Told *told = &sources.told[index * MOST_TOLD]
+    cdef int i
+    for i in range(source.told):
+        if told[i].session == session and (told[i].state == state or not told[i].end and not end):
+            return
+    i = source.told
+    if i == MOST_TOLD:
+        if not end:
+            return
+        i -= 1
+    told[i].session = session
+    told[i].when = now
+    told[i].messages = source.messages
+    told[i].state = <int16_t>state
+    told[i].end = <int16_t>end
+    source.told = i + 1
+
+
+cdef uint32_t sources_heard(CSources *sources, Source *given, Told *told, uint32_t most) noexcept nogil:
+    """Copies of the sources heard longest ago, which count as given out; how many.
+
+    `told`: MOST_TOLD places for each of them.
+    """
+    cdef uint32_t i, index, number = min(most, sources.heard_count)
     cdef Source *source
     for i in range(number):
-        source = &sources.known[sources.heard[sources.heard_at]]
+        index = sources.heard[sources.heard_at]
+        source = &sources.known[index]
         given[i] = source[0]
+        if source.told:
+            memcpy(&told[i * MOST_TOLD], &sources.told[index * MOST_TOLD], told_bytes(1))
         source.messages = 0
         source.place = 0
+        source.told = 0
         sources.heard_at = (sources.heard_at + 1) % sources.room
     sources.heard_count -= number
     return number

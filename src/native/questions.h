@@ -14,13 +14,14 @@
  * with this key; none if it is 0. As setsockopt(2). */
 static int let_in(int fd, int narrow, uint32_t key_id)
 {
+    /* The two long numbers are "KDFQUEST". */
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 4),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 8 + 152, 0, 7),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 8),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x4B444651 /* KDFQ */, 0, 5),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x4B444651, 0, 5),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 12),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x55455354 /* UEST */, 0, 3),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x55455354, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 24),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, key_id, 0, narrow),
         BPF_STMT(BPF_RET | BPF_K, 0xFFFFFFFF),

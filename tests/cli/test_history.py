@@ -18,12 +18,10 @@ from tests.cli.terminal import Terminal, plain
 START = 1_795_000_000.0  # 2026-11-18 11:06:40 UTC
 
 
-def dump(node: str, since: float, took: float, over: bool = True) -> Event:
+def dump(node: str, since: float, took: float, kind: str = "silent") -> Event:
     last = since + took
     messages = int(took / 10) + 1
-    return Event(
-        "silent" if over else "dumping", node, last + 30, since, last, messages, ("192.0.2.1",)
-    )
+    return Event(kind, node, last + 30, since, last, messages, ("192.0.2.1",))
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def file(tmp_path: Path) -> str:
                 dump("node1", START, 120),
                 dump("node2", START + 1000, 240.5),
                 dump("node1", START + 2000, 4),
-                dump(HOSTILE, START + 3000, 60, over=False),
+                dump(HOSTILE, START + 3000, 60, "dumping"),
             ]
         )
     return path
@@ -43,11 +41,11 @@ def file(tmp_path: Path) -> str:
 
 def test_history_draws_each_dump_as_long_as_it_took(file: str, command: list[str]) -> None:
     lines = ok("history", "--file", file, command=command).splitlines()
-    head = "NODE BEGAN TOOK MESSAGES UP TO 4 min 00 s FROM"
+    head = "NODE BEGAN TOOK END MESSAGES UP TO 4 min 00 s FROM"
     assert lines[0].split() == head.split()
     rows = {line.split("  ")[0]: line for line in lines[1:5]}
     assert set(rows) == {"node1", "node2", ESCAPED}
-    assert re.search(r"2026-11-18 11:23:20 +4 min 00 s +25 ", rows["node2"])
+    assert re.search(r"2026-11-18 11:23:20 +4 min 00 s +silent +25 ", rows["node2"])
     assert "> 1 min 00 s" in rows[ESCAPED]
     assert [line.count("\u2588") for line in lines[1:5]] == [7, 1, 30, 15]
     # Bars are drawn with what the terminal has.
@@ -58,12 +56,35 @@ def test_history_draws_each_dump_as_long_as_it_took(file: str, command: list[str
 def test_history_says_how_long_power_must_stay_on_for_each_node_and_all(file: str) -> None:
     text = ok("history", "--file", file)
     figures = [" ".join(line.split()) for line in text.splitlines()]
-    assert "node2 1 4 min 01 s - 4 min 11 s" in figures
-    assert "node1 2 2 min 00 s - 2 min 10 s" in figures
-    assert "all 4 4 min 01 s - 4 min 11 s" in figures
+    assert "node2 1 0 4 min 01 s - 4 min 11 s" in figures
+    assert "node1 2 0 2 min 00 s - 2 min 10 s" in figures
+    assert "all 4 0 4 min 01 s - 4 min 11 s" in figures
     assert "stay on for at least 4 min 11 s" in " ".join(text.split())
     text = ok("history", "--file", file, "--interval", "60.5")
     assert "stay on for at least 5 min 01 s" in " ".join(text.split())
+
+
+def test_history_says_how_dumps_ended_and_leaves_those_that_failed_out_of_the_figures(
+    tmp_path: Path,
+) -> None:
+    path = str(tmp_path / "history")
+    with History(path) as opened:
+        opened.record([dump("node1", START, 120, "finished"), dump("node2", START, 900, "failed")])
+    text = ok("history", "--file", path)
+    assert re.search(r"node1 .* 2 min 00 s +finished +13 ", text)
+    assert re.search(r"node2 .*15 min 00 s +failed +91 ", text)
+    figures = [" ".join(line.split()) for line in text.splitlines()]
+    assert "node1 1 0 2 min 00 s - 2 min 00 s" in figures
+    assert "node2 0 1 - - -" in figures
+    assert "all 1 1 2 min 00 s - 2 min 00 s" in figures
+    found = json.loads(ok("history", "--json", "--file", path))
+    assert {one["node"]: one["end"] for one in found["dumps"]} == {
+        "node1": "finished", "node2": "failed",
+    }  # fmt: skip
+    assert found["nodes"][1] == {
+        "node": "node2", "dumps": 0, "failed": 1, "longest": None, "percentile95": None,
+        "power": None,
+    }  # fmt: skip
 
 
 @pytest.mark.slow
@@ -86,7 +107,8 @@ def test_figures_are_of_all_dumps_and_not_of_those_shown(file: str) -> None:
     assert len(found["dumps"]) == 1
     assert (found["considered"], found["older"], found["quick"]) == (4, False, 1)
     assert found["all"] == {
-        "node": None, "dumps": 4, "longest": 240.5, "percentile95": None, "power": 250.5
+        "node": None, "dumps": 4, "failed": 0, "longest": 240.5, "percentile95": None,
+        "power": 250.5,
     }  # fmt: skip
     assert [one["node"] for one in found["nodes"]] == ["node2", "node1", HOSTILE]
     assert "and 3 older ones (--most)" in ok("history", "--file", file, "--most", "1")
@@ -101,6 +123,7 @@ def test_history_tells_programs_times_as_they_were_recorded(file: str) -> None:
             "last": START + 1240.5,
             "ended": START + 1270.5,
             "took": 240.5,
+            "end": "silent",
             "messages": 25,
             "addresses": ["192.0.2.1"],
         }

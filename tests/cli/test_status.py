@@ -7,12 +7,14 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from kdumpfence.cli import tables
 from kdumpfence.daemon.status_server import Server
+from kdumpfence.listener.dumps import Event
 from tests.cli.commands import (
     COMMAND,
     ENVIRONMENT,
@@ -38,6 +40,31 @@ def test_status_is_a_table_of_who_is_dumping(server: Server, command: list[str])
     server.publish(status())
     lines = ok("status", "--socket", server.path, command=command).splitlines()
     assert lines[1:] == ["no node is dumping", "datagrams: 1,234 accepted, 5 magic"]
+
+
+def test_status_tells_how_dumps_of_the_last_hour_ended(server: Server) -> None:
+    now = time.time()
+    ends = [
+        Event(kind, f"node{at}", now - 60 * at, now - 400, now - 100, 7, ("192.0.2.1",), 300.0)
+        for at, kind in enumerate(("finished", "failed", "silent", "finished"))
+    ]
+    ends.append(ends[0]._replace(node=HOSTILE, when=now - 4000))
+    server.publish(status(ended=ends[1:]))
+    lines = ok("status", "--socket", server.path).splitlines()
+    assert lines[2:5] == [
+        "node1 failed to dump, 5 min 00 s after its first message, 1 min 00 s ago",
+        "node2 fell silent, 5 min 00 s after its first message, 2 min 00 s ago",
+        "node3 finished its dump, 5 min 00 s after its first message, 3 min 00 s ago",
+    ]
+    assert lines[5].startswith("datagrams")
+    server.publish(status(ended=[ends[0]] * 7))
+    lines = ok("status", "--socket", server.path).splitlines()
+    assert lines[7] == "and 2 more ended within the last hour"
+    found = json.loads(ok("status", "--json", "--socket", server.path))
+    assert found["ended"][0] == {
+        "node": "node0", "since": now - 400, "last": now - 100, "messages": 7,
+        "addresses": ["192.0.2.1"], "took": 300.0, "end": "finished", "ended": now,
+    }  # fmt: skip
 
 
 def test_status_tells_programs_everything(server: Server) -> None:

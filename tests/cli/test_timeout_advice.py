@@ -12,15 +12,36 @@ from kdumpfence.cli import timeout_advice
 from kdumpfence.daemon.history import Past
 
 
-def past(took: float, node: str = "node1", over: bool = True, since: float = 1e9) -> Past:
+def past(
+    took: float, node: str = "node1", over: bool = True, since: float = 1e9, end: str = ""
+) -> Past:
     last = since + took
-    return Past(node, since, last, last + 30 if over else None, 5, ("192.0.2.1",))
+    end = end or ("silent" if over else "")
+    return Past(node, since, last, last + 30 if over else None, 5, ("192.0.2.1",), took, end)
 
 
 def test_power_has_to_stay_on_for_the_longest_dump_and_one_pause_more() -> None:
     figures = timeout_advice.lengths([past(100), past(250.5), past(30)])
     assert (figures.dumps, figures.longest, figures.power) == (3, 250.5, 260.5)
     assert timeout_advice.lengths([past(100)], pause=60).power == 160
+
+
+def test_of_a_dump_that_finished_it_is_known_how_long_it_took() -> None:
+    finished = past(250.5, end="finished")
+    figures = timeout_advice.lengths([finished, past(230)])
+    assert (figures.longest, figures.power) == (250.5, 250.5)
+    figures = timeout_advice.lengths([finished, past(245)])
+    assert (figures.longest, figures.power) == (250.5, 255)
+
+
+def test_a_dump_that_failed_is_counted_and_in_no_other_figure() -> None:
+    failed = past(4000, end="failed")
+    figures = timeout_advice.lengths([failed, past(10, end="finished")])
+    assert (figures.dumps, figures.failed, figures.longest, figures.power) == (1, 1, 10, 10)
+    figures = timeout_advice.lengths([failed] * 30)
+    assert figures[1:] == (0, None, None, None, 30)
+    nodes = timeout_advice.by_node([past(4000, "b", end="failed"), past(1, "a")])
+    assert [one.node for one in nodes] == ["a", "b"]
 
 
 def test_a_dump_under_way_counts_with_what_it_took_so_far() -> None:
@@ -34,7 +55,7 @@ def test_one_message_is_a_dump_of_unknown_length() -> None:
 
 
 def test_a_clock_that_was_set_back_makes_no_length_negative() -> None:
-    assert timeout_advice.lengths([past(-3600)]).longest == 0
+    assert timeout_advice.lengths([past(-3600)._replace(took=0.0)]).longest == 0
 
 
 def test_ninety_five_of_a_hundred_took_no_longer() -> None:
@@ -69,8 +90,20 @@ def test_the_lesson_has_the_figures_and_what_they_are_not_about() -> None:
     assert "took 1 min 41 s" in power
     assert "A longer dump needs no longer timeout" in agent
     assert "crash kernel starts 10 s later" in agent
-    assert "does not mean that a dump is complete" in silence
+    assert "2 of these dumps ended in silence, which does not mean that a dump is" in silence
     assert len(timeout_advice.lesson([past(100.2), past(5)])) == 4
+
+
+def test_the_lesson_of_dumps_that_told_how_they_ended() -> None:
+    finished, failed = past(100.2, end="finished"), past(50, end="failed")
+    power, _ = timeout_advice.lesson([finished])
+    assert "at least 1 min 41 s after" in power
+    assert "one more interval" not in power
+    *_, why = timeout_advice.lesson([finished, failed])
+    assert why.startswith("1 of these dumps failed")
+    agent, why = timeout_advice.lesson([failed])
+    assert "the first message only" in agent
+    assert why.startswith("1 of these dumps failed")
 
 
 @pytest.mark.parametrize(

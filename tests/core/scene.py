@@ -47,6 +47,12 @@ def soon(seconds: float = 5.0) -> int:
     return time.monotonic_ns() + round(seconds * 1e9)
 
 
+def status(core: Any, session: int, state: str, byteorder: str = "little") -> bytes:
+    """An unsigned status."""
+    packet = core.Packet("status", "node1", state=state, session=session, sequence=1)
+    return core.encode_packet(packet, byteorder=byteorder)  # type: ignore[no-any-return]
+
+
 def closed_port(host: str = "127.0.0.1") -> int:
     """A port of that host where nobody listens."""
     with udp(host) as sock:
@@ -65,6 +71,7 @@ class Scene:
         room: int = 4,
         **options: Any,
     ) -> None:
+        self.core: Any = core
         self._sockets = sockets
         self.sources, self.strangers = core.Sources(room=room), core.Sources()
         self.receiver = core.Receiver(self.sources, self.strangers, **options)

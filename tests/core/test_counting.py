@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import fill, load_core, udp
-from tests.core.scene import LITTLE, NODE, Scene, numbered, pack, soon
+from tests.core.scene import LITTLE, NODE, Scene, numbered, pack, soon, status
 
 
 def node(number: int) -> bytes:
@@ -48,8 +48,8 @@ def test_who_was_heard_is_given_out_once_with_all_that_is_known(scene: Scene) ->
     for _ in range(3):
         sender.sendto(LITTLE, scene.listener.getsockname())
     assert scene.receiver.count(0) == 3
-    ((number, packed, scope, port, first, last, messages),) = scene.sources.heard()
-    assert (number, packed, scope, messages) == (7, node(1), 0, 3)
+    ((number, packed, scope, port, first, last, messages, told),) = scene.sources.heard()
+    assert (number, packed, scope, messages, told) == (7, node(1), 0, 3, ())
     assert port == sender.getsockname()[1]
     assert before <= first <= last <= time.monotonic_ns()
     assert scene.sources.heard() == []
@@ -210,6 +210,101 @@ def test_any_order_of_messages_and_changes_is_given_out_alike(
             assert [(one[0], one[1], one[6]) for one in given] == expected
         assert len(scene.sources) == len(known)
         messages = {one: number for one, number in messages.items() if number}
+
+
+# ----------------------------------------------------------------------------- what statuses say
+
+
+def told(scene: Scene) -> list[list[tuple[int, str, int]]]:
+    """(session, state, messages) of each source that was heard."""
+    return [[(one[0], one[1], one[3]) for one in source[7]] for source in scene.sources.heard()]
+
+
+def say(scene: Scene, *statuses: tuple[int, str], host: int = 1) -> None:
+    """A host sends these statuses, (session, state), and they are counted."""
+    for session, state in statuses:
+        scene.send(host, data=status(scene.core, session, state))
+    scene.receiver.count(0)
+
+
+def test_of_each_session_the_first_status_and_its_ends_are_told(scene: Scene) -> None:
+    scene.sources.add(node(1), node=7)
+    before = time.monotonic_ns()
+    say(scene, (5, "started"), (5, "dumping"), (2**64 - 1, "finished"), (5, "dumping"))
+    scene.send(1)
+    say(scene, (2**64 - 1, "finished"), (6, "dumping"))
+    ((*_, first, last, messages, said),) = scene.sources.heard()
+    assert messages == 7
+    assert [(session, state, number) for session, state, _, number in said] == [
+        (5, "started", 1),
+        (2**64 - 1, "finished", 3),
+        (6, "dumping", 7),
+    ]
+    assert before <= first == said[0][2] <= said[1][2] <= said[2][2] == last
+    count(scene, 1)
+    assert told(scene) == [[]]  # each is told once
+
+
+def test_a_status_of_either_byte_order_counts_as_a_message_and_is_told(scene: Scene) -> None:
+    scene.sources.add(node(1))
+    for session, byteorder in enumerate(("little", "big")):
+        scene.send(1, data=status(scene.core, session, "dumping", byteorder=byteorder))
+    assert scene.receiver.count(0) == 2
+    assert told(scene) == [[(0, "dumping", 1), (1, "dumping", 2)]]
+
+
+def test_of_too_many_statuses_the_last_end_is_still_told(scene: Scene) -> None:
+    scene.sources.add(node(1))
+    say(scene, *((number, "dumping") for number in range(1, 9)))
+    say(scene, (9, "failed"), (10, "dumping"), (11, "finished"), (12, "dumping"))
+    expected = [(1, "dumping", 1), (2, "dumping", 2), (3, "dumping", 3), (11, "finished", 11)]
+    assert told(scene) == [expected]
+
+
+def test_two_ends_of_one_session_are_both_told(scene: Scene) -> None:
+    scene.sources.add(node(1))
+    say(scene, (3, "failed"), (3, "finished"), (3, "failed"))
+    assert told(scene) == [[(3, "failed", 1), (3, "finished", 2)]]
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter", "state", "name"])
+def test_a_message_with_an_unknown_trailer_is_a_message_and_says_nothing_more(
+    scene: Scene, change: str
+) -> None:
+    scene.sources.add(node(1))
+    data = bytearray(status(scene.core, 5, "finished"))
+    if change == "longer":
+        data += b"\0"
+    elif change == "shorter":
+        del data[-1]
+    else:
+        data[{"state": 15, "name": 119}[change]] = 5
+    scene.send(1, data=bytes(data))
+    assert scene.receiver.count(0) == 1
+    assert told(scene) == [[]]
+
+
+def test_a_receiver_that_cannot_see_the_end_of_a_packet_knows_none(
+    core: ModuleType, sockets: list[socket.socket]
+) -> None:
+    scene = Scene(core, sockets, size=core.PACKET_BYTES)
+    scene.sources.add(node(1))
+    say(scene, (5, "finished"))
+    assert told(scene) == [[]]
+
+
+def test_what_was_told_stays_with_its_source_however_others_come_and_go(scene: Scene) -> None:
+    for number in range(1, 8):
+        scene.sources.add(node(number), node=number)
+        say(scene, (number, "finished"), host=number)
+    for number in (2, 5, 1):
+        scene.sources.discard(node(number))
+    for number in range(8, 200):  # the table grows
+        scene.sources.add(node(number), node=number)
+    scene.sources.add(node(2), node=2)
+    count(scene, 2)
+    given = {one[0]: [said[0] for said in one[7]] for one in scene.sources.heard()}
+    assert given == {2: [], 3: [3], 4: [4], 6: [6], 7: [7]}
 
 
 # ------------------------------------------------------------------------ the bell, a rest

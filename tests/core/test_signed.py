@@ -20,11 +20,19 @@ from tests.support.signer import FOREIGN_KEY, KEY, OLD_KEY, Signer, slot
 #: Seconds that the cores believe a session without a message, and that an answer may take at most.
 SESSION, ANSWER = 30, 10
 
+IP_PKTINFO = 8
+
 
 class SignedScene:
     """A receiver on loopback that believes only what is signed, and nodes that speak to it."""
 
-    def __init__(self, core: ModuleType, sockets: list[socket.socket], room: int = 4) -> None:
+    def __init__(
+        self,
+        core: ModuleType,
+        sockets: list[socket.socket],
+        room: int = 4,
+        questions: Any = None,
+    ) -> None:
         if not core.SIGNS:
             cannot_run("this core was built without HMAC-SHA256")
         self._sockets = sockets
@@ -32,11 +40,15 @@ class SignedScene:
         self.sources = core.Sources(room=room)
         self.signed = core.Signed(self.sources, [slot(KEY), slot(OLD_KEY)])
         self.signed.add("node1")
-        self.receiver = core.Receiver(self.sources, signed=self.signed, size=256)
+        self.receiver = core.Receiver(
+            self.sources, signed=self.signed, size=256, questions=questions
+        )
         self.listen("127.0.0.1")
 
     def listen(self, host: str) -> None:
         listener = udp(host)
+        if listener.family == socket.AF_INET:
+            listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         self._sockets.append(listener)
         self.receiver.add_socket(listener)
         self.at = listener.getsockname()
@@ -72,6 +84,10 @@ class SignedScene:
         """(name, messages)"""
         return [(one[0], one[6]) for one in self.signed.heard()]
 
+    def told(self) -> list[tuple[str, list[tuple[int, str, int]]]]:
+        """(name, [(session, state, messages)])"""
+        return [(one[0], [said[:2] + said[3:] for said in one[7]]) for one in self.signed.heard()]
+
 
 @pytest.fixture
 def scene(core: ModuleType, sockets: list[socket.socket]) -> SignedScene:
@@ -91,11 +107,64 @@ def test_a_session_is_believed_from_its_answer_on(scene: SignedScene) -> None:
     node.send()
     assert scene.verdict() == "accepted"
     before = time.monotonic_ns()
-    ((name, packed, scope, port, first, last, messages),) = scene.signed.heard()
+    ((name, packed, scope, port, first, last, messages, told),) = scene.signed.heard()
     assert (name, packed, scope, messages) == ("node1", pack("127.0.0.1"), 0, 2)
+    assert told == ((node.session, "dumping", first, 1),)
     assert port == node.sock.getsockname()[1]
     assert first < last <= before
     assert scene.signed.heard() == []
+
+
+def test_what_statuses_say_is_told_of_those_that_are_believed_alone(scene: SignedScene) -> None:
+    node = scene.confirmed(session=7)
+    end = scene.signer(session=8)
+    recorded = end.send(state="finished")
+    for data in (
+        node.packet(state="finished", key_id=0, key=b""),
+        node.packet(state="finished", key=b"x" * 32),
+        encode_packet(Packet("status", "node1", state="finished", session=7, sequence=9)),
+        recorded,
+    ):
+        node.send(data)
+    assert scene.verdicts() == {"replayed": 2, "unsigned": 2, "forged": 1}
+    assert scene.told() == [("node1", [(7, "dumping", 1)])]
+    end.answer(state="failed")
+    end.send(state="finished")
+    node.send()
+    assert scene.verdicts() == {"accepted": 3}
+    assert scene.told() == [("node1", [(8, "failed", 1), (8, "finished", 2), (7, "dumping", 3)])]
+    assert scene.told() == []
+
+
+def test_a_name_that_is_known_again_has_nothing_told(scene: SignedScene) -> None:
+    scene.confirmed(session=7)
+    scene.signed.add("node2")
+    scene.confirmed(name="node2", session=9)
+    scene.signed.discard("node1")
+    assert scene.told() == [("node2", [(9, "dumping", 1)])]
+    scene.signed.add("node1")
+    scene.confirmed(session=8)
+    assert scene.told() == [("node1", [(8, "dumping", 1)])]
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_questions_are_handed_on_as_without_keys(
+    core: ModuleType, sockets: list[socket.socket], signed: bool
+) -> None:
+    questions = core.Questions()
+    questions.know(keys.key_id(KEY), keys.node_key(KEY, "node1"))
+    scene = SignedScene(core, sockets, questions=questions)
+    number = keys.key_id(KEY) if signed else 0
+    asks = Packet("question", "node1", key_id=number, nonce=bytes(range(16)))
+    data = encode_packet(asks, keys.node_key(KEY, "node1") if signed else b"")
+    node = scene.signer(host=NODE)
+    node.send(data)
+    node.send(data + b"\0")
+    assert scene.verdicts() == {"question": 1, "magic": 1}
+    ((at, packed, scope, port, destination, _, asked),) = questions.take()
+    assert (at, packed, scope, port) == (0, pack(NODE), 0, node.sock.getsockname()[1])
+    assert (destination, asked) == (pack("127.0.0.1"), data)
+    assert scene.heard() == []
 
 
 @pytest.mark.parametrize("at", ["127.0.0.1", "::1", "::"])

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from kdumpfence.install import native_sender
+from kdumpfence.wire import Packet, encode_packet
 from tests.conftest import cannot_run
 from tests.daemon.running import PROGRAM, Kdumpfenced, until
 from tests.interop import stock
@@ -125,3 +127,44 @@ def test_the_daemon_beside_a_stock_agent_says_that_the_port_is_taken(
     assert done.returncode == 1
     assert "7410/udp" in done.stderr
     assert "another program holds it" in done.stderr
+
+
+# ------------------------------------------------------------------ questions
+
+
+def question(node: Host) -> None:
+    """The node asks whether the watcher is alive, as an agent on it would, from its address."""
+    ask = (
+        "import socket, sys\n"
+        "sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        f"sock.bind(('{NODE}', 0))\n"
+        f"sock.sendto(bytes.fromhex(sys.argv[1]), ('{WATCHER}', 7410))\n"
+    )
+    data = encode_packet(Packet("question", "watcher", nonce=b"n" * 16))
+    node.run([PROGRAM[0], "-c", ask, data.hex()], check=True)
+
+
+def test_a_question_is_for_the_daemon_and_no_proof_for_an_agent_beside_it(
+    daemon: Kdumpfenced, watcher: Host, node: Host
+) -> None:
+    daemon.start_on(watcher)
+    waiting = agent(watcher)
+    question(node)
+    until(lambda: daemon.status().counts["question"] == 1)
+    assert waiting.poll() is None
+    send(node)
+    assert waiting.wait(60) == 0
+    until(lambda: daemon.status().counts["accepted"] == 1)
+
+
+def test_a_question_is_no_message_for_a_stock_agent(
+    watcher: Host, node: Host, stock_agent: str
+) -> None:
+    waiting = agent(watcher, program=stock_agent)
+    until(lambda: ":1CF2 " in (watcher.root / f"proc/{1}/net/udp").read_text())
+    for _ in range(3):
+        question(node)
+    time.sleep(0.5)
+    assert waiting.poll() is None
+    send(node)
+    assert waiting.wait(60) == 0

@@ -42,6 +42,21 @@ def test_each_trouble_is_logged_once_and_told_as_long_as_it_lasts() -> None:
     assert (said[1:], well.trouble()) == (["messages are heard again"], "history: full")
 
 
+def test_that_another_node_is_asked_for_is_logged_once_whoever_that_is() -> None:
+    said: list[str] = []
+    journal: Any = SimpleNamespace(say=lambda _, text: said.append(text))
+    well = health.Health(journal, SimpleNamespace(trouble=""))  # type: ignore[arg-type]
+    for name in ("", "node2", "node3", "node2"):
+        well.look(seen(asked_for=name, answers_as="node1"))
+    assert said == [
+        "asked for node 'node2', but this one answers as 'node1': set node if it is the same"
+    ]
+    well.look(seen())  # the settings were read again
+    well.look(seen(asked_for="node3"))
+    assert len(said) == 2
+    assert well.troubles() == []
+
+
 def test_a_main_loop_that_stands_still_is_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder: Any = SimpleNamespace(trouble="full")
     well = health.Health(SimpleNamespace(), recorder)  # type: ignore[arg-type]

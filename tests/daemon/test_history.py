@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -56,7 +57,9 @@ def test_a_dump_from_its_beginning_to_its_end_is_one_entry(path: str) -> None:
         opened.record([event("silent", took=20.75, messages=5, addresses=both)])
         assert opened.under_way() == []
     with History(path) as opened:
-        assert opened.past() == [Past("node1", START, START + 20.75, START + 50.75, 5, both, 20.75)]
+        assert opened.past() == [
+            Past("node1", START, START + 20.75, START + 50.75, 5, both, 20.75, "silent")
+        ]
 
 
 def test_the_events_of_one_call_count_in_their_order(path: str) -> None:
@@ -119,6 +122,102 @@ def test_past_dumps_are_found_by_node_by_time_and_by_number(opened: History) -> 
 def test_any_name_comes_back_as_it_was(opened: History, name: str) -> None:
     opened.record([event("began", name)])
     assert opened.past(name)[0].node == opened.under_way()[0].node == name
+
+
+# --- how they ended -------------------------------------------------------------------------
+
+
+def ending(kind: str, when: float, node: str = "node1", sessions: tuple[int, ...] = ()) -> Event:
+    """A dump of a minute that is over."""
+    return Event(kind, node, when, when - 60, when, 7, ("192.0.2.1",), 60.0, sessions)
+
+
+def test_how_a_dump_ended_is_kept_with_the_sessions_that_told_of_it(path: str) -> None:
+    now = time.time()
+    sessions = (0, 7, 2**64 - 1)
+    with History(path) as opened:
+        opened.record([ending("began", now, sessions=sessions[:1])])
+        assert [(dump.end, dump.sessions) for dump in opened.past()] == [("", (0,))]
+        assert opened.under_way()[0].sessions == (0,)
+        opened.record([ending("finished", now, sessions=sessions)])
+        opened.record([ending("failed", now, "node2"), ending("silent", now, "node3")])
+    with History(path) as opened:
+        found = {dump.node: dump for dump in opened.past()}
+        ends = {node: dump.end for node, dump in found.items()}
+        assert ends == {"node1": "finished", "node2": "failed", "node3": "silent"}
+        assert found["node1"].sessions == sessions
+        assert found["node1"].ended == now
+        assert opened.under_way() == []
+        assert opened.over() == [
+            ending("finished", now, sessions=sessions), ending("failed", now, "node2")
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_another_end_of_a_dump_takes_the_place_of_the_first_one(path: str, restart: bool) -> None:
+    now = time.time()
+    later = ending("finished", now, sessions=(1, 2))._replace(
+        last=now + 40, took=100.0, when=now + 40
+    )
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(History(path))
+        opened.record([ending("began", now), ending("failed", now, sessions=(1,))])
+        opened.record(a_whole_dump("node2", START, 5))
+        if restart:
+            opened.close()
+            opened = stack.enter_context(History(path))
+        opened.record([later])
+        (dump,) = opened.past("node1")
+        assert (dump.end, dump.ended, dump.took) == ("finished", now + 40, 100.0)
+        assert dump.sessions == (1, 2)
+        opened.record([ending("began", now + 500)])
+        assert [one.end for one in opened.past("node1")] == ["", "finished"]
+        assert opened.over() == []
+
+
+def test_an_end_that_is_told_again_after_its_dump_was_removed_is_kept(path: str) -> None:
+    now = time.time()
+    with History(path) as opened:
+        opened.record([ending("failed", now), ending("silent", now, "node2")])
+        tamper(path, "DELETE FROM dump WHERE node = 'node1'")
+        opened.record([ending("finished", now)])
+        assert [dump.end for dump in opened.past("node1")] == ["finished"]
+        assert len(opened.past()) == 2
+
+
+def test_only_the_last_dump_of_a_node_goes_on_after_its_end_and_not_for_ever(path: str) -> None:
+    now = time.time()
+    with History(path) as opened:
+        opened.record([ending("finished", now - 2 * DAY, "old")])
+        opened.record([ending("finished", now - 900, "again"), ending("silent", now, "again")])
+        opened.record([ending("finished", now - 900, "more"), ending("began", now, "more")])
+        opened.record([ending("finished", now + 2 * DAY, "ahead")])
+        opened.record([ending("failed", now - 900), ending("finished", now)])
+        assert opened.over() == [ending("finished", now)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["how = 'burnt'", "sessions = 'x'", "sessions = '10000000000000000'", "sessions = 7.5"],
+)
+def test_an_end_that_no_daemon_writes_is_damage(path: str, damage: str) -> None:
+    with History(path) as opened:
+        opened.record([ending("finished", time.time())])
+        tamper(path, f"UPDATE dump SET {damage}")
+        with pytest.raises(HistoryError, match="a row of it is no dump"):
+            opened.past()
+
+
+def test_of_very_many_ends_the_newest_can_be_told_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_OVER", 10)
+    now = time.time()
+    with History(path) as opened:
+        opened.record([ending("failed", now, f"node{number}") for number in range(30)])
+        opened.record([ending("finished", now, "node29")])
+        assert [dump.end for dump in opened.past("node29")] == ["finished"]
+        assert len(opened.past()) == 30
 
 
 class Clock:

@@ -524,3 +524,51 @@ def test_a_file_of_the_form_before_is_taken_over_and_nothing_of_it_is_old(path: 
         assert opened.trim(400 * DAY, 1000) == 1 + 1  # and the one that was pushed out
     with contextlib.closing(sqlite3.connect(path)) as other:
         assert other.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+
+
+FORM_2 = """
+ALTER TABLE dump ADD COLUMN took REAL;
+ALTER TABLE dump ADD COLUMN age REAL NOT NULL DEFAULT 0;
+ALTER TABLE dump ADD COLUMN named INTEGER NOT NULL DEFAULT 1;
+CREATE INDEX passing ON dump (id) WHERE named = 0 AND ended IS NOT NULL;
+CREATE TABLE file (age REAL NOT NULL);
+INSERT INTO file VALUES (1000);
+UPDATE dump SET took = 60.5 WHERE id = 1;
+PRAGMA user_version = 2;
+"""
+
+
+def of_form_2(path: str) -> None:
+    of_form_1(path)
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(FORM_2)
+
+
+def test_dumps_of_the_form_without_ends_ended_in_silence_or_go_on(path: str) -> None:
+    of_form_2(path)
+    with History(path, writable=False) as opened:
+        assert {dump.node: dump.end for dump in opened.past()} == {
+            "node1": "silent",
+            "192.0.2.9": "",
+        }
+    with History(path) as opened:
+        assert [(dump.node, dump.took, dump.end) for dump in opened.past()] == [
+            ("192.0.2.9", 0.0, ""), ("node1", 60.5, "silent")
+        ]  # fmt: skip
+        end = event("silent", "192.0.2.9", 2000.0, 30.0, 5)
+        opened.record([end._replace(kind="failed", sessions=(7,))])
+        assert [(dump.end, dump.sessions) for dump in opened.past("192.0.2.9")] == [
+            ("failed", (7,))
+        ]
+
+
+def test_what_an_older_daemon_rescued_is_put_back(path: str) -> None:
+    of_form_2(path)
+    os.rename(path, path + "-rescued")
+    for tail in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path + tail, path + "-rescued" + tail)
+    with History(path) as opened:
+        assert [dump.node for dump in opened.past()] == ["192.0.2.9", "node1"]
+        assert [dump.end for dump in opened.past()] == ["", "silent"]
+    assert not os.path.exists(path + "-rescued")

@@ -37,16 +37,18 @@ def written(pipe: tuple[int, int]) -> str:
 
 def test_an_event_is_a_line(pipe: tuple[int, int]) -> None:
     journal = Journal("debug", fd=pipe[1])
-    for kind in ("began", "dumping", "silent"):
+    for kind in ("began", "dumping", "silent", "finished", "failed"):
         journal.event(event(kind))
     journal.event(event("silent"), recorded=False)
     journal.flush()
     lines = written(pipe).splitlines()
     assert "began to dump" in lines[0]
     assert "has been dumping for 182 s" in lines[1]
-    assert "dumped for 182 s" in lines[2]
+    assert "fell silent: dumped for 182 s" in lines[2]
     assert lines[2].endswith("7 messages from 192.0.2.1, 2001:db8::1")
-    assert lines[3] == lines[2] + " (not in the history yet)"
+    assert lines[3] == lines[2].replace("fell silent", "finished its dump")
+    assert lines[4] == lines[2].replace("fell silent", "failed to dump")
+    assert lines[5] == lines[2] + " (not in the history yet)"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_only_so_many_lines_in_a_second_and_a_sum_of_the_rest(
     journal.event(event())
     journal.flush()
     assert written(pipe).splitlines()[0] == (
-        "too many lines, not shown: 495 dumps that began, 495 dumps that ended"
+        "too many lines, not shown: 495 dumps that began, 495 dumps that ended in silence"
     )
     now += 1
     journal.flush()

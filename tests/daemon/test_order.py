@@ -43,8 +43,9 @@ class Played:
     def snapshot(self) -> Snapshot:
         return Snapshot(1.0, self.dumps, 1, [], {"accepted": 1, "unread": 0}, [], [])
 
-    def restore(self, dumps: list[Dump]) -> None:
+    def restore(self, dumps: list[Dump], ended: list[Event]) -> None:
         assert not dumps
+        assert not ended
 
     def fileno(self) -> int:
         return self._bell[0]

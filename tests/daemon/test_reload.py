@@ -80,7 +80,7 @@ def test_of_many_faults_the_log_tells_some_and_their_number(daemon: Kdumpfenced)
     daemon.says("settings refused")
     said = daemon.said().splitlines()
     assert said[-2] == "and 4,950 faults more: see --check"
-    assert len(said) == 1 + 50 + 2
+    assert len(said) == 2 + 50 + 2
     assert len(daemon.run("--check").stderr.splitlines()) == 5000
 
 

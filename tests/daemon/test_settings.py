@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import socket
@@ -52,6 +53,8 @@ repeat = 5.5
 room = 100
 queue = "8M"
 auth = "sha256"
+answer = false
+node = "node9"
 key_file = "/tmp/k"
 [history]
 path = "/tmp/h"
@@ -99,6 +102,11 @@ REFUSED = {
     "not a whole number": ["port = 0", "port = true", "port = 7410.0"],
     "not a number of seconds": ["silence = nan", "silence = inf", "silence = 0.5"],
     "not one of auto, ipv4, ipv6": ['family = "both"'],
+    "not true or false": ['answer = "yes"', "answer = 1"],
+    "not a node's name: 1 to 64 ASCII characters without blanks": [
+        'node = "a b"', 'node = ""', "node = 1", f'node = "{"x" * 65}"', 'node = "n\u00f6de"',
+    ],
+    'key_file = "key": not an absolute path': ['key_file = "key"'],
     "not a size from 4096 bytes to below 1G": ['queue = "64X"', "queue = 1"],
     "not a list of networks": ['networks = "192.0.2.0/24"'],
     "host bits set; did you mean 192.0.2.0/24?": ['networks = ["192.0.2.1/24"]'],
@@ -215,11 +223,13 @@ def test_what_changed_is_told_apart_by_whether_it_needs_a_restart() -> None:
 
 def test_the_meaning_has_every_value_and_what_is_to_be_minded() -> None:
     found = parse(EVERY)
-    said = "\n".join(found.meaning())
+    assert "questions: not answered" in found.meaning()
+    said = "\n".join(dataclasses.replace(found, answer=True).meaning())
     for key in KEYS:
         value = getattr(found, key.attribute)
         shown = f"{value:,}" if isinstance(value, int) and key.name != "port" else f"{value}"
-        shown = {"mode": "0660", "networks": "192.0.2.0/24", "family": "over IPv4,"}.get(
+        words = {"networks": "192.0.2.0/24", "family": "over IPv4,", "answer": "answered as"}
+        shown = {"mode": "0660", **words}.get(
             key.name, f"{value:g}" if isinstance(value, float) else shown
         )
         assert shown in said, key.name
@@ -237,7 +247,7 @@ def test_the_settings_file_that_is_shipped_shows_every_key_with_its_default() ->
     named = set(re.findall(r"(?m)^(\w+) = ", live.partition("\n[nodes]\n")[0]))
     assert named == {key.name for key in KEYS}
     for key in KEYS:
-        if (key.table, key.name) not in (("", "networks"), ("metrics", "port")):
+        if (key.table, key.name) not in (("", "networks"), ("", "node"), ("metrics", "port")):
             assert getattr(found, key.attribute) == getattr(default, key.attribute), key.name
     assert set(found.nodes) == {"node1", "node2", "node3"}
 

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kdumpfence.daemon import key
+from kdumpfence.keys import node_key
+from kdumpfence.wire import packet_fits
 from tests.daemon.running import NODE, Kdumpfenced, until
+from tests.daemon.test_answers import answer
 from tests.support.signer import FOREIGN_KEY, KEY, OLD_KEY, Signer, key_text, slot
 
 NODES = "node1 = []\nnode2 = []"
@@ -55,6 +60,67 @@ def test_what_is_signed_is_recorded_under_the_nodes_name_and_nothing_else_is(
     page = signed.page_with('verdict="unsigned"} 1.0')
     for verdict, number in {"accepted": 1, "replayed": 1, "forged": 0, "key": 0}.items():
         assert f'kdumpfence_datagrams_total{{verdict="{verdict}"}} {number}.0' in page
+
+
+@pytest.mark.parametrize("core", ["compiled", "pure"])
+def test_a_signed_end_ends_a_dump_and_no_other_does(
+    tmp_path: Path, key_file: Path, core: str
+) -> None:
+    daemon = Kdumpfenced(tmp_path, core)
+    with contextlib.closing(daemon):
+        daemon.configure(f'silence = 600\nauth = "sha256"\nkey_file = "{key_file}"', NODES)
+        daemon.start()
+        at = ("127.0.0.1", daemon.port)
+        with Signer(at, host=NODE) as node, Signer(at, host=NODE, state="finished") as end:
+            node.send()
+            until(lambda: daemon.dumping() == {"node1"})
+            silent = Signer(at, host=NODE)  # one that answers no questions
+            silent.send(state="finished")
+            silent.send(state="finished", key_id=0, key=b"")
+            silent.send(state="finished", key=b"x" * 32)
+            silent.sock.close()
+            wanted = {"accepted": 1, "replayed": 2, "unsigned": 1, "forged": 1}
+            until(lambda: wanted.items() <= daemon.status().counts.items())
+            assert daemon.dumping() == {"node1"}
+            end.send()
+            daemon.says("node 'node1' finished its dump")
+            until(lambda: not daemon.dumping())
+        assert [(dump.node, dump.end) for dump in daemon.past()] == [("node1", "finished")]
+
+
+@pytest.mark.parametrize("core", ["compiled", "pure"])
+def test_questions_are_answered_signed(tmp_path: Path, key_file: Path, core: str) -> None:
+    daemon = Kdumpfenced(tmp_path, core)
+    with contextlib.closing(daemon):
+        daemon.configure(f'auth = "sha256"\nnode = "node9"\nkey_file = "{key_file}"', NODES)
+        daemon.start()
+        daemon.says(f"answering questions as node 'node9', signed with key {slot(KEY)[0]:08x}")
+        assert packet_fits(answer(daemon, "node9")[1], node_key(KEY, "node9"))
+        write(key_file, key_text(FOREIGN_KEY, KEY))
+        daemon.reload()
+        daemon.says(f"as node 'node9', signed with key {slot(FOREIGN_KEY)[0]:08x}")
+        assert packet_fits(answer(daemon, "node9")[1], node_key(FOREIGN_KEY, "node9"))
+        key_file.unlink()
+        daemon.reload()
+        daemon.says("keeping the previous keys")
+        assert packet_fits(answer(daemon, "node9")[1], node_key(FOREIGN_KEY, "node9"))
+
+
+def test_a_key_that_the_service_manager_passes_is_believed(
+    signed: Kdumpfenced, node: Signer, key_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    credential = folder / key.CREDENTIAL
+    credential.write_text(key_text(KEY))
+    key_file.unlink()
+    signed.start(environment={"CREDENTIALS_DIRECTORY": str(folder)})
+    node.send()
+    until(lambda: signed.dumping() == {"node1"})
+    credential.write_text("node node1\n" + key_text())
+    signed.reload()
+    line = signed.says("keeping the previous keys")
+    assert "key passed by the service manager: of node 'node1' alone, must be the" in line
 
 
 def test_a_dump_goes_on_over_a_restart_and_no_older_one_comes_back(
@@ -133,7 +199,7 @@ def test_auth_is_changed_by_a_restart_alone(daemon: Kdumpfenced, key_file: Path)
     daemon.start()
     daemon.configure(f'auth = "sha256"\nkey_file = "{key_file}"', f'node1 = ["{NODE}"]')
     daemon.reload()
-    assert "auth, key_file" in daemon.says("takes effect after a restart")
+    assert "auth changed:" in daemon.says("takes effect after a restart")
     daemon.hear(NODE)
     until(lambda: daemon.dumping() == {"node1"})
 

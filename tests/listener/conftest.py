@@ -74,6 +74,7 @@ def listen(core: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeLi
     """Makes Listeners with that core on a free port, and closes them after the test."""
     monkeypatch.setattr(reader, "Receiver", core.Receiver)
     monkeypatch.setattr(listener, "Sources", core.Sources)
+    monkeypatch.setattr(listener, "Questions", core.Questions)
     for module in (reader, listener):
         monkeypatch.setattr(module, "signing_core", lambda: core if core.SIGNS else _purewire)
     made: list[TrialListener] = []

@@ -17,12 +17,27 @@ from typing import Any
 import pytest
 
 from kdumpfence import wire
-from kdumpfence.keys import Keys
+from kdumpfence.keys import Keys, node_key
 from kdumpfence.listener import listener
 from kdumpfence.listener.dumps import Dump
-from kdumpfence.wire import OWN_MESSAGE, Transmitter
+from kdumpfence.wire import (
+    OWN_MESSAGE,
+    Packet,
+    Transmitter,
+    decode_packet,
+    encode_packet,
+    packet_fits,
+)
 from tests.conftest import load_core, udp
-from tests.listener.conftest import A, B, MakeListener, TrialListener, kinds, wait_for
+from tests.listener.conftest import (
+    PATIENCE,
+    A,
+    B,
+    MakeListener,
+    TrialListener,
+    kinds,
+    wait_for,
+)
 from tests.support.programs import FORMS, environment, sender
 from tests.support.signer import FOREIGN_KEY, KEY, OLD_KEY, Signer, key_text, slot
 
@@ -117,6 +132,88 @@ def test_both_keys_are_believed(listen_signed: MakeListener, signer: MakeSigner)
     assert listening.next_event().node == "node1"
     signer(listening, "node2", key=OLD_KEY).send()
     assert listening.next_event().node == "node2"
+
+
+def test_a_signed_end_ends_a_dump_at_once_and_no_other_does(
+    listen_signed: MakeListener, signer: MakeSigner
+) -> None:
+    listening = listen_signed(["node1"], silence=60.0)
+    node = signer(listening, host=A)
+    node.send()
+    began = listening.next_event()
+    silent = Signer(("127.0.0.1", listening.port), host=A)  # one that answers no questions
+    recorded = silent.send(state="finished")
+    silent.send(state="finished", key_id=0, key=b"")
+    silent.send(state="finished", key=b"x" * 32)
+    listening.say(B, recorded)
+    silent.sock.close()
+    wait_for(lambda: sum(listening.counted().values()) == 6)
+    assert listening.counted() == {"accepted": 1, "replayed": 3, "unsigned": 1, "forged": 1}
+    assert listening.events(0.1) == []
+    end = signer(listening, host=A, state="finished")
+    end.send()
+    ended = listening.next_event()
+    assert ended[:2] == ("finished", "node1")
+    assert (ended.since, ended.sessions) == (began.since, (node.session, end.session))
+    assert listening.snapshot().dumps == []
+    node.send()
+    listening.wait_for_count("accepted", 3)
+    assert listening.events(0.1) == []
+
+
+def test_of_a_network_a_node_keeps_its_room_until_its_dump_is_forgotten(
+    listen_signed: MakeListener, signer: MakeSigner
+) -> None:
+    listening = listen_signed(networks=[NETWORK], silence=0.5, room=1)
+    signer(listening, "vm1", host=A, state="failed").send()
+    assert kinds(listening.several(2)) == ["began", "failed"]
+    other = signer(listening, "vm2", host=A)
+    other.send()
+    listening.wait_for_count("crowded", 1)
+
+    def has_room() -> bool:
+        other.send()
+        return any(event.node == "vm2" for event in listening.events(0.1))
+
+    wait_for(has_room)
+
+
+def test_questions_are_answered_signed_with_the_keys_that_are_believed(
+    listen_signed: MakeListener, key_file: Path
+) -> None:
+    listening = listen_signed(["node1"], answer="node9")
+
+    def answer() -> bytes:
+        with udp(A) as sock:
+            asks = Packet("question", "node9", nonce=os.urandom(16))
+            sock.sendto(encode_packet(asks), ("127.0.0.1", listening.port))
+            sock.settimeout(PATIENCE)
+            data = sock.recv(4096)
+        assert decode_packet(data) == Packet(
+            "alive", "node9", key_id=int.from_bytes(data[16:20], "big"), nonce=asks.nonce
+        )
+        return data
+
+    assert packet_fits(answer(), node_key(KEY, "node9"))
+    listening.wait_for_count("question", 1)
+    write(key_file, key_text(FOREIGN_KEY, KEY))
+    assert listening.reload_keys() == [slot(FOREIGN_KEY)[0], slot(KEY)[0]]
+    assert packet_fits(answer(), node_key(FOREIGN_KEY, "node9"))
+
+
+def test_keys_may_come_from_elsewhere_than_a_file(
+    listen: MakeListener, signer: MakeSigner, key_file: Path
+) -> None:
+    listening = listen(["node1"], auth="sha256", keys=Keys(slot(OLD_KEY)))
+    signer(listening, key=OLD_KEY).send()
+    assert listening.next_event()[:2] == ("began", "node1")
+    assert listening.reload_keys() == []
+    assert listening.reload_keys(Keys(slot(KEY))) == [slot(KEY)[0]]
+    of_node = Keys(slot(KEY)).of("node1")
+    with pytest.raises(ValueError, match="keys: of node 'node1' alone, must be the cluster's"):
+        listening.reload_keys(of_node)
+    with pytest.raises(ValueError, match="not with keys"):
+        listen(["node1"], auth="sha256", keys=of_node, key_file=str(key_file))
 
 
 @pytest.mark.parametrize("form", FORMS)

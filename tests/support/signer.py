@@ -42,9 +42,11 @@ class Signer:
         key: bytes = KEY,
         host: str = "127.0.0.1",
         session: int | None = None,
+        state: str = "dumping",
     ) -> None:
         self.to = to
         self.name = name
+        self.state = state
         self.cluster_key = key
         self.session = random.getrandbits(64) if session is None else session
         self.sock: socket.socket = udp(host)
@@ -56,7 +58,7 @@ class Signer:
         """The next packet, or, with other values in its fields, another one."""
         values: dict[str, Any] = {
             "name": self.name,
-            "state": "dumping",
+            "state": self.state,
             "interval": 10_000,
             "session": self.session,
             "key_id": keys.key_id(self.cluster_key),

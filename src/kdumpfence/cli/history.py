@@ -127,12 +127,13 @@ def _print_dumps(console: Console | None, dumps: Sequence[Past]) -> None:
             one_line(dump.node),
             stamp(dump.since),
             ("" if dump.ended is not None else "> ") + duration(length(dump)),
+            dump.end,
             f"{dump.messages:,}",
             joined(dump.addresses),
         )
         for dump in dumps
     ]
-    heads = ("NODE", "BEGAN", "TOOK", "MESSAGES", "FROM")
+    heads = ("NODE", "BEGAN", "TOOK", "END", "MESSAGES", "FROM")
     # The bars get what the others leave, but for an address of IPv4.
     others = sum(len(cell) + 2 for cell in cells(heads[:-1], [row[:-1] for row in rows])[0])
     size = _BAR if console is None else min(_BAR, max(10, console.width - others - 18))
@@ -159,26 +160,24 @@ def _print_figures(
     figures = timeout_advice.by_node(found, pause)
     rows = [_figure_row(one, one_line(one.node or "")) for one in figures[:_NODES]]
     if len(figures) > _NODES:
-        rows.append((f"and {len(figures) - _NODES:,} more nodes", "", "", "", ""))
+        rows.append((f"and {len(figures) - _NODES:,} more nodes", *5 * ("",)))
     rows.append(_figure_row(timeout_advice.lengths(found, pause), "all"))
     which = f"the newest {len(found):,} dumps" if more else plural(len(found), "dump")
     print(f"From the first message to the last ({which}), and how long power has")
     print("to stay on after the first message, at least:")
-    print_table(console, ("NODE", "DUMPS", "LONGEST", "95 OF 100", "POWER"), rows)
+    print_table(console, ("NODE", "DUMPS", "FAILED", "LONGEST", "95 OF 100", "POWER"), rows)
 
 
 def _figure_row(one: timeout_advice.Lengths, name: str) -> tuple[str, ...]:
-    percentile = "-" if one.percentile is None else rounded_up(one.percentile)
-    return (name, f"{one.dumps:,}", rounded_up(one.longest), percentile, rounded_up(one.power))
+    seconds = (one.longest, one.percentile, one.power)
+    lengths = ("-" if found is None else rounded_up(found) for found in seconds)
+    return (name, f"{one.dumps:,}", f"{one.failed:,}", *lengths)
 
 
 def _as_object(found: Sequence[Past], most: int, more: bool, pause: float) -> dict[str, Any]:
     """The history for programs. Times are Unix time, lengths seconds."""
     return {
-        "dumps": [
-            {**dump._asdict(), "addresses": list(dump.addresses), "took": round(length(dump), 3)}
-            for dump in found[:most]
-        ],
+        "dumps": [_dump_object(dump) for dump in found[:most]],
         "considered": len(found),
         "older": more,
         "pause": pause,
@@ -188,11 +187,22 @@ def _as_object(found: Sequence[Past], most: int, more: bool, pause: float) -> di
     }
 
 
+def _dump_object(dump: Past) -> dict[str, Any]:
+    told = {**dump._asdict(), "addresses": list(dump.addresses), "took": round(length(dump), 3)}
+    del told["sessions"]
+    return told
+
+
 def _figures_object(one: timeout_advice.Lengths) -> dict[str, Any]:
     return {
         "node": one.node,
         "dumps": one.dumps,
-        "longest": round(one.longest, 3),
-        "percentile95": None if one.percentile is None else round(one.percentile, 3),
-        "power": round(one.power, 3),
+        "failed": one.failed,
+        "longest": _rounded(one.longest),
+        "percentile95": _rounded(one.percentile),
+        "power": _rounded(one.power),
     }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

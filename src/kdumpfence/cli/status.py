@@ -12,7 +12,7 @@ from kdumpfence.cli.numbers import whole
 from kdumpfence.cli.tables import SHOWN, joined, make_console, plural, print_table, stamp
 from kdumpfence.cli.timeout_advice import duration
 from kdumpfence.daemon.status_client import MOST, PATH, Client, ControlError, Status, as_object
-from kdumpfence.listener.dumps import Dump, length
+from kdumpfence.listener.dumps import Dump, Event, length
 from kdumpfence.text import one_line
 
 HELP = "nodes that are dumping now"
@@ -22,6 +22,10 @@ HEADS = ("NODE", "SINCE", "LASTS", "LAST MESSAGE", "MESSAGES", "FROM")
 
 #: Seconds; figures of the daemon that are older than that are said to be.
 _STALE = 10.0
+
+#: Seconds since the end of a dump for which it is told of, and how many such dumps are.
+_RECENT = 3600.0
+_MOST_RECENT = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +71,8 @@ def run(given: argparse.Namespace) -> int:
     left = found.dumping - len(found.dumps)
     if left > 0:
         print(f"and {left:,} more")
+    for line in endings(found):
+        print(line)
     print(f"datagrams: {counts(found.counts)}")
     return 0
 
@@ -91,6 +97,26 @@ def headings(found: Status) -> list[str]:
     else:
         lines.append("no node is dumping")
     return lines
+
+
+def endings(found: Status) -> list[str]:
+    """The dumps that ended within the last hour, the newest first; a few lines."""
+    now = found.when + found.age
+    recent = [event for event in found.ended if now - event.when < _RECENT]
+    lines = [
+        f"{one_line(event.node)} {how_it_ended(event)}, {duration(max(0.0, now - event.when))} ago"
+        for event in recent[:_MOST_RECENT]
+    ]
+    if len(recent) > _MOST_RECENT:
+        lines.append(f"and {len(recent) - _MOST_RECENT:,} more ended within the last hour")
+    return lines
+
+
+def how_it_ended(event: Event) -> str:
+    """What a node did whose dump is over."""
+    how = {"finished": "finished its dump", "failed": "failed to dump"}
+    took = duration(length(event))
+    return f"{how.get(event.kind, 'fell silent')}, {took} after its first message"
 
 
 def row(dump: Dump, found: Status) -> tuple[str, ...]:

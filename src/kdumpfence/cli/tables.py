@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 SHOWN = 100
 
 #: Columns of numbers, by their heading.
-_RIGHT = {"LASTS", "LAST MESSAGE", "MESSAGES", "TOOK", "DUMPS", "LONGEST", "95 OF 100", "POWER"}
+_RIGHT = {
+    "LASTS",
+    "LAST MESSAGE",
+    "MESSAGES",
+    "TOOK",
+    "DUMPS",
+    "FAILED",
+    "LONGEST",
+    "95 OF 100",
+    "POWER",
+}
 
 #: How the heading of a column of bars begins.
 BARS = "UP TO "

@@ -2,9 +2,10 @@
 """What past dumps say about time-outs, and what they do not.
 
 Figures and the words for them: no files, no terminal. Known of a dump are its first and its
-last message, as this machine heard them. Not known are when the node panicked, when a fencing
-began, and when the dump was complete. So a dump took at least the time between the two
-messages, and after the last one the sender may have been at work for one more pause.
+last message, as this machine heard them. Not known are when the node panicked and when a fencing
+began; and when the dump was complete, if the node did not say so. So such a dump took at least the
+time between the two messages, and after the last one the sender may have been at work for one more
+pause. A dump that failed is no example: whatever it took, it was not saved by it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdumpfence.listener.dumps import length
+from kdumpfence.listener.dumps import TOLD_ENDS, length
 
 if TYPE_CHECKING:
     from kdumpfence.daemon.history import Past
@@ -36,10 +37,11 @@ class Lengths(NamedTuple):
     """How long dumps took, of one node or (node None) of all. In seconds."""
 
     node: str | None
-    dumps: int  # how many; those under way are counted with what they took so far
-    longest: float  # from the first message to the last
+    dumps: int  # that did not fail; those under way are counted with what they took so far
+    longest: float | None  # from the first message to the last; None: there are none
     percentile: float | None  # 95 of 100 dumps took no longer; None: too few to say
-    power: float  # for how long the power has to stay on after the first message, at least
+    power: float | None  # for how long power has to stay on after the first message, at least
+    failed: int = 0  # of which the node said so; they are in no other figure
 
 
 def by_node(dumps: Iterable[Past], pause: float = PAUSE) -> list[Lengths]:
@@ -48,15 +50,20 @@ def by_node(dumps: Iterable[Past], pause: float = PAUSE) -> list[Lengths]:
     for dump in dumps:
         nodes.setdefault(dump.node, []).append(dump)
     figures = [lengths(its, pause, node) for node, its in nodes.items()]
-    return sorted(figures, key=lambda one: (-one.longest, one.node or ""))
+    return sorted(figures, key=lambda one: (-(one.longest or 0.0), one.node or ""))
 
 
 def lengths(dumps: Sequence[Past], pause: float = PAUSE, node: str | None = None) -> Lengths:
-    """The figures of these dumps; there must be one at least."""
-    longest = max(length(dump) for dump in dumps)
-    over = sorted(length(dump) for dump in dumps if dump.ended is not None)
+    """The figures of these dumps."""
+    good = [dump for dump in dumps if dump.end != "failed"]
+    failed = len(dumps) - len(good)
+    if not good:
+        return Lengths(node, 0, None, None, None, failed)
+    longest = max(length(dump) for dump in good)
+    over = sorted(length(dump) for dump in good if dump.ended is not None)
     percentile = over[math.ceil(0.95 * len(over)) - 1] if len(over) >= ENOUGH else None
-    return Lengths(node, len(dumps), longest, percentile, longest + pause)
+    power = max(length(dump) + (0.0 if dump.end == "finished" else pause) for dump in good)
+    return Lengths(node, len(good), longest, percentile, power, failed)
 
 
 def quick(dumps: Iterable[Past]) -> int:
@@ -85,20 +92,29 @@ def rounded_up(seconds: float) -> str:
 def lesson(dumps: Sequence[Past], pause: float = PAUSE) -> list[str]:
     """What follows from these dumps for time-outs, in paragraphs."""
     everything = lengths(dumps, pause)
-    longest, power = rounded_up(everything.longest), rounded_up(everything.power)
-    paragraphs = [
-        f"Power has to stay on for at least {power} after a node's first message: the longest of "
-        f"these dumps took {longest} from first to last message, and its sender may have worked "
-        f"for one more interval ({duration(pause)}) after that. This holds for everything that "
-        "cuts power or resets without asking fence_kdump: a watchdog, sbd, a cloud that restarts "
-        "dead machines, a service that waits for the end of a dump. If its clock starts at the "
-        "panic, add the time from the panic to the first message, which is not known here.",
+    paragraphs = []
+    if everything.longest is not None and everything.power is not None:
+        longest, power = rounded_up(everything.longest), rounded_up(everything.power)
+        why = f"the longest of these dumps took {longest} from first to last message"
+        if everything.power > everything.longest:
+            why += (
+                ", and where a node does not say that its dump is complete, its sender may have "
+                f"worked for one more interval ({duration(pause)}) after the last message"
+            )
+        paragraphs.append(
+            f"Power has to stay on for at least {power} after a node's first message: {why}. "
+            "This holds for everything that cuts power or resets without asking fence_kdump: a "
+            "watchdog, sbd, a cloud that restarts dead machines, a service that waits for the end "
+            "of a dump. If its clock starts at the panic, add the time from the panic to the "
+            "first message, which is not known here."
+        )
+    paragraphs.append(
         "The agent's timeout, and pcmk_off_timeout above it, is a different matter: it runs from "
         "the start of the fencing to the first message only. A longer dump needs no longer "
         "timeout. How long it has to be cannot be learnt from this history: TIMING in "
         "fence_kdump(8) says how to measure it. With crashkernel=SIZE,cma the "
-        f"crash kernel starts {duration(CMA_WAIT)} later after the panic: add that.",
-    ]
+        f"crash kernel starts {duration(CMA_WAIT)} later after the panic: add that."
+    )
     early = quick(dumps)
     if early:
         paragraphs.append(
@@ -106,8 +122,17 @@ def lesson(dumps: Sequence[Past], pause: float = PAUSE) -> list[str]:
             "A cluster may need that long to start its agent, and an agent that starts after the "
             "last message hears nothing."
         )
-    paragraphs.append(
-        "Silence does not mean that a dump is complete: the node may have died while dumping, or "
-        "lost its network. Check the dump itself."
-    )
+    if everything.failed:
+        paragraphs.append(
+            f"{everything.failed} of these dumps failed, as their nodes said. They are not in the "
+            "figures: power that stays on does not mend what they failed of. Look for the reason "
+            "on the nodes."
+        )
+    silent = sum(dump.ended is not None and dump.end not in TOLD_ENDS for dump in dumps)
+    if silent:
+        paragraphs.append(
+            f"{silent} of these dumps ended in silence, which does not mean that a dump is "
+            "complete: the node may have died while dumping, or lost its network. Check the dump "
+            "itself."
+        )
     return paragraphs

@@ -17,7 +17,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdumpfence import signals
-from kdumpfence.cli.status import HEADS, add_socket, counts, headings, row
+from kdumpfence.cli.status import (
+    HEADS,
+    add_socket,
+    counts,
+    endings,
+    headings,
+    how_it_ended,
+    row,
+)
 from kdumpfence.cli.tables import joined, make_console, plural, rich_lines, stamp
 from kdumpfence.cli.timeout_advice import duration
 from kdumpfence.daemon.status_client import PATH, Client, ControlError, Status
@@ -104,6 +112,8 @@ class Changes:
 
     def __init__(self) -> None:
         self._dumps: dict[tuple[str, float], Dump] = {}
+        #: How those ended that are known to be over; None: nothing is known yet.
+        self._ended: dict[tuple[str, float], str] | None = None
         self._counts: dict[str, int] | None = None
         self._trouble: str | None = None
         self._troubles: tuple[str, ...] = ()
@@ -140,9 +150,20 @@ class Changes:
         whole = found.dumping <= len(found.dumps)
         # Of more dumps than an answer holds only the newest are known.
         oldest = 0.0 if whole else min((dump.since for dump in found.dumps), default=0.0)
-        for key, dump in self._dumps.items():
-            if key not in now and dump.since >= oldest:
+        before, self._ended = (
+            self._ended,
+            {(event.node, event.since): event.kind for event in found.ended},
+        )
+        for event in reversed(found.ended):
+            known = None if before is None else before.get((event.node, event.since))
+            if before is not None and known != event.kind:
                 lines.append(
+                    f"{one_line(event.node)} {how_it_ended(event)}; "
+                    f"heard {plural(event.messages, 'message')}"
+                )
+        for key, dump in self._dumps.items():
+            if key not in now and key not in self._ended and dump.since >= oldest:
+                lines.append(  # a daemon that does not say how
                     f"{one_line(dump.node)} fell silent, {duration(length(dump))} after "
                     f"its first message; heard {plural(dump.messages, 'message')} or more"
                 )
@@ -229,6 +250,8 @@ def _screen(console: Console, looker: _Looker) -> RenderableType:
     middle: list[RenderableType] = []
     if shown:
         middle += rich_lines(HEADS, [row(dump, now) for dump in shown])
+    room = console.height - len(above) - len(middle) - len(below)
+    middle += [line(text, "dim") for text in endings(now)[: max(0, room)]]
     return Group(*[*above, *middle, *below][: max(1, console.height)])
 
 

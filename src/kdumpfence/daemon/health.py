@@ -34,6 +34,7 @@ class Health:
         self.deaf = self._deaf_before = ""
         self._shared: Sequence[str] = ()
         self._own: Sequence[str] = ()
+        self._asked_for = ""
         self._beat = time.monotonic()
 
     def beat(self) -> None:
@@ -74,6 +75,14 @@ class Health:
             self._ignore(
                 "info", now.own, "is an address of this machine", "are addresses of this machine"
             )
+        # Once, whatever else is asked for: anybody can ask for anything.
+        if now.asked_for and not self._asked_for:
+            self._journal.say(
+                "warning",
+                f"asked for node '{now.asked_for}', but this one answers as '{now.answers_as}': "
+                "set node if it is the same",
+            )
+        self._asked_for = now.asked_for
         # At the second look: a process that was stopped looks deaf until it has read again.
         if now.deaf == self._deaf_before != self.deaf:
             self.deaf = now.deaf

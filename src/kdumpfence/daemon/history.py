@@ -24,33 +24,52 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
+import re
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Container, Iterable
 from typing import Any, NamedTuple
 
-from kdumpfence.daemon.history_file import MODE, PATH, HistoryError, HistoryFile, HistoryInUse
-from kdumpfence.listener.dumps import Dump, Event
+from kdumpfence.daemon.history_file import (
+    MODE,
+    PATH,
+    SCHEMA,
+    HistoryError,
+    HistoryFile,
+    HistoryInUse,
+)
+from kdumpfence.listener.dumps import ENDS, TOLD_ENDS, Dump, Event
 
 __all__ = ["PATH", "History", "HistoryError", "HistoryInUse", "Past"]
 
 #: The kinds of events that say something about a dump.
-KINDS = ("began", "dumping", "silent")
+KINDS = ("began", "dumping", *ENDS)
+
+#: Seconds for which it is known after a restart that a node had told of its dump's end: as long as
+#: its crash kernel may stay up, and its sender with it.
+RECENT = 86400.0
+
+#: Dumps with such an end whose row is known, to write another end into it.
+MOST_OVER = 131_072
 
 #: Rows that `trim` takes away in one transaction.
 SLICE = 20000
 
 _ADD = (
-    "INSERT INTO dump (id, node, since, last, ended, messages, addresses, took, age, named) "
-    "VALUES (?,?,?,?,?,?,?,?,?,?)"
+    "INSERT INTO dump (id, node, since, last, ended, messages, addresses, took, age, named, how, "
+    "sessions) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _CHANGE = (
-    "UPDATE dump SET last = ?, ended = ?, messages = ?, addresses = ?, took = ?, age = ? "
-    "WHERE id = ? AND node = ? AND since = ?"
+    "UPDATE dump SET last = ?, ended = ?, messages = ?, addresses = ?, took = ?, age = ?, how = ?, "
+    "sessions = ? WHERE id = ? AND node = ? AND since = ?"
 )
-_COLUMNS = "node, since, last, ended, messages, addresses, took"
-_COLUMNS_OF_FORM_1 = "node, since, last, ended, messages, addresses, NULL"
+#: What `_past` reads of a file, by its form.
+_COLUMNS = {
+    1: "node, since, last, ended, messages, addresses, NULL, '', ''",
+    2: "node, since, last, ended, messages, addresses, took, '', ''",
+    3: "node, since, last, ended, messages, addresses, took, how, sessions",
+}
 
 #: Where a dump under way stands: number of its row, first message, whether its node is named.
 #: Plain tuples, as a hundred thousand may have to be made at once.
@@ -67,6 +86,8 @@ class Past(NamedTuple):
     messages: int
     addresses: tuple[str, ...]
     took: float = 0.0  # seconds from the first message to the last; 0: not measured
+    end: str = ""  # how it ended: "finished", "failed" or "silent"; "": it is under way
+    sessions: tuple[int, ...] = ()  # of the senders that told of it
 
 
 class History:
@@ -94,12 +115,14 @@ class History:
         self._lock = threading.Lock()
         #: Node -> its dump under way.
         self._rows: dict[str, _Row] = {}
+        #: Node -> its last dump, if that is over as it told; the oldest first, MOST_OVER at most.
+        self._over: dict[str, _Row] = {}
         self._count = 0
         self._young = 0.0  # what its age was when the clock was at `_since`
         self._since = 0.0
         with self._file.explained():
             self._open()
-        self._columns = _COLUMNS if writable or self._file.schema > 1 else _COLUMNS_OF_FORM_1
+        self._columns = _COLUMNS[SCHEMA if writable else self._file.schema]
 
     @property
     def amended(self) -> list[str]:
@@ -157,9 +180,30 @@ class History:
         with self._lock, self._file.explained():
             # A node has one at most: an older one was left over.
             for row in self._file.db.execute(query):
-                node, since, last, _, messages, addresses, took = _past(row)
-                dumps[node] = Dump(node, since, last, messages, addresses, took)
+                node, since, last, _, messages, addresses, took, _, sessions = _past(row)
+                dumps[node] = Dump(node, since, last, messages, addresses, took, sessions)
         return sorted(dumps.values(), key=lambda dump: dump.since)
+
+    def over(self) -> list[Event]:
+        """The ends that nodes told of their last dumps, of those that may still be heard of."""
+        with self._lock, self._file.explained():
+            return [
+                Event(end, node, ended or last, since, last, messages, addresses, took, sessions)
+                for node, since, last, ended, messages, addresses, took, end, sessions in map(
+                    _past, self._last_told(self._columns)
+                )
+            ]
+
+    def _last_told(self, columns: str) -> sqlite3.Cursor:
+        """These columns of the nodes' last dumps, if they ended as told, and not long ago."""
+        recent = "how <> '' AND ended BETWEEN ? AND ?"
+        query = (
+            f"SELECT {columns} FROM dump WHERE {recent} AND id IN "  # noqa: S608
+            f"(SELECT max(id) FROM dump WHERE id >= (SELECT min(id) FROM dump WHERE {recent}) "
+            "GROUP BY node) ORDER BY id"
+        )
+        between = (time.time() - RECENT, time.time() + RECENT)
+        return self._file.db.execute(query, between * 2)
 
     def past(
         self, node: str | None = None, since: float | None = None, most: int = 1000
@@ -207,7 +251,7 @@ class History:
                 rows: dict[str, _Row | None] = {}
                 with self._file.transaction():
                     done = self._make_room(min(SLICE, self._count - most), rows)
-                self._take_over(rows)
+                _change(self._rows, rows)
                 self._count -= done
                 removed += done
         return removed
@@ -239,6 +283,10 @@ class History:
                 node: (at, since, bool(named))
                 for node, at, since, named in self._file.db.execute(query)
             }
+            self._over = {
+                node: (at, since, bool(named))
+                for node, at, since, named in self._last_told("node, id, since, named")
+            }
             (self._count,) = self._file.db.execute("SELECT count(*) FROM dump").fetchone()
             (self._young,) = self._file.db.execute("SELECT max(age) FROM file").fetchone()
         except BaseException:
@@ -260,31 +308,40 @@ class History:
         with self._file.transaction():
             (highest,) = self._file.db.execute("SELECT max(id) FROM dump").fetchone()
             number = (highest or 0) + 1
-            rows: dict[str, _Row | None] = {}  # what changes in self._rows
+            rows: dict[str, _Row | None] = {}  # what changes in self._rows...
+            over: dict[str, _Row | None] = {}  # ...and in self._over
             add: list[tuple[Any, ...]] = []
             change: list[tuple[Any, ...]] = []
             left_over: list[tuple[Any, ...]] = []
             age = self._age()
-            for kind, node, when, since, last, messages, addresses, took in newest.values():
-                ended, aged = (when, age) if kind == "silent" else (None, 0.0)
+            for event in newest.values():
+                kind, node, when, since, last, messages, addresses, took, sessions = event
+                ended, aged = (when, age) if kind in ENDS else (None, 0.0)
                 length = took or max(0.0, last - since)  # 0: nobody measured it
-                where = " ".join(addresses)
+                how = kind if kind in TOLD_ENDS else ""
+                where, said = " ".join(addresses), " ".join(f"{one:x}" for one in sessions)
                 row = rows[node] if node in rows else self._rows.get(node)
+                if row is None and how:  # the node may have told of another end before
+                    row = over[node] if node in over else self._over.get(node)
+                    row = row if row and row[1] == since else None
                 if row is not None and row[1] == since:
-                    at = row[0]
-                    change.append((last, ended, messages, where, length, aged, at, node, since))
+                    change.append(
+                        (last, ended, messages, where, length, aged, how, said, row[0], node, since)
+                    )
                 else:
                     if row is not None:  # its end was never told
                         left_over.append((when, age, row[0], node))
                     row = (number, since, named is None or node in named)
                     add.append(
                         (number, node, since, last, ended, messages, where, length, aged, row[2])
+                        + (how, said)
                     )
                     number += 1
                 rows[node] = None if ended is not None else row
+                over[node] = row if how else None
             # Added first: a dump may be left over in the same call.
             self._file.db.executemany(_ADD, add)
-            change.sort(key=lambda row: row[6])  # each page of the file once
+            change.sort(key=lambda row: row[-3])  # each page of the file once
             if change and self._file.db.executemany(_CHANGE, change).rowcount != len(change):
                 add += _put_back(self._file.db, change, named)
             self._file.db.executemany(
@@ -296,15 +353,10 @@ class History:
             pushed_out = self._make_room(wanted, rows)
         self._count += len(add) - pushed_out
         self._pushed_out += pushed_out
-        self._take_over(rows)
-
-    def _take_over(self, rows: dict[str, _Row | None]) -> None:
-        """What changed in `_rows`, once it is written."""
-        for node, now in rows.items():
-            if now is None:
-                self._rows.pop(node, None)
-            else:
-                self._rows[node] = now
+        _change(self._rows, rows)
+        _change(self._over, over)
+        while len(self._over) > MOST_OVER:
+            del self._over[next(iter(self._over))]
 
     def _make_room(self, wanted: int, rows: dict[str, _Row | None]) -> int:
         """Remove so many dumps, if there are that many that may be; how many it removed.
@@ -332,13 +384,21 @@ class History:
             self._file.db.execute("UPDATE file SET age = ?", (self._age(),))
 
 
+def _change(rows: dict[str, _Row], changes: dict[str, _Row | None]) -> None:
+    """What became of rows, once it is written."""
+    for node, now in changes.items():
+        rows.pop(node, None)
+        if now is not None:
+            rows[node] = now
+
+
 def _put_back(
     db: sqlite3.Connection, change: list[tuple[Any, ...]], named: Container[str] | None
 ) -> list[tuple[Any, ...]]:
     """Rows are missing that somebody else took away: they are under way all the same."""
     there = "SELECT 1 FROM dump WHERE id = ?"
     missing = [
-        (at, node, since, *told, named is None or node in named)
+        (at, node, since, *told[:-2], named is None or node in named, *told[-2:])
         for *told, at, node, since in change
         if db.execute(there, (at,)).fetchone() is None
     ]
@@ -359,7 +419,7 @@ def _remove(db: sqlite3.Connection, condition: str, most: int, *values: float) -
 
 def _past(row: tuple[Any, ...]) -> Past:
     """A dump; what no daemon has written is damage that SQLite does not see."""
-    node, since, last, ended, messages, addresses, took = row
+    node, since, last, ended, messages, addresses, took, how, sessions = row
     sound = (
         isinstance(node, str)
         and _is_time(since)
@@ -368,10 +428,16 @@ def _past(row: tuple[Any, ...]) -> Past:
         and isinstance(messages, int)
         and isinstance(addresses, str)
         and (took is None or _is_time(took))
+        and how in ("", *TOLD_ENDS)
+        and isinstance(sessions, str)
+        and all(re.fullmatch("[0-9a-f]{1,16}", one) for one in sessions.split())
     )
     if not sound:
         raise sqlite3.DatabaseError("a row of it is no dump")
-    return Past(node, since, last, ended, messages, tuple(addresses.split()), took or 0.0)
+    end = "" if ended is None else how or "silent"
+    numbers = tuple(int(one, 16) for one in sessions.split())
+    where = tuple(addresses.split())
+    return Past(node, since, last, ended, messages, where, took or 0.0, end, numbers)
 
 
 def _is_time(value: object) -> bool:

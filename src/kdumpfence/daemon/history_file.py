@@ -20,7 +20,7 @@ from kdumpfence.daemon import instance
 PATH = "/var/lib/kdumpfenced/history.sqlite"
 
 #: Number of the table's form; a file with a higher one is of a newer kdumpfence.
-SCHEMA = 2
+SCHEMA = 3
 
 #: SQLite's application_id of these files.
 APPLICATION = 0x6B647066
@@ -51,20 +51,31 @@ CREATE TABLE dump (
     addresses TEXT NOT NULL   -- with blanks between them
 )
 """
-#: What form 2 has besides.
-_MORE = (
-    # Seconds from the first message to the last, by a clock that nobody sets. NULL: not measured.
-    "ALTER TABLE dump ADD COLUMN took REAL",
-    # Age of the file when it was over.
-    "ALTER TABLE dump ADD COLUMN age REAL NOT NULL DEFAULT 0",
-    # 1: the node stands in the settings; 0: a network admitted it.
-    "ALTER TABLE dump ADD COLUMN named INTEGER NOT NULL DEFAULT 1",
-    "CREATE INDEX passing ON dump (id) WHERE named = 0 AND ended IS NOT NULL",
-    # Seconds for which daemons have run with it.
-    "CREATE TABLE file (age REAL NOT NULL)",
-    "INSERT INTO file VALUES (0)",
-)
-COLUMNS = "node, since, last, ended, messages, addresses, took, age, named"
+#: What a form has that the one before it has not.
+_MORE = {
+    2: (
+        # Seconds from the first message to the last, by a clock that nobody sets; NULL: unknown.
+        "ALTER TABLE dump ADD COLUMN took REAL",
+        # Age of the file when it was over.
+        "ALTER TABLE dump ADD COLUMN age REAL NOT NULL DEFAULT 0",
+        # 1: the node stands in the settings; 0: a network admitted it.
+        "ALTER TABLE dump ADD COLUMN named INTEGER NOT NULL DEFAULT 1",
+        "CREATE INDEX passing ON dump (id) WHERE named = 0 AND ended IS NOT NULL",
+        # Seconds for which daemons have run with it.
+        "CREATE TABLE file (age REAL NOT NULL)",
+        "INSERT INTO file VALUES (0)",
+    ),
+    3: (
+        # How it ended: "finished" or "failed" if the node said so; else "".
+        "ALTER TABLE dump ADD COLUMN how TEXT NOT NULL DEFAULT ''",
+        # Of the senders that told of it, in hexadecimal digits with blanks between them.
+        "ALTER TABLE dump ADD COLUMN sessions TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX told ON dump (ended) WHERE how <> ''",
+    ),
+}
+#: The columns of a form, all but the number.
+COLUMNS = {2: "node, since, last, ended, messages, addresses, took, age, named"}
+COLUMNS[3] = f"{COLUMNS[2]}, how, sessions"
 
 #: Behind the name of a file that was removed while it was open: what it held.
 _RESCUED = "-rescued"
@@ -192,12 +203,14 @@ class HistoryFile:
         if not os.path.exists(rescued):
             return
         self.db.execute("ATTACH ? AS rescued", (rescued,))
+        (form,) = self.db.execute("PRAGMA rescued.user_version").fetchone()
+        columns = COLUMNS[form if form in COLUMNS else SCHEMA]
         with self.transaction():
             self.db.execute(
                 "DELETE FROM dump WHERE (node, since) IN (SELECT node, since FROM rescued.dump)"
             )
             self.db.execute(
-                f"INSERT INTO dump ({COLUMNS}) SELECT {COLUMNS} FROM rescued.dump ORDER BY id"  # noqa: S608
+                f"INSERT INTO dump ({columns}) SELECT {columns} FROM rescued.dump ORDER BY id"  # noqa: S608
             )
             self.db.execute("UPDATE file SET age = max(age, (SELECT max(age) FROM rescued.file))")
         self.db.execute("DETACH rescued")
@@ -292,8 +305,9 @@ class HistoryFile:
             with self.transaction():
                 if not tables:
                     self.db.execute(_TABLE)
-                for more in _MORE:
-                    self.db.execute(more)
+                for form, statements in _MORE.items():
+                    for statement in statements if form > schema else ():
+                        self.db.execute(statement)
                 self.db.execute(f"PRAGMA user_version = {SCHEMA}")
                 self.db.execute(f"PRAGMA application_id = {APPLICATION}")
 

@@ -35,7 +35,9 @@ _PATIENCE = 0.05
 _SPARED = {
     "began": "dumps that began",
     "dumping": "dumps that go on",
-    "silent": "dumps that ended",
+    "finished": "dumps that finished",
+    "failed": "dumps that failed",
+    "silent": "dumps that ended in silence",
     "overflow": "losses of datagrams",
     "restored": "dumps from before the restart",
 }
@@ -67,8 +69,9 @@ def told(event: Event, *, recorded: bool = True) -> str:
             f"from {addresses}"
         )
     else:
+        how = {"finished": "finished its dump", "failed": "failed to dump"}.get(what, "fell silent")
         line += (
-            f"fell silent: dumped for {seconds}, from {moment(event.since)} to "
+            f"{how}: dumped for {seconds}, from {moment(event.since)} to "
             f"{moment(event.last)}; {messages} from {addresses}"
         )
     return line if recorded else line + " (not in the history yet)"
@@ -96,7 +99,7 @@ class Journal:
     def event(self, event: Event, *, recorded: bool = True, kind: str = "") -> None:
         """Tell of an event. "dumping" is for those who want to know everything."""
         kind = kind or event.kind
-        level = {"dumping": "debug", "overflow": "warning"}.get(kind, "info")
+        level = {"dumping": "debug", "overflow": "warning", "failed": "warning"}.get(kind, "info")
         if not self.shows(level):
             return
         self._turn(time.monotonic())

@@ -13,12 +13,13 @@ import gc
 import select
 import socket
 import time
+from collections import deque
 from functools import partial
 from itertools import islice
 
 from kdumpfence._version import __version__
 from kdumpfence.addresses import socket_families
-from kdumpfence.daemon import directories, http, metrics, privileges, status, systemd
+from kdumpfence.daemon import directories, http, key, metrics, privileges, status, systemd
 from kdumpfence.daemon.errors import DaemonError, starting_threads
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.health import Health
@@ -28,12 +29,15 @@ from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.daemon.reload import Reload, Result, follow_nodes
 from kdumpfence.daemon.settings import KEYS, Settings, changes
 from kdumpfence.daemon.status_server import Server
+from kdumpfence.keys import KeyFileError, Keys
 from kdumpfence.listener import port_rivals
-from kdumpfence.listener.dumps import Dump, Event, length
+from kdumpfence.listener.dumps import ENDS, Dump, Event, length
 from kdumpfence.listener.listener import Listener, Snapshot
 from kdumpfence.listener.sockets import open_sockets
 from kdumpfence.signals import Wakeup
 from kdumpfence.sockets import deepen
+from kdumpfence.text import shown
+from kdumpfence.wire import is_packet_name
 
 #: Seconds: the longest round of the main loop.
 PULSE = 0.5
@@ -85,10 +89,14 @@ class Daemon:
         self._started = time.monotonic()
         #: What was told of each node that is dumping, in the order in which they began.
         self._under_way: dict[str, Event] = {}
+        #: The last that are over.
+        self._ended: deque[Event] = deque(maxlen=status.MOST_ENDED)
         self._dumps = 0
         self._last_event = 0.0
         self._next_figures = self._next_status = self._next_trim = self._next_look = 0.0
-        self._said_status = ""
+        self._said_status = self._said_answer = ""
+        #: The cluster's keys if messages have to be signed.
+        self._believed: Keys | None = None
         with contextlib.ExitStack() as undo:
             with starting_threads():
                 self._open(undo)
@@ -120,6 +128,12 @@ class Daemon:
             )
         undo.callback(self.control.close)
         undo.callback(self.recorder.close)
+        if settings.auth != "none":
+            try:
+                self._believed = key.of_cluster(settings.key_file)
+            except KeyFileError as error:
+                raise DaemonError(str(error)) from None
+        answer, keys = self._answer(settings)
         try:
             before = self.recorder.under_way()
         except HistoryInUse as error:
@@ -136,19 +150,40 @@ class Daemon:
                 sockets=sockets,
                 queue=settings.queue,
                 auth=settings.auth,
-                key_file=settings.key_file if settings.auth != "none" else None,
+                answer=answer,
+                keys=self._believed or keys,
             )
         except ValueError as error:
             raise DaemonError(str(error)) from None
         undo.callback(self.listener.close)
         self._restore(before)
 
+    def _answer(self, settings: Settings) -> tuple[str | None, Keys | None]:
+        """As which node questions are answered, and with whose keys; says so if it is news."""
+        if not settings.answer:
+            return None, None
+        name = settings.name
+        known = is_packet_name(name)
+        if known:
+            keys, level, how = key.of_node(settings.key_file, name, self._believed)
+            said = f"answering questions as node '{name}', {how}"
+        else:
+            keys, level = None, "warning"
+            said = f"not answering questions: set node, for {shown(name)} cannot be one's name"
+        if said != self._said_answer:
+            self._said_answer = said
+            self.journal.say(level, said)
+        return (name if known else None), keys
+
     def _restore(self, dumps: list[Dump]) -> None:
         """What was under way before the restart goes on.
 
         That of a node which is none of ours any more falls silent like any other.
         """
-        self.listener.restore(dumps)
+        under_way = {dump.node for dump in dumps}
+        over = [event for event in self.recorder.over() if event.node not in under_way]
+        self.listener.restore(dumps, over)
+        self._ended.extend(over)
         for dump in dumps:
             event = Event("dumping", dump.node, dump.last, *dump[1:])
             self._under_way[dump.node] = event
@@ -213,10 +248,12 @@ class Daemon:
             if event.kind == "overflow":
                 continue
             self._last_event = event.when
-            if event.kind == "silent":
-                self._under_way.pop(event.node, None)
+            if event.kind in ENDS:
+                before = self._under_way.pop(event.node, None)
                 if self.metrics is not None:
-                    self.metrics.dump_ended(length(event))
+                    # One that contradicts an earlier end is no further dump.
+                    self.metrics.dump_ended(event.kind, None if before is None else length(event))
+                self._ended.append(event)
             else:
                 self._dumps += event.kind == "began"
                 self._under_way[event.node] = event
@@ -250,6 +287,7 @@ class Daemon:
                 unresolved=now.unresolved[: status.MOST_UNRESOLVED],
                 dumping=len(self._under_way),
                 dumps=list(islice(told, status.MOST)),
+                ended=list(reversed(self._ended)),
                 counts=now.counts,
                 troubles=self.health.troubles(),
                 unresolved_nodes=len(now.unresolved),
@@ -281,6 +319,7 @@ class Daemon:
             history_held=self.recorder.held,
             settings_refused=self.health.settings_refused or self.health.keys_refused,
             deaf=bool(self.health.deaf),
+            answers=now.answers,
         )
 
     def _summary(self) -> str:
@@ -318,26 +357,33 @@ class Daemon:
             said.append(f"{', '.join(at_once)} changed")
         self.journal.level, self.journal.lines = new.log_level, new.log_lines
         self.recorder.most = new.history_most
+        said += self._reload_keys()
+        answer, keys = self._answer(self.settings)
+        if answer is not None:
+            self.listener.answer_as(answer, keys)
         if nodes != old.nodes:
             self.recorder.named = nodes
             self.recorder.mark()
         self._next_trim = 0.0
-        said += self._reload_keys()
         self.journal.say("info", "settings reloaded: " + ("; ".join(said) or "no change"))
         if after_restart:
             what = ", ".join(after_restart)
             self.journal.say("warning", f"settings: {what} changed: takes effect after a restart")
 
     def _reload_keys(self) -> list[str]:
-        """Read the key file again; what is new, in words."""
+        """Read the keys again that messages have to be signed with; what is new, in words."""
         self.health.keys_refused = False
+        if self._believed is None:
+            return []
         try:
-            numbers = self.listener.reload_keys()
-        except ValueError as error:
+            found = key.of_cluster(self.settings.key_file)
+        except KeyFileError as error:
             self.health.keys_refused = True
             self.journal.say("error", f"{error}; keeping the previous keys")
             return []
-        return [f"keys {' and '.join(f'{number:08x}' for number in numbers)}"] if numbers else []
+        self._believed = found
+        numbers = self.listener.reload_keys(found)
+        return [f"keys {' and '.join(f'{number:08x}' for number in numbers)}"]
 
     # The end
 

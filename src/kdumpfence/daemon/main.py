@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kdumpfence import signals, wire
 from kdumpfence._version import __version__
-from kdumpfence.daemon import metrics, privileges, systemd
+from kdumpfence.daemon import key, metrics, privileges, systemd
 from kdumpfence.daemon.errors import DaemonError
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.log import Journal
@@ -22,7 +22,7 @@ from kdumpfence.daemon.loop import Daemon
 from kdumpfence.daemon.settings import DEFAULT_PATH
 from kdumpfence.daemon.settings_file import SettingsError, load
 from kdumpfence.daemon.status import ControlError
-from kdumpfence.listener.cluster_keys import cluster_keys
+from kdumpfence.keys import KeyFileError
 from kdumpfence.text import one_line
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def _check(path: str) -> int:
         metrics.Metrics(lambda: "")
     if settings.auth != "none":
         try:
-            cluster_keys(settings.key_file)
-        except ValueError as error:
+            key.of_cluster(settings.key_file)
+        except KeyFileError as error:
             raise DaemonError(str(error)) from None
     return 0
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kdumpfence import wire
 from kdumpfence._version import __version__
+from kdumpfence.listener.dumps import ENDS
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -54,6 +55,8 @@ class Figures(NamedTuple):
     settings_refused: bool = False
     #: Whether messages may not reach it.
     deaf: bool = False
+    #: Questions that were answered.
+    answers: int = 0
 
 
 #: What is just one of the Figures: name without its prefix -> help, field.
@@ -78,6 +81,7 @@ COUNTERS = {
     "history_errors": ("Failed writes to the history", "history_errors"),
     "history_lost": ("Dumps that never reached the history", "history_lost"),
     "log_lines_left_out": ("Log lines suppressed or lost", "log_left_out"),
+    "answers": ("Questions answered", "answers"),
 }
 
 
@@ -108,15 +112,21 @@ class Metrics:
             buckets=BUCKETS,
             registry=self._registry,
         )
+        self._ends = dict.fromkeys(ENDS, 0)
         self._registry.register(self)
 
     def publish(self, figures: Figures) -> None:
         """These are the figures from now on."""
         self._figures = figures
 
-    def dump_ended(self, seconds: float) -> None:
-        """A dump is over; so long it was from first to last message."""
-        self._dump_seconds.observe(max(0.0, seconds))
+    def dump_ended(self, how: str, seconds: float | None) -> None:
+        """A dump is over, in one of ENDS; so long it was from first to last message.
+
+        None: that was told already, with another end.
+        """
+        self._ends[how] += 1
+        if seconds is not None:
+            self._dump_seconds.observe(max(0.0, seconds))
 
     def page(self) -> bytes:
         """Everything, in Prometheus' text format."""
@@ -135,6 +145,10 @@ class Metrics:
         for verdict, count in now.counts.items():
             datagrams.add_metric([verdict], count)
         yield datagrams
+        ended = counter("kdumpfence_dumps_ended", "Dumps that ended, by how", labels=["end"])
+        for how, count in self._ends.items():
+            ended.add_metric([how], count)
+        yield ended
         nodes = gauge(
             "kdumpfence_node_dump_start_time_seconds",
             "Start of a dump in progress; at most [metrics] nodes of them, the oldest ones",

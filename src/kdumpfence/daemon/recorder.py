@@ -94,6 +94,10 @@ class Recorder:
         self._read = True
         return dumps
 
+    def over(self) -> list[Event]:
+        """The ends that nodes told of their last dumps, if they may still be heard of."""
+        return self._try(lambda history: history.over()) or []
+
     def record(self, events: list[Event]) -> list[tuple[Event, bool]]:
         """Write this and what is held; what may be told now, and whether it is written."""
         about_dumps = [event for event in events if event.kind != "overflow"]

@@ -6,6 +6,7 @@ file: what is done with a setting.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,11 +21,13 @@ from kdumpfence.daemon.values import (
     file_mode,
     networks,
     number,
+    packet_name,
     path,
     size,
     socket_mode,
     socket_path,
     whole,
+    yes_or_no,
 )
 from kdumpfence.listener.cluster_keys import AUTHS
 from kdumpfence.wire import PORT
@@ -47,9 +50,8 @@ class Settings:
     networks: tuple[str, ...] = ()
     port: int = PORT
     family: str = "auto"
-    #: Whether messages have to be signed, and where the cluster's keys are.
+    #: Whether messages have to be signed.
     auth: str = "none"
-    key_file: str = keys.DEFAULT_PATH
     #: Seconds.
     silence: float = 30.0
     repeat: float = 10.0
@@ -57,6 +59,11 @@ class Settings:
     room: int = 131072
     #: Bytes of the kernel's queue for a socket.
     queue: int = 1 << 26
+    #: Whether questions are answered, and with which name; "": that of `uname -n`.
+    answer: bool = True
+    node: str = ""
+    #: The cluster's keys, or, as far as answers need them, this node's.
+    key_file: str = keys.DEFAULT_PATH
     history_path: str = "/var/lib/kdumpfenced/history.sqlite"
     history_days: float = 400.0
     #: Dumps.
@@ -72,6 +79,11 @@ class Settings:
     log_level: str = "info"
     #: Lines in a second.
     log_lines: int = 1000
+
+    @property
+    def name(self) -> str:
+        """The name with which questions are answered."""
+        return self.node or os.uname().nodename
 
     def meaning(self) -> list[str]:
         """What these settings mean, in lines for people."""
@@ -93,6 +105,10 @@ class Settings:
             else f"auth: {self.auth}, a node is known by its name; keys: {self.key_file}",
             f"a dump is over after {self.silence:g} s without a message; "
             f"one in progress is reported at most every {self.repeat:g} s",
+            f"questions: answered as node '{self.name}', signed"
+            + (f" if there is {self.key_file}" if self.auth == "none" else "")
+            if self.answer
+            else "questions: not answered",
             f"history: {self.history_path}, for {self.history_days:g} days and at most "
             f"{self.history_most:,} dumps, mode {self.history_mode:04o}",
             f"control socket: {self.control_path}, mode {self.control_mode:04o}",
@@ -148,11 +164,13 @@ KEYS = (
     Key("", "port", "port", whole(1, 65535), True),
     Key("", "family", "family", choice(tuple(FAMILIES)), True),
     Key("", "auth", "auth", choice(AUTHS), True),
-    Key("", "key_file", "key_file", path, True),
     Key("", "silence", "silence", number(1, 86400, "seconds"), True),
     Key("", "repeat", "repeat", number(1, 86400, "seconds"), True),
     Key("", "room", "room", whole(1, MOST_NODES), True),
     Key("", "queue", "queue", size, True),
+    Key("", "answer", "answer", yes_or_no, True),
+    Key("", "node", "node", packet_name, False),
+    Key("", "key_file", "key_file", path, False),
     Key("history", "path", "history_path", path, True),
     Key("history", "days", "history_days", number(1, 36500, "days"), False),
     Key("history", "most", "history_most", whole(1, 100_000_000), False),

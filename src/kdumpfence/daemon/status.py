@@ -18,13 +18,16 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kdumpfence.listener.dumps import MOST_ADDRESSES, Dump, length
+from kdumpfence.listener.dumps import MOST_ADDRESSES, Dump, Event, length
 
 #: Where kdumpfenced listens.
 PATH = "/run/kdumpfenced/control"
 
 #: Dumps that one answer holds at most; of all others only the number is told.
 MOST = 1000
+
+#: Dumps that are over, of which an answer tells: the last ones.
+MOST_ENDED = 100
 
 #: Names of unresolved nodes that an answer holds at most.
 MOST_UNRESOLVED = 100
@@ -48,6 +51,7 @@ class Status(NamedTuple):
     troubles: Sequence[str] = ()  # what does not work at the moment, a line each
     age: float = 0.0  # seconds since it was published; filled in for the client
     unresolved_nodes: int = 0  # how many `unresolved` would be if it had all
+    ended: Sequence[Event] = ()  # dumps that are over, newest first; MOST_ENDED at most
 
 
 def as_object(status: Status, most: int = MOST) -> dict[str, Any]:
@@ -60,20 +64,36 @@ def as_object(status: Status, most: int = MOST) -> dict[str, Any]:
         "unresolved": list(status.unresolved[:MOST_UNRESOLVED]),
         "unresolved_nodes": status.unresolved_nodes,
         "dumping": status.dumping,
-        "dumps": [
-            {
-                "node": dump.node,
-                "since": dump.since,
-                "last": dump.last,
-                "messages": dump.messages,
-                "addresses": list(dump.addresses[:MOST_ADDRESSES]),
-                "took": round(length(dump), 3),
-            }
-            for dump in status.dumps[: min(most, MOST)]
+        "dumps": [_dump(dump) for dump in status.dumps[: min(most, MOST)]],
+        "ended": [
+            {**_dump(event), "end": event.kind, "ended": event.when}
+            for event in status.ended[: min(most, MOST_ENDED)]
         ],
         "counts": dict(status.counts),
         "troubles": list(status.troubles),
     }
+
+
+def _dump(dump: Dump | Event) -> dict[str, Any]:
+    return {
+        "node": dump.node,
+        "since": dump.since,
+        "last": dump.last,
+        "messages": dump.messages,
+        "addresses": list(dump.addresses[:MOST_ADDRESSES]),
+        "took": round(length(dump), 3),
+    }
+
+
+def _read_dump(one: Mapping[str, Any]) -> Dump:
+    return Dump(
+        str(one["node"]),
+        float(one["since"]),
+        float(one["last"]),
+        int(one["messages"]),
+        tuple(str(address) for address in one["addresses"]),
+        float(one.get("took", 0.0)),
+    )
 
 
 def from_object(answer: Mapping[str, Any]) -> Status:
@@ -82,17 +102,11 @@ def from_object(answer: Mapping[str, Any]) -> Status:
     ValueError if it is no status.
     """
     try:
-        dumps = [
-            Dump(
-                str(one["node"]),
-                float(one["since"]),
-                float(one["last"]),
-                int(one["messages"]),
-                tuple(str(address) for address in one["addresses"]),
-                float(one.get("took", 0.0)),
-            )
-            for one in answer["dumps"]
-        ]
+        dumps = [_read_dump(one) for one in answer["dumps"]]
+        ended = tuple(
+            Event(str(one["end"]), str(one["node"]), float(one["ended"]), *_read_dump(one)[1:])
+            for one in answer.get("ended", ())
+        )
         return Status(
             str(answer["version"]),
             float(answer["up"]),
@@ -105,6 +119,7 @@ def from_object(answer: Mapping[str, Any]) -> Status:
             tuple(str(line) for line in answer.get("troubles", ())),
             float(answer.get("age", 0.0)),
             int(answer.get("unresolved_nodes", 0)),
+            ended,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("not a status") from None

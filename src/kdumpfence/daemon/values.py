@@ -14,6 +14,7 @@ from typing import Any, Union
 from kdumpfence.addresses import cleaned, is_address
 from kdumpfence.listener.nodes import is_nobodys
 from kdumpfence.text import one_line
+from kdumpfence.wire import is_packet_name
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
@@ -53,6 +54,20 @@ def choice(allowed: tuple[str, ...]) -> Check:
         raise ValueError(f"not one of {', '.join(allowed)}")
 
     return check
+
+
+def yes_or_no(value: object) -> bool:
+    """A boolean."""
+    if isinstance(value, bool):
+        return value
+    raise ValueError("not true or false")
+
+
+def packet_name(value: object) -> str:
+    """The name of a node, as a packet can carry it."""
+    if isinstance(value, str) and is_packet_name(value):
+        return value
+    raise ValueError("not a node's name: 1 to 64 ASCII characters without blanks")
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}

@@ -7,18 +7,25 @@ live here, in this file; what carries it to and fro is `listener`.
 
 All times are float seconds of whatever clock the caller uses, as long as it uses one.
 
-Two rules:
+The rules:
 
 - A message of a node that is not dumping begins a dump.
-- Only `tick` ends one. A gap between two messages does not, however long it was: who did not
-  look cannot know whether it was silent. So the caller first tells what it heard, and ticks
-  then, with a time up to which it has heard everything.
+- Silence ends one, which only `tick` finds. A gap between two messages does not, however long it
+  was: who did not look cannot know whether it was silent. So the caller first tells what it
+  heard, and ticks then, with a time up to which it has heard everything.
+- A status "finished" or "failed" ends it at once. What may be left of that dump takes nothing
+  back, since the ordinary sender goes on beside the call that told of the end: messages of
+  sessions that were heard before, or within OVERTAKEN seconds, and messages without a session.
+- Then another session begins the node's next dump, or any message after `silence` seconds without
+  one. Another end does not: of two that contradict each other the later one counts, as after a
+  second try.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 #: Without a message for so many seconds a dump is over. Senders repeat every 10 s.
@@ -27,18 +34,30 @@ SILENCE = 30.0
 #: Seconds; a node that goes on dumping is told of at most that often.
 REPEAT = 10.0
 
-#: Source addresses that are kept of one dump.
+#: Source addresses that are kept of one dump, and sessions.
 MOST_ADDRESSES = 16
+MOST_SESSIONS = 8
+
+#: Seconds after an end within which the first message of a session may be of the same dump: the
+#: call that told of the end may have overtaken it. No machine crashes again so soon.
+OVERTAKEN = 5.0
+
+#: The kinds of events with which a dump is over as its node says, and those that end one.
+TOLD_ENDS = ("finished", "failed")
+ENDS = (*TOLD_ENDS, "silent")
 
 
 class Event(NamedTuple):
     """What happened to a node. All times are float seconds.
 
-    `kind`: "began": the first message of a dump; "dumping": it goes on; "silent": it is over, or
-    the node died in it. A `Listener` adds "overflow": datagrams were lost. That is not about a
-    node: `node` is the name under which they are counted ("unread": dropped by the kernel;
-    "crowded": messages from a network that had no room for their senders), `messages` how many
-    there were since the last such event, and `addresses` is empty.
+    `kind`: "began": the first message of a dump; "dumping": it goes on; "finished", "failed": it
+    is over, as the node says; "silent": it is over, or the node died in it. "finished" and "failed"
+    may contradict each other, as after a second try: the later one counts.
+
+    A `Listener` adds "overflow": datagrams were lost. That is not about a node: `node` is the name
+    under which they are counted ("unread": dropped by the kernel; "crowded": messages from a
+    network that had no room for their senders), `messages` how many there were since the last such
+    event, and `addresses` is empty.
     """
 
     kind: str
@@ -56,6 +75,8 @@ class Event(NamedTuple):
     addresses: tuple[str, ...]
     #: Seconds from the first message to the last, whatever became of the system's clock meanwhile.
     took: float = 0.0
+    #: Of the senders that told of it, as far as they said; MOST_SESSIONS at most.
+    sessions: tuple[int, ...] = ()
 
 
 class Dump(NamedTuple):
@@ -67,6 +88,33 @@ class Dump(NamedTuple):
     messages: int
     addresses: tuple[str, ...]
     took: float = 0.0
+    sessions: tuple[int, ...] = ()
+
+
+class Said(NamedTuple):
+    """A status of a node: in this state, said by the sender of this session."""
+
+    session: int
+    state: str
+    when: float
+    #: How many of the messages that are told of together came until then, itself included.
+    messages: int
+
+
+class _Ended:
+    """A dump that is over as its node said, while messages of it may still come."""
+
+    __slots__ = ("dump", "ended_by", "kind", "since", "when")
+
+    def __init__(self, dump: Dump, kind: str, when: float, *sessions: int) -> None:
+        #: With what was heard since.
+        self.dump = dump
+        self.kind = kind
+        self.when = when
+        #: The sessions that said so.
+        self.ended_by = set(sessions)
+        #: From when on silence counts at the earliest.
+        self.since = dump.last
 
 
 class _Dumped(Protocol):
@@ -107,6 +155,9 @@ class Dumps:
         self._told: dict[str, float] = {}
         #: Of dumps that were restored: from when on silence counts at the earliest.
         self._from: dict[str, float] = {}
+        #: The last dumps of nodes that are not dumping, as long as messages of them may come.
+        self._ended: dict[str, _Ended] = {}
+        self._forgotten: list[str] = []
         # When to look after a node, at the latest. A message does not touch it, which would
         # cost more than all the rest: who looks moves it on. Of a node's entries that one
         # counts whose time is in `_queued`.
@@ -129,20 +180,74 @@ class Dumps:
         dump = self._dumps.get(node)
         if dump is None:
             since = when if first is None else min(first, when)
+            if node in self._ended:
+                ended = self._ended[node]
+                last = ended.dump.last
+                if max(since - last, when - max(since, last)) <= self.silence:
+                    ended.dump = _longer(ended.dump, address, when, messages)
+                    return None
+                if since - last <= self.silence:
+                    since = when  # it was silent in between, and nobody looked when
+                del self._ended[node]
             dump = Dump(node, since, when, messages, (address,), when - since)
             self._begin(dump, when)
             return Event("began", node, since, *dump[1:])
-        _, since, last, before, addresses, took = dump
-        if address not in addresses and len(addresses) < MOST_ADDRESSES:
-            addresses += (address,)
-        took += max(0.0, when - last)
-        last = max(last, when)
-        messages += before
-        self._dumps[node] = Dump(node, since, last, messages, addresses, took)
+        self._dumps[node] = dump = _longer(dump, address, when, messages)
         if when - self._told[node] < self.repeat:
             return None
         self._told[node] = when
-        return Event("dumping", node, when, since, last, messages, addresses, took)
+        return Event("dumping", node, when, *dump[1:])
+
+    def told(
+        self,
+        node: str,
+        address: str,
+        when: float,
+        messages: int,
+        first: float,
+        said: Iterable[Said],
+    ) -> list[Event]:
+        """As `heard`, with what statuses among these messages said, in the order of their times."""
+        events: list[Event] = []
+        done = 0
+        for status in said:
+            events += self._status(node, address, status, status.messages - done, first)
+            done, first = status.messages, status.when
+        if messages > done:
+            event = self.heard(node, address, when, messages - done, first)
+            events += [event] if event is not None else []
+        return events
+
+    def _status(
+        self, node: str, address: str, status: Said, messages: int, first: float
+    ) -> list[Event]:
+        """So many messages were heard, and the last of them said this."""
+        session, state, when, _ = status
+        ended = self._ended.get(node)
+        if ended is not None:
+            if self._is_of(ended, status):
+                ended.dump = _longer(ended.dump, address, when, messages, (session,))
+                return _contradicted(ended, status)
+            del self._ended[node]
+            messages, first = 1, when  # all others were still of that one
+        event = self.heard(node, address, when, messages, first)
+        dump = self._dumps[node]
+        if session not in dump.sessions:
+            self._dumps[node] = dump = _longer(dump, address, when, 0, (session,))
+            event = event and event._replace(sessions=dump.sessions)
+        if state not in TOLD_ENDS:
+            return [event] if event is not None else []
+        self._ended[node] = _Ended(dump, state, when, session)
+        end = self._end(dump, when, state)
+        return [event, end] if event is not None and event.kind == "began" else [end]
+
+    def _is_of(self, ended: _Ended, status: Said) -> bool:
+        """Whether a status is of the dump that ended, and not of the node's next one."""
+        if status.session in ended.dump.sessions:
+            return True
+        if status.when - ended.dump.last > self.silence:
+            return False
+        return status.state in TOLD_ENDS or status.when <= ended.when + OVERTAKEN
 
     def tick(self, now: float, most: int | None = None) -> list[Event]:
         """It is `now`, and all that was heard until then has been told: who fell silent.
@@ -156,18 +261,28 @@ class Dumps:
         while queue and queue[0][0] <= now and looked != most:
             looked += 1
             due, node = queue[0]
-            dump = self._dumps.get(node)
+            over = self._over(node)
             if queued.get(node) != due:  # an earlier one took its place
                 heapq.heappop(queue)
-            elif dump is not None and self._over(dump) > due:
-                queued[node] = self._over(dump)
-                heapq.heapreplace(queue, (queued[node], node))
+            elif over > due:
+                queued[node] = over
+                heapq.heapreplace(queue, (over, node))
             else:
                 heapq.heappop(queue)
                 del queued[node]
-                if dump is not None:
-                    events.append(self._end(dump, now))
+                if node in self._dumps:
+                    events.append(self._end(self._dumps[node], now, "silent"))
+                elif self._ended.pop(node, None) is not None:
+                    self._forgotten.append(node)
+                    self._clear_away()
         return events
+
+    def forgotten(self) -> list[str]:
+        """The nodes whose last dump, which ended as they said, `tick` has forgotten since the last
+        call: whatever comes from there begins another one.
+        """
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
 
     @property
     def next_due(self) -> float | None:
@@ -176,15 +291,19 @@ class Dumps:
         It may have nothing to tell then: only so is this answered at once, however many
         nodes there are.
         """
-        return self._queue[0][0] if self._dumps else None
+        return self._queue[0][0] if self._dumps or self._ended else None
 
     def forget(self, node: str, when: float | None = None) -> Event | None:
         """The node is none of ours any more: "silent" if it was dumping.
 
         `when` is the time of that event; without it, that of the last message.
         """
+        if self._ended.pop(node, None) is not None:
+            self._clear_away()
         dump = self._dumps.get(node)
-        return None if dump is None else self._end(dump, dump.last if when is None else when)
+        if dump is None:
+            return None
+        return self._end(dump, dump.last if when is None else when, "silent")
 
     def restore(self, dump: Dump, when: float | None = None) -> None:
         """A dump was under way before a restart, and goes on as if there had been none.
@@ -192,11 +311,26 @@ class Dumps:
         Its silence counts from `when` on if that is later than its last message, for
         nobody listened meanwhile. ValueError if that node is dumping already.
         """
-        if dump.node in self._dumps:
-            raise ValueError(f"node {dump.node!r} is dumping already: restore before listening")
+        self._check_new(dump.node)
         self._begin(dump._replace(took=length(dump)), dump.last)
         if when is not None and when > dump.last:
             self._from[dump.node] = when
+
+    def restore_end(self, dump: Dump, kind: str, ended: float, when: float) -> None:
+        """A dump was over before a restart, at `ended`, as its node said: "finished" or "failed".
+
+        What belongs to it belongs to it still; its silence counts as in `restore`. ValueError
+        if that node is known already.
+        """
+        self._check_new(dump.node)
+        over = _Ended(dump._replace(took=length(dump)), kind, ended)
+        over.since = max(over.since, when)
+        self._ended[dump.node] = over
+        self._look_at(dump.node)
+
+    def _check_new(self, node: str) -> None:
+        if node in self._dumps or node in self._ended:
+            raise ValueError(f"node {node!r} is dumping already: restore before listening")
 
     def snapshot(self) -> list[Dump]:
         """All dumps under way, in the order in which they began."""
@@ -213,21 +347,66 @@ class Dumps:
     def _begin(self, dump: Dump, told: float) -> None:
         self._dumps[dump.node] = dump
         self._told[dump.node] = told
-        due = dump.last + self.silence
-        # There may be one of a dump that was forgotten; if it is early enough, it will do.
-        if self._queued.get(dump.node, math.inf) > due:
-            self._queued[dump.node] = due
-            heapq.heappush(self._queue, (due, dump.node))
+        self._look_at(dump.node)
 
-    def _end(self, dump: Dump, when: float) -> Event:
+    def _look_at(self, node: str) -> None:
+        """See to it that `tick` looks at the node in time."""
+        due = self._over(node)
+        # There may be one of a dump that was forgotten; if it is early enough, it will do.
+        if self._queued.get(node, math.inf) > due:
+            self._queued[node] = due
+            heapq.heappush(self._queue, (due, node))
+
+    def _end(self, dump: Dump, when: float, kind: str) -> Event:
         del self._dumps[dump.node]
         del self._told[dump.node]
         self._from.pop(dump.node, None)
-        if not self._dumps:  # nobody comes to clear away what was forgotten
+        self._clear_away()
+        return Event(kind, dump.node, when, *dump[1:])
+
+    def _clear_away(self) -> None:
+        """Leave nothing of what was forgotten, when there is nothing for which anybody comes."""
+        if not self._dumps and not self._ended:
             self._queue.clear()
             self._queued.clear()
-        return Event("silent", dump.node, when, *dump[1:])
 
-    def _over(self, dump: Dump) -> float:
-        """When it is over if nothing more is heard."""
-        return max(dump.last, self._from.get(dump.node, dump.last)) + self.silence
+    def _over(self, node: str) -> float:
+        """When there is nothing to be known of it any more if nothing more is heard."""
+        dump = self._dumps.get(node)
+        if dump is not None:
+            return max(dump.last, self._from.get(node, dump.last)) + self.silence
+        ended = self._ended.get(node)
+        return -math.inf if ended is None else max(ended.dump.last, ended.since) + self.silence
+
+
+def _longer(
+    dump: Dump, address: str, when: float, messages: int, heard: tuple[int, ...] = ()
+) -> Dump:
+    """A dump with so many messages more, the last of them at `when`, of these sessions."""
+    node, since, last, before, addresses, took, sessions = dump
+    if address not in addresses and len(addresses) < MOST_ADDRESSES:
+        addresses += (address,)
+    for session in heard:
+        if session not in sessions and len(sessions) < MOST_SESSIONS:
+            sessions += (session,)
+    took += max(0.0, when - last)
+    return Dump(node, since, max(last, when), before + messages, addresses, took, sessions)
+
+
+def _contradicted(ended: _Ended, status: Said) -> list[Event]:
+    """The event if this status, which is counted, is an end that takes the place of the first one.
+
+    Each session can do so once, and no more sessions than are kept: else one sender could
+    make up any number of events.
+    """
+    if (
+        status.state not in TOLD_ENDS
+        or status.session in ended.ended_by
+        or len(ended.ended_by) >= MOST_SESSIONS
+    ):
+        return []
+    ended.ended_by.add(status.session)
+    if status.state == ended.kind or status.when < ended.when:
+        return []
+    ended.kind, ended.when = status.state, status.when
+    return [Event(status.state, ended.dump.node, status.when, *ended.dump[1:])]

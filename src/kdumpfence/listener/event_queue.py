@@ -23,11 +23,14 @@ from collections.abc import Iterable
 
 from kdumpfence.addresses import Address
 from kdumpfence.listener.clock import Clock
-from kdumpfence.listener.dumps import Dump, Dumps, Event
+from kdumpfence.listener.dumps import Dump, Dumps, Event, Said
 from kdumpfence.listener.nodes import ADMITTED, Nodes
 from kdumpfence.listener.reader import Reader
 from kdumpfence.own_addresses import OwnAddresses
 from kdumpfence.wire import Signed, Sources
+
+#: What statuses said, as `Sources.heard` has it.
+_Told = tuple[tuple[int, str, int, int], ...]
 
 #: Events and sources that are dealt with at a time: some milliseconds.
 MOST = 2048
@@ -103,13 +106,18 @@ class EventQueue:
         """The node was removed; if it was dumping, it is silent now."""
         with self._reader.lock:
             self._tell(self._dumps.forget(node, self._clock.now()))
+            self._clock.forget(node)
 
-    def restore(self, dumps: Iterable[Dump]) -> None:
+    def restore(self, dumps: Iterable[Dump], ended: Iterable[Event]) -> None:
         """See `Listener.restore`."""
         with self._reader.lock:
             now = self._clock.now()
             for dump in dumps:
                 self._dumps.restore(self._clock.restored(dump), now)
+            for event in ended:
+                dump = self._clock.restored(Dump(event.node, *event[3:]))
+                when = event.when - (event.last - dump.last)  # on the same clock
+                self._dumps.restore_end(dump, event.kind, when, now)
             self._schedule()
 
     def known(self) -> tuple[float, list[Dump], list[str]]:
@@ -143,6 +151,8 @@ class EventQueue:
             if not more:
                 for event in self._dumps.tick(through + self._clock.base, MOST):
                     self._tell(event)
+                for node in self._dumps.forgotten():
+                    self._forget(node)
             now = self._clock.now()
             for name, lost in reader.new_losses().items():
                 self._tell(Event("overflow", name, now, now, now, lost, ()))
@@ -160,23 +170,19 @@ class EventQueue:
         self._hear(heard)
         return len(heard)
 
-    def _hear_named(self, heard: Iterable[tuple[str, bytes, int, int, int, int, int]]) -> None:
+    def _hear_named(
+        self, heard: Iterable[tuple[str, bytes, int, int, int, int, int, _Told]]
+    ) -> None:
         """As `_hear`, of nodes that sign: their names say who they are, not their addresses."""
-        base = self._clock.base
-        for name, packed, scope, _, first_ns, last_ns, messages in heard:
-            address = _shown(packed, scope)
+        for name, packed, scope, _, first_ns, last_ns, messages, told in heard:
             if name not in self._nodes:
                 self._admitted[name] = (packed, scope)
-            self._tell(
-                self._dumps.heard(
-                    name, address, last_ns * 1e-9 + base, messages, first_ns * 1e-9 + base
-                )
-            )
+            self._decide(name, _shown(packed, scope), first_ns, last_ns, messages, told)
 
-    def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int]]) -> None:
-        name_of, decide, base = self._nodes.name_of, self._dumps.heard, self._clock.base
+    def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int, _Told]]) -> None:
+        name_of = self._nodes.name_of
         self._own.renew(time.monotonic())
-        for number, packed, scope, _, first_ns, last_ns, messages in heard:
+        for number, packed, scope, _, first_ns, last_ns, messages, told in heard:
             if (packed, scope) in self._own:
                 if number == ADMITTED:
                     self._sources.discard(packed, scope)
@@ -192,24 +198,44 @@ class EventQueue:
                     continue
                 node = address
                 self._admitted[node] = (packed, scope)
-            event = decide(node, address, last_ns * 1e-9 + base, messages, first_ns * 1e-9 + base)
-            if event is not None:
-                self._tell(event)
+            self._decide(node, address, first_ns, last_ns, messages, told)
+
+    def _decide(
+        self, node: str, address: str, first_ns: int, last_ns: int, messages: int, told: _Told
+    ) -> None:
+        """What the node was heard to say, as `Sources.heard` has it."""
+        base = self._clock.base
+        first, last = first_ns * 1e-9 + base, last_ns * 1e-9 + base
+        if not told:
+            self._tell(self._dumps.heard(node, address, last, messages, first))
+            return
+        said = [Said(session, state, at * 1e-9 + base, n) for session, state, at, n in told]
+        for event in self._dumps.told(node, address, last, messages, first, said):
+            self._tell(event)
 
     def _tell(self, event: Event | None) -> None:
         if event is None:
             return
-        told = self._clock.told(event)
+        if event.kind == "began":
+            self._clock.forget(event.node)  # what there is is of the dump before
+        self._ready.append(self._clock.told(event))
         if event.kind == "silent":
-            self._clock.forget(event.node)
-            admitted = self._admitted.pop(event.node, None)
-            if admitted is not None:
-                # Its room is free again, unless it has just sent the first message of another dump.
-                if self._signed is not None:
-                    self._signed.release(event.node)
-                else:
-                    self._sources.release(*admitted)
-        self._ready.append(told)
+            self._forget(event.node)
+
+    def _forget(self, node: str) -> None:
+        """Nothing is known of this node's last dump any more.
+
+        That is later than its end if the node told of that: else who makes up nodes of a network
+        could have more of them than there is room for.
+        """
+        self._clock.forget(node)
+        admitted = self._admitted.pop(node, None)
+        if admitted is not None:
+            # Its room is free again, unless it has just sent the first message of another dump.
+            if self._signed is not None:
+                self._signed.release(node)
+            else:
+                self._sources.release(*admitted)
 
     def _schedule(self) -> bool:
         """Have it read until the next decision is due; False if one is due now."""

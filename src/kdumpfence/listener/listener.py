@@ -22,16 +22,18 @@ from types import TracebackType
 from typing import NamedTuple
 
 from kdumpfence.addresses import FAMILIES, socket_families
-from kdumpfence.keys import DEFAULT_PATH
+from kdumpfence.keys import DEFAULT_PATH, Keys
+from kdumpfence.listener.answers import Answers
 from kdumpfence.listener.bell import Bell
-from kdumpfence.listener.cluster_keys import AUTHS, cluster_keys
+from kdumpfence.listener.cluster_keys import AUTHS, cluster_keys, read_keys
 from kdumpfence.listener.dumps import REPEAT, SILENCE, Dump, Dumps, Event
 from kdumpfence.listener.event_queue import EventQueue
 from kdumpfence.listener.nodes import ADMITTED, Nodes, parsed_network
 from kdumpfence.listener.reader import Reader
 from kdumpfence.listener.sockets import open_sockets, taken_over
 from kdumpfence.sockets import deepen
-from kdumpfence.wire import PORT, Signed, Sources, signing_core
+from kdumpfence.text import shown
+from kdumpfence.wire import PORT, Questions, Signed, Sources, signing_core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +73,11 @@ class Snapshot(NamedTuple):
     #: Why messages may not reach it, in one line, such as that another program shares the port;
     #: "" if nothing is known to be wrong. Firewalls are not looked at.
     deaf: str = ""
+    #: How many questions it has answered.
+    answers: int = 0
+    #: The name with which it answers, and the last one that was asked for if that was another; "".
+    answers_as: str = ""
+    asked_for: str = ""
 
 
 class Listener:
@@ -92,10 +99,17 @@ class Listener:
     can choose. For trials loopback counts if it is given as such: as addresses (127.0.0.1, not
     "localhost"), or as networks within 127.0.0.0/8.
 
-    `auth`: "none", or "sha256": only messages count that are signed with a key that `key_file` (by
-    default /etc/kdumpfence/key) has or has derived, and that cannot have been recorded earlier. A
-    node is then known by its name, wherever it speaks from; its addresses, and whether names have
-    any, do not matter. Of `networks` it is named by the name that it signs with.
+    `auth`: "none", or "sha256": only messages count that are signed with a key of the cluster, or
+    with one derived from it, and that cannot have been recorded earlier. A node is then known by
+    its name, wherever it speaks from; its addresses, and whether names have any, do not matter. Of
+    `networks` it is named by the name that it signs with.
+
+    `answer`: the name with which this machine answers questions whether it is alive, see
+    docs/protocol.md. None: they are only counted. A crash kernel does not answer.
+
+    `key_file`: what both are done with. Messages are believed by the cluster's keys; with `auth` it
+    is /etc/kdumpfence/key unless given. Answers are signed with this node's key, or, without a
+    key file, not signed. `keys`: the same, from elsewhere.
 
     `silence`, `repeat`: seconds, see `kdumpfence.listener.dumps.Dumps`.
     `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free.
@@ -130,7 +144,9 @@ class Listener:
         sockets: Iterable[socket.socket] | None = None,
         queue: int = 1 << 26,
         auth: str = "none",
+        answer: str | None = None,
         key_file: str | None = None,
+        keys: Keys | None = None,
     ) -> None:
         if isinstance(nodes, (str, bytes)) or isinstance(networks, (str, bytes)):
             raise TypeError("nodes, networks: expected a list, not a string")
@@ -138,8 +154,10 @@ class Listener:
             raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
         if auth not in AUTHS:
             raise ValueError(f"auth {auth!r}: must be one of {', '.join(AUTHS)}")
-        if key_file is not None and auth == "none":
-            raise ValueError(f"key_file {key_file!r}: needs auth='sha256'")
+        if key_file is not None and auth == "none" and answer is None:
+            raise ValueError(f"key_file {key_file!r}: needs auth='sha256' or answer")
+        if key_file is not None and keys is not None:
+            raise ValueError(f"key_file {key_file!r}: not with keys")
         for what, number, least, most, unit in (
             ("port", port, 0, 65535, ""),
             ("room", room, 0, MOST_ROOM, ""),
@@ -148,12 +166,17 @@ class Listener:
             if not least <= number <= most:
                 raise ValueError(f"{what} {number}: must be {least} to {most}{unit}")
         dumps = Dumps(silence, repeat)
-        self._key_file = key_file or DEFAULT_PATH
+        if auth != "none" and keys is None:
+            key_file = key_file or DEFAULT_PATH
+        self._key_file = key_file
+        if key_file is not None:
+            keys = read_keys(key_file)
         if auth == "none":
-            sources = Sources(room=room)
+            sources, questions = Sources(room=room), Questions
         else:
-            sources = signing_core().Sources(room=room)
-            self._signed = signing_core().Signed(sources, cluster_keys(self._key_file))
+            core = signing_core()
+            sources, questions = core.Sources(room=room), core.Questions
+            self._signed = core.Signed(sources, self._believed(keys))
         for text in networks:
             sources.admit(*parsed_network(text, FAMILIES[family]), ADMITTED)
         self._nodes = Nodes(FAMILIES[family], sources, self._signed)
@@ -169,7 +192,11 @@ class Listener:
             deepen(sock, queue)
         self._port: int = opened[0].getsockname()[1]
         try:
-            reader = Reader(self._nodes, sources, self._signed, opened)
+            if answer is None:
+                answers = None
+            else:
+                answers = Answers(opened, answer, keys, questions)
+            reader = Reader(self._nodes, sources, self._signed, opened, answers)
             self._events = EventQueue(reader, self._nodes, sources, self._signed, dumps)
             reader.start()
             self._reader = reader
@@ -205,25 +232,48 @@ class Listener:
             self._events.forget(name)
         self._in_use.bell.ring()
 
-    def reload_keys(self) -> list[int]:
-        """Read the key file again if messages have to be signed; the ids of the keys in use now.
+    def reload_keys(self, keys: Keys | None = None) -> list[int]:
+        """Use these keys, or what the key file has now; the ids of those that are believed.
 
-        Dumps go on, and nothing is missed. ValueError if the file cannot be used; then the keys
-        stay what they were.
+        Dumps go on, and nothing is missed. ValueError if they cannot be used; then the keys stay
+        what they were.
         """
-        if self._signed is None:
-            return []
-        found = cluster_keys(self._key_file)
-        self._signed.use(found)
-        return [number for number, _ in found]
+        if keys is None:
+            if self._key_file is None:
+                return []
+            keys = read_keys(self._key_file)
+        believed = [] if self._signed is None else self._believed(keys)
+        if self._signed is not None:
+            self._signed.use(believed)
+        answers = self._in_use.answers
+        if answers is not None:
+            answers.answer_as(answers.node, keys)
+        return [number for number, _ in believed]
 
-    def restore(self, dumps: Iterable[Dump]) -> None:
+    def _believed(self, keys: Keys | None) -> list[tuple[int, bytes]]:
+        assert keys is not None
+        whence = "keys" if self._key_file is None else f"key file {shown(self._key_file)}"
+        return cluster_keys(keys, whence)
+
+    def restore(self, dumps: Iterable[Dump], ended: Iterable[Event] = ()) -> None:
         """These dumps were under way before a restart (Unix times); they go on.
 
-        To be called before the first event is taken. Their silence counts from now on.
-        ValueError for a node that is dumping already.
+        `ended`: the events "finished" or "failed" of nodes' last dumps, if they are no older than
+        a day or so: what is still heard of these dumps begins no new ones. To be called before the
+        first event is taken. Their silence counts from now on. ValueError for a node that is
+        dumping already.
         """
-        self._events.restore(dumps)
+        self._events.restore(dumps, ended)
+
+    def answer_as(self, node: str, keys: Keys | None = None) -> None:
+        """Answer with this name and these keys from now on.
+
+        RuntimeError if it was made without `answer`, ValueError for what no packet can carry.
+        """
+        answers = self._in_use.answers
+        if answers is None:
+            raise RuntimeError("this Listener answers no questions: make it with answer=NAME")
+        answers.answer_as(node, keys)
 
     # ------------------------------------------------------------------------- the events
 
@@ -293,7 +343,18 @@ class Listener:
             when, dumps, own = self._events.known()
             nodes, unresolved = len(self._nodes), self._nodes.unresolved
             shared = self._nodes.shared
-        return Snapshot(when, dumps, nodes, unresolved, reader.counts, shared, own, reader.deaf)
+        answers = reader.answers
+        return Snapshot(
+            when,
+            dumps,
+            nodes,
+            unresolved,
+            reader.counts,
+            shared,
+            own,
+            reader.deaf,
+            *((answers.sent, answers.node, answers.asked_for) if answers else ()),
+        )
 
     def fileno(self) -> int:
         """A descriptor that can be read when there are events, for poll; -1 when closed.

@@ -22,6 +22,7 @@ import time
 from kdumpfence import filters
 from kdumpfence.addresses import NameFiles, Resolver
 from kdumpfence.listener import port_rivals
+from kdumpfence.listener.answers import Answers
 from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.nodes import Nodes
 from kdumpfence.own_addresses import look_up_node
@@ -40,16 +41,22 @@ FENCE = 30.0
 #: Names that are being looked up at a time.
 LOOK_UPS = 256
 
-#: Datagrams that are read at a time, and bytes of each: a message is 8, the rest is a trailer. Of
-#: one that is signed the end must be seen.
+#: Datagrams that are read at a time, and bytes of each: it is to be seen whether it is a packet.
 BATCH = 256
-SIZE = 64
-SIGNED_SIZE = PACKET_BYTES + 8
+SIZE = PACKET_BYTES + 8
 
 #: Nanoseconds that the core rests after a batch that was not full, which costs a fraction of
 #: being woken for each datagram; but not where a queue cannot hold what comes meanwhile.
 REST_NS = 1_000_000
 REST_QUEUE = 1 << 21
+#: Questions between two looks at the queues that make a flood, if one was overfull.
+FLOOD = 1000
+
+#: What the kernel drops: nothing; what is neither a message nor a question; what is no message.
+NOTHING, RUBBISH, ALL = range(3)
+
+#: Seconds to wait for the thread that answers, when it ends.
+PATIENCE = 5.0
 
 #: Bytes of a queue that a datagram takes at least.
 _DATAGRAM_ROOM = 512
@@ -72,9 +79,9 @@ def _wait_for_memory(error: OSError) -> None:
 class Reader:
     """The thread that reads `sockets` into `sources`, and all that it uses.
 
-    It keeps `nodes` in step with the name service. It knows no `Listener`, so that one that nobody
-    refers to any more is collected though its thread runs. Whoever touches `nodes` holds `lock`.
-    Times are CLOCK_MONOTONIC, seconds.
+    It keeps `nodes` in step with the name service, and hands questions on to `answers`. It knows no
+    `Listener`, so that one that nobody refers to any more is collected though its thread runs.
+    Whoever touches `nodes` holds `lock`. Times are CLOCK_MONOTONIC, seconds.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Reader:
         sources: Sources,
         signed: Signed | None,
         sockets: list[socket.socket],
+        answers: Answers | None = None,
     ) -> None:
         self.nodes = nodes
         # One that a thread may take twice, since signal handlers may come here.
@@ -92,11 +100,12 @@ class Reader:
         self._resolver = Resolver((), nodes.family, ask=look_up_node)
         self._name_files = NameFiles()
         self._sockets = sockets
-        if signed is None:
-            self._receiver = Receiver(sources, None, batch=BATCH, size=SIZE)
-        else:
-            made = signing_core().Receiver
-            self._receiver = made(sources, None, signed=signed, batch=BATCH, size=SIGNED_SIZE)
+        self.answers = answers
+        questions = None if answers is None else answers.questions
+        made = Receiver if signed is None else signing_core().Receiver
+        self._receiver = made(
+            sources, None, signed=signed, batch=BATCH, size=SIZE, questions=questions
+        )
         for sock in sockets:
             self._receiver.add_socket(sock)
         self._room = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in sockets]
@@ -109,8 +118,11 @@ class Reader:
         self._port: int = sockets[0].getsockname()[1]
         self._deaf = port_rivals.why_deaf(sockets, self._port)
         self._look_again = time.monotonic() + port_rivals.EVERY
+        self._fence_up = NOTHING
         self._fenced_until = 0.0
+        self._questions_until = math.inf
         self._unread = 0
+        self._read = self._asked = 0  # datagrams, and questions among them, as of the last look
         # Losses that were told of, and when others may be.
         self._told = {"unread": 0, "crowded": 0}
         self._tell_again = -math.inf
@@ -125,8 +137,12 @@ class Reader:
     def start(self) -> None:
         """From now on the sockets are its own. RuntimeError if there is no thread to be had."""
         try:
+            if self.answers is not None:
+                self.answers.start()
             self.thread.start()
         except BaseException:
+            if self.answers is not None:
+                self.answers.stop()
             self._resolver.close()
             raise
 
@@ -170,11 +186,14 @@ class Reader:
         """Ask the thread to end. Takes no lock and waits for nothing."""
         self.bell.close()
         self._wake.close()
+        if self.answers is not None:
+            self.answers.stop()
 
     # ------------------------------------------------------------------------- the thread
 
     def _run(self) -> None:
-        with self.bell.held() as bell, self._wake.held() as wake:
+        asked = contextlib.nullcontext() if self.answers is None else self.answers.held()
+        with self.bell.held() as bell, self._wake.held() as wake, asked:
             try:
                 while bell and wake and not self._wake.closed:
                     self._turn()
@@ -183,6 +202,9 @@ class Reader:
                 self.bell.ring()
             finally:
                 self._final_counts = self.counts
+                if self.answers is not None:
+                    self.answers.stop()
+                    self.answers.join(PATIENCE)
                 for sock in self._sockets:
                     sock.close()
                 self._resolver.close()
@@ -259,14 +281,24 @@ class Reader:
         if now >= self._look_again:
             self._look_again = now + port_rivals.EVERY
             self._deaf = port_rivals.why_deaf(self._sockets, self._port)
-        unread = self._receiver.dropped
+        unread, counts = self._receiver.dropped, self._receiver.counts
+        read, asked = sum(counts.values()), counts["question"]
+        if now >= self._questions_until:
+            self._questions_until = math.inf
+            self._fence(min(self._fence_up, RUBBISH))
         if unread > self._unread:
-            self._fence(True)
             self._fenced_until = now + FENCE
+            if max(FLOOD, (read - self._read) / 2) < asked - self._asked:
+                # No question is worth a message. Not prolonged by those that it keeps out: they
+                # may be the true ones.
+                self._questions_until = now + FENCE
+                self._fence(ALL)
+            else:
+                self._fence(max(self._fence_up, RUBBISH))
         elif self._fenced_until and now >= self._fenced_until:
-            self._fence(False)
+            self._fence(NOTHING)
             self._fenced_until = 0.0
-        self._unread = unread
+        self._unread, self._read, self._asked = unread, read, asked
         if now >= self._tell_again and self._losses() != self._told:
             self.bell.ring()
 
@@ -274,10 +306,14 @@ class Reader:
         """Datagrams that were lost, as of the last look, by their name among the counts."""
         return {"unread": self._unread, "crowded": self._receiver.counts["crowded"]}
 
-    def _fence(self, up: bool) -> None:
+    def _fence(self, up: int) -> None:
         """In a flood let the kernel drop what is no message, before it takes room."""
-        if up == bool(self._fenced_until):
+        if self.answers is None and up == RUBBISH:
+            up = ALL  # nobody wants the questions
+        if up == self._fence_up:
             return
+        self._fence_up = up
         for sock in self._sockets:
             with contextlib.suppress(OSError):  # then the one that it has stays
-                filters.attach(sock, udp_program(sock, messages_only=up))
+                program = udp_program(sock, messages_only=up > NOTHING, questions=up == RUBBISH)
+                filters.attach(sock, program)

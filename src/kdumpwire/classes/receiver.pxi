@@ -25,6 +25,7 @@ cdef class Receiver:
     cdef Sources sources
     cdef Sources strangers
     cdef Signed signed
+    cdef Questions questions
     cdef list sockets
     cdef int busy
 
@@ -32,7 +33,8 @@ cdef class Receiver:
         memset(&self.c, 0, sizeof(CReceiver))
 
     def __init__(self, Sources sources not None, Sources strangers=None, *, Signed signed=None,
-                 int port=7410, int batch=32, int size=65535, uint32_t stranger_room=1024):
+                 int port=7410, int batch=32, int size=65535, uint32_t stranger_room=1024,
+                 Questions questions=None):
         cdef int i
         cdef msghdr *header
         if self.c.data != NULL:
@@ -54,6 +56,8 @@ cdef class Receiver:
         self.c.sources = &sources.c
         self.c.strangers = NULL if strangers is None else &strangers.c
         self.c.stranger_room = stranger_room
+        self.questions = questions
+        self.c.questions = NULL if questions is None else &questions.c
         self.c.port = port
         self.c.end = -1
         self.c.batch = batch
@@ -126,7 +130,7 @@ cdef class Receiver:
     def add_socket(self, sock):
         cdef int kind = UDP
         cdef int fd = sock.fileno()
-        cdef int flags = 0
+        cdef int flags = 0, addressed = 0
         cdef socklen_t length = sizeof(flags)
         cdef CSocket *grown
         if fd < 0:
@@ -146,6 +150,13 @@ cdef class Receiver:
         grown[self.c.socket_count].port = sock.getsockname()[1]
         getsockopt(fd, SOL_SOCKET, STAMPING, &flags, &length)
         grown[self.c.socket_count].stamped = flags & STAMPED
+        if self.questions is not None and kind == UDP:
+            length = sizeof(addressed)
+            if sock.family == AF_INET:
+                getsockopt(fd, IPPROTO_IP, IP_PKTINFO, &addressed, &length)
+            else:
+                getsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &addressed, &length)
+        grown[self.c.socket_count].addressed = addressed
         grown[self.c.socket_count].dropped = 0
         self.c.socket_count += 1
         self.sockets.append(sock)       # kept, so that the descriptor stays ours

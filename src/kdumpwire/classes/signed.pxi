@@ -86,6 +86,7 @@ cdef class Signed:
 
     def heard(self, int64_t most=65536):
         cdef Source given[256]
+        cdef Told told[256 * MOST_TOLD]
         cdef uint8_t names[256 * NAME_BYTES]
         cdef Source *one
         cdef SignedNode *node
@@ -93,7 +94,8 @@ cdef class Signed:
         cdef list result = []
         while number and <int64_t>len(result) < most:
             pthread_mutex_lock(&self.sources.c.lock)
-            number = sources_heard(&self.sources.c, given, <uint32_t>min(256, most - <int64_t>len(result)))
+            number = sources_heard(
+                &self.sources.c, given, told, <uint32_t>min(256, most - <int64_t>len(result)))
             for i in range(number):
                 one = &given[i]
                 node = &self.c.nodes[one.node]
@@ -104,5 +106,6 @@ cdef class Signed:
                 one = &given[i]
                 name = PyBytes_FromStringAndSize(<const char *>names + i * NAME_BYTES, NAME_BYTES)
                 result.append((name.rstrip(b"\0").decode("ascii"), join_address(one.high, one.low),
-                               one.scope, one.port, one.first, one.last, one.messages))
+                               one.scope, one.port, one.first, one.last, one.messages,
+                               what_was_told(&told[i * MOST_TOLD], one.told)))
         return result

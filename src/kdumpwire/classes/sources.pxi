@@ -17,6 +17,14 @@ cdef int check_address(bytes packed, uint64_t *high, uint64_t *low) except -1:
     return 0
 
 
+cdef tuple what_was_told(const Told *told, int number):
+    cdef tuple said = ()
+    cdef int i
+    for i in range(number):
+        said += ((told[i].session, STATES[told[i].state], told[i].when, told[i].messages),)
+    return said
+
+
 cdef class Sources:
     """See `_purewire.Sources`."""
 
@@ -109,16 +117,18 @@ cdef class Sources:
 
     def heard(self, int64_t most=65536):
         cdef Source given[256]
+        cdef Told told[256 * MOST_TOLD]
         cdef uint32_t i, number = 1
         cdef list result = []
         while number and <int64_t>len(result) < most:
             # Copied in pieces, so that the receive loop never waits long for the lock.
             pthread_mutex_lock(&self.c.lock)
-            number = sources_heard(&self.c, given, <uint32_t>min(256, most - <int64_t>len(result)))
+            number = sources_heard(&self.c, given, told, <uint32_t>min(256, most - <int64_t>len(result)))
             pthread_mutex_unlock(&self.c.lock)
             for i in range(number):
                 result.append((given[i].node, join_address(given[i].high, given[i].low), given[i].scope,
-                               given[i].port, given[i].first, given[i].last, given[i].messages))
+                               given[i].port, given[i].first, given[i].last, given[i].messages,
+                               what_was_told(&told[i * MOST_TOLD], given[i].told)))
         return result
 
     def __len__(self):
