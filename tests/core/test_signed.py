@@ -213,14 +213,13 @@ def test_of_half_a_million_mutated_messages_none_is_believed(
         scene.receiver.count(0)
     after = scene.receiver.counts
     assert sum(after.values()) - sum(before.values()) == 500_000
-    assert after["accepted"] == before["accepted"]
+    for verdict in ("accepted", "replayed"):  # no MAC fits
+        assert after[verdict] == before[verdict]
     assert after["forged"] > 100_000
     assert scene.heard() == []
     assert questions(new) == 0
     scene.verdicts()
-    for data in packets[:9]:
-        new.send(data)
-        assert scene.verdict() == "accepted"
+    scene.confirmed("node2")
 
 
 def test_a_key_of_another_cluster_or_none_at_all_is_told_by_its_id(scene: SignedScene) -> None:
