@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kdumpfence import keys
+from kdumpfence.sockets import deepen
 from kdumpfence.wire import PACKET_BYTES, Packet, encode_packet
 from tests.conftest import cannot_run, udp
 from tests.core.scene import BIG, LITTLE, NO_MESSAGES, NODE, OTHER, pack
@@ -25,7 +26,9 @@ SESSION, ANSWER = 30, 10
 class SignedScene:
     """A receiver on loopback that believes only what is signed, and nodes that speak to it."""
 
-    def __init__(self, core: ModuleType, sockets: list[socket.socket], room: int = 4) -> None:
+    def __init__(
+        self, core: ModuleType, sockets: list[socket.socket], room: int = 4, batch: int = 32
+    ) -> None:
         if not core.SIGNS:
             cannot_run("this core was built without HMAC-SHA256")
         self._sockets = sockets
@@ -33,11 +36,12 @@ class SignedScene:
         self.sources = core.Sources(room=room)
         self.signed = core.Signed(self.sources, [slot(KEY), slot(OLD_KEY)])
         self.signed.add("node1")
-        self.receiver = core.Receiver(self.sources, signed=self.signed, size=256)
+        self.receiver = core.Receiver(self.sources, signed=self.signed, size=256, batch=batch)
         self.listen("127.0.0.1")
 
     def listen(self, host: str) -> None:
         listener = udp(host)
+        deepen(listener, 1 << 20)
         self._sockets.append(listener)
         self.receiver.add_socket(listener)
         self.at = listener.getsockname()
@@ -535,6 +539,28 @@ def test_a_node_is_asked_twenty_times_at_once_and_then_five_times_a_second(
         scene.verdicts()
         asked += questions(*nodes)
     assert 2 <= asked <= 2 + 5 * (time.monotonic() - before)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_batch_brings_about_256_questions_at_most(
+    core: ModuleType, sockets: list[socket.socket]
+) -> None:
+    scene = SignedScene(core, sockets, batch=1024)
+    names = [f"n{number}" for number in range(400)]
+    for name in names:
+        scene.signed.add(name)
+    node = scene.signer()
+    deepen(node.sock, 1 << 20)
+    asked = []
+    for sequence in (1, 2):
+        for name in names:
+            node.send(name=name, key=keys.node_key(KEY, name), sequence=sequence)
+        assert scene.verdicts() == {"replayed": 400}
+        asked.append(0)
+        while select.select([node.sock], [], [], 0.1)[0]:
+            node.sock.recv(1024)
+            asked[-1] += 1
+    assert asked == [256, 256]
 
 
 def test_no_question_is_larger_than_what_brought_it_about_and_none_comes_twice(
