@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import select
 import socket
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from kdumpfence import keys
+from kdumpfence.sockets import deepen
 from kdumpfence.wire import PACKET_BYTES, Packet, encode_packet
 from tests.conftest import cannot_run, udp
 from tests.core.scene import BIG, LITTLE, NO_MESSAGES, NODE, OTHER, pack
@@ -32,6 +34,7 @@ class SignedScene:
         sockets: list[socket.socket],
         room: int = 4,
         questions: Any = None,
+        batch: int = 32,
     ) -> None:
         if not core.SIGNS:
             cannot_run("this core was built without HMAC-SHA256")
@@ -41,12 +44,13 @@ class SignedScene:
         self.signed = core.Signed(self.sources, [slot(KEY), slot(OLD_KEY)])
         self.signed.add("node1")
         self.receiver = core.Receiver(
-            self.sources, signed=self.signed, size=256, questions=questions
+            self.sources, signed=self.signed, size=256, questions=questions, batch=batch
         )
         self.listen("127.0.0.1")
 
     def listen(self, host: str) -> None:
         listener = udp(host)
+        deepen(listener, 1 << 20)
         if listener.family == socket.AF_INET:
             listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         self._sockets.append(listener)
@@ -66,6 +70,14 @@ class SignedScene:
         made.answer()
         assert self.verdicts() == {"accepted": 1}
         return made
+
+    def asked(self, signer: Signer) -> bytes:
+        """The nonce of the question that a first message brings about."""
+        signer.send()
+        self.receiver.count(0)
+        question = signer.question()
+        assert question is not None
+        return question.nonce
 
     def verdicts(self) -> dict[str, int]:
         """What became of all that was sent since the last time."""
@@ -233,6 +245,53 @@ def test_a_bit_more_or_less_and_it_is_not_believed(scene: SignedScene) -> None:
     assert verdicts["forged"] > 8 * (4 + 8 + 8 + 16 + 32)
     node.send(data)
     assert scene.verdict() == "accepted"
+
+
+def mutated(dice: random.Random, packets: list[bytes]) -> bytes:
+    """None of these packets, but made of them."""
+    data = bytearray(dice.choice(packets))
+    way = dice.randrange(4)
+    if way == 0:
+        for _ in range(dice.randint(1, 8)):
+            data[dice.randrange(8, len(data))] = dice.randrange(256)
+    elif way == 1:
+        data[dice.randrange(8, len(data))] ^= 1 << dice.randrange(8)
+    elif way == 2:
+        other, at, end = dice.choice(packets), dice.randrange(8, 152), dice.randrange(8, 153)
+        data[at:end] = other[at:end]
+    else:
+        del data[dice.randrange(9, len(data)) :]
+        data += dice.randbytes(dice.choice([0, 1, 152 - len(data), 500]))
+    return bytes(data) if data not in packets else mutated(dice, packets)
+
+
+@pytest.mark.slow
+def test_of_half_a_million_mutated_messages_none_is_believed(
+    scene: SignedScene, core: ModuleType
+) -> None:
+    dice = random.Random(core.IMPLEMENTATION)
+    scene.signed.add("node2")
+    nodes = [scene.confirmed(), scene.confirmed("node2"), scene.confirmed(key=OLD_KEY)]
+    new = scene.signer()
+    nonce = scene.asked(new)
+    scene.heard()
+    # The next ones of each session, the answer of another, and what was heard already.
+    packets = [node.packet() for node in nodes for _ in range(3)]
+    packets += [new.packet(nonce=nonce), nodes[0].packet(sequence=1)]
+    before = scene.receiver.counts
+    for _ in range(2_500):
+        for _ in range(200):
+            new.send(mutated(dice, packets))
+        scene.receiver.count(0)
+    after = scene.receiver.counts
+    assert sum(after.values()) - sum(before.values()) == 500_000
+    for verdict in ("accepted", "replayed"):  # no MAC fits
+        assert after[verdict] == before[verdict]
+    assert after["forged"] > 100_000
+    assert scene.heard() == []
+    assert questions(new) == 0
+    scene.verdicts()
+    scene.confirmed("node2")
 
 
 def test_a_key_of_another_cluster_or_none_at_all_is_told_by_its_id(scene: SignedScene) -> None:
@@ -548,6 +607,28 @@ def test_a_node_is_asked_twenty_times_at_once_and_then_five_times_a_second(
         scene.verdicts()
         asked += questions(*nodes)
     assert 2 <= asked <= 2 + 5 * (time.monotonic() - before)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_batch_brings_about_256_questions_at_most(
+    core: ModuleType, sockets: list[socket.socket]
+) -> None:
+    scene = SignedScene(core, sockets, batch=1024)
+    names = [f"n{number}" for number in range(400)]
+    for name in names:
+        scene.signed.add(name)
+    node = scene.signer()
+    deepen(node.sock, 1 << 20)
+    asked = []
+    for sequence in (1, 2):
+        for name in names:
+            node.send(name=name, key=keys.node_key(KEY, name), sequence=sequence)
+        assert scene.verdicts() == {"replayed": 400}
+        asked.append(0)
+        while select.select([node.sock], [], [], 0.1)[0]:
+            node.sock.recv(1024)
+            asked[-1] += 1
+    assert asked == [256, 256]
 
 
 def test_no_question_is_larger_than_what_brought_it_about_and_none_comes_twice(
