@@ -72,7 +72,7 @@ static const Limits LIMITS[VALUES] = {
     "  -V, --version                 print the version\n" \
     "  -h, --help                    print this help\n" \
     "      --check                   send nothing; show which way the messages would go\n" \
-    "      --key-file=KEY-FILE       key to sign messages with (default: none)\n" \
+    "      --key-file=FILE           key to sign messages with (default: none)\n" \
     "      --node=NODE               name of this node (default: the key's, or the host name)\n" \
     "      --state=STATE             started, dumping, finished or failed (default: dumping)\n"
 
