@@ -58,6 +58,9 @@ MOST_VRFS = 1000
 #: Bytes of a datagram that a UDP socket keeps: its header, so that it is empty.
 CUT = 8
 
+#: What a question begins with.
+_QUESTION = b"KDFQUESTkdf1"
+
 Instruction = tuple[int, int, int, int]
 
 
@@ -186,17 +189,11 @@ def program(
     if kind != "udp":
         code += [(half, 0, 0, 2), (_JEQ, 1, 0, port), (_RET, 0, 0, _DROP)]
     if messages_only and questions:
-        code += [
-            (half, 0, 0, 4),
-            (_JEQ, 0, 7, 8 + PACKET_BYTES),
-            (word, 0, 0, 8),
-            (_JEQ, 0, 5, int.from_bytes(b"KDFQ", "big")),
-            (word, 0, 0, 12),
-            (_JEQ, 0, 3, int.from_bytes(b"UEST", "big")),
-            (word, 0, 0, 16),
-            (_JEQ, 0, 1, int.from_bytes(b"kdf1", "big")),
-            (_RET, 0, 0, _KEEP),
-        ]
+        code += [(half, 0, 0, 4), (_JEQ, 0, 7, 8 + PACKET_BYTES)]
+        for at in (0, 4, 8):
+            value = int.from_bytes(_QUESTION[at : at + 4], "big")
+            code += [(word, 0, 0, 8 + at), (_JEQ, 0, 5 - at // 2, value)]
+        code.append((_RET, 0, 0, _KEEP))
     if messages_only:
         code += [
             (half, 0, 0, 4),  # the UDP length counts its own header
