@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sends one datagram to a port of this machine, over and over, as fast as it goes.
 
-Run as `python forgers.py SOURCE PORT DATA SECONDS`, DATA in hexadecimal. It says "sends", and at its
-end how many datagrams a second there were. With the compiled core, as a storm is sent.
+Run as `python forgers.py SOURCE PORT DATA SECONDS`, DATA in hexadecimal. It says "sends", and at
+its end how many datagrams a second there were.
 """
 
 from __future__ import annotations
