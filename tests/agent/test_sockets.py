@@ -18,6 +18,7 @@ from kdumpfence.agent import sockets as module
 from kdumpfence.agent.sockets import Listening, PortError
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import cannot_run, udp, unused_port
+from tests.support.answerer import FOREIGN, packet
 
 BOTH = (socket.AF_INET, socket.AF_INET6)
 SO_RXQ_OVFL = 40
@@ -331,3 +332,67 @@ def test_without_netlink_udp_sockets_have_to_do(
     send(listener.port)
     assert hears(listener, NODE)
     listener.close()
+
+
+# ------------------------------------------------------------------ signed packets alone
+
+
+@pytest.fixture
+def signed(root: None) -> Iterator[Listening]:
+    opened = Listening(unused_port(), BOTH, names=["node1", "ring1"])
+    assert opened.raw
+    yield opened
+    opened.close()
+
+
+def test_packets_of_the_node_are_heard_from_whatever_address(signed: Listening) -> None:
+    sent = [packet("status", name=name, key=key) for name in ("node1", "ring1")
+            for key in (None, FOREIGN)]  # fmt: skip
+    for number, data in enumerate(sent):
+        send(signed.port, data, host=f"127.0.3.{number + 1}")
+    send(signed.port, packet("status"), host="::1", to="::1")
+    for data in (OWN_MESSAGE, packet("status", name="node2"), packet("alive"), sent[0] + b"x"):
+        send(signed.port, data)
+    arrivals = signed.look(0, 100)
+    assert [one.message.trailer for one in arrivals if len(one.packed) == 4] == [
+        data[8:] for data in sent
+    ]
+    assert [one.packed for one in arrivals if len(one.packed) == 16] == [address("::1").packed]
+
+
+def test_whoever_sent_before_there_is_room_for_the_next(
+    root: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_SENDERS", 4)
+    listening = Listening(unused_port(), (socket.AF_INET,), names=["node1"])
+    for number in range(1, 20):
+        send(listening.port, packet("status"), host=f"127.0.3.{number}")
+        (heard_one,) = listening.look(0, 1)
+        assert heard_one.packed == address(f"127.0.3.{number}").packed
+    listening.close()
+
+
+def test_nothing_that_comes_to_the_port_is_waited_for_then(signed: Listening) -> None:
+    assert len(signed.census_fds) == 4
+    assert not signed.look(1, 1)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_something_can_be_said_from_the_port_though_another_program_has_it(
+    signed: Listening, family: int
+) -> None:
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with udp(host, signed.port), udp(host) as receiver:
+        receiver.settimeout(10)
+        assert signed.say(address(host), receiver.getsockname()[1], b"x" * 151, 0)
+        data, peer = receiver.recvfrom(999)
+    assert (data, peer[:2]) == (b"x" * 151, (host, signed.port))
+
+
+def test_without_raw_sockets_that_cannot_be() -> None:
+    listening = Listening(unused_port(), BOTH, use_raw=False, names=["node1"])
+    assert not listening.say(address(NODE), 1, b"x", 0)
+    listening.add([address(NODE)])
+    send(listening.port, packet("status"))
+    assert [one.message.trailer for one in listening.look(1, 1)] == [packet("status")[8:]]
+    listening.close()

@@ -170,7 +170,7 @@ class Watch:
                 self._heard_before(after, heard_before)
 
     def _heard_before(self, address: Address, heard_before: Callable[[Address], bool]) -> None:
-        if self._signatures is None and heard_before(address):
+        if self.proof is None and heard_before(address):
             self._proven(address)
 
     def unresolvable(self, name: str) -> None:
@@ -224,10 +224,14 @@ class Watch:
     def _proven(self, address: Address, packet: Packet | None = None) -> None:
         if self.proof is not None:
             return
-        if self._is_own(address) if self._signatures is None else packet is None:
+        if self._signatures is None:
+            if self._is_own(address):
+                return
+        elif packet is None:  # what nobody signed
             return
+        else:
+            self.signed = packet
         self.proof = address
-        self.signed = packet if self._signatures is not None else None
 
     def _is_alive(self, name: str, now: float) -> None:
         if self._grace < 0 or self.decided:

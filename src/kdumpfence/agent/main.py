@@ -199,7 +199,6 @@ class _Wait:
         asked = questions(nonce, (*options.called, *options.names), signatures)
         listening = self.listening
         self.asking = Asking(options.ipport, nonce, asked, listening.say, listening.vrfs)
-        self.deadline = float("inf")
         #: What is waited with: where signed answers alone count, they come to `asking`.
         self.waiting = listening.proof
         if signatures is not None:
@@ -297,7 +296,7 @@ class _Wait:
                     self.asking.add_sender(address, arrival.port)
 
     def _answered(self, most: int = READS) -> None:
-        now = min(time.monotonic(), self.deadline)
+        now = time.monotonic()
         for address, data in self.asking.take(most):
             if self.watch.proof is None:
                 self.watch.answered(address, data, now)
@@ -307,7 +306,6 @@ class _Wait:
         listening, asking, watch = self.listening, self.asking, self.watch
         signed = self.waiting is not listening.proof
         census_due = links_due = 0.0
-        self.deadline = deadline
         listening.end(deadline)
         asking.end(deadline)
         while watch.can_succeed and not watch.decided:

@@ -2,7 +2,7 @@
 """Sends one datagram to a port of this machine, over and over, as fast as it goes.
 
 Run as `python forgers.py SOURCE PORT DATA SECONDS`, DATA in hexadecimal. It says "sends", and at
-its end how many datagrams a second there were. With the compiled core, as a storm is sent.
+its end how many datagrams a second there were.
 """
 
 from __future__ import annotations
