@@ -481,6 +481,19 @@ def test_four_sessions_of_a_node_are_believed_and_of_five_the_one_heard_longest_
     assert scene.verdict() == "accepted"
 
 
+def test_a_session_that_answered_is_asked_at_once_when_it_was_forgotten(
+    scene: SignedScene,
+) -> None:
+    node = scene.confirmed()
+    for _ in range(2):
+        for _ in range(4):
+            scene.confirmed()
+        node.send()
+        assert scene.verdict() == "replayed"
+        node.answer()
+        assert scene.verdict() == "accepted"
+
+
 @pytest.mark.slow
 def test_a_session_that_was_not_heard_for_long_has_to_answer_again(scene: SignedScene) -> None:
     """And an answer that took long is none."""
@@ -546,6 +559,21 @@ def test_a_message_that_is_repeated_is_asked_about_once(scene: SignedScene) -> N
         node.send(data)
     assert scene.verdicts() == {"replayed": 20}
     assert questions(node) == 1
+
+
+def test_of_a_session_only_what_is_newer_is_asked_about(scene: SignedScene) -> None:
+    node = scene.signer()
+    for sequence in (5, 4):
+        node.send(sequence=sequence)
+    node.sock.close()
+    node.sock = udp(OTHER)
+    node.send(sequence=4)
+    assert scene.verdicts() == {"replayed": 3}
+    assert questions(node) == 0
+    node.send(sequence=6)
+    scene.verdicts()
+    assert questions(node) == 1
+    node.sock.close()
 
 
 def test_a_message_that_comes_over_two_networks_is_asked_about_over_both(
