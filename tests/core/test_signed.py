@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import select
 import socket
 import time
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from kdumpfence import keys
+from kdumpfence.sockets import deepen
 from kdumpfence.wire import PACKET_BYTES, Packet, encode_packet
-from tests.conftest import udp
+from tests.conftest import cannot_run, udp
 from tests.core.scene import BIG, LITTLE, NO_MESSAGES, NODE, OTHER, pack
 from tests.support.signer import FOREIGN_KEY, KEY, OLD_KEY, Signer, slot
 
@@ -31,20 +33,24 @@ class SignedScene:
         core: ModuleType,
         sockets: list[socket.socket],
         room: int = 4,
+        batch: int = 32,
         questions: Any = None,
     ) -> None:
+        if not core.SIGNS:
+            cannot_run("this core was built without HMAC-SHA256")
         self._sockets = sockets
         self._counted: dict[str, int] = {}
         self.sources = core.Sources(room=room)
         self.signed = core.Signed(self.sources, [slot(KEY), slot(OLD_KEY)])
         self.signed.add("node1")
         self.receiver = core.Receiver(
-            self.sources, signed=self.signed, size=256, questions=questions
+            self.sources, signed=self.signed, size=256, batch=batch, questions=questions
         )
         self.listen("127.0.0.1")
 
     def listen(self, host: str) -> None:
         listener = udp(host)
+        deepen(listener, 1 << 20)
         if listener.family == socket.AF_INET:
             listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         self._sockets.append(listener)
@@ -64,6 +70,14 @@ class SignedScene:
         made.answer()
         assert self.verdicts() == {"accepted": 1}
         return made
+
+    def asked(self, signer: Signer) -> bytes:
+        """The nonce of the question that a first message brings about."""
+        signer.send()
+        self.receiver.count(0)
+        question = signer.question()
+        assert question is not None
+        return question.nonce
 
     def verdicts(self) -> dict[str, int]:
         """What became of all that was sent since the last time."""
@@ -231,6 +245,53 @@ def test_a_bit_more_or_less_and_it_is_not_believed(scene: SignedScene) -> None:
     assert verdicts["forged"] > 8 * (4 + 8 + 8 + 16 + 32)
     node.send(data)
     assert scene.verdict() == "accepted"
+
+
+def mutated(dice: random.Random, packets: list[bytes]) -> bytes:
+    """None of these packets, but made of them."""
+    data = bytearray(dice.choice(packets))
+    way = dice.randrange(4)
+    if way == 0:
+        for _ in range(dice.randint(1, 8)):
+            data[dice.randrange(8, len(data))] = dice.randrange(256)
+    elif way == 1:
+        data[dice.randrange(8, len(data))] ^= 1 << dice.randrange(8)
+    elif way == 2:
+        other, at, end = dice.choice(packets), dice.randrange(8, 152), dice.randrange(8, 153)
+        data[at:end] = other[at:end]
+    else:
+        del data[dice.randrange(9, len(data)) :]
+        data += dice.randbytes(dice.choice([0, 1, 152 - len(data), 500]))
+    return bytes(data) if data not in packets else mutated(dice, packets)
+
+
+@pytest.mark.slow
+def test_of_half_a_million_mutated_messages_none_is_believed(
+    scene: SignedScene, core: ModuleType
+) -> None:
+    dice = random.Random(core.IMPLEMENTATION)
+    scene.signed.add("node2")
+    nodes = [scene.confirmed(), scene.confirmed("node2"), scene.confirmed(key=OLD_KEY)]
+    new = scene.signer()
+    nonce = scene.asked(new)
+    scene.heard()
+    # The next ones of each session, the answer of another, and what was heard already.
+    packets = [node.packet() for node in nodes for _ in range(3)]
+    packets += [new.packet(nonce=nonce), nodes[0].packet(sequence=1)]
+    before = scene.receiver.counts
+    for _ in range(2_500):
+        for _ in range(200):
+            new.send(mutated(dice, packets))
+        scene.receiver.count(0)
+    after = scene.receiver.counts
+    assert sum(after.values()) - sum(before.values()) == 500_000
+    for verdict in ("accepted", "replayed"):  # no MAC fits
+        assert after[verdict] == before[verdict]
+    assert after["forged"] > 100_000
+    assert scene.heard() == []
+    assert questions(new) == 0
+    scene.verdicts()
+    scene.confirmed("node2")
 
 
 def test_a_key_of_another_cluster_or_none_at_all_is_told_by_its_id(scene: SignedScene) -> None:
@@ -420,6 +481,19 @@ def test_four_sessions_of_a_node_are_believed_and_of_five_the_one_heard_longest_
     assert scene.verdict() == "accepted"
 
 
+def test_a_session_that_answered_is_asked_at_once_when_it_was_forgotten(
+    scene: SignedScene,
+) -> None:
+    node = scene.confirmed()
+    for _ in range(2):
+        for _ in range(4):
+            scene.confirmed()
+        node.send()
+        assert scene.verdict() == "replayed"
+        node.answer()
+        assert scene.verdict() == "accepted"
+
+
 @pytest.mark.slow
 def test_a_session_that_was_not_heard_for_long_has_to_answer_again(scene: SignedScene) -> None:
     """And an answer that took long is none."""
@@ -487,6 +561,21 @@ def test_a_message_that_is_repeated_is_asked_about_once(scene: SignedScene) -> N
     assert questions(node) == 1
 
 
+def test_of_a_session_only_what_is_newer_is_asked_about(scene: SignedScene) -> None:
+    node = scene.signer()
+    for sequence in (5, 4):
+        node.send(sequence=sequence)
+    node.sock.close()
+    node.sock = udp(OTHER)
+    node.send(sequence=4)
+    assert scene.verdicts() == {"replayed": 3}
+    assert questions(node) == 0
+    node.send(sequence=6)
+    scene.verdicts()
+    assert questions(node) == 1
+    node.sock.close()
+
+
 def test_a_message_that_comes_over_two_networks_is_asked_about_over_both(
     scene: SignedScene,
 ) -> None:
@@ -546,6 +635,28 @@ def test_a_node_is_asked_twenty_times_at_once_and_then_five_times_a_second(
         scene.verdicts()
         asked += questions(*nodes)
     assert 2 <= asked <= 2 + 5 * (time.monotonic() - before)
+
+
+@pytest.mark.usefixtures("root")
+def test_a_batch_brings_about_256_questions_at_most(
+    core: ModuleType, sockets: list[socket.socket]
+) -> None:
+    scene = SignedScene(core, sockets, batch=1024)
+    names = [f"n{number}" for number in range(400)]
+    for name in names:
+        scene.signed.add(name)
+    node = scene.signer()
+    deepen(node.sock, 1 << 20)
+    asked = []
+    for sequence in (1, 2):
+        for name in names:
+            node.send(name=name, key=keys.node_key(KEY, name), sequence=sequence)
+        assert scene.verdicts() == {"replayed": 400}
+        asked.append(0)
+        while select.select([node.sock], [], [], 0.1)[0]:
+            node.sock.recv(1024)
+            asked[-1] += 1
+    assert asked == [256, 256]
 
 
 def test_no_question_is_larger_than_what_brought_it_about_and_none_comes_twice(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kdumpfence import _purewire
 from kdumpfence.listener import listener, reader
 from kdumpfence.listener.dumps import Event
 from kdumpfence.listener.listener import Listener
@@ -75,7 +76,7 @@ def listen(core: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeLi
     monkeypatch.setattr(listener, "Sources", core.Sources)
     monkeypatch.setattr(listener, "Questions", core.Questions)
     for module in (reader, listener):
-        monkeypatch.setattr(module, "signing_core", lambda: core)
+        monkeypatch.setattr(module, "signing_core", lambda: core if core.SIGNS else _purewire)
     made: list[TrialListener] = []
 
     def make(*arguments: Any, **options: Any) -> TrialListener:
