@@ -42,7 +42,7 @@ def main() -> None:
         for event in listener:
             if event.kind == "overflow":
                 print(f"{event.messages} datagrams were lost", file=sys.stderr, flush=True)
-            elif event.kind == "silent":
+            elif event.kind in ("finished", "failed", "silent"):
                 call(program, "release", event.node)
             else:
                 call(program, "hold", event.node, str(HOLD))

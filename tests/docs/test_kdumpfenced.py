@@ -26,9 +26,9 @@ def test_every_setting_is_explained_with_its_default() -> None:
     for name, key in names.items():
         value = getattr(default, key.attribute)
         shown = f"{value:g}" if isinstance(value, float) else str(value)
-        shown = shown.lower() if isinstance(value, bool) else shown
         modes = {"control_mode": "0666", "history_mode": "0600"}
-        shown = {"queue": "64M", "networks": "none", "node": "that of uname -n", **modes}.get(
+        words = {"queue": "64M", "networks": "none", "answer": "true", "node": "that of uname -n"}
+        shown = {**words, **modes}.get(
             key.attribute, "none" if key.attribute == "metrics_port" else shown
         )
         assert re.search(rf"Default: {re.escape(shown)}[.,]", explained[name]), name
