@@ -190,8 +190,10 @@ def program(
         raise ValueError("sources are for raw sockets")
     if packets is not None and sources is not None:
         raise ValueError("sources or packets, not both")
-    if and_questions and (kind != "udp" or not (messages_only and questions)):
-        raise ValueError("and_questions: only with messages_only, on UDP sockets")
+    if and_questions and kind != "udp":
+        raise ValueError("questions are for UDP sockets")
+    if and_questions and not (messages_only and questions):
+        raise ValueError("and_questions: only with messages_only, and with questions")
     raw4 = kind == "raw4"
     word, half = (_LD_W_IND, _LD_H_IND) if raw4 else (_LD_W_ABS, _LD_H_ABS)
     code = _guard(vrfs, inside, refused)

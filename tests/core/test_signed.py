@@ -33,8 +33,8 @@ class SignedScene:
         core: ModuleType,
         sockets: list[socket.socket],
         room: int = 4,
-        questions: Any = None,
         batch: int = 32,
+        questions: Any = None,
     ) -> None:
         if not core.SIGNS:
             cannot_run("this core was built without HMAC-SHA256")
@@ -44,7 +44,7 @@ class SignedScene:
         self.signed = core.Signed(self.sources, [slot(KEY), slot(OLD_KEY)])
         self.signed.add("node1")
         self.receiver = core.Receiver(
-            self.sources, signed=self.signed, size=256, questions=questions, batch=batch
+            self.sources, signed=self.signed, size=256, batch=batch, questions=questions
         )
         self.listen("127.0.0.1")
 

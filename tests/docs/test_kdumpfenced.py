@@ -26,7 +26,6 @@ def test_every_setting_is_explained_with_its_default() -> None:
     for name, key in names.items():
         value = getattr(default, key.attribute)
         shown = f"{value:g}" if isinstance(value, float) else str(value)
-        shown = shown.lower() if isinstance(value, bool) else shown
         modes = {"control_mode": "0666", "history_mode": "0600"}
         words = {"queue": "64M", "networks": "none", "answer": "true", "node": "that of uname -n"}
         shown = {**words, **modes}.get(

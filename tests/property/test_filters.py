@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from kdumpfence import filters, wire
 from kdumpfence.addresses import Address
 from tests.property import bpf
-from tests.property.packets import Packet, packets
+from tests.property.packets import Packet, near_messages, packets
+from tests.property.packets import near_questions as almost_questions
 from tests.support.answerer import packet
-from tests.support.judge import judge_raw, verdict_of
+from tests.support.judge import PACKET, is_question, judge_raw, verdict_of
 
 PORT = 7410
 V4 = [bytes([10, 0, 0, number]) for number in (1, 2, 3)] + [
@@ -219,8 +220,8 @@ def test_of_packets_those_are_kept_that_look_as_asked_for(
         )
     )
     wanted = wanted and (not messages_only or verdict_of(payload) == "accepted")
-    is_question = len(payload) == len(STATUS) and payload.startswith(b"KDFQUEST")
-    wanted = wanted and (questions or not is_question)
+    asks = len(payload) == len(STATUS) and payload.startswith(b"KDFQUEST")
+    wanted = wanted and (questions or not asks)
     assert runs(kind, code, whole, way) == (wanted and not is_refused(whole, way, inside=False))
 
 
@@ -349,3 +350,28 @@ def test_packets_or_sources_are_chosen_not_both() -> None:
 def test_a_udp_socket_is_connected_not_filtered_by_source() -> None:
     with pytest.raises(ValueError, match="sources are for raw sockets"):
         filters.program("udp", PORT, sources=[])
+
+
+@given(payload=almost_questions | near_messages, way=ways, version=st.sampled_from([4, 6]))
+def test_with_questions_these_are_kept_too_and_what_could_be_none_is_not(
+    payload: bytes, way: Way, version: int
+) -> None:
+    own = (V4, V6)[version == 6]
+    length = (8 + len(payload)).to_bytes(2, "big")
+    packet = Packet(
+        own[0], own[1], b"", b"\1\2" + PORT.to_bytes(2, "big") + length + b"\0\0" + payload
+    )
+    code = filters.program("udp", PORT, messages_only=True, and_questions=True)
+    bpf.check(code)
+    head = len(payload) == PACKET and payload[:12] == b"KDFQUESTkdf1"
+    assert head or not is_question(payload)
+    wanted = head or verdict_of(payload) == "accepted"
+    assert runs("udp", code, packet, way) == (wanted and not is_refused(packet, way, inside=False))
+    without = filters.program("udp", PORT, messages_only=True)
+    assert runs("udp", without, packet, way) <= (verdict_of(payload) == "accepted")
+
+
+@pytest.mark.parametrize("kind", ["raw4", "raw6"])
+def test_questions_are_heard_on_udp_sockets_alone(kind: str) -> None:
+    with pytest.raises(ValueError, match="questions are for UDP sockets"):
+        filters.program(kind, PORT, messages_only=True, and_questions=True)

@@ -17,8 +17,10 @@ BIG = struct.pack(">II", MAGIC, 1)
 UDP = 17
 VERDICTS = (
     "accepted", "short", "magic", "version", "malformed", "checksum", "stranger", "crowded",
-    "unsigned", "key", "forged", "replayed",
+    "question", "unsigned", "key", "forged", "replayed",
 )  # fmt: skip
+#: Bytes of a packet (docs/protocol.md).
+PACKET = 152
 
 
 def verdict_of(data: bytes) -> str:
@@ -29,6 +31,23 @@ def verdict_of(data: bytes) -> str:
     if (MAGIC, 1) in words:
         return "accepted"
     return "version" if MAGIC in [magic for magic, _ in words] else "magic"
+
+
+def is_question(data: bytes) -> bool:
+    """Whether these are a question, by the table in docs/protocol.md."""
+    if len(data) != PACKET or data[:15] != b"KDFQUESTkdf1\0\x90" + data[14:15]:
+        return False
+    name = data[56:120].rstrip(b"\0")
+    signed = data[14]
+    key_id, mac = data[16:20], data[120:]
+    return (
+        data[15] == 0
+        and signed in (0, 1)
+        and any(key_id) == bool(signed)
+        and (bool(signed) or not any(mac))
+        and len(name) > 0
+        and all(0x21 <= byte <= 0x7E for byte in name)
+    )
 
 
 def checksum(data: bytes) -> int:
@@ -84,6 +103,8 @@ def judge_raw(
         return Judged("malformed")
     udp = data[:length]
     verdict = verdict_of(udp[8:])
+    if size > PACKET and is_question(udp[8:]):
+        verdict = "question"
     if verdict == "accepted" and not checksum_fits(source, destination, udp):
         verdict = "checksum"
     if verdict == "accepted" and source not in known:
