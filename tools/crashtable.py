@@ -27,7 +27,7 @@ from tools import markedtable
 
 PAGE = markedtable.ROOT / "docs" / "crash-kernel.md"
 
-#: The senders that can sign; they do, wherever the table does not say otherwise.
+#: The senders that can sign; what is timed has a key, and signs.
 _OURS = ("native", "static")
 
 #: Panics at least for each figure of the late network; what is promised is a median of so many.
@@ -103,12 +103,12 @@ class _Table:
             "of it anonymous, kB",
             "start to first message, network there",
         )
-        signing = {f"{name}_signing": self._senders[name] for name in _OURS}
-        senders = {**self._senders, **signing}
+        keyed = {f"{name}_keyed": self._senders[name] for name in _OURS}
+        senders = {**self._senders, **keyed}
         figures: dict[str, list[list[float]]] = {name: [[], [], []] for name in senders}
         for _ in range(self._runs):
             _tell("side by side")
-            outcome = run(panics.beside(self._image, senders, signing_ones=signing))
+            outcome = run(panics.beside(self._image, senders, signing_ones=keyed))
             for number, name in enumerate(senders):
                 for turn in range(panics.ROUNDS):
                     start = f"{name}_{turn}"
@@ -121,10 +121,10 @@ class _Table:
         write = (_kilobytes, _kilobytes, _seconds)
         rows = []
         for place, title in enumerate(titles):
-            for kind in ("", "_signing"):
+            for kind, more in (("", ""), ("_keyed", ", with a key")):
                 cells = (figures.get(name + kind) for name in self._senders)
                 told = [write[place](each[place]) if each else "" for each in cells]
-                rows.append([title + kind.replace("_", ", "), *told])
+                rows.append([title + more, *told])
         return rows
 
     def _timed(self) -> list[list[str]]:
