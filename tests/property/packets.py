@@ -34,7 +34,27 @@ near_messages = st.one_of(
               st.sampled_from([LITTLE, BIG])),
 )  # fmt: skip
 
-payloads = st.one_of(near_messages, st.binary(max_size=40))
+#: A question, or one byte of it changed, or of another length.
+questions = st.builds(
+    lambda signed, state, name, mac: (
+        b"KDFQUESTkdf1\0\x90" + bytes([signed, state]) + bytes(3) + bytes([signed]) + bytes(20)
+        + b"n" * 16 + name.ljust(64, b"\0") + mac
+    ),
+    st.sampled_from([0, 0, 1, 2]),
+    st.sampled_from([0, 0, 0, 1]),
+    st.sampled_from([b"node1", b"n" * 64, b"", b"a b"]),
+    st.sampled_from([bytes(32), bytes(32), b"m" * 32]),
+)  # fmt: skip
+near_questions = st.one_of(
+    questions,
+    st.builds(
+        lambda question, at, byte: question[:at] + bytes([byte]) + question[at + 1 :],
+        questions, st.integers(0, 151), st.integers(0, 255),
+    ),
+    st.builds(lambda question, end: (question + b"\0")[:end], questions, st.integers(140, 153)),
+)  # fmt: skip
+
+payloads = st.one_of(near_messages, near_messages, near_questions, st.binary(max_size=40))
 
 
 class Packet(NamedTuple):

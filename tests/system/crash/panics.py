@@ -241,8 +241,9 @@ PANICS: Mapping[str, Callable[[Path], Crash]] = {
         signing_ones=("native", "static"),
     ),
     "no sender": lambda image: _control(AT_ONCE, image, Path("/bin/true")),
+    # The stock sender, which answers no questions: ours would do that rightly.
     "wrong magic": lambda image: _control(
-        AT_ONCE, image, with_a_wrong_magic(native_sender(), image.with_suffix(".sender"))
+        AT_ONCE, image, with_a_wrong_magic(stock_sender(), image.with_suffix(".sender"))
     ),
     "no network": lambda image: _control(NO_NETWORK, image, native_sender()),
     "no panic": lambda image: prepare(
