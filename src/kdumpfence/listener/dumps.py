@@ -239,6 +239,7 @@ class Dumps:
             return [event] if event is not None else []
         self._ended[node] = _Ended(dump, state, when, session)
         end = self._end(dump, when, state)
+        self._look_at(node)  # the end may be forgotten sooner than the dump, if that was restored
         return [event, end] if event is not None and event.kind == "began" else [end]
 
     def _is_of(self, ended: _Ended, status: Said) -> bool:

@@ -81,9 +81,10 @@ class Played:
         counts = {"accepted": int(self.now), "unread": 0}
         return Snapshot(self.now, self.dumps.snapshot(), self.nodes, [], counts, [], [])
 
-    def restore(self, dumps: list[Any]) -> None:
+    def restore(self, dumps: list[Any], ended: list[Any]) -> None:
         """Nothing was under way."""
         assert not dumps
+        assert not ended
 
     def fileno(self) -> int:
         """As a Listener has it."""
