@@ -412,6 +412,7 @@ TIMES = st.integers(0, 60).map(float)
 def test_the_end_of_a_restored_dump_is_looked_after_in_its_own_time() -> None:
     dumps = Dumps(SILENCE, REPEAT)
     dumps.restore(Dump("node1", 30.0, 31.0, 5, (B,)), 32.0)
+    assert dumps.tick(31 + SILENCE) == []
     assert dumps.next_due == 32 + SILENCE
     dumps.told("node1", A, 30.5, 1, 30.5, [Said(1, "finished", 30.5, 1)])
     assert dumps.next_due == 31 + SILENCE
