@@ -37,7 +37,7 @@ test: plan tools   ## everything (40 minutes): all tests, on every Python there 
 PHASES := lint fuzz pythons together suites alone
 
 together: build $(VENV)/.test
-	$(RUN) -m pytest -n 4 --dist loadfile --junitxml=build/together.xml -m 'not alone and not guest'
+	$(RUN) -m pytest -n 6 --dist loadfile --junitxml=build/together.xml -m 'not alone and not guest'
 
 alone: build $(VENV)/.test
 	$(RUN) -m pytest --durations=10 --junitxml=build/alone.xml -m alone
