@@ -208,12 +208,12 @@ def _ours(scenario: Scenario) -> Callable[[Path], Crash]:
     return lambda image: prepare(scenario, image, sender=native_sender(), agent=our_agent())
 
 
-def _control(scenario: Scenario, image: Path, sender: Path) -> Crash:
+def _control(scenario: Scenario, image: Path, sender: Path, timeout: int = 6) -> Crash:
     """Let the agent listen when all is done that the crash kernel does, however slow that was.
 
-    A sender that does its job repeats the message every second then, so six are enough.
+    A sender of ours that does its job repeats the message every second then, so six are enough.
     """
-    crash = prepare(scenario, image, sender=sender, agent=our_agent(), timeout=6)
+    crash = prepare(scenario, image, sender=sender, agent=our_agent(), timeout=timeout)
     return dataclasses.replace(crash, agent_starts="plan done")
 
 
@@ -241,9 +241,10 @@ PANICS: Mapping[str, Callable[[Path], Crash]] = {
         signing_ones=("native", "static"),
     ),
     "no sender": lambda image: _control(AT_ONCE, image, Path("/bin/true")),
-    # The stock sender, which answers no questions: ours would do that rightly.
+    # The stock sender, which answers no questions: ours would do that rightly. It repeats the
+    # message every ten seconds.
     "wrong magic": lambda image: _control(
-        AT_ONCE, image, with_a_wrong_magic(stock_sender(), image.with_suffix(".sender"))
+        AT_ONCE, image, with_a_wrong_magic(stock_sender(), image.with_suffix(".sender")), timeout=25
     ),
     "no network": lambda image: _control(NO_NETWORK, image, native_sender()),
     "no panic": lambda image: prepare(
