@@ -238,7 +238,13 @@ def test_a_flood_of_questions_is_fenced_off_for_a_while_and_messages_pass(
         time.sleep(0.1)
         return listening.snapshot().counts["question"] > before
 
-    wait_for(lambda: not is_heard())
+    def is_fenced_off() -> bool:
+        if is_heard():  # a busy machine may look when it is over already
+            overflow(listening, question())
+            return False
+        return True
+
+    wait_for(is_fenced_off)
     listening.say(A)
     assert "began" in kinds(listening.until(lambda events: "began" in kinds(events)))
     wait_for(is_heard)  # who goes on asking is answered in the end
