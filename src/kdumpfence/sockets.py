@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SO_GET_FILTER = 26
 _SO_RCVBUFFORCE = 33
 _IP_PKTINFO = 8
+_IPV6_RECVPKTINFO = 49
 _IPV6_PKTINFO = 50
 
 
@@ -143,6 +144,14 @@ def peer(address: Address, port: int) -> tuple[str, int] | tuple[str, int, int, 
     """What connect(2) wants."""
     host = _socket.inet_ntop(address.family, address.packed)
     return (host, port) if len(address.packed) == 4 else (host, port, 0, address.scope)
+
+
+def tell_destination(sock: _socket.socket) -> None:
+    """Have the kernel tell where each datagram was sent to, and through which interface it came."""
+    if sock.family == _socket.AF_INET6:
+        sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
 def through(family: int, interface: int) -> list[tuple[int, int, bytes]]:

@@ -16,18 +16,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kdumpfence.wire import OWN_MESSAGE
-from tests.conftest import CORES, fill, load_core, udp
-from tests.support.programs import FORMS, environment, sender
+from tests.conftest import fill, udp
+from tests.support.programs import environment, sender
 
 #: Each costs a line of a thousand bytes on stderr: no name service knows it.
 LONG_NAMES = [f"n{number}." + f"{'x' * 60}." * 16 + "invalid" for number in range(100)]
-
-
-@pytest.fixture(params=FORMS)
-def form(request: pytest.FixtureRequest) -> str:
-    if request.param in CORES:
-        load_core(request.param)
-    return str(request.param)
 
 
 @pytest.fixture

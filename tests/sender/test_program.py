@@ -10,55 +10,24 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import kdumpfence
 from kdumpfence.wire import OWN_MESSAGE
-from tests.conftest import CORES, load_core, udp
+from tests.conftest import CORES, udp
+from tests.sender.conftest import run
 from tests.support import mute
 from tests.support.programs import FORMS, environment, sender, start, unwarned, wait_for_line
 
 Node = socket.socket
 
 
-@pytest.fixture(params=FORMS)
-def form(request: pytest.FixtureRequest) -> str:
-    """Each form of the sender that is there."""
-    if request.param in CORES:
-        load_core(request.param)
-    return str(request.param)
-
-
 def node(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     sock = udp(host, port)
     sock.settimeout(20)
     return sock
-
-
-@pytest.fixture
-def sock() -> Iterator[socket.socket]:
-    """A node's."""
-    with node() as listening:
-        yield listening
-
-
-@pytest.fixture
-def port(sock: Node) -> str:
-    return str(sock.getsockname()[1])
-
-
-def run(form: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sender(form), *argv],
-        env=environment(form),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def received(sock: Node) -> list[bytes]:

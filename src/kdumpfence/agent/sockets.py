@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 _SO_TIMESTAMPING = 37
 _STAMPS = 1 << 3 | 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE
-_IP_PKTINFO = 8
-_IPV6_RECVPKTINFO = 49
 _IPV6_CHECKSUM = 7
 
 #: Bytes; the kernel doubles it. A datagram of 8 bytes takes 832 (Linux 6.18) or 896 (6.12, 7.2),
@@ -81,14 +79,6 @@ def _stamp(sock: _socket.socket) -> None:
         pass  # then only what is read in time counts
 
 
-def _tell_interface(sock: _socket.socket) -> None:
-    """Have the kernel tell where each datagram came in, and, for IPv6, where it was sent to."""
-    if sock.family == _socket.AF_INET6:
-        sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-    else:
-        sock.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
-
-
 def _open_raw(family: int, interface: bytes = b"") -> _socket.socket:
     """A raw socket for UDP that hears nothing yet."""
     sock = _socket.socket(family, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _socket.IPPROTO_UDP)
@@ -99,7 +89,7 @@ def _open_raw(family: int, interface: bytes = b"") -> _socket.socket:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, interface)
         sockets.set_queue(sock, QUEUE_SIZE)
         _stamp(sock)
-        _tell_interface(sock)
+        sockets.tell_destination(sock)
     except BaseException:
         sock.close()
         raise
@@ -115,7 +105,7 @@ def _open_udp(family: int, port: int, share: bool, messages_only: bool = False) 
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         sockets.set_queue(sock, QUEUE_SIZE)
         _stamp(sock)
-        _tell_interface(sock)
+        sockets.tell_destination(sock)
         sock.bind(("", port))
         # From now on others that share may come.
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)

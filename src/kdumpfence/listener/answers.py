@@ -21,6 +21,7 @@ from kdumpfence.addresses import is_address
 from kdumpfence.keys import Keys
 from kdumpfence.links import hears_vrfs
 from kdumpfence.listener.bell import Bell
+from kdumpfence.sockets import tell_destination
 from kdumpfence.wire import (
     Packet,
     Questions,
@@ -66,7 +67,7 @@ class Answers:
         self.asked_for = ""
         self.answer_as(node, keys)
         for sock in sockets:
-            _tell_destinations(sock)
+            tell_destination(sock)
         self._thread = threading.Thread(target=self._run, name="kdumpfence-answers", daemon=True)
 
     def answer_as(self, node: str, keys: Keys | None) -> None:
@@ -143,11 +144,3 @@ class Answers:
         with contextlib.suppress(OSError):  # no way to there, a firewall, a full queue
             self._sockets[at].sendmsg([answer], [control], socket.MSG_DONTWAIT, to)
             self.sent += 1
-
-
-def _tell_destinations(sock: socket.socket) -> None:
-    """Have the kernel tell where each datagram was sent to, for that is where answers come from."""
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)

@@ -16,7 +16,7 @@ import os
 import struct
 import time
 
-from kdumpfence import filters
+from kdumpfence import filters, sockets
 from kdumpfence.addresses import Address, why_unusable
 from kdumpfence.own_addresses import is_own
 from kdumpfence.wire import PACKET_BYTES, decode_packet, packet_fits
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     Peer = tuple[str, int]
 
 _IP_PKTINFO = 8
-_IPV6_RECVPKTINFO = 49
 _IPV6_PKTINFO = 50
 _SO_DETACH_FILTER = 27
 
@@ -194,11 +193,9 @@ def _open(family: int, port: int) -> _socket.socket:
     )
     try:
         filters.attach(sock, filters.questions())
-        if family == _socket.AF_INET:
-            sock.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        else:
+        if family == _socket.AF_INET6:
             sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        sockets.tell_destination(sock)
         sock.bind(("0.0.0.0" if family == _socket.AF_INET else "::", port))
     except BaseException:
         sock.close()
