@@ -51,6 +51,7 @@ def load(module: Path) -> None:
 def run(name: str, arguments: list[str]) -> dict[str, Any]:
     scratch = f"/scratch/{name}"
     options = ["-v", "--durations=5", "--basetemp", scratch, "--junitxml", f"{scratch}.xml"]
+    options += ["--timeout", "1000"]  # the processor is emulated, and shares a core
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, *arguments],
         stdout=subprocess.PIPE,

@@ -57,7 +57,10 @@ class Running:
     def goes_on(self, seconds: float = 0.7) -> bool:
         """Whether it still runs after so long: what was sent before is no yes for an agent."""
         time.sleep(seconds)
-        return self.process.poll() is None
+        if self.process.poll() is None:
+            return True
+        self.status(within=5)  # prints what it said
+        return False
 
     def stop(self) -> None:
         """Let it do nothing for now."""
