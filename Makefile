@@ -85,6 +85,9 @@ clustertable: build $(VENV)/.test ## crash both agents in real clusters (6 minut
 scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills (8 minutes), for docs/scale.md
 	$(RUN) -m tools.scale
 
+forged: build $(VENV)/.test ## three million forged and mutated packets, none of which may be believed (5 minutes)
+	$(RUN) -m tools.forged
+
 suite: build       ## the tests in a root of another Debian: SUITE=trixie, bookworm, testing or unstable
 	$(RUN) -m tools.suite $(SUITE)
 
@@ -141,5 +144,5 @@ clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo check test together suites alone plan tools lint fuzz pythons bench crashtable clustertable scale native wheel deb venv build clean FORCE
+.PHONY: help demo check test together suites alone plan tools lint fuzz pythons bench crashtable clustertable scale forged native wheel deb venv build clean FORCE
 .DELETE_ON_ERROR:

@@ -50,6 +50,9 @@ def packet(
     signed_as: str | None = None,
     key_id: int | None = None,
     state: str = "dumping",
+    byteorder: str = "little",
+    session: int = 77,
+    sequence: int = 1,
 ) -> bytes:
     """A packet that a node of that name sends, signed with its key of this cluster's.
 
@@ -60,12 +63,12 @@ def packet(
     number = 0 if key is None else packets.key_id(key) if key_id is None else key_id
     told = packets.Told(
         kind=kind,
-        byteorder="little" if status else "",
+        byteorder=byteorder if status else "",
         state=state if status else "",
         key_id=number,
         interval=1000 if status else 0,
-        session=77 if status else 0,
-        sequence=1 if status else 0,
+        session=session if status else 0,
+        sequence=sequence if status else 0,
         nonce=nonce,
         name=name,
     )

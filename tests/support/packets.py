@@ -6,6 +6,7 @@ What the cores, the native sender and keys.py do is compared with this; it takes
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -166,9 +167,11 @@ def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
     return made[:length]
 
 
+@functools.cache
 def key_id(cluster_key: bytes) -> int:
     return int.from_bytes(hkdf_sha256(cluster_key, b"", b"kdumpfence key id", 4), "big") or 1
 
 
+@functools.cache
 def node_key(cluster_key: bytes, name: str) -> bytes:
     return hkdf_sha256(cluster_key, b"", b"kdumpfence node key " + name.encode(), 32)
