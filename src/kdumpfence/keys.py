@@ -135,8 +135,8 @@ def _slot(line: int, number: str, key: str) -> tuple[int, bytes]:
     raise KeyFileError(f"line {line}: not a key id of 8 and a key of 64 hexadecimal digits")
 
 
-#: What makes a cluster's key file where there is none.
-_HINT = "; 'kdumpfence key create' makes one"
+#: Where a cluster's key file comes from. One that is made beside others' would not fit them.
+_HINT = "; copy it from another node, or make the first with 'kdumpfence key create'"
 
 
 def read(path: str, hint: str = _HINT) -> Keys:

@@ -235,7 +235,12 @@ def test_without_a_key_an_answer_needs_the_nodes_address_and_the_nonce(core_name
 @pytest.mark.parametrize(
     ("text", "mode", "why"),
     [
-        (None, 0o600, "No such file or directory; 'kdumpfence key create' makes one"),
+        (
+            None,
+            0o600,
+            "No such file or directory; copy it from another node, or make the first with "
+            "'kdumpfence key create'",
+        ),
         ("rubbish\n", 0o600, "line 1: not 'signs ID KEY'"),
         (key_text(), 0o644, "mode 0644, others have rights to it: must be 0600"),
         ("", 0o600, "no line 'signs ID KEY'"),

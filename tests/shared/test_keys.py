@@ -250,7 +250,10 @@ def test_neither_a_folder_nor_a_device_is_a_key_file(path: str) -> None:
 
 
 def test_a_missing_file_is_said_with_what_makes_one(folder: None) -> None:
-    said = "key file 'none': No such file or directory; 'kdumpfence key create' makes one"
+    said = (
+        "key file 'none': No such file or directory; copy it from another node, or make the first "
+        "with 'kdumpfence key create'"
+    )
     assert refused("none") == said
 
 

@@ -255,6 +255,7 @@ def check_end(image: Image, outcome: Outcome, state: str, dumped: str, reboots: 
     assert all(sign(sent.payload, key) == sent.payload for sent in ends), str(outcome)
     heard = outcome.beside["listener"].text.splitlines()
     assert heard[0] == f"began {signing.NAME}", str(outcome)
+    assert heard[-1] == f"{state} {signing.NAME}", str(outcome)
     begins = outcome.line(dumped).at
     assert ends[0].at > begins, str(outcome)
     put_off = outcome.line(reboots).at - begins
