@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import cannot_run, udp
-from tests.core.scene import LITTLE, NODE, Scene, numbered, pack, soon
+from tests.core.scene import LITTLE, NODE, Scene, numbered, pack, soon, status
 
 IP_PKTINFO = 8
 KEY_ID, KEY, OTHER_KEY = 0xC0FFEE, b"k" * 32, b"o" * 32
@@ -86,6 +86,29 @@ def test_a_question_is_handed_on_with_all_that_an_answer_needs(asked: Asked) -> 
     assert asked.questions.take() == []
     assert asked.counts() == {"question": 1}
     assert asked.questions.dropped == 0
+
+
+def test_sockets_are_numbered_as_they_are_read(asked: Asked) -> None:
+    first = asked.listener
+    asked.listen()
+    asked.listen()
+    asked.receiver.discard_socket(first)
+    asked.ask()
+    assert [one[0] for one in asked.questions.take()] == [1]
+
+
+def test_what_was_cut_at_the_length_of_a_packet_is_none(
+    core: ModuleType, sockets: list[socket.socket]
+) -> None:
+    asked = Asked(core, sockets, size=152)
+    asked.sources.add(pack(NODE))
+    asked.ask()
+    asked.send(data=status(core, 7, "finished") + b"x")
+    asked.receiver.count(0)
+    asked.close()
+    assert asked.questions.take() == []
+    assert asked.counts() == {"magic": 1, "accepted": 1}
+    assert [one[7] for one in asked.sources.heard()] == [()]
 
 
 def test_so_it_is_over_ipv6(asked: Asked) -> None:

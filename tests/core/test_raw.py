@@ -23,7 +23,14 @@ RIGHT = -1
 class RawScene:
     """A receiver on a raw socket, and a raw sender that writes any UDP header."""
 
-    def __init__(self, core: ModuleType, sockets: list[socket.socket], family: int) -> None:
+    def __init__(
+        self,
+        core: ModuleType,
+        sockets: list[socket.socket],
+        family: int,
+        told: bool = True,
+        size: int = 65535,
+    ) -> None:
         six = family == socket.AF_INET6
         # What other tests send on loopback at the same time must not fill its queue.
         number = os.getpid() & 0xFFFF
@@ -36,10 +43,10 @@ class RawScene:
         holder = udp(self.here)
         self.port: int = holder.getsockname()[1]
         listener = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP)
-        if six:
+        if six and told:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         listener.bind((self.here, 0))
-        self.receiver = core.Receiver(sources, port=self.port)
+        self.receiver = core.Receiver(sources, port=self.port, size=size)
         self.receiver.add_socket(listener)
         self.sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP)
         self.sender.bind((self.node, 0))
@@ -94,7 +101,7 @@ def raw(
         ({"length": 8, "check": 0}, "short"),
         ({"length": 15, "check": 0}, "short"),
         *(({"length": length}, "malformed") for length in (0, 7, 17, 65535)),
-        ({"cut": 7}, "malformed"),
+        *(({"cut": cut}, "malformed") for cut in (0, 5, 7)),
     ],
 )
 def test_a_datagram_is_believed_only_if_its_header_is_right(
@@ -113,6 +120,24 @@ def test_a_sum_that_was_left_to_a_network_card_is_believed(raw: RawScene) -> Non
     # So is that of a plain UDP socket on this machine: loopback has no such card.
     raw.send_udp(raw.node, raw.port)
     assert raw.verdicts() == {"accepted": 1}
+
+
+def test_without_the_address_that_it_was_sent_to_no_checksum_fits(
+    core: ModuleType, sockets: list[socket.socket], root: None
+) -> None:
+    raw = RawScene(core, sockets, socket.AF_INET6, told=False)
+    raw.send()
+    assert raw.verdicts() == {"checksum": 1}
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_what_was_cut_at_the_buffer_is_malformed(
+    core: ModuleType, sockets: list[socket.socket], root: None, family: int
+) -> None:
+    raw = RawScene(core, sockets, family, size=64)
+    raw.send(LITTLE + bytes(100), length=16)
+    raw.send(LITTLE, length=16)
+    assert raw.verdicts() == {"malformed": 1, "accepted": 1}
 
 
 def test_a_datagram_for_another_port_is_not_even_counted(raw: RawScene) -> None:

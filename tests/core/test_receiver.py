@@ -201,6 +201,19 @@ def test_a_closed_socket_is_an_error_not_a_silent_wait(scene: Scene, read: Read)
         read(soon(1))
 
 
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_a_socket_that_is_closed_meanwhile_ends_the_wait_and_can_be_discarded(
+    scene: Scene, read: Read, timeout: float | None
+) -> None:
+    scene.listener.settimeout(timeout)
+    closes = alarm(0.1, lambda *_: scene.listener.close())
+    with closes, pytest.raises(OSError, match="Bad file descriptor"):
+        read(soon())
+    scene.receiver.discard_socket(scene.listener)
+    scene.listen()
+    assert read(0) == 0
+
+
 def test_a_time_out_of_the_socket_holds_nothing_up_and_stays(scene: Scene, read: Read) -> None:
     scene.listener.settimeout(0.2)
     scene.send()

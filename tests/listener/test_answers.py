@@ -133,6 +133,8 @@ def test_who_asks_for_another_node_is_answered_and_that_is_known(
     assert answered(asker, listening, question("node1")).name == "node1.example"
     seen = listening.snapshot()
     assert (seen.asked_for, seen.answers_as) == ("node1", "node1.example")
+    listening.answer_as("node1")
+    assert listening.snapshot().asked_for == ""  # that may be right now
 
 
 def test_a_crash_kernel_does_not_answer(

@@ -216,10 +216,11 @@ def test_a_key_file_may_be_written_in_many_ways(form: str, tmp_path: Path, text:
     assert check(form, "--key-file", written(tmp_path, text)) == (0, says("node1"), "")
 
 
-def test_a_key_that_others_could_know_is_not_used(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o640, 0o602])
+def test_a_key_that_others_could_know_is_not_used(form: str, tmp_path: Path, mode: int) -> None:
     text = Keys((KEY_ID, key_of("node1")), None, "node1").text()
-    path = written(tmp_path, text, mode=0o640)
-    why = "mode 0640, others have rights to it: must be 0600"
+    path = written(tmp_path, text, mode)
+    why = f"mode {mode:04o}, others have rights to it: must be 0600"
     unsigned = says(HOST, signed=False)
     refused = f"[warning]: key file '{path}': {why}; not signing\n"
     assert check(form, "--key-file", path) == (1, unsigned, refused)

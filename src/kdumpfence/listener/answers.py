@@ -17,7 +17,7 @@ import socket
 import struct
 import threading
 
-from kdumpfence.addresses import is_address
+from kdumpfence.addresses import Address, is_address
 from kdumpfence.keys import Keys
 from kdumpfence.links import hears_vrfs
 from kdumpfence.listener.bell import Bell
@@ -120,8 +120,7 @@ class Answers:
         at, packed, scope, port, destination, interface, data = question
         asked = decode_packet(data)
         node, key_id, key = self._as
-        if asked is None:
-            return
+        assert asked is not None  # a receiver hands on nothing else
         if asked.name.lower() != node.lower() and not is_address(asked.name):
             self.asked_for = asked.name
         answer = encode_packet(Packet("alive", node, key_id=key_id, nonce=asked.nonce), key)
@@ -129,8 +128,9 @@ class Answers:
         if scope:
             scope = interface  # inside a VRF it is the VRF's
         # Inside a VRF routes are looked up from there; else the kernel knows the way, but not
-        # which link is meant by an address that each link may have.
-        through = interface if scope or self._inside[at] else 0
+        # which link is meant by an address that each link may have, be it ours.
+        near = scope or Address(destination).link_local
+        through = interface if near or self._inside[at] else 0
         if ipv6:
             control = (socket.IPPROTO_IPV6, _IPV6_PKTINFO, destination + struct.pack("=I", through))
         else:

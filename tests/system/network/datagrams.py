@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
 
-from tests.support.messages import MESSAGE, PORT, family
+from tests.support.messages import MESSAGE, PORT, family, udp_datagram
 from tests.support.netlab import Host, joined
 
 _FORGER = Path(__file__).with_name("forger.py")
@@ -43,6 +44,15 @@ def forge(
     """Whether a user of that host can send this from an address that may not be its."""
     argv = [sys.executable, "-I", "-S", str(_FORGER), source, target, device, str(port), data.hex()]
     return host.run(argv).returncode == 0
+
+
+def say_from_anywhere(host: Host, source: str, target: str, data: bytes = MESSAGE) -> None:
+    """Send this with whatever source address in the IPv6 header, which takes root."""
+    ends = b"".join(socket.inet_pton(socket.AF_INET6, address) for address in (source, target))
+    datagram = udp_datagram(source, target, data)
+    with host.open_socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        header = struct.pack(">IHBB", 6 << 28, len(datagram), socket.IPPROTO_UDP, 64)
+        sock.sendto(header + ends + datagram, (target, 0))
 
 
 def arrives(at: socket.socket, within: float) -> bool:

@@ -113,7 +113,8 @@ class Programs:
 _LISTENER = """if True:
     import json, sys
     from kdumpfence import Listener
-    with Listener(json.loads(sys.argv[1]), json.loads(sys.argv[2])) as listening:
+    nodes, networks = map(json.loads, sys.argv[1:3])
+    with Listener(nodes, networks, answer=sys.argv[3] or None) as listening:
         print("listens", flush=True)
         for event in listening:
             print(event.kind, event.node, json.dumps(listening.snapshot().counts), flush=True)
@@ -121,13 +122,22 @@ _LISTENER = """if True:
 
 
 class Listening:
-    """A program with a Listener on a host; nodes and networks are written as JSON."""
+    """A program with a Listener on a host; nodes and networks are written as JSON.
+
+    `answer`: as whom it answers questions; "" as nobody.
+    """
 
     def __init__(
-        self, host: Host, core: str, nodes: str, networks: str, before: Sequence[str] = ()
+        self,
+        host: Host,
+        core: str,
+        nodes: str,
+        networks: str,
+        before: Sequence[str] = (),
+        answer: str = "",
     ) -> None:
         self.program = host.popen(
-            [*before, sys.executable, "-c", _LISTENER, nodes, networks],
+            [*before, sys.executable, "-c", _LISTENER, nodes, networks, answer],
             env=environment(core),
             stdout=subprocess.PIPE,
         )

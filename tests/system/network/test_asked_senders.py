@@ -20,7 +20,8 @@ from tests.conftest import CORES, load_core
 from tests.support.messages import PORT
 from tests.support.netlab import Host, Lab, Link, joined
 from tests.support.programs import FORMS
-from tests.system.network.programs import Programs, Running
+from tests.system.network.datagrams import say_from_anywhere
+from tests.system.network.programs import Listening, Programs, Running
 
 _IPV6_FREEBIND = 78
 
@@ -114,6 +115,17 @@ def test_the_answer_comes_from_the_address_that_was_asked(
     assert (packet.name, packet.state) == ("node1", "started")
 
 
+@pytest.mark.parametrize(("source", "target"), ADDRESSES)
+def test_so_does_that_of_a_node_that_runs(
+    core_name: str, link: Link, node: Host, survivor: Host, source: str, target: str
+) -> None:
+    Listening(node, core_name, "[]", "[]", answer="node1")
+    with opened(survivor, source) as sock:
+        packet, came_from = ask(sock, place(survivor, target, PORT))
+        assert came_from == place(survivor, target, PORT)
+    assert (packet.kind, packet.name) == ("alive", "node1")
+
+
 @pytest.mark.parametrize("source", ["10.0.0.2", "fd00::2", "fe80::2"])
 def test_the_port_that_messages_leave_from_hears_questions_too(
     programs: Programs, link: Link, node: Host, survivor: Host, source: str
@@ -203,6 +215,9 @@ def test_what_many_or_nobody_could_have_asked_is_not_answered(
             raw.sendto(header + question(), ("10.0.0.1", 0))
         with opened(survivor, "fd00::1", PORT) as liar:
             liar.sendto(question(), ("fd00::1", PORT))
+        # From what is no node's address, or is none of IPv6.
+        for source in ("::", "::ffff:10.0.0.4"):
+            say_from_anywhere(survivor, source, "fd00::1", question())
         ask(sock, ("10.0.0.1", PORT))
         ask(six, place(survivor, "fe80::1", PORT))
     sender.process.terminate()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import socket
-import struct
 import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.support.messages import MESSAGE, PORT, udp_datagram
+from tests.support.messages import PORT
 from tests.support.netlab import Host, Lab, Link
-from tests.system.network.datagrams import forge
+from tests.system.network.datagrams import forge, say_from_anywhere
 from tests.system.network.programs import EVERY_AGENT, Listening, Programs
 
 NODE, OWN = "fd00::1", "fd00::2"
@@ -67,16 +66,6 @@ def test_the_node_itself_is_heard_at_every_address(
         assert agent.status(within=10) == 0
 
 
-def say_as_mapped(host: Host, source: str) -> None:
-    """A message whose IPv6 header has an IPv4-mapped source, which takes root."""
-    mapped = f"::ffff:{source}"
-    ends = b"".join(socket.inet_pton(socket.AF_INET6, address) for address in (mapped, OWN))
-    datagram = udp_datagram(mapped, OWN, MESSAGE)
-    with host.open_socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-        header = struct.pack(">IHBB", 6 << 28, len(datagram), socket.IPPROTO_UDP, 64)
-        sock.sendto(header + ends + datagram, (OWN, 0))
-
-
 @EVERY_AGENT
 @pytest.mark.slow
 def test_an_ipv4_address_in_an_ipv6_header_is_not_the_nodes(
@@ -87,9 +76,9 @@ def test_an_ipv4_address_in_an_ipv6_header_is_not_the_nodes(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((OWN, PORT))
         sock.settimeout(10)
-        say_as_mapped(node, "10.0.0.1")
+        say_from_anywhere(node, "::ffff:10.0.0.1", OWN)
         assert sock.recvfrom(99)[1][0] == "::ffff:10.0.0.1", "the kernel lets it through"
-    say_as_mapped(node, "10.0.0.1")
+    say_from_anywhere(node, "::ffff:10.0.0.1", OWN)
     assert agent.goes_on(1)
     programs.sender(node, "-c", "1", "10.0.0.2")
     assert agent.status(within=10) == 0
@@ -99,8 +88,8 @@ def test_a_listener_does_not_take_it_for_the_node_either(
     core_name: str, node: Host, survivor: Host, link: Link
 ) -> None:
     listening = Listening(survivor, core_name, '{"node1": ["10.0.0.1"]}', '["0.0.0.0/0", "::/0"]')
-    say_as_mapped(node, "10.0.0.1")
-    say_as_mapped(node, "10.0.0.7")
+    say_from_anywhere(node, "::ffff:10.0.0.1", OWN)
+    say_from_anywhere(node, "::ffff:10.0.0.7", OWN)
     assert forge(node, NODE, OWN)
     assert listening.line().startswith(f"began {NODE} ")
     assert forge(node, "10.0.0.1", "10.0.0.2")
