@@ -299,10 +299,11 @@ def test_answers_that_are_as_far_apart_as_allowed_leave_no_gap() -> None:
 def test_a_proof_wins_at_any_time(signed: bool, before: int) -> None:
     watch = signed_watch(2)[0] if signed else unsigned_watch(2)
     says_alive(watch, *(100 + number for number in range(before)))
+    was_alive = watch.alive
     watch.answered(KNOWN, packet("status", NONCE), 104)
     assert watch.proof == KNOWN
     says_alive(watch, *range(105, 120))
-    assert watch.proof == KNOWN
+    assert (watch.proof, watch.alive) == (KNOWN, was_alive)
 
 
 @pytest.mark.parametrize("data", [data for data, _ in forgeries("alive").values()])

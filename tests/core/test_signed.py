@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import time
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from kdumpfence.sockets import deepen
 from kdumpfence.wire import PACKET_BYTES, Packet, encode_packet
 from tests.conftest import cannot_run, udp
 from tests.core.scene import BIG, LITTLE, NO_MESSAGES, NODE, OTHER, pack
+from tests.support import packets
 from tests.support.signer import FOREIGN_KEY, KEY, OLD_KEY, Signer, slot
 
 #: Seconds that the cores believe a session without a message, and that an answer may take at most.
@@ -307,6 +309,29 @@ def test_keys_may_change_while_a_session_goes_on(scene: SignedScene) -> None:
 # ------------------------------------------------------------------------------------- replays
 
 
+def test_another_key_with_the_id_of_the_one_before_takes_its_place(scene: SignedScene) -> None:
+    node = scene.confirmed()
+    scene.signed.use([(keys.key_id(KEY), FOREIGN_KEY)])
+    node.send()
+    assert scene.verdict() == "forged"
+    node.send(key=keys.node_key(FOREIGN_KEY, "node1"))
+    assert scene.verdict() == "accepted"
+
+
+def test_who_cannot_be_asked_holds_nothing_up(
+    own_network: None, root: None, scene: SignedScene
+) -> None:
+    node = scene.signer()
+    data = node.packet()
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+        # From port 0, where nothing can be sent to.
+        raw.sendto(struct.pack(">4H", 0, scene.at[1], 8 + len(data), 0) + data, ("127.0.0.1", 0))
+    node.send()
+    assert scene.verdicts() == {"replayed": 2}
+    node.answer()
+    assert scene.verdict() == "accepted"
+
+
 def test_each_message_counts_once_and_none_that_is_older(scene: SignedScene) -> None:
     node = scene.confirmed()
     sent = [node.packet() for _ in range(4)]
@@ -513,6 +538,20 @@ def test_a_message_that_is_repeated_is_asked_about_once(scene: SignedScene) -> N
     assert questions(node) == 1
 
 
+def test_however_many_speak_at_once_each_is_asked_about(scene: SignedScene) -> None:
+    node = scene.signer()
+    deepen(node.sock, 1 << 20)
+    names = [f"n{number}" for number in range(400)]  # some of them in one place of the core's table
+    for name in names:
+        scene.signed.add(name)
+        node.send(name=name, key=keys.node_key(KEY, name), sequence=1)
+        assert scene.verdict() == "replayed"
+    asked = []
+    while select.select([node.sock], [], [], 0)[0]:
+        asked.append(packets.field(node.sock.recv(1024), "name").rstrip(b"\0").decode())
+    assert sorted(asked) == sorted(names)
+
+
 def test_of_a_session_only_what_is_newer_is_asked_about(scene: SignedScene) -> None:
     node = scene.signer()
     for sequence in (5, 4):
@@ -704,7 +743,10 @@ def test_who_was_admitted_by_a_network_may_come_from_elsewhere_later(scene: Sign
     node.sock.close()
 
 
-def test_who_is_admitted_and_added_later_stays(scene: SignedScene) -> None:
+def test_who_is_admitted_and_added_later_stays_and_leaves_its_room_to_others(
+    core: ModuleType, sockets: list[socket.socket]
+) -> None:
+    scene = SignedScene(core, sockets, room=1)
     scene.sources.admit(pack("127.0.0.0"), 24)
     node = scene.confirmed("a", host=NODE)
     scene.signed.add("a")
@@ -712,6 +754,7 @@ def test_who_is_admitted_and_added_later_stays(scene: SignedScene) -> None:
     assert not scene.signed.release("a")
     node.send()
     assert scene.verdict() == "accepted"
+    scene.confirmed("b", host=NODE)
 
 
 def test_nodes_come_and_go_in_any_order(core: ModuleType, sockets: list[socket.socket]) -> None:

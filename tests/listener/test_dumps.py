@@ -48,6 +48,16 @@ def test_a_dump_that_goes_on_is_told_of_now_and_then(
     assert "node1" in dumps
 
 
+def test_of_those_that_are_silent_no_more_are_looked_at_than_asked_for() -> None:
+    dumps = Dumps(silence=30.0)
+    for when in range(3):
+        dumps.heard(f"node{when}", A, when)
+    assert [event.node for event in dumps.tick(60.0, 2)] == ["node0", "node1"]
+    assert dumps.next_due is not None
+    assert dumps.next_due <= 60.0
+    assert [event.node for event in dumps.tick(60.0, 2)] == ["node2"]
+
+
 def test_an_event_has_first_and_last_time_number_addresses_and_what_it_took() -> None:
     dumps = Dumps(repeat=5.0)
     assert dumps.heard("node1", A, 10.0, 2) == Event("began", "node1", 10, 10, 10, 2, (A,), 0)

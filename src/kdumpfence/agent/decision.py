@@ -170,7 +170,7 @@ class Watch:
                 self._heard_before(after, heard_before)
 
     def _heard_before(self, address: Address, heard_before: Callable[[Address], bool]) -> None:
-        if self.proof is None and heard_before(address):
+        if heard_before(address):
             self._proven(address)
 
     def unresolvable(self, name: str) -> None:
