@@ -474,16 +474,18 @@ def test_a_session_that_answered_is_asked_at_once_when_it_was_forgotten(
 @pytest.mark.slow
 def test_a_session_that_was_not_heard_for_long_has_to_answer_again(scene: SignedScene) -> None:
     """And an answer that took long is none."""
-    node, late, held_back = scene.confirmed(), scene.signer(), scene.signer()
-    late.send()
-    assert scene.verdict() == "replayed"
-    question = late.question()
-    assert question is not None
+    node, in_time, late, held_back = scene.confirmed(), *(scene.signer() for _ in range(3))
+    nonce = scene.asked(late)
+    assert scene.asked(in_time)
+    scene.verdicts()
     soon = time.monotonic()
-    time.sleep(SESSION / 2)
-    assert SESSION / 2 > ANSWER
-    late.send(nonce=question.nonce)
+    time.sleep(ANSWER / 2 - 0.5)
+    in_time.send(nonce=nonce)
+    assert scene.verdict() == "accepted"
+    time.sleep(ANSWER / 2 + 0.6)
+    late.send(nonce=nonce)
     assert scene.verdict() == "replayed"
+    time.sleep(soon + SESSION / 2 - time.monotonic())
     kept = node.packet(), node.packet()
     node.send()
     assert scene.verdict() == "accepted"  # so long it is believed

@@ -244,6 +244,15 @@ def test_whoever_has_the_key_takes_nothing_from_the_others(trusted: Asker) -> No
     assert (answered(heard, signed), answered(heard, unsigned)) == (50, 50)
 
 
+def test_when_those_with_the_key_had_their_share_nobody_with_its_id_gets_another(
+    trusted: Asker,
+) -> None:
+    signed, forged = burst(60, key_of("node1")), burst(20, key_of("node2"))
+    trusted.asks(*signed, *forged)
+    heard = trusted.hears()
+    assert (answered(heard, signed), answered(heard, forged)) == (50, 0)
+
+
 #: What floods with one and the same datagram, 100,000 a second, until it is killed; it tells when
 #: it has begun.
 FLOOD = """if True:
