@@ -244,6 +244,17 @@ def test_whoever_has_the_key_takes_nothing_from_the_others(trusted: Asker) -> No
     assert (answered(heard, signed), answered(heard, unsigned)) == (50, 50)
 
 
+def test_whoever_gives_another_id_for_our_key_is_a_stranger(trusted: Asker) -> None:
+    other_id = [
+        encode_packet(Packet("question", "node1", key_id=KEY_ID ^ 1, nonce=nonce), key_of("node1"))
+        for nonce in itertools.islice(nonces, 60)
+    ]
+    unsigned = burst(60)
+    trusted.asks(*other_id, *unsigned)
+    heard = trusted.hears()
+    assert (answered(heard, other_id), answered(heard, unsigned)) == (50, 0)
+
+
 def test_when_those_with_the_key_had_their_share_nobody_with_its_id_gets_another(
     trusted: Asker,
 ) -> None:
