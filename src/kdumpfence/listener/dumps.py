@@ -314,7 +314,7 @@ class Dumps:
         """
         self._check_new(dump.node)
         self._begin(dump._replace(took=length(dump)), dump.last)
-        if when is not None and when > dump.last:
+        if when is not None:
             self._from[dump.node] = when
 
     def restore_end(self, dump: Dump, kind: str, ended: float, when: float) -> None:

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.conftest import cannot_run
 from tests.support.messages import PORT, checksum, family
 from tests.support.netlab import Host, Lab
 from tests.system.network.datagrams import arrivals, arrives, receiver
@@ -89,3 +90,22 @@ def test_the_agent_survives_icmp_errors(
     assert agent.process.poll() is None
     programs.sender(node, "-i", "1", waiting)
     assert agent.status(within=10) == 0
+
+
+def test_a_message_that_never_leaves_its_queue_does_not_keep_the_sender_for_ever(
+    programs: Programs, lab: Lab, node: Host, survivor: Host
+) -> None:
+    link = lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24"])
+    messages = receiver(survivor)
+    with node.open_socket() as before:
+        before.sendto(b"the neighbour is known", ("10.0.0.2", PORT))
+        messages.recv(99)
+        # A byte a second, of which only what has been saved up goes at once.
+        slow = ("root", "tbf", "rate", "8bit", "burst", "70", "limit", "9999")
+        done = node.tool("tc", "qdisc", "add", "dev", link.interface(node), *slow, check=False)
+        if done.returncode:
+            cannot_run(f"no tbf: {done.stderr}")
+        before.sendto(b"and takes it", ("10.0.0.2", PORT))
+    sender = programs.sender(node, "-c", "1", "10.0.0.2")
+    assert sender.status(within=20) == 0
+    assert sender.age > 4.5, "it waits for a while"
