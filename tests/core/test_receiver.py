@@ -448,3 +448,14 @@ def test_a_clock_that_was_set_makes_no_late_datagram_early(
     monkeypatch.setattr(time, "time_ns", real)  # which is set by so much now
     scene.send()
     assert scene.receiver.receive(soon(0.1)) == []
+
+
+def test_nor_does_one_that_is_set_while_it_lies_in_the_queue(
+    sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = stamped(knowing(_purewire, sockets))
+    real = time.time_ns
+    scene.receiver.end(time.monotonic_ns())
+    scene.send()
+    monkeypatch.setattr(time, "time_ns", lambda: real() + 3600 * 10**9)
+    assert scene.receiver.receive(0) == []

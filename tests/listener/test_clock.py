@@ -8,7 +8,7 @@ import time
 import pytest
 
 from kdumpfence.listener.clock import CLOCK_STEP, MOST_CLOCK_STEPS, Clock
-from kdumpfence.listener.dumps import Dump
+from kdumpfence.listener.dumps import Dump, Event
 
 
 class Times:
@@ -45,7 +45,9 @@ def test_a_clock_that_drifts_is_not_followed_and_one_that_is_set_is(times: Times
     clock.follow()
     assert clock.unix(clock.now()) == times.unix
     assert clock.unix(before) == 1_000_019.0
-    assert clock.told(dump(1_000_005.0, clock.now()))[1:3] == (1_000_005.0, times.unix)
+    goes_on = dump(1_000_005.0, clock.now())
+    assert clock.told(goes_on)[1:3] == (1_000_005.0, times.unix)
+    assert clock.told(Event("dumping", goes_on.node, clock.now(), *goes_on[1:])).when == times.unix
 
 
 def test_of_a_clock_that_is_set_again_and_again_the_last_times_are_kept(times: Times) -> None:

@@ -63,6 +63,19 @@ def test_what_was_not_looked_at_is_told_in_its_order(listen: MakeListener) -> No
     assert events[2].sessions == (1, 2, 3)
 
 
+def test_the_dump_after_one_that_was_restored_from_the_future_has_its_own_times(
+    listen: MakeListener,
+) -> None:
+    listening = listen({"node1": [A]})
+    future = time.time() + 3600  # to which the clock was set before the restart
+    ended = Event("finished", "node1", future - 60, future - 90, future, 3, (A,), 90, (7,))
+    listening.restore([], [ended])
+    listening.say(A, status("dumping", 9))
+    began = listening.next_event()
+    assert began[:2] == ("began", "node1")
+    assert began.since == began.when < future - 1800
+
+
 def test_a_node_of_a_network_keeps_its_room_until_nothing_more_can_come_of_its_dump(
     listen: MakeListener,
 ) -> None:

@@ -146,7 +146,8 @@ def test_answers_come_between_the_messages_of_a_count(form: str) -> None:
     with Asker(form, "127.0.0.1", "--state=finished", "-c", "2", "-i", "3") as asker:
         assert asker.is_answered(within=2.5).sequence == 2
         asker.sock.settimeout(20)
-        assert packet_of(asker.sock.recv(1000)).sequence == 3
+        message = packet_of(asker.sock.recv(1000))
+        assert (message.sequence, message.nonce) == (3, bytes(16))
         _, errors = asker.process.communicate(timeout=20)
         assert (asker.process.returncode, unwarned(errors)) == (0, "")
 

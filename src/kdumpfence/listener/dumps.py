@@ -325,7 +325,7 @@ class Dumps:
         """
         self._check_new(dump.node)
         over = _Ended(dump._replace(took=length(dump)), kind, ended)
-        over.since = max(over.since, when)
+        over.since = when
         self._ended[dump.node] = over
         self._look_at(dump.node)
 
