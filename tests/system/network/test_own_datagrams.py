@@ -96,6 +96,16 @@ def test_a_listener_does_not_take_it_for_the_node_either(
     assert listening.line().startswith("began node1 ")
 
 
+@pytest.mark.parametrize("nodes", ['{"node1": ["fd00::2"]}', "[]"])
+def test_nor_does_it_believe_another_machine_that_speaks_from_its_own_address(
+    core_name: str, node: Host, survivor: Host, link: Link, nodes: str
+) -> None:
+    listening = Listening(survivor, core_name, nodes, '["fd00::/64"]')
+    say_from_anywhere(node, OWN, OWN)
+    assert forge(node, NODE, OWN)
+    assert listening.line().startswith(f"began {NODE} ")
+
+
 @EVERY_AGENT
 @pytest.mark.slow
 def test_a_message_that_lay_there_before_the_agent_could_look_is_none(
