@@ -154,14 +154,18 @@ def tell_destination(sock: _socket.socket) -> None:
         sock.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
 
-def through(family: int, interface: int) -> list[tuple[int, int, bytes]]:
-    """The control data with which a datagram leaves through that interface, or a VRF; 0: any."""
+def through(family: int, interface: int, source: bytes = b"") -> list[tuple[int, int, bytes]]:
+    """The control data with which a datagram leaves through that interface, or a VRF; 0: any.
+
+    `source` is the address of this machine that it is to come from, packed; none: the kernel's
+    choice.
+    """
     index = interface.to_bytes(4, sys.byteorder)
-    if not interface:
+    if not interface and not source:
         return []
     if family == _socket.AF_INET:
-        return [(_socket.IPPROTO_IP, _IP_PKTINFO, index + bytes(8))]
-    return [(_socket.IPPROTO_IPV6, _IPV6_PKTINFO, bytes(16) + index)]
+        return [(_socket.IPPROTO_IP, _IP_PKTINFO, index + (source or bytes(4)) + bytes(4))]
+    return [(_socket.IPPROTO_IPV6, _IPV6_PKTINFO, (source or bytes(16)) + index)]
 
 
 def local_host(address: Address, port: int = 9) -> str:

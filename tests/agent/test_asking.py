@@ -305,16 +305,28 @@ def test_what_came_before_the_end_counts_and_what_came_later_does_not(
     asking = ask()
     asking.ask([address(NODE)], 100)
     _, peer = nodes[0].recvfrom(999)
-    answers = [packet("status", NONCE, name=name) for name in ("settles", "early", "late")]
-    # The kernel stamps in earnest only some time after it was asked to.
-    nodes[0].sendto(answers[0], peer)
-    time.sleep(0.3)
-    end = time.monotonic() + 0.1
-    asking.end(end)
-    nodes[0].sendto(answers[1], peer)
+    early, late = (packet("status", NONCE, name=name) for name in ("early", "late"))
+    time.sleep(0.3)  # the kernel stamps in earnest only some time after it was asked to
+    asking.end(time.monotonic() + 0.1)
+    nodes[0].sendto(early, peer)
     time.sleep(0.2)
-    nodes[0].sendto(answers[2], peer)
-    assert [data for _, data in asking.take()] == answers[:2]
+    nodes[0].sendto(late, peer)
+    assert [data for _, data in asking.take()] == [early]
+
+
+def test_after_the_end_nothing_counts_that_the_kernel_put_no_stamp_on(
+    nodes: tuple[socket.socket, ...], ask: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdumpfence.agent.asking._STAMPS", 0)
+    asking = ask()
+    asking.ask([address(NODE)], 100)
+    _, peer = nodes[0].recvfrom(999)
+    answer = packet("status", NONCE)
+    nodes[0].sendto(answer, peer)
+    assert [data for _, data in asking.take()] == [answer]
+    nodes[0].sendto(answer, peer)
+    asking.end(time.monotonic())
+    assert asking.take() == []
 
 
 def test_a_clock_that_was_set_back_makes_nothing_earlier(

@@ -249,7 +249,7 @@ class Asking:
                     break
             latest = self._latest_stamp()
             for data, control, _, peer in read:
-                if latest is not None and _stamp(control) > latest:
+                if latest is not None and not 0 < _stamp(control) <= latest:
                     continue
                 scope = peer[3] if family == _socket.AF_INET6 else 0
                 if scope:
@@ -264,7 +264,7 @@ class Asking:
 
 
 def _stamp(control: _Control) -> int:
-    """The CLOCK_REALTIME of the arrival in nanoseconds; 0: before the kernel began to stamp."""
+    """The CLOCK_REALTIME of the arrival in nanoseconds; 0: nobody knows."""
     for level, kind, value in control:
         if level == _socket.SOL_SOCKET and kind == _SO_TIMESTAMPING:
             size = len(value) // 6  # three times seconds and nanoseconds, long each

@@ -14,14 +14,13 @@ import contextlib
 import os
 import select
 import socket
-import struct
 import threading
 
 from kdumpfence.addresses import Address, is_address
 from kdumpfence.keys import Keys
 from kdumpfence.links import hears_vrfs
 from kdumpfence.listener.bell import Bell
-from kdumpfence.sockets import tell_destination
+from kdumpfence.sockets import tell_destination, through
 from kdumpfence.wire import (
     Packet,
     Questions,
@@ -32,9 +31,6 @@ from kdumpfence.wire import (
 
 #: Where a crash kernel shows the memory of the kernel that crashed.
 VMCORE = "/proc/vmcore"
-
-_IP_PKTINFO = 8
-_IPV6_PKTINFO = 50
 
 #: One that `wire.Questions` hands out.
 _Question = tuple[int, bytes, int, int, bytes, int, bytes]
@@ -125,22 +121,15 @@ class Answers:
             self.asked_for = asked.name
         answer = encode_packet(Packet("alive", node, key_id=key_id, nonce=asked.nonce), key)
         ipv6 = len(destination) == 16
+        family = socket.AF_INET6 if ipv6 else socket.AF_INET
         if scope:
             scope = interface  # inside a VRF it is the VRF's
         # Inside a VRF routes are looked up from there; else the kernel knows the way, but not
         # which link is meant by an address that each link may have, be it ours.
         near = scope or Address(destination).link_local
-        through = interface if near or self._inside[at] else 0
-        if ipv6:
-            control = (socket.IPPROTO_IPV6, _IPV6_PKTINFO, destination + struct.pack("=I", through))
-        else:
-            control = (
-                socket.IPPROTO_IP,
-                _IP_PKTINFO,
-                struct.pack("=I", through) + destination + bytes(4),
-            )
-        host = socket.inet_ntop(socket.AF_INET6 if ipv6 else socket.AF_INET, packed)
+        way = through(family, interface if near or self._inside[at] else 0, destination)
+        host = socket.inet_ntop(family, packed)
         to = (host, port, 0, scope) if ipv6 else (host, port)
         with contextlib.suppress(OSError):  # no way to there, a firewall, a full queue
-            self._sockets[at].sendmsg([answer], [control], socket.MSG_DONTWAIT, to)
+            self._sockets[at].sendmsg([answer], way, socket.MSG_DONTWAIT, to)
             self.sent += 1
