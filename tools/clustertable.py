@@ -16,7 +16,7 @@ from tests.support import debroot
 from tests.support.debian import NotAvailable
 from tests.system.cluster import debian_root, fence_agents, machine
 from tests.system.cluster.pcs_and_crmsh import HowTo
-from tests.system.cluster.plans import Courses
+from tests.system.cluster.plans import PLANS, Courses
 from tests.system.cluster.scenarios import Failure, Outcome
 from tools import markedtable
 
@@ -38,6 +38,15 @@ ROWS = {
     ("five", "two, a device each"): "the same, a device a node",
     ("rings", "second ring"): "the first network is dead",
     ("harm", "busy"): "busy nodes, flooded port",
+    ("mixed", "failed stop"): "a stop fails on a node that is alive",
+    ("keys", "failed stop, key"): "the same, `auth=sha256`",
+    ("keys", "names"): "one panics, names, `auth=sha256`",
+    ("keys", "addresses"): "the same, addresses",
+    ("keys", "rotation"): "the same, in a rotation",
+    ("keys", "no key yet"): "signed messages, this device has `auth=none`",
+    ("mixed", "other sender"): "one panics with the other's sender",
+    ("lies", "spoofed"): "isolated but alive, messages with its address",
+    ("lies", "spoofed, key"): "the same, `auth=sha256`",
     ("clocks", "killed"): "silence, Pacemaker kills the agent at 5 s",
     ("clocks", "after killed"): "one panics after that",
     ("clocks", "short stonith-timeout"): "`stonith-timeout` 4 s, `pcmk_off_timeout` 20 s",
@@ -72,7 +81,9 @@ def table() -> str:
     lines += [
         [title, *(known[column].get(title, "") for column in order)] for title in ROWS.values()
     ]
-    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+    return "\n".join(
+        "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|" for cells in lines
+    )
 
 
 def _known() -> list[tuple[str, dict[str, str]]]:
@@ -89,11 +100,11 @@ def _known() -> list[tuple[str, dict[str, str]]]:
 
 def _played() -> dict[str, dict[str, str]]:
     """Each agent's cells, by their rows' titles."""
-    courses = Courses([(plan, agent) for plan, _ in ROWS for agent in AGENTS], AT_ONCE)
+    courses = Courses([(plan, agent) for plan, _ in ROWS for agent in PLANS[plan].agents], AT_ONCE)
     cells: dict[str, dict[str, str]] = {agent: {} for agent in AGENTS}
     try:
         for (plan, scenario), title in ROWS.items():
-            for agent in AGENTS:
+            for agent in PLANS[plan].agents:
                 print(f"{agent}: {title}", file=sys.stderr)
                 try:
                     cells[agent][title] = cell(courses.result(plan, agent, scenario))

@@ -70,6 +70,16 @@ echo "$pid"
 exec cat
 """
 
+#: Gives a host /proc/vmcore, as a crash kernel has it, in a mount namespace of its own. No file can
+#: be made in a /proc; so over it there is a folder of links to another one.
+VMCORE = """
+mkdir -p /run/proc
+mount -t proc proc /run/proc
+mount -t tmpfs tmpfs /proc
+ln -s /run/proc/[!0-9]* /proc/
+: > /proc/vmcore
+"""
+
 Argv = Sequence[Union[str, "os.PathLike[str]"]]
 Stream = Union[int, IO[str], None]
 
@@ -264,18 +274,8 @@ class Host:
     # Files
 
     def crash(self) -> None:
-        """Give it what a crash kernel has, and no other: /proc/vmcore.
-
-        No file can be made in a /proc; so over it there is a folder of links to another one.
-        """
-        script = """
-            mkdir /run/proc
-            mount -t proc proc /run/proc
-            mount -t tmpfs tmpfs /proc
-            ln -s /run/proc/[!0-9]* /proc/
-            : > /proc/vmcore
-        """
-        self.run(["sh", "-ec", script], check=True)
+        """Give it what a crash kernel has, and no other: /proc/vmcore."""
+        self.run(["sh", "-ec", VMCORE], check=True)
 
     def write_file(self, path: str, text: str) -> None:
         """Replace a file of this host at one blow, so that no program reads half of it."""

@@ -6,10 +6,12 @@ Run as a process, in a namespace where it can do no harm:
     attacker.py forge NODE TARGET...    valid messages from its own address, and with the node's
                                         address as their source everything that is almost one;
                                         for our agent alone
+    attacker.py spoof NODE TARGET...    valid messages with the node's address as their source;
+                                        for our agent alone
     attacker.py flood NODE TARGET...    valid messages and rubbish, as fast as it can, and all
                                         from its own address
 
-Both go on until they are killed.
+All go on until they are killed.
 """
 
 from __future__ import annotations
@@ -46,6 +48,14 @@ def forge(node: str, targets: Sequence[str]) -> None:
         time.sleep(0.1)
 
 
+def spoof(node: str, targets: Sequence[str]) -> None:
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    while True:
+        for target in targets:
+            raw.sendto(packet(node, target, MESSAGE), (target, 0))
+        time.sleep(0.1)
+
+
 def flood(targets: Sequence[str]) -> None:
     own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     while True:
@@ -57,5 +67,7 @@ def flood(targets: Sequence[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "forge":
         forge(sys.argv[2], sys.argv[3:])
+    elif sys.argv[1] == "spoof":
+        spoof(sys.argv[2], sys.argv[3:])
     else:
         flood(sys.argv[3:])

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tests.support.netlab import end
+from tests.support.netlab import VMCORE, end
 from tests.system.cluster.machine import Done, Machine, Site
 
 T = TypeVar("T")
@@ -72,10 +72,11 @@ _CIB = """\
 </cib>
 """
 
-# pid 1 of a node. What systemd would do with the two services, and no more.
+# pid 1 of a node. What systemd would do with the services, and no more.
 _BOOT = """\
 hostname "$1"
 exec > /var/log/boot.log 2>&1
+[ -L /etc/systemd/system/multi-user.target.wants/kdumpfenced.service ] && kdumpfenced &
 corosync -f &
 until corosync-cfgtool -s > /dev/null 2>&1; do sleep 0.1; done
 pacemakerd -f &
@@ -193,11 +194,16 @@ class Cluster:
     def dump(
         self, node: Machine, sender: Sequence[str], rings: Sequence[int] | None = None
     ) -> None:
-        """Be the crash kernel: network up, sender started, for every address of all others."""
+        """Be the crash kernel: network up, sender started, for every address of all others.
+
+        And there is the memory of the kernel that crashed, which tells ours from a running node.
+        """
         for ring in range(self.site.rings) if rings is None else rings:
             node.plug(ring)
         others = [a for other in self.nodes if other is not node for a in other.addresses]
-        self._senders.setdefault(node.name, []).append(node.program([*sender, *others]))
+        there = ("unshare", "--mount", "sh", "-ec", f'{VMCORE}exec "$0" "$@"')
+        program = node.program([*there, *sender, *others])
+        self._senders.setdefault(node.name, []).append(program)
 
     def switch_off(self, node: Machine) -> None:
         """End whatever runs on it, the crash kernel too."""

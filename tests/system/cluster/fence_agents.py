@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The fence agents on the nodes: ours or the stock one, and the power device that bears witness."""
+"""What is installed on the nodes: fence agents, ours or the stock one; a power device that bears
+witness; and what our package brings beside, keys and the daemon.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,15 @@ from pathlib import Path
 
 from tests.support import debian
 from tests.support.debian import NotAvailable
-from tests.system.cluster.machine import Site
+from tests.system.cluster.machine import Machine, Site
 
 ROOT = Path(__file__).resolve().parents[3]
+
+#: The cluster's key on a node.
+KEY = "/etc/kdumpfence/key"
+
+# The key as it was made, on no machine's disk: nodes may have another one since.
+_MADE_KEY = "/run/disk/key"
 
 # Understands stdin as every fence agent does. What it switches is noted, and nothing else.
 _POWER = r"""#!/bin/sh
@@ -97,6 +105,38 @@ def install(site: Site, which: str) -> None:
             run("dpkg", "--force-unsafe-io", "--install", "/mnt/kdumpfence.deb")
             said = run("/usr/sbin/fence_kdump", "-V")
             assert "kdumpfence, compiled core" in said, said
+
+
+def give_key(site: Site) -> None:
+    """Put the cluster's key on all machines that will be booted here."""
+    _write(site.layer / KEY.lstrip("/"), _made_key(site).read_text(), 0o600)
+
+
+def node_key(node: Machine) -> str:
+    """Where a node's sender finds its key, as if in a crash image: only what was derived for it."""
+    _made_key(node.site)
+    image_key = f"/run/disk/{node.name}/node-key"
+    _key(node.site, "derive", "--file", _MADE_KEY, "--node", node.name, "--out", image_key)
+    return image_key
+
+
+def _made_key(site: Site) -> Path:
+    made = site.disk / Path(_MADE_KEY).name
+    if not made.exists():
+        _key(site, "create", "--file", _MADE_KEY)
+    return made
+
+
+def _key(site: Site, *argv: str) -> None:
+    site.tool(sys.executable, "-m", "kdumpfence.cli", "key", *argv, kinds=("mount",))
+
+
+def enable_daemon(site: Site) -> None:
+    """Let kdumpfenced run on all machines that will be booted here, as `systemctl enable` does."""
+    _write(site.layer / "etc/kdumpfence/kdumpfenced.toml", 'networks = ["10.0.0.0/8"]\n')
+    wants = site.layer / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "kdumpfenced.service").symlink_to("/lib/systemd/system/kdumpfenced.service")
 
 
 def witness(site: Site) -> None:

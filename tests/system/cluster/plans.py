@@ -31,6 +31,9 @@ class Plan:
     size: int = 3
     rings: int = 1
     witnessed: bool = False  # whether each call of fence_kdump is noted
+    keyed: bool = False  # whether each node has the cluster's key
+    daemon: bool = False  # whether kdumpfenced runs on each node that has our package
+    agents: tuple[str, ...] = ("ours", "stock")  # that it may be played with
     setup: Step | None = scenarios.configure
     seconds: float = 100  # roughly, so that the longest can begin first
 
@@ -58,7 +61,35 @@ PLANS = {
         seconds=140,
     ),
     "harm": Plan({"leader": scenarios.leader, "busy": scenarios.busy}),
-    "lies": Plan({"forged": scenarios.forged}, seconds=60),  # with our agent alone
+    "lies": Plan(
+        {
+            "forged": scenarios.forged,
+            "spoofed": scenarios.spoofed,
+            "spoofed, key": scenarios.spoofed_with_key,
+        },
+        keyed=True,
+        agents=("ours",),
+        seconds=120,
+    ),
+    "keys": Plan(
+        {
+            "names": scenarios.key_and_names,
+            "addresses": scenarios.key_and_addresses,
+            "no key yet": scenarios.no_key_yet,
+            "failed stop, key": scenarios.failed_stop_with_key,
+            "rotation": scenarios.rotation,
+        },
+        keyed=True,
+        daemon=True,
+        agents=("ours",),
+        setup=scenarios.configure_keys,
+        seconds=140,
+    ),
+    "mixed": Plan(
+        {"failed stop": scenarios.failed_stop, "other sender": scenarios.other_sender},
+        daemon=True,
+        seconds=70,
+    ),
     "clocks": Plan(
         {
             "killed": scenarios.killed,
@@ -117,6 +148,10 @@ class Course(threading.Thread):
             fence_agents.install(site, kit.agent)
             if plan.witnessed:
                 fence_agents.witness(site)
+            if plan.keyed:
+                fence_agents.give_key(site)
+            if plan.daemon and kit.agent == "ours":
+                fence_agents.enable_daemon(site)
             cluster = Cluster(site, plan.size)
             cluster.start()
             if plan.setup is not None:

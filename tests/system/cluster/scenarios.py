@@ -62,6 +62,16 @@ class Kit:
         path = native_sender.find() if self.agent == "ours" else str(debian_root.stock_sender())
         return [path, "-v"]
 
+    @staticmethod
+    def signing_sender(node: Machine) -> list[str]:
+        """Ours where the node's key is in the crash image."""
+        return [
+            *Kit("ours").sender,
+            f"--key-file={fence_agents.node_key(node)}",
+            "--node",
+            node.name,
+        ]
+
 
 class Failure(Exception):
     """A scenario could not be played to its end; the text has the logs."""
@@ -84,16 +94,28 @@ def properties(cluster: Cluster) -> list[str]:
 
 
 def kdump_options(
-    cluster: Cluster, kit: Kit, nodes: Sequence[Machine], *, at_once: bool = True
+    cluster: Cluster,
+    kit: Kit,
+    nodes: Sequence[Machine],
+    *,
+    at_once: bool = True,
+    names: bool = False,
+    key: bool = False,
 ) -> str:
-    """Parameters of a fence_kdump device for these nodes, the best that the agent allows."""
-    if kit.agent == "ours":
+    """Parameters of a fence_kdump device for these nodes, the best that the agent allows.
+
+    Or with our agent `names` instead of addresses; `key` lets it believe what is signed.
+    """
+    if kit.agent == "ours" and not names:
         options = [f'pcmk_host_map="{address_map(cluster, nodes)}"']
     else:
+        options = [f'pcmk_host_list="{" ".join(node.name for node in nodes)}"']
+    if kit.agent == "stock":
         # It knows no plug, so Pacemaker's node name is all it gets; its monitor looks at the
         # kernel's command line, which is not made up here.
-        names = " ".join(node.name for node in nodes)
-        options = [f'pcmk_host_list="{names}"', "pcmk_monitor_action=metadata"]
+        options.append("pcmk_monitor_action=metadata")
+    if key:
+        options += ["auth=sha256", f"key_file={fence_agents.KEY}"]
     options += [f"timeout={WAIT}", f"pcmk_off_timeout={KILLED}s", "pcmk_off_retries=1"]
     options += ["pcmk_action_limit=-1"] * at_once
     return " ".join(options)
@@ -111,12 +133,37 @@ def configure(
     if each:
         for node in cluster.nodes:
             options = kdump_options(cluster, kit, [node], at_once=at_once)
-            lines.append(f"primitive kdump-{node.name} stonith:fence_kdump params {options}")
             # Else it is chance whether two agents meet on one node.
-            lines.append(f"location watcher-{node.name} kdump-{node.name} 50: node1")
+            lines += _device_of(node, options, watcher=cluster.nodes[0])
     else:
         options = kdump_options(cluster, kit, cluster.nodes, at_once=at_once)
         lines.append(f"primitive kdump stonith:fence_kdump params {options}")
+    _load(cluster, lines, each=each, old=old)
+
+
+def configure_keys(cluster: Cluster, kit: Kit) -> None:
+    """The same in the middle of a change to keys: a device for each node, on different nodes.
+
+    node1's device believes without a key as yet; node2's was given its name, node3's addresses.
+    """
+    lines = []
+    for number, node in enumerate(cluster.nodes):
+        options = kdump_options(cluster, kit, [node], names=number == 1, key=number > 0)
+        lines += _device_of(node, options, watcher=cluster.nodes[number - 1])
+    _load(cluster, lines, each=True)
+
+
+def _device_of(node: Machine, options: str, watcher: Machine) -> list[str]:
+    """A kdump device for that node alone, and where it runs."""
+    return [
+        f"primitive kdump-{node.name} stonith:fence_kdump params {options}",
+        f"location watcher-{node.name} kdump-{node.name} 50: {watcher.name}",
+    ]
+
+
+def _load(cluster: Cluster, devices: Sequence[str], *, each: bool, old: bool = False) -> None:
+    """Configure these kdump devices, one for `each` node or for all, and what goes with them."""
+    lines = list(devices)
     names = " ".join(node.name for node in cluster.nodes)
     lines.append(f'primitive power stonith:fence_power params pcmk_host_list="{names}"')
     levels = [
@@ -197,6 +244,8 @@ class Play:
             outcome.moved[name] = cluster.where(f"service-{name}")
         others = [node for node in cluster.nodes if node not in self.victims]
         outcome.notes["other nodes' power"] = cluster.power_calls(*others, since=self.began)
+        # What Pacemaker said of kdump, and what an agent that said no gave for a reason.
+        outcome.notes["said"] = _said_of_kdump(self.news())
         return outcome
 
 
@@ -216,10 +265,16 @@ def _crash(
     victim: Machine | None = None,
     *,
     silent: bool = False,
+    key: bool = False,
 ) -> Play:
-    """Let a node panic (by default a follower), and its crash kernel say so unless it is silent."""
+    """Let a node panic (by default a follower), and its crash kernel say so unless it is silent.
+
+    With `key` its image has the node's key.
+    """
     play = Play(cluster, kit, scenario, victim or follower(cluster))
-    cluster.panic(play.victims[0], () if silent else kit.sender)
+    victim = play.victims[0]
+    sender = kit.signing_sender(victim) if key else kit.sender
+    cluster.panic(victim, () if silent else sender)
     return play
 
 
@@ -320,21 +375,91 @@ def busy(cluster: Cluster, kit: Kit) -> Outcome:
             end(load)
 
 
-def forged(cluster: Cluster, kit: Kit) -> Outcome:
+def failed_stop(cluster: Cluster, kit: Kit, name: str = "failed stop") -> Outcome:
+    """A service can't be stopped on a node that is healthy and reachable."""
+    play = Play(cluster, kit, name, follower(cluster))
+    victim = play.victims[0]
+    agent = "/usr/lib/ocf/resource.d/pacemaker/Dummy"
+    # Until the node is booted anew.
+    stuck = '[ "$1" = stop ] && [ -e /run/stuck ] && exit 1'
+    cluster.run(f"sed -i '2i {stuck}' {agent} && touch /run/stuck", victim)
+    cluster.run(f"crm_resource --fail --resource service-{victim.name} --node {victim.name}")
+    return play.finish()
+
+
+def failed_stop_with_key(cluster: Cluster, kit: Kit) -> Outcome:
+    """The same, where nothing is believed that is not signed."""
+    return failed_stop(cluster, kit, "failed stop, key")
+
+
+def other_sender(cluster: Cluster, kit: Kit) -> Outcome:
+    """A panic in the middle of an upgrade: agent and sender are not of the same project.
+
+    Ours signs what it sends.
+    """
+    play = Play(cluster, kit, "other sender", follower(cluster))
+    victim = play.victims[0]
+    stock = kit.agent == "stock"
+    cluster.panic(victim, kit.signing_sender(victim) if stock else Kit("stock").sender)
+    return play.finish()
+
+
+def key_and_names(cluster: Cluster, kit: Kit) -> Outcome:
+    """A panic with keys; the device has names alone. See configure_keys for which node has what."""
+    return _crash(cluster, kit, "names", cluster.nodes[1], key=True).finish()
+
+
+def key_and_addresses(cluster: Cluster, kit: Kit) -> Outcome:
+    """A panic with keys; the device has the node's addresses, and the key belongs to the name."""
+    return _crash(cluster, kit, "addresses", cluster.nodes[2], key=True).finish()
+
+
+def no_key_yet(cluster: Cluster, kit: Kit) -> Outcome:
+    """A panic with keys, of a node whose device doesn't ask for any, while those of others do."""
+    return _crash(cluster, kit, "no key yet", cluster.nodes[0], key=True).finish()
+
+
+def rotation(cluster: Cluster, kit: Kit) -> Outcome:
+    """A panic while the cluster's key is rotated: the node's image has a key of the old one.
+
+    The other nodes sign with the new key already, and accept the old one.
+    """
+    play = Play(cluster, kit, "rotation", follower(cluster))
+    victim = play.victims[0]
+    cluster.run("kdumpfence key rotate && kdumpfence key rotate --switch", cluster.nodes[0])
+    for node in cluster.nodes[1:]:
+        node.write_file(fence_agents.KEY, cluster.nodes[0].read_file(fence_agents.KEY), mode=0o600)
+    cluster.panic(victim, kit.signing_sender(victim))
+    play.outcome.notes["keys"] = cluster.run("kdumpfence key show")
+    return play.finish()
+
+
+def forged(cluster: Cluster, kit: Kit, what: str = "forge", name: str = "forged") -> Outcome:
     """A node is healthy, but cut off. Others say that it dumps, or something like it.
 
     With our agent alone: what another believes of this is nothing to show.
     """
     assert kit.agent == "ours"
-    play = Play(cluster, kit, "forged", follower(cluster))
+    play = Play(cluster, kit, name, follower(cluster))
     victim = play.victims[0]
-    with stranger(cluster, "forge", victim):
+    with stranger(cluster, what, victim):
         victim.unplug(0)
         outcome = play.finish()
     outcome.notes["its service still runs there"] = (
         victim.run("pgrep -x pacemakerd").returncode == 0 if victim.runs else False
     )
     return outcome
+
+
+def spoofed(cluster: Cluster, kit: Kit) -> Outcome:
+    """The same, and what they say is a valid message with the node's address as its source."""
+    return forged(cluster, kit, "spoof", "spoofed")
+
+
+def spoofed_with_key(cluster: Cluster, kit: Kit) -> Outcome:
+    """The same, where nothing is believed that is not signed."""
+    _set(cluster, auth="sha256", key_file=fence_agents.KEY)
+    return forged(cluster, kit, "spoof", "spoofed, key")
 
 
 def killed(cluster: Cluster, kit: Kit) -> Outcome:
@@ -362,10 +487,9 @@ def stonith_timeout_alone(cluster: Cluster, kit: Kit) -> Outcome:
 
 
 def _and_left_over(play: Play) -> Outcome:
-    """Note also what Pacemaker said of kdump, and what is left of its agents."""
+    """Note also what is left of the agents."""
     before = fence_agents.survivors(play.cluster.site)
     outcome = play.finish()
-    outcome.notes["said"] = _said_of_kdump(play.news())
     outcome.notes["left over"] = left_over(play.cluster)
     outcome.notes["children"] = fence_agents.survivors(play.cluster.site) - before
     return outcome

@@ -9,6 +9,7 @@ import pytest
 
 from tests.system.cluster import scenarios
 from tests.system.cluster.conftest import Result
+from tests.system.cluster.plans import PLANS
 from tests.system.cluster.scenarios import WAIT, Outcome
 from tools import clustertable
 
@@ -107,8 +108,9 @@ def test_with_the_stock_agent_one_of_the_two_is_lost_or_waits(
     assert sum(outcome.power.values()) or second - first > 5
 
 
-def test_no_other_agent_is_lied_to() -> None:
-    assert "lies" not in {plan for plan, _ in clustertable.ROWS}
+@pytest.mark.parametrize("step", PLANS["lies"].steps)
+def test_no_other_agent_is_lied_to(step: str) -> None:
+    assert PLANS["lies"].agents == ("ours",)
     with pytest.raises(AssertionError):
         scenarios.forged(None, scenarios.Kit("stock"))  # type: ignore[arg-type]
 
@@ -161,3 +163,75 @@ def test_pcmk_off_timeout_outranks_a_shorter_stonith_timeout(result: Result) -> 
     outcome = result("short stonith-timeout")
     fenced_by_kdump(outcome)
     assert outcome.notes["sender started after the agent"] > 4
+
+
+@pytest.mark.course("lies")
+def test_without_a_key_a_message_from_the_nodes_address_is_believed_though_it_lives(
+    result: Result,
+) -> None:
+    outcome = result("spoofed")
+    assert outcome.notes["its service still runs there"]
+    fenced_by_kdump(outcome)
+
+
+@pytest.mark.course("lies")
+def test_with_a_key_a_message_from_the_nodes_address_proves_nothing(result: Result) -> None:
+    outcome = result("spoofed, key")
+    assert outcome.notes["its service still runs there"]
+    fenced_by_power(outcome)
+    # It did arrive.
+    ignored = "an unsigned message from 10.0.0."
+    assert any(ignored in line for line in outcome.notes["said"]), outcome.notes
+
+
+@pytest.mark.course("keys")
+@pytest.mark.parametrize("device", ["names", "addresses"])
+def test_a_node_that_signs_is_fenced_by_kdump_whatever_the_device_knows_it_by(
+    result: Result, device: str
+) -> None:
+    fenced_by_kdump(result(device))
+
+
+@pytest.mark.course("keys")
+def test_a_device_that_asks_for_no_key_yet_hears_a_node_that_signs(result: Result) -> None:
+    fenced_by_kdump(result("no key yet"))
+
+
+@pytest.mark.course("keys")
+def test_a_node_that_signs_with_the_previous_key_is_heard_during_a_rotation(result: Result) -> None:
+    outcome = result("rotation")
+    fenced_by_kdump(outcome)
+    new, old = (line.split()[1] for line in outcome.notes["keys"].splitlines())
+    assert new != old
+
+
+def alive(outcome: Outcome) -> bool:
+    """Whether the agent said no because the node answered."""
+    (victim,) = outcome.seconds
+    return any(f"node '{victim}' is alive" in line for line in outcome.notes["said"])
+
+
+@pytest.mark.course("keys")
+def test_a_node_that_says_with_its_key_that_it_is_alive_is_fenced_by_power(result: Result) -> None:
+    outcome = result("failed stop, key")
+    fenced_by_power(outcome)
+    assert alive(outcome), outcome.notes
+
+
+@pytest.mark.course("mixed", agents=("ours", "stock"))
+def test_a_node_that_says_that_it_is_alive_is_fenced_by_power_before_the_time_is_up(
+    result: Result,
+) -> None:
+    outcome = result("failed stop")
+    fenced_by_power(outcome)
+    assert alive(outcome), outcome.notes
+    # Else it would not show what ours is better at.
+    stock = result("failed stop", "stock")
+    fenced_by_power(stock)
+    assert min(stock.seconds.values()) > WAIT
+
+
+@pytest.mark.course("mixed", agents=("ours", "stock"))
+@pytest.mark.parametrize("agent", ["ours", "stock"])
+def test_in_an_upgrade_each_agent_hears_the_sender_of_the_other(result: Result, agent: str) -> None:
+    fenced_by_kdump(result("other sender", agent))
