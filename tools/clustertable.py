@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Play tests/system/cluster with both agents, for the table of docs/cluster-tests.md.
 
-    python -m tools.clustertable [--print]
+    python -m tools.clustertable [--print] [PLAN...]
 
-Real Pacemaker clusters, a few at a time; five minutes. Two columns of the table are of this
-system's Pacemaker and written anew, the others stay as they are. With --print the table goes to
-stdout and the page stays as it is.
+Real Pacemaker clusters, a few at a time; six minutes. Two columns of the table are of this
+system's Pacemaker and written anew, the others stay as they are; if plans are named, so do the
+rows of all others. With --print the table goes to stdout and the page stays as it is.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from tests.support import debroot
 from tests.support.debian import NotAvailable
@@ -46,16 +47,22 @@ ROWS = {
     ("keys", "no key yet"): "signed messages, this device has `auth=none`",
     ("mixed", "other sender"): "one panics with the other's sender",
     ("lies", "spoofed"): "isolated but alive, messages with its address",
-    ("lies", "spoofed, key"): "the same, `auth=sha256`",
+    ("lies", "spoofed, key"): "the same against `auth=sha256`",
     ("clocks", "killed"): "silence, Pacemaker kills the agent at 5 s",
     ("clocks", "after killed"): "one panics after that",
     ("clocks", "short stonith-timeout"): "`stonith-timeout` 4 s, `pcmk_off_timeout` 20 s",
     ("clocks", "stonith-timeout alone"): "silence, `stonith-timeout` 4 s alone",
 }
 
+PLAYED = list(dict.fromkeys(plan for plan, _ in ROWS))
+
 
 def main() -> int:
-    options = markedtable.parser(__doc__).parse_args()
+    parser = markedtable.parser(__doc__)
+    parser.add_argument("plans", nargs="*", metavar="PLAN", help=", ".join(PLAYED))
+    options = parser.parse_args()
+    if not set(options.plans) <= set(PLAYED):
+        parser.error(f"plans are {', '.join(PLAYED)}")
     why = machine.why_not()
     if why is not None:
         print(why, file=sys.stderr)
@@ -66,16 +73,17 @@ def main() -> int:
     except NotAvailable as reason:
         print(reason, file=sys.stderr)
         return 1
-    return markedtable.show(options, PAGE, {"clustertable": table()})
+    return markedtable.show(options, PAGE, {"clustertable": table(options.plans or PLAYED)})
 
 
-def table() -> str:
-    """Play what is in the table and write it down, beside what other Pacemakers did."""
+def table(plans: Sequence[str]) -> str:
+    """Play these plans and write down what came of it, beside what is in the table of others."""
     said = debroot.run("chroot", str(debian_root.get()), "pacemakerd", "--version")
     version = said.split()[1]
     columns = {agent: f"{version}: {name}" for agent, name in AGENTS.items()}
-    known = {column: cells for column, cells in _known() if column not in columns.values()}
-    known |= {columns[agent]: cells for agent, cells in _played().items()}
+    known = dict(_known())
+    for agent, cells in _played(plans).items():
+        known[columns[agent]] = known.get(columns[agent], {}) | cells
     order = sorted(known, key=lambda column: column.partition(":")[0])  # else as they came
     lines = [["", *order], ["---"] * (1 + len(order))]
     lines += [
@@ -98,13 +106,13 @@ def _known() -> list[tuple[str, dict[str, str]]]:
     ]
 
 
-def _played() -> dict[str, dict[str, str]]:
+def _played(plans: Sequence[str]) -> dict[str, dict[str, str]]:
     """Each agent's cells, by their rows' titles."""
-    courses = Courses([(plan, agent) for plan, _ in ROWS for agent in PLANS[plan].agents], AT_ONCE)
+    courses = Courses([(plan, agent) for plan in plans for agent in PLANS[plan].agents], AT_ONCE)
     cells: dict[str, dict[str, str]] = {agent: {} for agent in AGENTS}
     try:
         for (plan, scenario), title in ROWS.items():
-            for agent in PLANS[plan].agents:
+            for agent in PLANS[plan].agents if plan in plans else ():
                 print(f"{agent}: {title}", file=sys.stderr)
                 try:
                     cells[agent][title] = cell(courses.result(plan, agent, scenario))

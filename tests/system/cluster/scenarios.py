@@ -434,12 +434,17 @@ def rotation(cluster: Cluster, kit: Kit) -> Outcome:
     return play.finish()
 
 
-def forged(cluster: Cluster, kit: Kit, what: str = "forge", name: str = "forged") -> Outcome:
+def forged(
+    cluster: Cluster, kit: Kit, what: str = "forge", name: str = "forged", **parameters: str
+) -> Outcome:
     """A node is healthy, but cut off. Others say that it dumps, or something like it.
 
-    With our agent alone: what another believes of this is nothing to show.
+    With our agent alone: what another believes of this is nothing to show. `parameters` are set
+    for its device before.
     """
     assert kit.agent == "ours"
+    if parameters:
+        _set(cluster, **parameters)
     play = Play(cluster, kit, name, follower(cluster))
     victim = play.victims[0]
     with stranger(cluster, what, victim):
@@ -458,8 +463,8 @@ def spoofed(cluster: Cluster, kit: Kit) -> Outcome:
 
 def spoofed_with_key(cluster: Cluster, kit: Kit) -> Outcome:
     """The same, where nothing is believed that is not signed."""
-    _set(cluster, auth="sha256", key_file=fence_agents.KEY)
-    return forged(cluster, kit, "spoof", "spoofed, key")
+    key = {"auth": "sha256", "key_file": fence_agents.KEY}
+    return forged(cluster, kit, "spoof", "spoofed, key", **key)
 
 
 def killed(cluster: Cluster, kit: Kit) -> Outcome:
