@@ -45,7 +45,7 @@ ROWS = {
     ("keys", "addresses"): "the same, addresses",
     ("keys", "rotation"): "the same, in a rotation",
     ("keys", "no key yet"): "signed messages, this device has `auth=none`",
-    ("mixed", "other sender"): "one panics with the other's sender",
+    ("mixed", "other sender"): "one panics, the other pair's sender",
     ("lies", "spoofed"): "isolated but alive, messages with its address",
     ("lies", "spoofed, key"): "the same against `auth=sha256`",
     ("clocks", "killed"): "silence, Pacemaker kills the agent at 5 s",

@@ -17,7 +17,7 @@ from tests.system.cluster import debian_root, fence_agents, machine
 from tests.system.cluster.plans import Courses
 
 # Clusters at the same time: they mostly wait.
-AT_ONCE = 3 * (os.cpu_count() or 1)
+AT_ONCE = 4 * (os.cpu_count() or 1)
 
 Result = Callable[..., Any]
 
