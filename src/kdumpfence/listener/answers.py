@@ -116,7 +116,8 @@ class Answers:
         at, packed, scope, port, destination, interface, data = question
         asked = decode_packet(data)
         node, key_id, key = self._as
-        assert asked is not None  # a receiver hands on nothing else
+        if asked is None:  # a receiver hands on nothing else
+            return
         if asked.name.lower() != node.lower() and not is_address(asked.name):
             self.asked_for = asked.name
         answer = encode_packet(Packet("alive", node, key_id=key_id, nonce=asked.nonce), key)
