@@ -130,7 +130,7 @@ def test_the_pause_is_that_of_the_senders() -> None:
 
 
 def test_the_wait_of_cma_is_the_same_in_monitor_manual_and_guide() -> None:
-    from kdumpfence.agent import crashkernel
+    from kdumpfence import crashkernel
     from tests.docs import manpage
 
     wait = f"{timeout_advice.CMA_WAIT:.0f} seconds"

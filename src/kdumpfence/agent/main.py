@@ -159,7 +159,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _monitor(report: Report) -> int:
-    from kdumpfence.agent.crashkernel import CrashKernel
+    from kdumpfence.crashkernel import CrashKernel
 
     state = CrashKernel()
     for line in state.lines:

@@ -14,6 +14,7 @@ from typing import NoReturn
 from kdumpfence._version import __version__
 from kdumpfence.cli import (
     CommandError,
+    doctor,
     history,
     install_agent,
     install_sender,
@@ -30,6 +31,7 @@ COMMANDS = {
     "native-sender": native_sender,
     "install-agent": install_agent,
     "install-sender": install_sender,
+    "doctor": doctor,
     "key": key,
     "status": status,
     "watch": watch,

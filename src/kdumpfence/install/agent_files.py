@@ -24,10 +24,10 @@ PACKAGED = f"{HOME}/python"
 TEMPLATE = "common/fence_kdump"
 
 MODULES = (
-    *("__init__", "_purewire", "_version", "addresses", "cmdline", "filters", "links", "log"),
-    *("keys", "own_addresses", "signals", "sockets", "text", "wire"),
-    *("agent/__init__", "agent/asking", "agent/crashkernel", "agent/decision", "agent/main"),
-    *("agent/metadata", "agent/options", "agent/signed", "agent/sockets", "agent/validate"),
+    *("__init__", "_purewire", "_version", "addresses", "cmdline", "crashkernel", "filters"),
+    *("keys", "links", "log", "own_addresses", "signals", "sockets", "text", "wire"),
+    *("agent/__init__", "agent/asking", "agent/decision", "agent/main", "agent/metadata"),
+    *("agent/options", "agent/signed", "agent/sockets", "agent/validate"),
 )
 CORE = "_kdumpwire"
 

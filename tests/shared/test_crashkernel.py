@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.agent.crashkernel import CrashKernel
+from kdumpfence.crashkernel import CrashKernel
 
 
 def look(root: Path, **files: str) -> CrashKernel:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kdumpfence doctor: what would make kdump fencing fail on this node, and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from kdumpfence.cli import CommandError
+from kdumpfence.cli.install_options import open_root
+from kdumpfence.cli.tables import make_console, print_table
+from kdumpfence.doctor import checks
+from kdumpfence.doctor.finding import FAILS, OK, STATES, WARNING, Finding, worst
+from kdumpfence.doctor.machine import Machine
+from kdumpfence.text import one_line
+
+HELP = "find what would make kdump fencing fail, before the crash"
+
+#: Exit status by the worst finding. What could not be checked is not fine.
+EXIT_STATUS = {OK: 0, WARNING: 1, FAILS: 2}
+_HEADS = ("STATE", "PART", "CHECK", "FOUND")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument(
+        "part",
+        nargs="*",
+        metavar="PART",
+        help=f"look at these parts alone: {', '.join(checks.PARTS)}",
+    )
+    parser.add_argument(
+        "--root", default="/", metavar="DIR", help="judge the files of this root directory"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON output")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print what all checks find; 0 if all is well, 1 with warnings, 2 if fencing would fail."""
+    for part in given.part:
+        if part not in checks.PARTS:
+            raise CommandError(f"{one_line(part)!r}: not one of {', '.join(checks.PARTS)}")
+    with open_root(given) as root:
+        found = checks.examine(Machine(root), given.part or checks.PARTS)
+    findings = [one for some in found.values() for one in some]
+    if given.json:
+        print(json.dumps(as_object(found)))
+    else:
+        _show(found)
+    return EXIT_STATUS.get(worst(findings), 1)
+
+
+def as_object(found: dict[str, list[Finding]]) -> dict[str, object]:
+    """For programs: the worst state, and all findings."""
+    findings = [{"part": part, **one._asdict()} for part, some in found.items() for one in some]
+    return {"state": worst([one for some in found.values() for one in some]), "findings": findings}
+
+
+def _show(found: dict[str, list[Finding]]) -> None:
+    rows = [
+        (one.state, part, one.check, one_line(one.text))
+        for part, some in found.items()
+        for one in some
+    ]
+    print_table(make_console(), _HEADS, rows)
+    for part, some in found.items():
+        for one in some:
+            if one.remedy:
+                print(f"{part}: {one.check}: {one_line(one.remedy)}")
+    states = [state for state, *_ in rows]
+    print(", ".join(f"{states.count(one)} {one}" for one in STATES if one in states))

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What would make kdump fencing fail, found before the crash: behind `kdumpfence doctor`.
+
+It reads files and asks programs, and changes nothing. What one part of the set-up looks like to it
+is in a module of that part; checks.py has the list of all.
+"""

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All checks, by the part of the set-up that they look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from kdumpfence.doctor import crash_kernel
+from kdumpfence.doctor.finding import Finding, Unknown, unknown
+from kdumpfence.doctor.machine import Machine
+
+Check = Callable[[Machine], Iterable[Finding]]
+
+#: The parts in the order of their table, and what is looked at there.
+PARTS: dict[str, tuple[Check, ...]] = {
+    "crash kernel": crash_kernel.CHECKS,
+}
+
+
+def examine(machine: Machine, parts: Iterable[str] = tuple(PARTS)) -> dict[str, list[Finding]]:
+    """What all checks of these parts find. A check that fails costs no other one."""
+    return {part: [one for check in PARTS[part] for one in _run(check, machine)] for part in parts}
+
+
+def _run(check: Check, machine: Machine) -> list[Finding]:
+    found: list[Finding] = []
+    name = check.__name__.lstrip("_").replace("_", " ")
+    try:
+        for one in check(machine):
+            found.append(one)
+    except Unknown as error:
+        found.append(unknown(name, str(error)))
+    except OSError as error:
+        found.append(unknown(name, f"{error.filename or ''} {error.strerror or error}".strip()))
+    return found
