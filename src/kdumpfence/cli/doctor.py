@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", default="/", metavar="DIR", help="judge the files of this root directory"
     )
+    parser.add_argument(
+        "--image", default="", metavar="PATH", help="the crash kernel's image, if it is your own"
+    )
     parser.add_argument("--json", action="store_true", help="JSON output")
 
 
@@ -41,7 +44,7 @@ def run(given: argparse.Namespace) -> int:
         if part not in checks.PARTS:
             raise CommandError(f"{one_line(part)!r}: not one of {', '.join(checks.PARTS)}")
     with open_root(given) as root:
-        found = checks.examine(Machine(root), given.part or checks.PARTS)
+        found = checks.examine(Machine(root, given.image), given.part or checks.PARTS)
     findings = [one for some in found.values() for one in some]
     if given.json:
         print(json.dumps(as_object(found)))

@@ -46,9 +46,8 @@ def run(given: argparse.Namespace) -> int:
         # Those of a run before, for the scripts of packages; static or not, as it was then.
         names = [name for name in Record.load(root).layouts if name in LAYOUTS]
         for name in names:
-            place = next(item.path for item in LAYOUTS[name].items if item.source == layouts.SENDER)
-            dynamic = b"/ld-" in (root.read(place) or b"/ld-")
-            _install_or_remove(given, root, LAYOUTS[name], given.static or not dynamic)
+            static = given.static or native_sender.is_static(root, LAYOUTS[name])
+            _install_or_remove(given, root, LAYOUTS[name], static)
         if not names:
             say("nothing to do: nothing was installed by this program")
     return 0

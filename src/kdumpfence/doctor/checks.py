@@ -5,7 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from kdumpfence.doctor import crash_kernel
+from kdumpfence.doctor import (
+    crash_kernel,
+    image,
+    image_age,
+    image_key,
+    image_network,
+    image_start,
+    installed,
+    watchdogs,
+)
 from kdumpfence.doctor.finding import Finding, Unknown, unknown
 from kdumpfence.doctor.machine import Machine
 
@@ -13,7 +22,15 @@ Check = Callable[[Machine], Iterable[Finding]]
 
 #: The parts in the order of their table, and what is looked at there.
 PARTS: dict[str, tuple[Check, ...]] = {
-    "crash kernel": crash_kernel.CHECKS,
+    "crash kernel": (*crash_kernel.CHECKS, *watchdogs.CHECKS),
+    "image": (
+        *installed.CHECKS,
+        *image.CHECKS,
+        *image_start.CHECKS,
+        *image_key.CHECKS,
+        *image_age.CHECKS,
+        *image_network.CHECKS,
+    ),
 }
 
 

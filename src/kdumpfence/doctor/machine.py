@@ -21,8 +21,10 @@ _PATIENCE = 3.0
 class Machine:
     """What checks look at. Its methods raise Unknown for what they may not, or cannot, look at."""
 
-    def __init__(self, root: Sysroot) -> None:
+    def __init__(self, root: Sysroot, image: str = "") -> None:
         self.root = root
+        #: The path of the crash kernel's image, where no kdump of a distribution has its own.
+        self.image = image
         #: Whether it is the system that this program runs on.
         self.runs = root.root == "/"
 

@@ -151,7 +151,7 @@ def _install(
                     "cannot sign: see docs/building.md"
                 )
     if layout.resolves:
-        content, said = _resolve(root)
+        content, said = resolve(root)
         content += b"".join(item.content for item in items if item.path == layouts.THIS_NODE)
         items.append(Item(RESOLVED, content=content))
         plan.remarks += said
@@ -265,7 +265,7 @@ def _check_arguments(root: Sysroot, layout: Layout, signs: bool) -> list[str]:
     """
     errors = []
     if any(item.path == NODES for item in layout.items):
-        errors += sender_arguments.own_file(root.outside(NODES), _resolve(root, "--read")[0])
+        errors += sender_arguments.own_file(root.outside(NODES), resolve(root, "--read")[0])
     machine = sender_arguments.Machine.this() if root.root == "/" else sender_arguments.Machine()
     found = sender_arguments.others(root, layout.name, machine, signs)
     errors += found.errors
@@ -293,8 +293,11 @@ def _settings(root: Sysroot, path: str) -> list[str]:
     return [line for line in lines if not line.lstrip().startswith("#")]
 
 
-def _resolve(root: Sysroot, *arguments: str) -> tuple[bytes, list[str]]:
-    """The nodes with their addresses, by the script that does it for images too."""
+def resolve(root: Sysroot, *arguments: str) -> tuple[bytes, list[str]]:
+    """The nodes with their addresses, by the script that does it for images too, and its remarks.
+
+    Raises InstallError.
+    """
     nodes = root.read(NODES)
     done = subprocess.run(
         ["/bin/sh", layouts.data_path("common/resolve-nodes"), *arguments, "-", NODES],

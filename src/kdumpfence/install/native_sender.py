@@ -10,11 +10,19 @@ from __future__ import annotations
 import os
 
 from kdumpfence.install import InstallError
+from kdumpfence.install.layouts import SENDER, Layout
+from kdumpfence.install.sysroot import Sysroot
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_native")
 #: What one says that was built without cryptography, and no other has in it.
 CANNOT_SIGN = b"this build cannot sign"
 NAMES = {False: "fence_kdump_send", True: "fence_kdump_send.static"}
+
+
+def is_static(root: Sysroot, layout: Layout) -> bool:
+    """Whether the sender that was installed below this root for a layout is the static one."""
+    place = next(item.path for item in layout.items if item.source == SENDER)
+    return b"/ld-" not in (root.read(place) or b"/ld-")
 
 
 class NotBuilt(InstallError):

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is in the image of a crash kernel: cpio archives as the kernel unpacks them.
+
+Uncompressed ones come first (microcode), and the last may be compressed (Linux,
+Documentation/driver-api/early-userspace/buffer-format.rst). gzip, xz and bzip2 are read by
+Python's own modules, zstd and lz4 by their programs. Nothing is unpacked anywhere, and of an image
+that is broken, or made to take all memory, no more is read than the limits here allow.
+"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import os
+import posixpath
+import re
+import stat
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from kdumpfence.doctor.finding import Unknown
+
+_MOST_BYTES = 4 << 30  #: unpacked
+_MOST_FILES = 300_000
+_MOST_NAME = 4096
+#: Of one file whose content is kept; the static sender has one megabyte.
+_MOST_KEPT = 8 << 20
+_MOST_LINKS = 40
+_PART = 1 << 18
+
+_HEAD = 110
+_CPIO = (b"070701", b"070702")
+#: Files that hold the root file system, where dracut's modules squash-... were asked for.
+_NESTED = ("/squash-root.img", "/squashfs-root.img", "/erofs-root.img")
+
+_MODULE = re.compile(r".*/([^/]+)\.ko(?:\.(?:gz|xz|zst|bz2|lz4))?")
+
+
+class Broken(Exception):
+    """No kernel would make a root file system of this; the text says why."""
+
+
+class Entry(NamedTuple):
+    """One file of the image."""
+
+    mode: int  #: with its type
+    content: bytes | None  #: None if it was not kept; of a symbolic link its target
+
+
+class Archive:
+    """The files of an image, by their paths from "/" on."""
+
+    def __init__(self, entries: dict[str, Entry]) -> None:
+        self._entries = entries
+        for path in _NESTED:
+            if path in entries:
+                raise Unknown(f"its files are in {path[1:]}: look with lsinitrd")
+
+    def real_path(self, path: str) -> str | None:
+        """The path without links; None if it leads to nothing."""
+        waiting, here = path.split("/")[::-1], ""
+        links = 0
+        while waiting:
+            part = waiting.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                here = posixpath.dirname(here).rstrip("/")
+                continue
+            entry = self._entries.get(f"{here}/{part}")
+            if entry is None:
+                return None
+            if stat.S_ISLNK(entry.mode):
+                links += 1
+                if links > _MOST_LINKS:
+                    return None
+                target = os.fsdecode(entry.content or b"")
+                here = "" if target.startswith("/") else here
+                waiting += target.split("/")[::-1]
+            else:
+                here = f"{here}/{part}"
+        return here or "/"
+
+    def mode(self, path: str) -> int | None:
+        """Type and rights, links followed; None if there is nothing."""
+        real = self.real_path(path)
+        return None if real is None or real == "/" else self._entries[real].mode
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a regular file, links followed; None if there is none or none was kept."""
+        real = self.real_path(path)
+        if real is None or real == "/" or not stat.S_ISREG(self._entries[real].mode):
+            return None
+        return self._entries[real].content
+
+    def has_library(self, name: str) -> bool:
+        """Whether a shared library of that name is anywhere in it."""
+        return any(
+            path.endswith(f"/{name}") and self.mode(path) is not None for path in self._entries
+        )
+
+    def modules(self) -> set[str]:
+        """The kernel modules in it, and those that its kernel has built in, by their names."""
+        found = set(map(_MODULE.fullmatch, self._entries))
+        for path in self._entries:
+            if path.endswith("/modules.builtin"):
+                lines = (self.read(path) or b"").decode(errors="replace").splitlines()
+                found.update(map(_MODULE.fullmatch, lines))
+        return {match[1].replace("-", "_") for match in found if match}
+
+    def paths(self) -> Iterator[str]:
+        """All paths."""
+        return iter(self._entries)
+
+
+def read(file: io.FileIO, keep: Callable[[str], bool]) -> Archive:
+    """What is in the image, with the content of the files that are to be kept.
+
+    Raises Broken, Unknown, OSError.
+    """
+    entries: dict[str, Entry] = {}
+    source = _Source(lambda: file.read(_PART))
+    _unpack(source, entries, keep)
+    start = source.look(6)
+    if start:
+        at = file.tell() - len(source)
+        with _decompressed(file, at, start) as unpacked:
+            _unpack(unpacked, entries, keep)
+            if unpacked.look(1):
+                raise Broken("what is compressed in it is no cpio archive")
+    if not entries:
+        raise Broken("it is empty")
+    return Archive(entries)
+
+
+class _Source:
+    """Bytes that come in parts."""
+
+    def __init__(self, more: Callable[[], bytes], close: Callable[[], None] | None = None) -> None:
+        self._more = more
+        self._close = close
+        self._waiting = b""
+        self._seen = 0
+
+    def __enter__(self) -> _Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._close is not None:
+            self._close()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def _fill(self) -> bool:
+        part = self._more()
+        self._seen += len(part)
+        if self._seen > _MOST_BYTES:
+            raise Unknown(f"more than {_MOST_BYTES >> 30} GiB when unpacked")
+        self._waiting += part
+        return bool(part)
+
+    def look(self, size: int) -> bytes:
+        """The next bytes, which stay; fewer at the end. NULs before them are passed over."""
+        while True:
+            self._waiting = self._waiting.lstrip(b"\0")
+            if len(self._waiting) >= size or not self._fill():
+                return self._waiting[:size]
+
+    def take(self, size: int) -> bytes:
+        """The next bytes. Raises Broken if there are fewer."""
+        parts, left = [], size
+        while True:
+            part, self._waiting = self._waiting[:left], self._waiting[left:]
+            parts.append(part)
+            left -= len(part)
+            if not left:
+                return b"".join(parts)
+            if not self._fill():
+                raise Broken("it is cut short")
+
+    def skip(self, size: int) -> None:
+        """Leave the next bytes out."""
+        while size > 0:
+            size -= len(self.take(min(size, _PART)))
+
+
+def _unpack(source: _Source, entries: dict[str, Entry], keep: Callable[[str], bool]) -> None:
+    """Take in the archives that are next, up to what is none."""
+    links: dict[bytes, list[str]] = {}  # names of one file, whose last one has the content
+    while source.look(6) in _CPIO:
+        head = source.take(_HEAD)
+        try:
+            mode, count, size, length = (
+                int(head[at : at + 8], 16) for at in (14, 38, 54, 94)
+            )  # fmt: skip
+        except ValueError:
+            raise Broken("a damaged cpio header") from None
+        if length > _MOST_NAME:
+            raise Broken("a damaged cpio header")
+        name = source.take(length).rstrip(b"\0")
+        source.skip(-(_HEAD + length) % 4)
+        if name == b"TRAILER!!!":
+            links.clear()
+            continue
+        path = posixpath.normpath("/" + os.fsdecode(name).lstrip("/"))
+        names = [path]
+        if stat.S_ISREG(mode) and count > 1:
+            names = links.setdefault(head[6:14] + head[62:78], [])
+            names.append(path)
+        kept = stat.S_ISLNK(mode) or any(map(keep, names))
+        content = None
+        if kept and size <= (_MOST_NAME if stat.S_ISLNK(mode) else _MOST_KEPT):
+            content = source.take(size)
+        else:
+            source.skip(size)
+        source.skip(-size % 4)
+        if len(entries) + len(names) > _MOST_FILES:
+            raise Unknown(f"more than {_MOST_FILES} files")
+        if not size and count > 1:
+            names = [path]  # as long as the others' content is to come
+        entries.update(dict.fromkeys(names, Entry(mode, content)))
+
+
+def _decompressed(file: io.FileIO, at: int, start: bytes) -> _Source:
+    """What is compressed in the file from there on."""
+    file.seek(at)
+    if start.startswith(b"\x1f\x8b"):
+        unzip = zlib.decompressobj(31)
+        return _Source(lambda: _more(file, unzip.decompress, lambda: unzip.eof))
+    if start.startswith((b"\xfd7zXZ", b"]\0\0")):
+        unxz = lzma.LZMADecompressor()
+        return _Source(lambda: _more(file, unxz.decompress, lambda: unxz.eof))
+    if start.startswith(b"BZh"):
+        unbz = bz2.BZ2Decompressor()
+        return _Source(lambda: _more(file, unbz.decompress, lambda: unbz.eof))
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
+        return _by_program("zstd", file, at)
+    if start.startswith((b"\x02\x21\x4c\x18", b"\x04\x22\x4d\x18")):
+        return _by_program("lz4", file, at)
+    raise Broken("neither a cpio archive nor compressed as the kernel knows it")
+
+
+def _more(file: io.FileIO, unpack: Callable[[bytes], bytes], ended: Callable[[], bool]) -> bytes:
+    while not ended():
+        packed = file.read(_PART)
+        if not packed:
+            raise Broken("it is cut short")
+        try:
+            part = unpack(packed)
+        except (zlib.error, lzma.LZMAError, OSError, ValueError):
+            raise Broken("it is damaged") from None
+        if part:
+            return part
+    return b""
+
+
+def _by_program(program: str, file: io.FileIO, at: int) -> _Source:
+    """The same by a program of this machine, which reads the file itself."""
+    os.lseek(file.fileno(), at, os.SEEK_SET)
+    try:
+        running = subprocess.Popen(
+            [program, "-dcq"],
+            stdin=file.fileno(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise Unknown(f"it is compressed by {program}: {program}: {error.strerror}") from None
+    stdout = running.stdout
+    assert stdout is not None
+
+    def more() -> bytes:
+        part = stdout.read(_PART)
+        if not part and running.wait():
+            raise Broken("it is damaged")
+        return part
+
+    def close() -> None:
+        stdout.close()
+        running.kill()
+        running.wait()
+
+    return _Source(more, close)
