@@ -14,7 +14,7 @@ from kdumpfence import keys
 from kdumpfence.doctor import checks, elf
 from kdumpfence.doctor.finding import Finding
 from kdumpfence.doctor.machine import Machine
-from kdumpfence.install import installer, layouts, native_sender
+from kdumpfence.install import layouts, native_sender
 from kdumpfence.install.sysroot import Sysroot
 from tests.conftest import cannot_run
 from tests.install import roots
@@ -23,6 +23,7 @@ from tests.support.initramfs import Initramfs
 KEY = bytes(range(32))
 CLUSTER = keys.Keys((keys.key_id(KEY), KEY))
 HOME = layouts.HOME
+NODES = "198.51.100.72 198.51.100.73"
 IMAGE = "/boot/initramfs-6.12.0-1.el10.x86_64kdump.img"
 SYSCTL = {
     "panic": 10,
@@ -66,9 +67,7 @@ def debian(root: Path) -> Path:
     root.mkdir()
     roots.make(root, "debian")
     _running(root)
-    roots.put(
-        root, "/etc/default/kdump-tools", "USE_KDUMP=1\nKDUMP_SYSCTL=kernel.panic_on_oops=1\n"
-    )
+    roots.put(root, "/etc/default/kdump-tools", "USE_KDUMP=1\n")
     _enabled(root, "kdump-tools.service")
     _cluster(root)
     _install(root, "debian")
@@ -84,9 +83,7 @@ def rhel(root: Path) -> Path:
     _enabled(root, "kdump.service")
     _cluster(root)
     (root / layouts.NODES[1:]).unlink()
-    roots.put(
-        root, "/etc/kdump.conf", "path /var/crash\nfence_kdump_nodes 198.51.100.72 198.51.100.73\n"
-    )
+    roots.put(root, "/etc/kdump.conf", f"path /var/crash\nfence_kdump_nodes {NODES}\n")
     _install(root, "rhel")
     return with_image(root)
 
@@ -110,7 +107,7 @@ def _enabled(root: Path, service: str) -> None:
 def _cluster(root: Path) -> None:
     roots.put(root, "/etc/hostname", "node1\n")
     roots.put(root, "/etc/kdumpfence/key", CLUSTER.text(), 0o600)
-    roots.put(root, layouts.NODES, 'NODES="198.51.100.72 198.51.100.73"\nARGS=""\n')
+    roots.put(root, layouts.NODES, f'NODES="{NODES}"\nARGS=""\n')
 
 
 def _install(root: Path, layout: str) -> None:
@@ -137,20 +134,13 @@ def _libraries(root: Path) -> None:
 
 def image_files(root: Path) -> Files:
     """What the dracut module and kdump-utils put into their image, beside libraries."""
-    with Sysroot(str(root)) as opened:
-        listed = b'NODES="198.51.100.72 198.51.100.73"\nARGS=""\n'
-        nodes = opened.read(layouts.NODES)
-        if nodes is None:
-            roots.put(root, layouts.NODES, listed)
-        resolved, _ = installer.resolve(opened)
-        if nodes is None:
-            opened.remove(layouts.NODES)
+    resolved = f'NODES=""\nADDRESSES="{NODES}"\nARGS=""\n'.encode()
     own = {path: (root / path[1:]).read_bytes() for path in (layouts.THIS_NODE, layouts.NODE_KEY)}
     files = {
         layouts.RESOLVED: (resolved + own[layouts.THIS_NODE], 0o644),
         layouts.THIS_NODE: (own[layouts.THIS_NODE], 0o644),
         layouts.NODE_KEY: (own[layouts.NODE_KEY], 0o600),
-        "/etc/kdump.conf": (b"fence_kdump_nodes  198.51.100.72 198.51.100.73\n", 0o644),
+        "/etc/kdump.conf": (f"fence_kdump_nodes  {NODES}\n".encode(), 0o644),
         "/etc/cmdline.d/50neednet.conf": (b"rd.neednet\n", 0o644),
         "/var/lib/dracut/hooks/cmdline/00-kdumpfence.sh": (
             layouts.data("dracut/kdumpfence.sh"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What keeps a crash or a hang from leading to a crash kernel, or resets the node while it dumps."""
+"""What keeps a crash or hang from a crash kernel, or resets the node while it dumps."""
 
 from __future__ import annotations
 

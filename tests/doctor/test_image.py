@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdumpfence import keys
+from kdumpfence.doctor.finding import Finding
 from kdumpfence.install import layouts, native_sender
 from tests.doctor import planted
 from tests.doctor.planted import HOME, IMAGE, KEY, Change, Fault, Files, aged, gone, put
@@ -88,7 +89,7 @@ ROOT_FAULTS: dict[str, tuple[Fault, list[tuple[str, str]], str]] = {
     "no nodes": (
         lambda root: [
             put(layouts.NODES, "NODES=\n")(root),
-            changed(("198.51.100.72 198.51.100.73", ""), path=layouts.RESOLVED)(root),
+            changed((planted.NODES, ""), path=layouts.RESOLVED)(root),
         ],
         [("fails", "nodes inside")],
         f"list them in {layouts.NODES}",
@@ -99,20 +100,20 @@ ROOT_FAULTS: dict[str, tuple[Fault, list[tuple[str, str]], str]] = {
         "correct it",
     ),
     "options that make no sense": (
-        put(layouts.NODES, 'NODES="198.51.100.72 198.51.100.73"\nARGS="-i 10x"\n'),
+        put(layouts.NODES, f'NODES="{planted.NODES}"\nARGS="-i 10x"\n'),
         [("fails", "sender installed"), ("warning", "nodes inside")],
         f"correct it in {layouts.NODES}",
     ),
     "a sender that ends": (
         lambda root: [
-            put(layouts.NODES, 'NODES="198.51.100.72 198.51.100.73"\nARGS="-c 5"\n')(root),
+            put(layouts.NODES, f'NODES="{planted.NODES}"\nARGS="-c 5"\n')(root),
             changed(('ARGS=""', 'ARGS="-c 5"'), path=layouts.RESOLVED)(root),
         ],
         [("warning", "nodes inside")],
         "take -c out",
     ),
     "nodes of which resolved knows nothing": (
-        put(layouts.NODES, 'NODES="198.51.100.72 198.51.100.73 198.51.100.74"\n'),
+        put(layouts.NODES, f'NODES="{planted.NODES} 198.51.100.74"\n'),
         [("warning", "sender installed")],
         _AGAIN,
     ),
@@ -161,14 +162,14 @@ ROOT_FAULTS: dict[str, tuple[Fault, list[tuple[str, str]], str]] = {
         _AGAIN,
     ),
     "a key that is not used": (
-        lambda root: changed((f" --key-file={layouts.NODE_KEY}", ""), path=layouts.RESOLVED)(root),
+        changed((f" --key-file={layouts.NODE_KEY}", ""), path=layouts.RESOLVED),
         [("warning", "sender installed"), ("warning", "key inside")],
         _AGAIN,
     ),
 }
 
 
-def remedies(found: list[planted.Finding]) -> str:
+def remedies(found: list[Finding]) -> str:
     return "\n".join(one.remedy for one in found if one.remedy)
 
 

@@ -3,8 +3,8 @@
 
 Uncompressed ones come first (microcode), and the last may be compressed (Linux,
 Documentation/driver-api/early-userspace/buffer-format.rst). gzip, xz and bzip2 are read by
-Python's own modules, zstd and lz4 by their programs. Nothing is unpacked anywhere, and of an image
-that is broken, or made to take all memory, no more is read than the limits here allow.
+Python's own modules, zstd and lz4 by their programs. Of an image that is broken, or made to take
+all memory, no more is read than the limits here allow.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import posixpath
 import re
 import stat
 import subprocess
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
+from kdumpfence.doctor import squash
 from kdumpfence.doctor.finding import Unknown
+from kdumpfence.doctor.squash import Entry
 
 _MOST_BYTES = 4 << 30  #: unpacked
 _MOST_FILES = 300_000
@@ -33,8 +35,10 @@ _PART = 1 << 18
 
 _HEAD = 110
 _CPIO = (b"070701", b"070702")
-#: Files that hold the root file system, where dracut's modules squash-... were asked for.
-_NESTED = ("/squash-root.img", "/squashfs-root.img", "/erofs-root.img")
+#: Files that hold all others, where dracut's modules squash... were asked for.
+_SQUASHFS = ("/squash-root.img", "/squashfs-root.img")
+_EROFS = "/erofs-root.img"
+_MOST_NESTED = 1 << 30
 
 _MODULE = re.compile(r".*/([^/]+)\.ko(?:\.(?:gz|xz|zst|bz2|lz4))?")
 
@@ -43,21 +47,11 @@ class Broken(Exception):
     """No kernel would make a root file system of this; the text says why."""
 
 
-class Entry(NamedTuple):
-    """One file of the image."""
-
-    mode: int  #: with its type
-    content: bytes | None  #: None if it was not kept; of a symbolic link its target
-
-
 class Archive:
     """The files of an image, by their paths from "/" on."""
 
     def __init__(self, entries: dict[str, Entry]) -> None:
         self._entries = entries
-        for path in _NESTED:
-            if path in entries:
-                raise Unknown(f"its files are in {path[1:]}: look with lsinitrd")
 
     def real_path(self, path: str) -> str | None:
         """The path without links; None if it leads to nothing."""
@@ -133,6 +127,8 @@ def read(file: io.FileIO, keep: Callable[[str], bool]) -> Archive:
                 raise Broken("what is compressed in it is no cpio archive")
     if not entries:
         raise Broken("it is empty")
+    if _EROFS in entries:
+        raise Unknown(f"its files are in {_EROFS[1:]}: look with lsinitrd")
     return Archive(entries)
 
 
@@ -213,7 +209,9 @@ def _unpack(source: _Source, entries: dict[str, Entry], keep: Callable[[str], bo
             names.append(path)
         kept = stat.S_ISLNK(mode) or any(map(keep, names))
         content = None
-        if kept and size <= (_MOST_NAME if stat.S_ISLNK(mode) else _MOST_KEPT):
+        if path in _SQUASHFS and stat.S_ISREG(mode) and size <= _MOST_NESTED:
+            entries.update(_nested(source, size, keep))
+        elif kept and size <= (_MOST_NAME if stat.S_ISLNK(mode) else _MOST_KEPT):
             content = source.take(size)
         else:
             source.skip(size)
@@ -223,6 +221,16 @@ def _unpack(source: _Source, entries: dict[str, Entry], keep: Callable[[str], bo
         if not size and count > 1:
             names = [path]  # as long as the others' content is to come
         entries.update(dict.fromkeys(names, Entry(mode, content)))
+
+
+def _nested(source: _Source, size: int, keep: Callable[[str], bool]) -> dict[str, Entry]:
+    with tempfile.NamedTemporaryFile(prefix="kdumpfence-") as file:
+        while size:
+            part = source.take(min(size, _PART))
+            size -= len(part)
+            file.write(part)
+        file.flush()
+        return squash.files(file.name, keep, _MOST_KEPT)
 
 
 def _decompressed(file: io.FileIO, at: int, start: bytes) -> _Source:
