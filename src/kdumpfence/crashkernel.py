@@ -11,6 +11,8 @@ reservation. It counts in no size, and for its sake a kernel that panics waits 1
 
 from __future__ import annotations
 
+import os
+
 
 class CrashKernel:
     """What the kernel says. `ready` if a crash would be dumped; `lines` say why (not)."""
@@ -67,9 +69,14 @@ class CrashKernel:
         return False
 
 
+def _open(path: str, flags: int) -> int:
+    """Not blocked by a FIFO: `kdumpfence doctor` looks into roots of others."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _read_number(path: str) -> int | None:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="ascii", opener=_open) as file:
             return int(file.read(64).split()[0])
     except (OSError, ValueError, IndexError):
         return None
@@ -84,7 +91,7 @@ def _read_kexec(root: str, name: str) -> int | None:
 def _read_ranges(path: str) -> int | None:
     """The bytes in lines of "FIRST-LAST", two hexadecimal addresses; None if there is no file."""
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="ascii", opener=_open) as file:
             ends = [line.split("-") for line in file.read(4096).split()]
         return sum(int(last, 16) - int(first, 16) + 1 for first, last in ends)
     except (OSError, ValueError):
@@ -94,7 +101,7 @@ def _read_ranges(path: str) -> int | None:
 def _asked_for(root: str) -> list[str]:
     """Every crashkernel= on the kernel's command line."""
     try:
-        with open(root + "/proc/cmdline", encoding="utf-8", errors="replace") as file:
+        with open(root + "/proc/cmdline", encoding="utf-8", errors="replace", opener=_open) as file:
             return [word for word in file.read().split() if word.startswith("crashkernel=")]
     except OSError:
         return []

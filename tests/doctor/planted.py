@@ -62,30 +62,36 @@ def wrong(found: list[Finding]) -> list[tuple[str, str]]:
     return [(one.state, one.check) for one in found if one.state != "ok"]
 
 
+def installed(root: Path, system: str, layout: str, service: str) -> Path:
+    """A node of a cluster with that system, after install-sender with a key."""
+    root.mkdir()
+    roots.make(root, system)
+    _running(root)
+    if service:
+        wants = root / "etc/systemd/system/multi-user.target.wants"
+        wants.mkdir(parents=True)
+        (wants / service).symlink_to(f"/usr/lib/systemd/system/{service}")
+    roots.put(root, "/etc/hostname", "node1\n")
+    roots.put(root, "/etc/kdumpfence/key", CLUSTER.text(), 0o600)
+    if layout == "rhel":
+        roots.put(root, "/etc/kdump.conf", f"path /var/crash\nfence_kdump_nodes {NODES}\n")
+    else:
+        roots.put(root, layouts.NODES, f'NODES="{NODES}"\nARGS=""\n')
+    _install(root, layout)
+    return root
+
+
 def debian(root: Path) -> Path:
     """Debian with kdump-tools and a key."""
-    root.mkdir()
-    roots.make(root, "debian")
-    _running(root)
+    installed(root, "debian", "debian", "kdump-tools.service")
     roots.put(root, "/etc/default/kdump-tools", "USE_KDUMP=1\n")
-    _enabled(root, "kdump-tools.service")
-    _cluster(root)
-    _install(root, "debian")
     _libraries(root)
     return root
 
 
 def rhel(root: Path) -> Path:
     """RHEL with kdump-utils, a key, and an image."""
-    root.mkdir()
-    roots.make(root, "rhel9")
-    _running(root)
-    _enabled(root, "kdump.service")
-    _cluster(root)
-    (root / layouts.NODES[1:]).unlink()
-    roots.put(root, "/etc/kdump.conf", f"path /var/crash\nfence_kdump_nodes {NODES}\n")
-    _install(root, "rhel")
-    return with_image(root)
+    return with_image(installed(root, "rhel9", "rhel", "kdump.service"))
 
 
 def _running(root: Path) -> None:
@@ -96,18 +102,6 @@ def _running(root: Path) -> None:
     roots.put(root, "/sys/module/kernel/parameters/crash_kexec_post_notifiers", "N\n")
     roots.put(root, "/proc/cmdline", "BOOT_IMAGE=/vmlinuz root=/dev/sda1 crashkernel=256M\n")
     (root / "sys/class/watchdog").mkdir(parents=True)
-
-
-def _enabled(root: Path, service: str) -> None:
-    wants = root / "etc/systemd/system/multi-user.target.wants"
-    wants.mkdir(parents=True)
-    (wants / service).symlink_to(f"/usr/lib/systemd/system/{service}")
-
-
-def _cluster(root: Path) -> None:
-    roots.put(root, "/etc/hostname", "node1\n")
-    roots.put(root, "/etc/kdumpfence/key", CLUSTER.text(), 0o600)
-    roots.put(root, layouts.NODES, f'NODES="{NODES}"\nARGS=""\n')
 
 
 def _install(root: Path, layout: str) -> None:
@@ -163,6 +157,11 @@ def with_image(
     """Make the image anew, with these changes of what is in it."""
     files = image_files(root)
     change(files)
+    return save_image(root, path, files, libraries)
+
+
+def save_image(root: Path, path: str, files: Files, libraries: bool = False) -> Path:
+    """Make an image of these files, with the libraries of what is in it or without."""
     image, sources = Initramfs(), root.parent / "sources"
     for name, (content, mode) in files.items():
         source = roots.put(sources, name, content)
