@@ -20,7 +20,7 @@ _SCRIPT = f"""
 {_CLI} key create --file "$root/etc/kdumpfence/key" >/dev/null
 {_CLI} install-sender --distribution "$1" --node node1 --root "$root" >/dev/null
 umask 077
-chroot "$root" $2 >said 2>&1
+eval "chroot $root $2" >said 2>&1 || {{ cat said; exit 1; }}
 eval "$3"
 {_CLI} doctor image --root "$root" --image /image --json >found || test $? -le 2
 """
