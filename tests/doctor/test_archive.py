@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.doctor import archive, elf
-from kdumpfence.doctor.archive import Archive, Broken
+from kdumpfence.doctor import cpio, elf
+from kdumpfence.doctor.archive import Archive
+from kdumpfence.doctor.cpio import Broken
 from kdumpfence.doctor.finding import Unknown
 from kdumpfence.install import native_sender
 from tests.conftest import cannot_run
@@ -74,7 +75,7 @@ def read(folder: Path, content: bytes, keep: Callable[[str], bool] = lambda path
     path = folder / "image"
     path.write_bytes(content)
     with path.open("rb", buffering=0) as file:
-        return archive.read(file, keep)
+        return cpio.read(file, keep)
 
 
 @pytest.mark.parametrize("packed", _PACKED)
@@ -140,10 +141,10 @@ def test_what_is_no_image_is_broken(tmp_path: Path, content: bytes) -> None:
 def test_no_image_takes_more_than_the_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(cpio, "_MOST_BYTES", 1 << 20)
     with pytest.raises(Unknown, match="when unpacked"):
         read(tmp_path, gzip.compress(member("a", bytes(2 << 20)) + _END))
-    monkeypatch.setattr(archive, "_MOST_FILES", 10)
+    monkeypatch.setattr(cpio, "_MOST_FILES", 10)
     with pytest.raises(Unknown, match="more than 10 files"):
         read(tmp_path, b"".join(member(f"f{number}") for number in range(11)))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def bonded(healthy_rhel: Path) -> Path:
     (net / "bond0/lower_eth0").symlink_to("../eth0")
     (net / "eth0/device/driver").mkdir(parents=True)
     (net / "eth0/device/driver/module").symlink_to("/sys/module/virtio_net")
+    roots.put(root, "/etc/sysconfig/kdump", "KDUMP_KERNELVER=6.12.0-1.el10.x86_64\n")
     roots.put(root, "/proc/stat", f"cpu 0 0\nbtime {_BOOT}\n")
     return root
 
@@ -99,3 +101,15 @@ def test_an_image_that_is_newer_than_the_start_of_kdump_is_not_what_is_loaded(bo
     found = findings(bonded)
     assert planted.wrong(found) == [("warning", "image loaded")]
     assert [one.remedy for one in found if one.remedy] == ["systemctl restart kdump.service"]
+
+
+def test_the_image_of_another_kernel_is_not_what_the_crash_boots(bonded: Path) -> None:
+    roots.put(bonded, "/etc/sysconfig/kdump", 'KDUMP_KERNELVER=""\n')
+    found = findings(bonded)
+    assert planted.wrong(found) == [("fails", "image found")]
+    assert f"no image for the kernel {os.uname().release}" in found[1].text
+
+
+def test_with_a_firmware_assisted_dump_the_image_has_to_be_named(bonded: Path) -> None:
+    roots.put(bonded, "/sys/kernel/fadump/enabled", "1\n")
+    assert planted.wrong(findings(bonded)) == [("unknown", "image found")]

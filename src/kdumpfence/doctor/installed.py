@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 
@@ -54,6 +56,8 @@ def _dry_run(machine: Machine, used: Kdump) -> Iterator[Finding]:
     except native_sender.NotBuilt as error:
         raise Unknown(str(error)) from None
     except InstallError as error:
+        if os.geteuid() and os.strerror(errno.EACCES) in str(error):
+            raise Unknown(f"{error} (needs root)") from None
         yield fails(_CHECK, str(error), f"correct it, then {_then(used)}")
         return
     steps = [step[1].partition(" -> ")[0] for line in said for step in [_STEP.match(line)] if step]

@@ -9,10 +9,11 @@ import re
 import stat
 from dataclasses import dataclass
 
-from kdumpfence.doctor import archive
+from kdumpfence.doctor import cpio
 from kdumpfence.doctor.archive import Archive
 from kdumpfence.doctor.finding import Unknown
 from kdumpfence.doctor.machine import Machine
+from kdumpfence.doctor.settings import variables
 from kdumpfence.install import InstallError, layouts
 from kdumpfence.install.layouts import LAYOUTS
 from kdumpfence.install.record import Record
@@ -124,6 +125,8 @@ def image_path(machine: Machine, kdump: Kdump) -> str:
         return machine.image
     if kdump.layout not in ("rhel", "suse"):
         raise Unknown("which image the crash kernel has is not known: give --image PATH")
+    if (machine.read("/sys/kernel/fadump/enabled") or "").strip() == "1":
+        raise Unknown("a firmware-assisted dump boots the normal image: give --image PATH")
     if kdump.layout == "rhel":
         names = re.compile(r"initramfs-(.*)kdump\.img")
         folders = ["/boot", "/var/lib/kdump"]
@@ -139,19 +142,21 @@ def image_path(machine: Machine, kdump: Kdump) -> str:
         for match in [names.fullmatch(name)]
         if match
     }
-    release = os.uname().release if machine.runs else ""
-    this_kernels = [path for path, version in found.items() if version == release]
-    if this_kernels:
-        return this_kernels[0]
+    release = variables(machine.read("/etc/sysconfig/kdump")).get("KDUMP_KERNELVER", "")
+    if machine.runs:
+        release = release or os.uname().release.partition("+debug")[0]
+    if release:
+        found = {path: version for path, version in found.items() if version == release}
     if found:
         return max(found, key=lambda path: machine.changed(path) or 0)
-    raise NoImage(f"no image in {' or '.join(map(machine.root.outside, folders))}")
+    where = " or ".join(map(machine.root.outside, folders))
+    raise NoImage(f"no image {f'for the kernel {release} ' if release else ''}in {where}")
 
 
 @functools.lru_cache(maxsize=4)
 def _read(path: str, size: int, changed: int) -> Archive:
     with open(path, "rb", buffering=0, opener=_open) as file:
-        return archive.read(file, lambda name: _KEPT.match(name) is not None)
+        return cpio.read(file, lambda name: _KEPT.match(name) is not None)
 
 
 def _open(path: str, flags: int) -> int:
@@ -176,7 +181,7 @@ def read_image(machine: Machine, path: str) -> Archive:
         if not stat.S_ISREG(about.st_mode):
             raise NoImage(f"{machine.root.outside(path)} is no file")
         return _read(outside, about.st_size, about.st_mtime_ns)
-    except archive.Broken as error:
+    except cpio.Broken as error:
         raise NoImage(f"{machine.root.outside(path)}: {error}") from None
     except Unknown as error:
         raise Unknown(f"{machine.root.outside(path)}: {error}") from None
