@@ -180,8 +180,8 @@ def _missing(machine: Machine, used: Kdump, inside: tuple[str, ...]) -> list[str
     own = {name, name.partition(".")[0]}
     if used.layout == "rhel":
         listed = kdump_conf(machine.read(KDUMP_CONF) or "", "fence_kdump_nodes")
-    elif machine.read(NODES) is None:
-        return []
+    elif used.layout == "debian" or machine.read(NODES) is None:
+        return []  # the unit reads the list itself; install-sender says if its addresses are old
     else:
         try:
             content = installer.resolve(machine.root, *([] if machine.runs else ["--read"]))[0]
