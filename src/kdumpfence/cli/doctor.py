@@ -5,20 +5,26 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kdumpfence.cli import CommandError
 from kdumpfence.cli.install_options import open_root
 from kdumpfence.cli.tables import make_console, print_table
 from kdumpfence.doctor import checks
-from kdumpfence.doctor.finding import FAILS, OK, STATES, WARNING, Finding, worst
+from kdumpfence.doctor.finding import FAILS, OK, STATES, UNKNOWN, WARNING, Finding, worst
 from kdumpfence.doctor.machine import Machine
 from kdumpfence.text import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 HELP = "find what would make kdump fencing fail, before the crash"
 
 #: Exit status by the worst finding. What could not be checked is not fine.
 EXIT_STATUS = {OK: 0, WARNING: 1, FAILS: 2}
 _HEADS = ("STATE", "PART", "CHECK", "FOUND")
+_STYLES = {OK: "green", UNKNOWN: "cyan", WARNING: "yellow", FAILS: "bold red"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,15 +66,32 @@ def as_object(found: dict[str, list[Finding]]) -> dict[str, object]:
 
 
 def _show(found: dict[str, list[Finding]]) -> None:
-    rows = [
-        (one.state, part, one.check, one_line(one.text))
-        for part, some in found.items()
-        for one in some
-    ]
-    print_table(make_console(), _HEADS, rows)
-    for part, some in found.items():
-        for one in some:
-            if one.remedy:
-                print(f"{part}: {one.check}: {one_line(one.remedy)}")
-    states = [state for state, *_ in rows]
-    print(", ".join(f"{states.count(one)} {one}" for one in STATES if one in states))
+    """The table, the remedies below it, whole lines that can be copied, and how many of which."""
+    findings = [(part, one) for part, some in found.items() for one in some]
+    rows = [(one.state, part, one.check, one_line(one.text)) for part, one in findings]
+    console = make_console()
+    if console is None:
+        print_table(None, _HEADS, rows)
+    else:
+        _draw(console, rows)
+    remedies = [(part, one) for part, one in findings if one.remedy]
+    if remedies:
+        print("\nWhat to do:")
+    for part, one in remedies:
+        print(f"{part}: {one.check}: {one_line(one.remedy)}")
+    states = [one.state for _, one in findings]
+    print("\n" + ", ".join(f"{states.count(one)} {one}" for one in STATES if one in states))
+
+
+def _draw(console: Console, rows: Sequence[tuple[str, ...]]) -> None:
+    """The same with rich, which breaks what is too long for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*_HEADS, box=None, pad_edge=False, header_style="bold")
+    for number in range(len(_HEADS) - 1):
+        table.columns[number].no_wrap = True
+    table.columns[-1].overflow = "fold"
+    for state, *cells in rows:
+        table.add_row(Text(state, _STYLES[state]), *map(Text, cells))
+    console.print(table)
