@@ -16,7 +16,7 @@ from kdumpfence import __version__
 from tests.building.conftest import ROOT, copy_sources, new_environment, run
 from tests.conftest import cannot_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 NAME = "kdumpfence/_native/fence_kdump_send"
 #: Bytes: what it may have in a crash kernel's image.

@@ -22,7 +22,7 @@ import pytest
 from tests.building.conftest import ROOT, run
 from tests.conftest import cannot_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 NOBODY = 65534
 

@@ -30,7 +30,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=280,
+        timeout=900,  # compilers on a busy machine
     )
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
     return done.stdout

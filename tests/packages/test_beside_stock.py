@@ -28,7 +28,7 @@ from tests.packages.dpkg import (
     version,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 
 def made_up(folder: Path, name: str, control: str, content: Path | None = None) -> Path:

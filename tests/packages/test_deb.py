@@ -14,7 +14,7 @@ from tests.packages import bare
 from tests.packages.conftest import TRAPS, lay_traps, needs, run
 from tests.packages.dpkg import AGENT, PAGES, ours, version
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 NODES = 'NODES="192.0.2.7"\n'
 

@@ -11,7 +11,7 @@ import pytest
 from tests.packages import bare
 from tests.packages.conftest import HOME, ROOT, TRAPS, install_agent, lay_traps
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 AGENT = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"

@@ -18,7 +18,7 @@ import pytest
 from tests.packages import bare
 from tests.packages.conftest import needs, rpmbuild, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 RPM = ("rpm", "--root=ROOT", "--nosignature")
 AGENT = "usr/sbin/fence_kdump"
