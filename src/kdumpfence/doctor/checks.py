@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from kdumpfence.doctor import (
+    cluster,
     crash_kernel,
     image,
     image_age,
@@ -31,6 +32,7 @@ PARTS: dict[str, tuple[Check, ...]] = {
         *image_age.CHECKS,
         *image_network.CHECKS,
     ),
+    "cluster": cluster.CHECKS,
 }
 
 

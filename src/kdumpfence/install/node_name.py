@@ -42,9 +42,14 @@ def of(root: Sysroot) -> str:
     return name if is_packet_name(name) else ""
 
 
+def listed(conf: str) -> list[dict[str, str]]:
+    """The settings of each node in corosync.conf."""
+    return [dict(_SETTING.findall(block)) for block in _NODE.findall(conf)]
+
+
 def _in_corosync_conf(conf: str, host: str, own: Iterable[str]) -> str:
     """What corosync.conf calls the machine with this host name and these addresses; "" if none."""
-    nodes = [dict(_SETTING.findall(block)) for block in _NODE.findall(conf)]
+    nodes = listed(conf)
     called = {node["name"]: node["name"] for node in nodes if "name" in node}
     without_domain = {_short(name): name for name in called}
     places = {

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pacemaker's configuration, read once: from the running cluster, else from its file.
+
+What is wrong with it is not said here. Element and attribute names are those of Pacemaker's schema
+(xml/*.rng in its source), which have been the same since 1.1. Of what a rule makes depend on the
+moment, nothing counts.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from kdumpfence.doctor.finding import Unknown
+from kdumpfence.doctor.machine import Machine
+from kdumpfence.text import shown
+
+FILE = "/var/lib/pacemaker/cib/cib.xml"
+KDUMP = "fence_kdump"
+
+#: From here on properties are called fencing-*, and a colon in pcmk_host_map means one thing.
+NEW_NAMES = (3, 0, 2)
+_NEWER = {"stonith-enabled": "fencing-enabled", "stonith-timeout": "fencing-timeout"}
+
+_UNITS = {
+    **dict.fromkeys(("ms", "msec"), 0.001),
+    **dict.fromkeys(("us", "usec"), 0.000001),
+    **dict.fromkeys(("", "s", "sec"), 1.0),
+    **dict.fromkeys(("m", "min"), 60.0),
+    **dict.fromkeys(("h", "hr"), 3600.0),
+}
+_TRUE = ("true", "on", "yes", "y", "1")
+
+#: Bytes of a configuration at most.
+_MOST = 1 << 26
+
+#: Quantifiers in a pattern for nodes, so that no pattern takes for ever.
+_MOST_QUANTIFIERS = 4
+
+
+def seconds(text: str) -> float | None:
+    """A time as Pacemaker reads it, "60s" or "1min"; None if it is none."""
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*([a-z]*)\s*", text.lower())
+    if match is None or match[2] not in _UNITS:
+        return None
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def is_true(text: str) -> bool:
+    """A boolean as Pacemaker reads it."""
+    return text.lower() in _TRUE
+
+
+class Device(NamedTuple):
+    """A fencing device."""
+
+    name: str
+    agent: str
+    parameters: dict[str, str]
+    stopped: bool  #: whether somebody disabled it
+
+    @property
+    def is_kdump(self) -> bool:
+        """Whether it switches nothing off, but asks whether a node dumps."""
+        return self.agent == KDUMP
+
+    def hosts(self, version: tuple[int, ...]) -> dict[str, str] | None:
+        """The nodes that it knows, and what it calls each; None if it takes any."""
+        listed = re.split(r"[ \t,;]+", self.parameters.get("pcmk_host_list", ""))
+        found = {name: name for name in listed if name}
+        found.update(host_map(self.parameters.get("pcmk_host_map", ""), version))
+        anyone = self.parameters.get("pcmk_host_check", "").lower() == "none"
+        return None if anyone or not found else found
+
+    def calls(self, node: str, version: tuple[int, ...]) -> str | None:
+        """What it calls this node; None if it does not know it."""
+        hosts = self.hosts(version)
+        if hosts is None:
+            return node
+        return next((its for name, its in hosts.items() if name.lower() == node.lower()), None)
+
+
+def host_map(text: str, version: tuple[int, ...]) -> dict[str, str]:
+    """pcmk_host_map as this Pacemaker takes it apart (build_port_aliases of its fenced).
+
+    Before 3.0.2 each colon that no backslash protects begins another value.
+    """
+    found: dict[str, str] = {}
+    if version >= NEW_NAMES:
+        for entry in re.split(r"[ \t;]+", text):
+            name, separator, value = re.match(r"([^=:]*)([=:]?)(.*)", entry, re.DOTALL).groups()  # type: ignore[union-attr]
+            if name and separator and value:
+                found[name] = value
+        return found
+    for entry in re.findall(r"(?:\\.|[^; \t\\]|\\$)+", text, re.DOTALL):
+        *names, value = re.split(r"(?<!\\)[=:]", entry)
+        name = next((one for one in reversed(names) if one), "")
+        if name and value:
+            found[name] = re.sub(r"\\(.)", r"\1", value)
+    return found
+
+
+class Level(NamedTuple):
+    """One level of a fencing topology."""
+
+    number: int
+    devices: tuple[str, ...]
+
+
+class Cib:
+    """What of the configuration matters to fencing. `shell` writes commands that change it."""
+
+    def __init__(self, root: ET.Element, version: tuple[int, ...], shell: Shell) -> None:
+        self.version = version
+        self.shell = shell
+        self._root = root
+        self._by_id = {one.get("id"): one for one in root.iter() if one.get("id")}
+        self.properties = self._pairs(root.findall("configuration/crm_config/cluster_property_set"))
+        self._defaults = self._pairs(root.findall("configuration/rsc_defaults/meta_attributes"))
+        self.devices = {one.name: one for one in self._devices()}
+        self._levels = root.findall("configuration/fencing-topology/fencing-level")
+        self._nodes = {
+            one.get("uname", ""): self._pairs(one.findall("instance_attributes"))
+            for one in root.findall("configuration/nodes/node")
+        }
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes that Pacemaker knows."""
+        return [name for name in self._nodes if name]
+
+    @property
+    def kdump(self) -> list[Device]:
+        """The devices of fence_kdump."""
+        return [one for one in self.devices.values() if one.is_kdump]
+
+    def called(self, older: str) -> str:
+        """What this Pacemaker calls the property that was called so before 3.0.2."""
+        return _NEWER.get(older, older) if self.version >= NEW_NAMES else older
+
+    def property_of(self, older: str) -> str | None:
+        """The value that counts of a property, by the name that it had before 3.0.2."""
+        return self.properties.get(self.called(older), self.properties.get(older))
+
+    def without_effect(self) -> list[str]:
+        """Properties by names that this Pacemaker does not have yet."""
+        if self.version >= NEW_NAMES:
+            return []
+        return [name for name in _NEWER.values() if name in self.properties]
+
+    def levels(self, node: str) -> list[Level]:
+        """The levels of this node's topology, the first one first.
+
+        Levels for its name go before those for a pattern, and these before those for an attribute.
+        Raises Unknown.
+        """
+        for its in (self._named, self._patterned, self._attributed):
+            found = [one for one in self._levels if its(one, node)]
+            if found:
+                break
+        levels: dict[int, tuple[str, ...]] = {}
+        for one in found:
+            index = one.get("index", "")
+            if index.isascii() and index.isdigit() and len(index) < 9:
+                devices = re.split(r"[ \t,]+", one.get("devices", "").strip())
+                levels[int(index)] = levels.get(int(index), ()) + tuple(filter(None, devices))
+        return [Level(number, levels[number]) for number in sorted(levels)]
+
+    @staticmethod
+    def _named(level: ET.Element, node: str) -> bool:
+        return level.get("target", "").lower() == node.lower()
+
+    @staticmethod
+    def _patterned(level: ET.Element, node: str) -> bool:
+        pattern = level.get("target-pattern")
+        if pattern is None:
+            return False
+        quantifiers = len(re.findall(r"[*+?{]", pattern))
+        if (
+            len(pattern) > 1000
+            or quantifiers > _MOST_QUANTIFIERS
+            or re.search(r"\)[*+?{]", pattern)
+        ):
+            raise Unknown(f"target-pattern {shown(pattern)} of a fencing level is too complicated")
+        try:
+            return re.search(pattern, node, re.IGNORECASE) is not None
+        except re.error:
+            raise Unknown(f"target-pattern {shown(pattern)} of a fencing level") from None
+
+    def _attributed(self, level: ET.Element, node: str) -> bool:
+        name = level.get("target-attribute")
+        return name is not None and self._nodes.get(node, {}).get(name) == level.get("target-value")
+
+    def _pairs(self, sets: list[ET.Element]) -> dict[str, str]:
+        """Names and values, of which the first one of a name counts."""
+        found: dict[str, str] = {}
+        for given in sets:
+            one = self._by_id.get(given.get("id-ref"), given)
+            if one.find("rule") is None:
+                for pair in one.findall("nvpair"):
+                    its = self._by_id.get(pair.get("id-ref"), pair)
+                    found.setdefault(its.get("name", ""), its.get("value", ""))
+        return found
+
+    def _devices(self) -> Iterator[Device]:
+        templates = {
+            one.get("id"): one for one in self._root.findall("configuration/resources/template")
+        }
+        for one in self._root.iterfind("configuration/resources//primitive"):
+            template = templates.get(one.get("template", "\0"))
+            kind = one if template is None else template
+            if kind.get("class") != "stonith":
+                continue
+            sets = [one] if template is None else [one, template]
+            parameters = self._pairs([s for of in sets for s in of.findall("instance_attributes")])
+            meta = self._pairs([s for of in sets for s in of.findall("meta_attributes")])
+            role = meta.get("target-role", self._defaults.get("target-role", ""))
+            name, agent = one.get("id", ""), kind.get("type", "")
+            yield Device(name, agent, parameters, role.lower() == "stopped")
+
+
+class Shell:
+    """Commands that change the configuration, for the tool that is there: pcs, crm, or neither."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._tool = next((one for one in ("pcs", "crm") if machine.has_program(one)), "")
+
+    def set_property(self, name: str, value: str) -> str:
+        """Set a cluster property."""
+        return {
+            "pcs": f"pcs property set {name}={value}",
+            "crm": f"crm configure property {name}={value}",
+        }.get(self._tool, f"crm_attribute --name {name} --update {value}")
+
+    def set(self, device: str, name: str, value: str) -> str:
+        """Set a parameter of a device."""
+        device, value = shlex.quote(device), shlex.quote(value)
+        return {
+            "pcs": f"pcs stonith update {device} {name}={value}",
+            "crm": f"crm resource param {device} set {name} {value}",
+        }.get(
+            self._tool,
+            f"crm_resource --resource {device} --set-parameter {name} --parameter-value {value}",
+        )
+
+    def unset(self, device: str, name: str) -> str:
+        """Remove a parameter of a device."""
+        device, name = shlex.quote(device), shlex.quote(name)
+        return {
+            "pcs": f"pcs stonith update {device} {name}=",
+            "crm": f"crm resource param {device} delete {name}",
+        }.get(self._tool, f"crm_resource --resource {device} --delete-parameter {name}")
+
+    def enable(self, device: str) -> str:
+        """Let a disabled device be used again."""
+        device = shlex.quote(device)
+        return {
+            "pcs": f"pcs stonith enable {device}",
+            "crm": f"crm resource start {device}",
+        }.get(self._tool, f"crm_resource --resource {device} --meta --delete-parameter target-role")
+
+    def create(self, addresses: str) -> str:
+        """Make a device of fence_kdump."""
+        waits = "timeout=50 pcmk_off_timeout=60s pcmk_off_retries=1 pcmk_action_limit=-1"
+        params = f"pcmk_host_map={shlex.quote(addresses)} {waits}"
+        if self._tool == "crm":
+            return f"crm configure primitive kdump stonith:fence_kdump params {params}"
+        return f"pcs stonith create kdump fence_kdump {params}"
+
+    def levels(self, node: str, *devices: str) -> str:
+        """Give a node these devices, one a level."""
+        node, devices = shlex.quote(node), tuple(map(shlex.quote, devices))
+        if self._tool == "crm":
+            return f"crm configure fencing_topology {node}: {' '.join(devices)}"
+        levels = [
+            f"pcs stonith level add {index} {node} {device}"
+            for index, device in enumerate(devices, 1)
+        ]
+        return "; ".join([f"pcs stonith level clear {node}", *levels])
+
+
+_read: WeakKeyDictionary[Machine, Cib | Unknown] = WeakKeyDictionary()
+
+
+def read(machine: Machine) -> Cib:
+    """The configuration, read once a machine. Raises Unknown."""
+    found = _read.get(machine)
+    if found is None:
+        try:
+            found = _parse(machine, _text(machine))
+        except Unknown as error:
+            found = error
+        _read[machine] = found
+    if isinstance(found, Unknown):
+        raise found
+    return found
+
+
+def _text(machine: Machine) -> str:
+    if machine.runs:
+        try:
+            said = machine.ask("cibadmin", "--query")
+        except Unknown:
+            said = None
+        if said is not None and said.returncode == 0:
+            return said.stdout
+    text = machine.read(FILE)
+    if text is None:
+        raise Unknown(f"no configuration of Pacemaker ({machine.root.outside(FILE)})")
+    return text
+
+
+def _parse(machine: Machine, text: str) -> Cib:
+    # Entities could make a small file a large one; Pacemaker writes none.
+    if len(text) > _MOST or "<!" in text:
+        raise Unknown(f"{machine.root.outside(FILE)}: not what Pacemaker writes")
+    try:
+        root = ET.fromstring(text.encode(errors="replace"))  # noqa: S314
+    except (ET.ParseError, ValueError) as error:
+        raise Unknown(f"{machine.root.outside(FILE)}: {error}") from None
+    if root.tag != "cib":
+        raise Unknown(f"{machine.root.outside(FILE)}: not a configuration of Pacemaker")
+    version = _running_version(machine) or _written_version(root)
+    return Cib(root, version, Shell(machine))
+
+
+def _running_version(machine: Machine) -> tuple[int, ...]:
+    try:
+        return _numbers(machine.ask("pacemakerd", "--version").stdout)
+    except Unknown:
+        return ()
+
+
+def _written_version(root: ET.Element) -> tuple[int, ...]:
+    """The version that wrote it: it says so, or what it writes that others do not."""
+    for pair in root.iterfind("configuration/crm_config/cluster_property_set/nvpair"):
+        if pair.get("name") == "dc-version" and _numbers(pair.get("value", "")):
+            return _numbers(pair.get("value", ""))
+    if any(pair.get("name") in _NEWER.values() for pair in root.iter("nvpair")):
+        return NEW_NAMES
+    features = _numbers(root.get("crm_feature_set", ""))
+    return (3, 0, 0) if features >= (3, 20, 0) else (2, 1, 0)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    found = re.search(r"\b([0-9]{1,4})\.([0-9]{1,4})\.([0-9]{1,4})", text)
+    return tuple(map(int, found.groups())) if found else ()
