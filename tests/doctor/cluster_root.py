@@ -8,7 +8,7 @@ node1. A `Fault` changes files, and says what has to be found then.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +57,8 @@ def power(node: str) -> str:
 def level(number: int, node: str, devices: str) -> str:
     """A line of the fencing topology."""
     ident = f"fl-{node}-{number}"
-    return f'      <fencing-level id="{ident}" target="{node}" index="{number}" devices="{devices}"/>\n'
+    where = f'id="{ident}" target="{node}" index="{number}"'
+    return f'      <fencing-level {where} devices="{devices}"/>\n'
 
 
 def cib(nodes: Iterable[str] = NODES) -> str:
@@ -89,7 +90,7 @@ admin_epoch="0">
 """
 
 
-def corosync(nodes: dict[str, tuple[str, ...]] = NODES) -> str:
+def corosync(nodes: Mapping[str, Sequence[str]] = NODES) -> str:
     """corosync.conf."""
     blocks = ""
     for number, (name, addresses) in enumerate(nodes.items(), 1):
@@ -120,39 +121,41 @@ class Root:
         for path, text in files().items():
             self.write(path, text)
 
-    def write(self, path: str, text: str) -> None:
+    def write(self, path: str, text: str) -> Root:
         """Put a file there."""
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
         (self.folder / path).write_text(text)
+        return self
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str) -> Root:
         """Remove a file."""
         (self.folder / path).unlink()
+        return self
 
-    def change(self, path: str, old: str, new: str) -> None:
+    def change(self, path: str, old: str, new: str) -> Root:
         """Replace a text wherever it stands in a file; it has to be there."""
         text = (self.folder / path).read_text()
         assert old in text
-        self.write(path, text.replace(old, new))
+        return self.write(path, text.replace(old, new))
 
-    def set(self, name: str, value: str) -> None:
+    def set(self, name: str, value: str) -> Root:
         """Give the kdump device another value of that parameter, or one more parameter."""
         text = (self.folder / CIB).read_text()
         text = re.sub(rf'\n *<nvpair id="kdump-[a-z]*" name="{name}" .*', "", text)
         pair = f'<nvpair id="kdump-x-{name}" name="{name}" value="{value}"/>'
         start = '<instance_attributes id="kdump-instance_attributes">'
-        self.write(CIB, text.replace(start, start + "\n          " + pair))
+        return self.write(CIB, text.replace(start, start + "\n          " + pair))
 
-    def unset(self, name: str) -> None:
+    def unset(self, name: str) -> Root:
         """Take a parameter of the kdump device away."""
         text = (self.folder / CIB).read_text()
         without = re.sub(rf'\n *<nvpair id="kdump-[a-z]*" name="{name}" .*', "", text)
         assert without != text
-        self.write(CIB, without)
+        return self.write(CIB, without)
 
-    def version(self, version: str) -> None:
+    def version(self, version: str) -> Root:
         """Let another Pacemaker have written the configuration."""
-        self.change(CIB, "2.1.5-a3f44794f94", version)
+        return self.change(CIB, "2.1.5-a3f44794f94", version)
 
     def find(self, part: str) -> list[Finding]:
         """What the checks of a part find here."""

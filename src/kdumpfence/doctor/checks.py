@@ -14,6 +14,7 @@ from kdumpfence.doctor import (
     image_network,
     image_start,
     installed,
+    nodes,
     watchdogs,
 )
 from kdumpfence.doctor.finding import Finding, Unknown, unknown
@@ -32,6 +33,7 @@ PARTS: dict[str, tuple[Check, ...]] = {
         *image_age.CHECKS,
         *image_network.CHECKS,
     ),
+    "nodes": nodes.CHECKS,
     "cluster": cluster.CHECKS,
 }
 

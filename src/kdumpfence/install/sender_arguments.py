@@ -130,6 +130,14 @@ def others(root: Sysroot, distribution: str, machine: Machine, signs: bool = Fal
     return found
 
 
+def nodes_told(root: Sysroot, distribution: str) -> tuple[str, list[str]]:
+    """The file in which this distribution's sender finds its nodes, and the nodes as written."""
+    if distribution == "rhel":
+        lines = _kdump_conf(KDUMP_CONF, _text(root, KDUMP_CONF)).get("fence_kdump_nodes", [])
+        return KDUMP_CONF, [word for line in lines[:1] for word in _words(line.value)]
+    return NODES, _listed(root)
+
+
 def _words(text: str) -> list[str]:
     """As a shell splits what it replaces, unless told otherwise."""
     return [word for word in re.split(r"[ \t\n]+", text) if word]
