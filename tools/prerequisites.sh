@@ -32,6 +32,7 @@ look() {
     need mount           tests   'namespaces of tests/system' command -v mount
     need qemu-system-x86 tests   'guests of tests/system'      command -v qemu-system-x86_64
     need mmdebstrap      tests   'other suites of Debian'       command -v mmdebstrap
+    need nftables        tests   'firewalls of tests/doctor'   command -v nft
     need mandoc          tests   'checks the man pages'        command -v mandoc
     need groff-base      tests   'checks the man pages'        command -v groff
     need musl-tools      packages 'a static native sender'     command -v musl-gcc

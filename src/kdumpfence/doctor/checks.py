@@ -16,6 +16,7 @@ from kdumpfence.doctor import (
     installed,
     nodes,
     watchdogs,
+    way,
 )
 from kdumpfence.doctor.finding import Finding, Unknown, unknown
 from kdumpfence.doctor.machine import Machine
@@ -34,6 +35,7 @@ PARTS: dict[str, tuple[Check, ...]] = {
         *image_network.CHECKS,
     ),
     "nodes": nodes.CHECKS,
+    "way": way.CHECKS,
     "cluster": cluster.CHECKS,
 }
 
