@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from kdumpfence.doctor import (
+    agent,
     cluster,
     crash_kernel,
     image,
@@ -37,6 +38,7 @@ PARTS: dict[str, tuple[Check, ...]] = {
     "nodes": nodes.CHECKS,
     "way": way.CHECKS,
     "cluster": cluster.CHECKS,
+    "agent": agent.CHECKS,
 }
 
 

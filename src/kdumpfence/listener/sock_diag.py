@@ -43,6 +43,16 @@ class Holder(NamedTuple):
         return f"user {self.uid} at {self.address}"
 
 
+class Process(NamedTuple):
+    """A process that has a socket open."""
+
+    number: int
+    #: For people.
+    text: str
+    #: What it was started by, its words separated by zeroes.
+    command: bytes
+
+
 def holders(port: int) -> list[Holder]:
     """Every UDP socket that is bound to the port. OSError if the kernel does not tell."""
     return [
@@ -56,8 +66,11 @@ def who(port: int) -> str:
         found = holders(port)
     except OSError:
         return ""
-    processes = _processes({one.inode for one in found})
-    told = {f"{processes.get(one.inode, 'a process')} of user {one.uid}" for one in found}
+    named = processes({one.inode for one in found})
+    told = {
+        f"{named[one.inode][0].text if one.inode in named else 'a process'} of user {one.uid}"
+        for one in found
+    }
     return ", ".join(sorted(told)[:NAMED])
 
 
@@ -83,15 +96,18 @@ def _holder(message: bytes) -> Holder:
     return Holder(family, address, uid, inode, v6only, state == _TCP_ESTABLISHED)
 
 
-def _processes(inodes: set[int]) -> dict[int, str]:
-    """Inode of a socket -> the process that has it open, of those that may be looked at."""
+def processes(inodes: set[int]) -> dict[int, list[Process]]:
+    """Inode of a socket -> the processes that have it open, of those that may be looked at."""
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
-    found: dict[int, str] = {}
-    for process in filter(str.isdigit, os.listdir("/proc")):
+    found: dict[int, list[Process]] = {}
+    for process in filter(str.isdigit, os.listdir("/proc") if inodes else ()):
         with contextlib.suppress(OSError):
             for fd in os.listdir(f"/proc/{process}/fd"):
                 inode = wanted.get(os.readlink(f"/proc/{process}/fd/{fd}"))
                 if inode is not None:
                     with open(f"/proc/{process}/comm", encoding="utf-8", errors="replace") as file:
-                        found.setdefault(inode, f"process {process} ({file.read().strip()})")
+                        text = f"process {process} ({file.read().strip()})"
+                    with open(f"/proc/{process}/cmdline", "rb") as command:
+                        its = Process(int(process), text, command.read(65536))
+                    found.setdefault(inode, []).append(its)
     return found
