@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,13 @@ from tests.doctor.cluster_root import (
     OTHERS,
     Fault,
     Root,
+    cib,
+    corosync,
     judge,
 )
+from tests.support.labs import lab
+from tests.support.netlab import Lab
+from tests.support.programs import sender
 
 CONF = "etc/kdump.conf"
 V6_MAP = "node1:192.0.2.1,2001:db8::1;node2:192.0.2.2,2001:db8::2;node3:192.0.2.3,2001:db8::3"
@@ -250,3 +257,79 @@ def test_a_corosync_conf_that_helps_nobody(healthy: Root, text: str, why: str) -
     found = healthy.find("nodes")
     assert {one.state for one in found} == {"unknown"}
     assert all(why in one.text for one in found), found
+
+
+# ------------------------------------------------------------------ on a running system
+
+
+NODES = {"node1": ("10.0.0.1", "fd00::1"), "node2": ("10.0.0.2", "fd00::2")}
+LIVE_MAP = r"node1:10.0.0.1,fd00\:\:1;node2:10.0.0.2,fd00\:\:2"
+
+
+class Live:
+    """A node on a cable to another one, with the same configuration on a disk of its own."""
+
+    def __init__(self, opened: Lab) -> None:
+        self.host, other = opened.host("node1"), opened.host("node2")
+        own, its = ([f"{a}/24", f"{b}/64"] for a, b in NODES.values())
+        self.link = opened.link(self.host, other, own, its)
+        self.host.run(["mount", "-t", "tmpfs", "tmpfs", "/var/lib"], check=True)
+        for path in (CIB, COROSYNC, LIST):
+            (self.host.root / path).parent.mkdir(parents=True, exist_ok=True)
+        self.host.write_file(f"/{COROSYNC}", corosync(NODES))
+        self.told("10.0.0.2 fd00::2")
+        self.map(LIVE_MAP)
+
+    def map(self, text: str) -> None:
+        """Give the device this map."""
+        self.host.write_file(f"/{CIB}", cib(NODES).replace(MAP, text))
+
+    def told(self, nodes: str) -> None:
+        """Give the sender this list."""
+        self.host.write_file(f"/{LIST}", f'NODES="{nodes}"\n')
+
+    def look(self) -> list[dict[str, str]]:
+        """What is found there."""
+        command = [sys.executable, "-m", "kdumpfence.cli", "doctor", "--json", "nodes"]
+        said = self.host.run(command)
+        assert said.stderr == ""
+        found: list[dict[str, str]] = json.loads(said.stdout)["findings"]
+        return found
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    sender("native")  # or it cannot run
+    with lab() as opened:
+        yield Live(opened)
+
+
+def test_the_addresses_that_it_sends_from_are_known(live: Live) -> None:
+    found = live.look()
+    assert {one["state"] for one in found} == {"ok"}, found
+    assert found[-1]["text"] == "10.0.0.1, fd00::1"
+
+
+def test_it_would_send_from_an_address_that_nobody_knows(live: Live) -> None:
+    live.host.tool("ip", "address", "add", "10.0.0.77/24", "dev", live.link.interface(live.host))
+    live.host.tool("ip", "route", "add", "10.0.0.2/32", "dev", "eth0", "src", "10.0.0.77")
+    (found,) = (one for one in live.look() if one["state"] != "ok")
+    assert (found["state"], found["check"]) == ("warning", "source addresses")
+    assert "10.0.0.77 (kdump)" in found["text"]
+
+
+def test_there_is_no_way_to_a_ring(live: Live) -> None:
+    live.host.tool("ip", "route", "add", "prohibit", "10.0.0.2/32")
+    (found,) = (one for one in live.look() if one["state"] != "ok")
+    assert (found["state"], found["check"]) == ("warning", "way to nodes")
+    assert found["text"].startswith("node '10.0.0.2' (10.0.0.2): ")
+
+
+def test_a_name_that_loses_its_line_in_the_hosts_file(live: Live) -> None:
+    live.host.add_name("node2", "10.0.0.2")
+    live.told("node2 fd00::2")
+    assert {one["state"] for one in live.look()} == {"ok"}
+    live.host.write_file("/etc/hosts", "127.0.0.1 localhost\n")
+    found = [one for one in live.look() if one["check"] == "names"]
+    assert [one["state"] for one in found] == ["fails"]
+    assert "'node2' (/etc/kdumpfence/nodes) does not resolve here" in found[0]["text"]
