@@ -109,7 +109,9 @@ PLANS = {
         size=5,
         seconds=150,
     ),
-    "rings": Plan({"second ring": scenarios.second_ring}, rings=2, seconds=40),
+    "rings": Plan(
+        {"doctor": scenarios.examined, "second ring": scenarios.second_ring}, rings=2, seconds=50
+    ),
 }
 
 

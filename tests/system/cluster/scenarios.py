@@ -326,6 +326,40 @@ def two_of_five(cluster: Cluster, kit: Kit, name: str = "two, one device") -> Ou
     return play.finish(120)
 
 
+_DAEMON = """\
+networks = ["10.0.0.0/8"]
+[history]
+path = "/run/history.sqlite"
+[control]
+path = "/run/control"
+"""
+
+
+def examined(cluster: Cluster, kit: Kit) -> Outcome:
+    """The first node examines itself, with kdumpfenced on all of them meanwhile."""
+    command = "kdumpfenced --config /etc/kdumpfence/kdumpfenced.toml"
+    for node in cluster.nodes:
+        others = [a for other in cluster.nodes if other is not node for a in other.addresses]
+        node.run("mkdir -p /etc/kdumpfence")
+        node.write_file("/etc/kdumpfence/nodes", f'NODES="{" ".join(others)}"\n')
+        node.write_file("/etc/kdumpfence/kdumpfenced.toml", _DAEMON)
+        cluster.run(f"{command} >/run/kdumpfenced.log 2>&1 & echo $! >/run/kdumpfenced.pid", node)
+
+    def listening() -> bool:
+        listening = "test -S /run/control"
+        return all(cluster.attempt(listening, node).returncode == 0 for node in cluster.nodes)
+
+    cluster.until(listening, "kdumpfenced runs everywhere", 20)
+    outcome = Outcome("doctor", kit.agent)
+    began = time.monotonic()
+    said = cluster.attempt("kdumpfence doctor --json nodes way cluster agent", cluster.nodes[0])
+    outcome.notes["took"] = time.monotonic() - began
+    outcome.notes["said"] = said.stdout
+    for node in cluster.nodes:
+        cluster.run("kill $(cat /run/kdumpfenced.pid)", node)
+    return outcome
+
+
 def second_ring(cluster: Cluster, kit: Kit) -> Outcome:
     """The first network is dead; the node that panics can be heard over the second."""
     play = Play(cluster, kit, "second ring", follower(cluster))

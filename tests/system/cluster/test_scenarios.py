@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -118,6 +119,17 @@ def test_no_other_agent_is_lied_to(step: str) -> None:
 @pytest.mark.course("rings")
 def test_a_node_is_heard_over_the_second_network_when_the_first_is_dead(result: Result) -> None:
     fenced_by_kdump(result("second ring"))
+
+
+@pytest.mark.course("rings")
+def test_the_doctor_finds_nothing_in_a_healthy_cluster(
+    result: Result, record_property: Tell
+) -> None:
+    notes = result("doctor").notes
+    record_property("seconds", notes["took"])
+    found = json.loads(notes["said"])["findings"]
+    assert [one for one in found if one["state"] != "ok"] == []
+    assert {one["part"] for one in found} == {"nodes", "way", "cluster", "agent"}
 
 
 @pytest.mark.course("harm")
