@@ -28,9 +28,11 @@ check: lint build $(VENV)/.test ## what is quick, two minutes: lint and tests; F
 	@$(RUN) tools/check.py $(FOR)
 
 test: plan tools   ## everything (40 minutes): all tests, on every Python there is, and on Debian 12 and 13
-	@failed=; for phase in $(PHASES); do \
+	@failed= took= then=$$(date +%s); for phase in $(PHASES); do \
 		$(MAKE) --no-print-directory $$phase || failed="$$failed $$phase"; \
+		now=$$(date +%s) took="$$took $$phase $$((now - then)) s" then=$$now; \
 	done; \
+	echo "make test: took:$$took"; \
 	test -z "$$failed" || { echo "make test: failed:$$failed" >&2; exit 1; }
 
 # Of `make test`, in their order: none is left out because an earlier one failed.
