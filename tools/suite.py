@@ -66,7 +66,10 @@ TURNS = {
 #: Its exit status: all passed, some failed, nothing was to be run.
 PLAYED = (0, 1, 5)
 
-_NAMESPACES = ("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL")
+_NAMESPACES = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL"),
+)
 # $1 is the root, the rest a command. Its disk is the machine's, all else its own.
 _ENTER = """
 mount --bind "$1" "$1"
