@@ -57,6 +57,9 @@ ENVIRONMENT = {
     "PIP_CERT": "/etc/ssl/certs/ca-certificates.crt",
 }
 
+#: Parts that are tried where a suite is new, and not each time that CI runs.
+SELDOM = ("pythons", "building")
+
 #: The calls of pytest, by the name of their report: as in `make test`.
 TURNS = {
     "together": ("-n", "6", "--dist", "loadfile", "-m", "not alone and not guest"),
@@ -183,12 +186,17 @@ class Suite:
             status = self.run(*pytest, *folders)
             if status not in PLAYED:
                 raise Failure(f"{self.name}: pytest ended with {status}")
-        if self.name in ROLLING and "pythons" in parts:
+        if "pythons" in parts:
             self.run(".venv/bin/python", "-m", "tools.every_python")
             reports += sorted((self.root / HOME[1:] / "build/pythons").glob(f"*/{REPORT}"))
         show = ("chroot", self.root, "apt-cache", "show", "--no-all-versions", *systems.PACKAGES)
         shown = subprocess.run(show, check=True, text=True, stdout=subprocess.PIPE, env=ENVIRONMENT)
         return systems.record_of(reports, shown.stdout)
+
+
+def usual_parts(name: str) -> list[str]:
+    """What is tried on that suite unless told otherwise."""
+    return [part for part in systems.PARTS if name in ROLLING or part not in SELDOM]
 
 
 def why_not() -> str | None:
@@ -205,7 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--write", action="store_true", help=f"into docs/{systems.PAGE.name}")
     parser.add_argument("--others", action="store_true", help="leave out this machine's own suite")
-    parser.add_argument("--part", action="append", choices=systems.PARTS, help="all by default")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=systems.PARTS,
+        help=f"may be repeated (default: all, {' and '.join(SELDOM)} only on {', '.join(ROLLING)})",
+    )
     parser.add_argument("suite", nargs="+", choices=systems.SUITES)
     options = parser.parse_args(arguments)
     why = why_not()
@@ -219,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             suite = Suite(name)
             suite.make()
-            record = suite.try_(options.part or list(systems.PARTS))
+            record = suite.try_(options.part or usual_parts(name))
         except Failure as failure:
             print(failure, file=sys.stderr)
             good = False

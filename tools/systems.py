@@ -40,7 +40,8 @@ PARTS = {
     "unit": ("core", "shared", "agent", "sender", "listener", "storm", "daemon", "cli"),
     "pythons": (),  # the unit tests once more, on each of the suite's Pythons
     "interop": ("interop",),
-    "packages": ("packages", "building"),
+    "packages": ("packages",),
+    "building": ("building",),
     "install": ("install",),
     "crash": ("system/crash",),
     "cluster": ("system/cluster",),
@@ -50,6 +51,7 @@ TITLES = {
     "pythons": "unit tests on each of its Pythons",
     "interop": "interoperation with the stock pair",
     "packages": "packages",
+    "building": "wheels, sdist, switches of the build",
     "install": "installation of agent and sender",
     "crash": "real panics",
     "cluster": "real clusters",
