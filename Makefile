@@ -38,8 +38,12 @@ test: plan tools   ## everything (40 minutes): all tests, on every Python there 
 # Of `make test`, in their order: none is left out because an earlier one failed.
 PHASES := lint fuzz pythons together suites alone
 
+# Clusters mostly wait, so they are run beside the others.
 together: build $(VENV)/.test
-	$(RUN) -m pytest -n 6 --dist loadfile --junitxml=build/together.xml -m 'not alone and not guest'
+	@mkdir -p build; $(RUN) -m pytest --durations=10 --junitxml=build/cluster.xml -m cluster >build/cluster.log 2>&1 & \
+	clusters=$$!; $(RUN) -m pytest -n 6 --dist loadfile --junitxml=build/together.xml \
+		-m 'not alone and not guest and not cluster'; others=$$?; \
+	wait $$clusters; clusters=$$?; cat build/cluster.log; exit $$((others | clusters))
 
 alone: build $(VENV)/.test
 	$(RUN) -m pytest --durations=10 --junitxml=build/alone.xml -m alone

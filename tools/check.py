@@ -51,8 +51,8 @@ GUARDS = {
     "bench": ("bench", "docs"),
 }
 
-QUICK = "not slow and not alone and not guest"
-FULL = "not alone and not guest"
+FULL = "not alone and not guest and not cluster"
+QUICK = f"not slow and {FULL}"
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "4", "--dist", "loadfile", "-m")
 
 

@@ -20,8 +20,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from tools import systems
 from tools.every_python import REPORT
@@ -60,9 +63,11 @@ ENVIRONMENT = {
 #: Parts that are tried where a suite is new, and not each time that CI runs.
 SELDOM = ("pythons", "building")
 
-#: The calls of pytest, by the name of their report: as in `make test`.
+#: The calls of pytest, by the name of their report: as in `make test`, where the first two are run
+#: at the same time.
 TURNS = {
-    "together": ("-n", "6", "--dist", "loadfile", "-m", "not alone and not guest"),
+    "cluster": ("-m", "cluster"),
+    "together": ("-n", "6", "--dist", "loadfile", "-m", "not alone and not guest and not cluster"),
     # Floods tell of the machine, and not of the suite.
     "alone": ("-m", "alone", "-k", "not flood"),
 }
@@ -159,8 +164,8 @@ class Suite:
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, home / name)
 
-    def run(self, *command: str) -> int:
-        """Run a command in the checkout; its exit status."""
+    def run(self, *command: str, output: IO[bytes] | None = None) -> int:
+        """Run a command in the checkout; its exit status. What it says goes to `output`."""
         settings = dict(ENVIRONMENT)
         settings.update({name: os.environ[name] for name in HANDED_ON if name in os.environ})
         inside = ("sh", "-c", f'cd {HOME} && exec "$@"', "sh", *command)
@@ -168,8 +173,16 @@ class Suite:
             [*_NAMESPACES, "sh", "-euc", _ENTER, "sh", self.root, *inside],
             check=False,
             stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output and subprocess.STDOUT,
             env=settings,
         ).returncode
+
+    def _turn(self, turn: str, folders: Sequence[str], output: IO[bytes] | None = None) -> int:
+        """Run the tests of these folders that are in that turn; pytest's exit status."""
+        (self.root / HOME[1:] / _report(turn)).unlink(missing_ok=True)
+        pytest = (".venv/bin/python", "-m", "pytest", f"--junitxml={_report(turn)}")
+        return self.run(*pytest, *TURNS[turn], *folders, output=output)
 
     def try_(self, parts: Sequence[str]) -> Record:
         """Build, and run the tests of these parts. Raises Failure if that does not come to pass."""
@@ -177,21 +190,27 @@ class Suite:
         if self.run("make", "tools", "build", ".venv/.lint"):
             raise Failure(f"{self.name}: it cannot be built there")
         folders = [f"tests/{folder}" for part in parts for folder in systems.PARTS[part]]
-        reports = []
-        for turn, options in TURNS.items():
-            report = f"build/{turn}.xml"
-            reports.append(self.root / HOME[1:] / report)
-            reports[-1].unlink(missing_ok=True)
-            pytest = (".venv/bin/python", "-m", "pytest", *options, f"--junitxml={report}")
-            status = self.run(*pytest, *folders)
+        with tempfile.TemporaryFile() as said, ThreadPoolExecutor() as pool:
+            clusters = pool.submit(self._turn, "cluster", folders, said)
+            statuses = {"together": self._turn("together", folders)}
+            statuses["cluster"] = clusters.result()
+            said.seek(0)
+            print(said.read().decode(errors="replace"), flush=True)
+        statuses["alone"] = self._turn("alone", folders)
+        for turn, status in statuses.items():
             if status not in PLAYED:
-                raise Failure(f"{self.name}: pytest ended with {status}")
+                raise Failure(f"{self.name}: pytest ended with {status} ({turn})")
+        reports = [self.root / HOME[1:] / _report(turn) for turn in TURNS]
         if "pythons" in parts:
             self.run(".venv/bin/python", "-m", "tools.every_python")
             reports += sorted((self.root / HOME[1:] / "build/pythons").glob(f"*/{REPORT}"))
         show = ("chroot", self.root, "apt-cache", "show", "--no-all-versions", *systems.PACKAGES)
         shown = subprocess.run(show, check=True, text=True, stdout=subprocess.PIPE, env=ENVIRONMENT)
         return systems.record_of(reports, shown.stdout)
+
+
+def _report(turn: str) -> str:
+    return f"build/{turn}.xml"
 
 
 def usual_parts(name: str) -> list[str]:

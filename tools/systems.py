@@ -25,7 +25,9 @@ STORE = PAGE.with_suffix(".json")
 #: The same of what was tried in this checkout.
 FRESH = markedtable.ROOT / "build" / "systems.json"
 #: What `make test` lets pytest write of this machine.
-OWN_REPORTS = tuple(markedtable.ROOT / "build" / f"{turn}.xml" for turn in ("together", "alone"))
+OWN_REPORTS = tuple(
+    markedtable.ROOT / "build" / f"{turn}.xml" for turn in ("together", "cluster", "alone")
+)
 
 #: Suites, as apt names them, and what people call them. The first are tried by CI.
 SUITES = {

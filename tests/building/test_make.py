@@ -18,7 +18,7 @@ PHASES = (
     *("ruff check", "fuzz/run.py", "tools.every_python", "-m not alone", "tools.suite"),
     "-m alone",
 )
-BESIDE = "-m guest"  # a phase at the same time as another
+BESIDE = ("-m guest", "-m cluster")  # at the same time as a phase
 
 
 class Folder:
@@ -66,14 +66,14 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-@pytest.mark.parametrize("fails", ["", *PHASES, BESIDE])
+@pytest.mark.parametrize("fails", ["", *PHASES, *BESIDE])
 def test_no_phase_of_the_tests_keeps_another_from_being_run(folder: Folder, fails: str) -> None:
     pattern = fails.replace(" ", "?")  # of a shell
     status, log = folder.make("test", f"*{pattern}*" if fails else "")
     places = [log.find(phase) for phase in PHASES]
     assert -1 not in places, log
     assert places == sorted(places), log
-    assert BESIDE in log
+    assert all(one in log for one in BESIDE)
     assert (status != 0) == bool(fails)
 
 

@@ -15,7 +15,7 @@ from tests.support.debian import or_skip
 from tests.system.cluster import debian_root, machine
 from tests.system.cluster.machine import Machine, Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 HERE = Path(__file__).resolve().parents[3]
 BOOT = "hostname $1; sleep 86399.{number} & exec sleep 86399.{number}\n"

@@ -10,7 +10,7 @@ from tests.system.cluster.conftest import Result
 from tests.system.cluster.pcs_and_crmsh import HowTo
 from tests.system.cluster.scenarios import Outcome
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 # What the tools say to any cluster of this kind, whatever its agent; some versions.
 EXPECTED = (

@@ -16,7 +16,7 @@ from tools import clustertable
 
 Tell = Callable[[str, str], None]
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def fenced_by_kdump(outcome: Outcome, victims: int = 1) -> None:
