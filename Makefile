@@ -36,7 +36,7 @@ test: plan tools   ## everything (40 minutes): all tests, on every Python there 
 	test -z "$$failed" || { echo "make test: failed:$$failed" >&2; exit 1; }
 
 # Of `make test`, in their order: none is left out because an earlier one failed.
-PHASES := lint fuzz pythons together suites alone
+PHASES := lint fuzz pythons beside alone
 
 # Clusters mostly wait, so they are run beside the others.
 together: build $(VENV)/.test
@@ -48,11 +48,15 @@ together: build $(VENV)/.test
 alone: build $(VENV)/.test
 	$(RUN) -m pytest --durations=10 --junitxml=build/alone.xml -m alone
 
-# Guests take one core for minutes, and making another suite's root seldom takes two.
 suites: build $(VENV)/.test
-	@mkdir -p build; nice -n 5 $(RUN) -m pytest -m guest >build/guests.log 2>&1 & guests=$$!; \
-	$(RUN) -m tools.suite --others bookworm trixie; suites=$$?; \
-	wait $$guests; guests=$$?; cat build/guests.log; exit $$((suites | guests))
+	$(RUN) -m tools.suite --others bookworm trixie
+
+# Guests take a core for many minutes: they get what the others leave.
+beside: build $(VENV)/.test
+	@mkdir -p build; nice $(RUN) -m pytest -m guest >build/guests.log 2>&1 & guests=$$!; \
+	$(MAKE) --no-print-directory together; together=$$?; \
+	$(MAKE) --no-print-directory suites; suites=$$?; \
+	wait $$guests; guests=$$?; cat build/guests.log; exit $$((together | suites | guests))
 
 plan:
 	@echo 'make test takes 40 minutes on two cores: 5 for lint, fuzzing and every Python, 10 for the tests'
@@ -150,5 +154,5 @@ clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo check test together suites alone plan tools lint fuzz pythons bench crashtable clustertable scale forged native wheel deb venv build clean FORCE
+.PHONY: help demo check test beside together suites alone plan tools lint fuzz pythons bench crashtable clustertable scale forged native wheel deb venv build clean FORCE
 .DELETE_ON_ERROR:

@@ -23,7 +23,7 @@ MODULES = ("veth", "sch_netem", "vrf")
 
 
 def boot(runs: Mapping[str, Sequence[str]]) -> dict[str, Run]:
-    return or_skip(lambda: guest_pytest.boot(MODULES, runs, seconds=1200))
+    return or_skip(lambda: guest_pytest.boot(MODULES, runs, seconds=2400))
 
 
 @pytest.fixture(scope="session")

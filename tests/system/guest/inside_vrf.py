@@ -25,9 +25,14 @@ BOTH = list(zip(NODE, OWN))
 #: to share a core is slow.
 LONG = 1000
 
-every_way = pytest.mark.parametrize(
-    "programs", ["compiled", "pure", "compiled-no_raw"], indirect=True
-)
+WAYS = ("compiled", "pure", "compiled-no_raw")
+every_way = pytest.mark.parametrize("programs", WAYS, indirect=True)
+
+
+def each_way_with(name: str, *values: object) -> pytest.MarkDecorator:
+    """Every way, with one of the values, which take turns: all pairs would take too long here."""
+    pairs = [(way, values[at % len(values)]) for at, way in enumerate(WAYS)]
+    return pytest.mark.parametrize(f"programs,{name}", pairs, indirect=["programs"])
 
 
 class Net:
@@ -85,8 +90,7 @@ def hears_the_node(agent: Running, net: Net) -> None:
 # -------------------------------------------------------------------- a foreign VRF
 
 
-@every_way
-@pytest.mark.parametrize("early", [True, False])
+@each_way_with("early", True, False)
 def test_the_nodes_address_in_a_vrf_is_not_the_node(
     programs: Programs, net: Net, early: bool
 ) -> None:
@@ -146,8 +150,7 @@ def test_a_flood_out_of_a_vrf_takes_no_room(programs: Programs, net: Net, early:
     assert agent.status(within=30) == 0
 
 
-@every_way
-@pytest.mark.parametrize("early", [True, False])
+@each_way_with("early", True, False)
 def test_an_answer_out_of_a_vrf_is_not_the_nodes(programs: Programs, net: Net, early: bool) -> None:
     if early:
         net.make_vrf()
@@ -196,8 +199,7 @@ def test_where_udp_sockets_hear_vrfs_the_agent_does(
     assert agent.status(within=30) == 0
 
 
-@pytest.mark.parametrize("programs", ["compiled", "pure", "compiled-no_raw"], indirect=True)
-@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@each_way_with("family", socket.AF_INET6, socket.AF_INET)
 def test_where_udp_sockets_hear_vrfs_the_node_is_asked_there_too(
     programs: Programs, net: Net, family: int
 ) -> None:
@@ -229,8 +231,7 @@ def inside(net: Net) -> tuple[str, ...]:
     return ("ip", "vrf", "exec", "blue")
 
 
-@every_way
-@pytest.mark.parametrize("name", [",".join(NODE), "fe80::1%eth1"])
+@each_way_with("name", "fe80::1%eth1", ",".join(NODE))
 def test_an_agent_that_is_started_in_a_vrf_hears_that_alone(
     programs: Programs,
     net: Net,
@@ -250,8 +251,7 @@ def test_an_agent_that_is_started_in_a_vrf_hears_that_alone(
     agent.process.kill()
 
 
-@every_way
-@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@each_way_with("family", socket.AF_INET, socket.AF_INET6)
 def test_an_agent_that_is_started_in_a_vrf_asks_there_alone(
     programs: Programs, net: Net, inside: tuple[str, ...], family: int
 ) -> None:

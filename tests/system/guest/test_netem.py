@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.guest_pytest import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.guest, pytest.mark.timeout(1300)]
+pytestmark = [pytest.mark.slow, pytest.mark.guest, pytest.mark.timeout(2500)]
 
 UNIMPAIRED = "test_an_unimpaired_link_passes_everything_in_order"
 IMPAIRED = (

@@ -12,7 +12,7 @@ import pytest
 from tests.support.guest_pytest import Run
 from tests.system.guest.conftest import boot
 
-pytestmark = [pytest.mark.slow, pytest.mark.guest, pytest.mark.timeout(1300)]
+pytestmark = [pytest.mark.slow, pytest.mark.guest, pytest.mark.timeout(2500)]
 
 FILE = "tests/system/guest/inside_vrf.py"
 RUNS = {
