@@ -59,8 +59,8 @@ beside: build $(VENV)/.test
 	wait $$guests; guests=$$?; cat build/guests.log; exit $$((together | suites | guests))
 
 plan:
-	@echo 'make test takes 40 minutes on two cores: 5 for lint, fuzzing and every Python, 10 for the tests'
-	@echo 'that run in parallel, 15 for another Debian, 10 for the tests that want the machine for themselves.'
+	@echo 'make test takes 40 minutes on two cores: 5 for lint, fuzzing and other Pythons, 25 for the tests'
+	@echo 'that run in parallel, here and on another Debian, 10 for those that want the machine for themselves.'
 	@sh tools/prerequisites.sh --plan tests $(HEADERS)
 	@echo 'to be installed from PyPI, where not yet there: 400 MB into .venv, and 100 MB a Python into build/pythons'
 
