@@ -78,14 +78,7 @@ def kdump_enabled(machine: Machine) -> Iterator[Finding]:
                 f"write USE_KDUMP=1 into {_KDUMP_TOOLS}, and systemctl restart kdump-tools",
             )
             return
-    units = "/etc/systemd/system"
-    wanting = [
-        folder
-        for folder in machine.names(units)
-        if folder.endswith((".wants", ".requires"))
-        and service in machine.names(f"{units}/{folder}")
-    ]
-    if wanting:
+    if machine.is_enabled(service):
         yield ok(check, f"{service} is started at boot")
     else:
         text = f"{service} is not enabled: after the next boot there is no crash kernel"

@@ -12,7 +12,7 @@ from kdumpfence.cmdline import OptionError
 from kdumpfence.doctor import kdump
 from kdumpfence.doctor.archive import Archive
 from kdumpfence.doctor.finding import Finding, Unknown, fails, ok, warning
-from kdumpfence.doctor.image import SENDER, Boots, boots
+from kdumpfence.doctor.image import SENDER, Boots, boots, installing
 from kdumpfence.doctor.machine import Machine
 from kdumpfence.install import InstallError, native_sender, node_name
 from kdumpfence.install.layouts import NODE_KEY
@@ -30,9 +30,7 @@ def key_inside(machine: Machine) -> Iterator[Finding]:
     known = boots(machine)
     if known is None or not known.sender:
         return
-    remedy = "kdumpfence install-sender"
-    if known.kdump.layout != "debian":
-        remedy += f", then {known.kdump.rebuild}"
+    remedy = installing(known.kdump)
     if isinstance(known.contents, Archive) and known.contents.mode(CLUSTER_KEY) is not None:
         yield fails(
             _CHECK,

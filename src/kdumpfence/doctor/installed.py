@@ -32,14 +32,14 @@ def sender_installed(machine: Machine) -> Iterator[Finding]:
                 _CHECK,
                 f"only {RHEL_SENDER}, which kdump-utils starts late, and not at all if the dump's "
                 "file system is missing",
-                f"{_AGAIN} && {used.rebuild}",
+                _then(used),
             )
         else:
             yield fails(
                 _CHECK,
                 "nothing was installed by kdumpfence install-sender: the crash kernel has no "
                 "sender that starts by itself",
-                _AGAIN if used.layout == "debian" else f"{_AGAIN} && {used.rebuild}",
+                _then(used),
             )
         return
     for name in Record.load(machine.root).layouts:

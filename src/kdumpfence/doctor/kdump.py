@@ -32,7 +32,8 @@ SERVICES = {
     "debian": "kdump-tools.service",
 }
 
-_REBUILD = {
+#: What makes the crash kernel have what was changed.
+REBUILD = {
     "rhel": "kdumpctl rebuild && kdumpctl reload",
     "suse": "mkdumprd -f && systemctl restart kdump",
     "debian": "kdumpfence install-sender",
@@ -55,7 +56,7 @@ class Kdump:
     @property
     def rebuild(self) -> str:
         """What makes the crash kernel have what was changed."""
-        return _REBUILD[self.layout]
+        return REBUILD[self.layout]
 
     @property
     def service(self) -> str:

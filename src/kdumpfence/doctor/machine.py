@@ -17,6 +17,9 @@ from kdumpfence.install.sysroot import Sysroot
 #: Seconds that a program may take for its answer.
 _PATIENCE = 3.0
 
+#: Where `systemctl enable` puts its links.
+_UNITS = "/etc/systemd/system"
+
 
 class Machine:
     """What checks look at. Its methods raise Unknown for what they may not, or cannot, look at."""
@@ -75,6 +78,14 @@ class Machine:
         """Whether the root has this program."""
         folders = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
         return any(self.exists(f"{folder}/{name}") for folder in folders)
+
+    def is_enabled(self, unit: str) -> bool:
+        """Whether systemd starts this unit because the administrator enabled it."""
+        return any(
+            unit in self.names(f"{_UNITS}/{folder}")
+            for folder in self.names(_UNITS)
+            if folder.endswith((".wants", ".requires"))
+        )
 
     def _why(self, path: str, error: OSError) -> str:
         hint = " (needs root)" if isinstance(error, PermissionError) and os.geteuid() else ""

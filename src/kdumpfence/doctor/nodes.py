@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from kdumpfence import addresses
 from kdumpfence.agent.options import AgentOptions
 from kdumpfence.cmdline import OptionError
-from kdumpfence.doctor import cib, cluster, corosync
+from kdumpfence.doctor import cib, cluster, corosync, kdump
 from kdumpfence.doctor.cib import NEW_NAMES, Cib, Device
 from kdumpfence.doctor.cluster import joined
 from kdumpfence.doctor.corosync import Node
@@ -21,11 +21,6 @@ from kdumpfence.doctor.finding import Finding, Unknown, fails, ok, warning
 from kdumpfence.doctor.machine import Machine
 from kdumpfence.install import layouts, native_sender, sender_arguments
 from kdumpfence.text import shown
-
-_AGAIN = {
-    "rhel": "kdumpctl rebuild && kdumpctl reload",
-    "suse": "mkdumprd -f && systemctl restart kdump",
-}
 
 
 class _Told:
@@ -38,7 +33,7 @@ class _Told:
 
     def remedy(self, wanted: list[str]) -> str:
         """How to tell these."""
-        again = _AGAIN.get(self.distribution, "kdumpfence install-sender")
+        again = kdump.REBUILD[self.distribution or "debian"]
         line = f'NODES="{" ".join(wanted)}"'
         if self.distribution == "rhel":
             line = f"fence_kdump_nodes {' '.join(wanted)}"

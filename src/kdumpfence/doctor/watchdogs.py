@@ -23,7 +23,6 @@ from kdumpfence.doctor.settings import variables
 _CLASS = "/sys/class/watchdog"
 _SOFTWARE = "Software Watchdog"
 _SBD = ("/etc/sysconfig/sbd", "/etc/default/sbd")
-_UNITS = "/etc/systemd/system"
 #: In their order of precedence: later ones win.
 _SYSTEMD = ("/usr/lib/systemd", "/run/systemd", "/etc/systemd")
 
@@ -107,12 +106,7 @@ def _configured(machine: Machine) -> Iterator[tuple[str, str]]:
 
 def _sbd(machine: Machine) -> dict[str, str] | None:
     """Sbd's settings; None if it is not enabled."""
-    enabled = any(
-        "sbd.service" in machine.names(f"{_UNITS}/{folder}")
-        for folder in machine.names(_UNITS)
-        if folder.endswith((".wants", ".requires"))
-    )
-    if not enabled:
+    if not machine.is_enabled("sbd.service"):
         return None
     return {key: value for path in _SBD for key, value in variables(machine.read(path)).items()}
 
