@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import sys
 
-from tests.building.conftest import ROOT, run
+from tests.support.sources import ROOT, run
 from tools.check import GUARDS
 
 TESTS = ROOT / "tests"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.building.conftest import ROOT, run
+from tests.support.sources import ROOT, run
 
 PYTHONS = ("cp39", "cp310", "cp311", "cp312", "cp313", "cp314", "cp315")
 SYSTEMS = ("manylinux", "musllinux")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.building.conftest import ROOT, run
 from tests.support.programs import NOBODY, as_user
+from tests.support.sources import ROOT, run
 
 SKIPPING = """
 import pytest

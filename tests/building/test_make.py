@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.building.conftest import ROOT
+from tests.support.sources import ROOT
 
 LOG = '#!/bin/sh\necho "$(basename "$0") $*" >> log\ncase "$0 $*" in $FAILS) exit 1 ;; esac\n'
 PROGRAMS = ("python", "ruff", "mypy", "lint-imports", "cython-lint", "codespell", "shellcheck")

@@ -13,8 +13,9 @@ from zipfile import ZipFile
 import pytest
 
 from kdumpfence import __version__
-from tests.building.conftest import ROOT, copy_sources, new_environment, run
+from tests.building.conftest import new_environment
 from tests.conftest import cannot_run
+from tests.support.sources import ROOT, copy_sources, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 

@@ -12,8 +12,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.building.conftest import ROOT, build, copy_sources, run, unpack
 from tests.conftest import cannot_run
+from tests.support.sources import ROOT, build, copy_sources, run, unpack
 
 NO_COMPILER = {"CC": "/bin/false"}
 NO_BEARSSL = {"KDUMPFENCE_BEARSSL": "/nonexistent"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.building.conftest import ROOT, run
+from tests.support.sources import ROOT, run
 from tools import suite, systems
 from tools.systems import Part, Record
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from kdumpfence import __version__
-from tests.building.conftest import ROOT
+from tests.support.sources import ROOT
 
 
 @pytest.mark.parametrize(

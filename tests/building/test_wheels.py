@@ -19,8 +19,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.building.conftest import ROOT, run
 from tests.conftest import cannot_run
+from tests.support.sources import ROOT, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 

@@ -5,35 +5,22 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import cannot_run
 from tests.packages import bare
-from tests.support import debian
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import debian, sources
+from tests.support.once import once
+from tests.support.sources import ROOT
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
     """Run a command that has to succeed; what it says."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=900,  # compilers on a busy machine
-    )
-    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
-    return done.stdout
+    return sources.run(*command, cwd=cwd).stdout
 
 
 def needs(*programs: str) -> None:
@@ -41,20 +28,6 @@ def needs(*programs: str) -> None:
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         cannot_run(f"not on this machine: {', '.join(missing)}")
-
-
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Path]]]:
-    """Both packages, which are made of one sdist at the same time."""
-    folder = tmp_path_factory.mktemp("sdist")
-    build = (sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", folder, ROOT)
-    run("env", "KDUMPFENCE_COMPILE=no", *build)
-    (sdist,) = folder.iterdir()
-    with ThreadPoolExecutor() as pool:
-        yield {
-            kind: pool.submit(make, sdist, tmp_path_factory.mktemp(kind))
-            for kind, make in (("deb", make_deb), ("rpm", make_rpm))
-        }
 
 
 def make_deb(sdist: Path, folder: Path) -> Path:
@@ -79,20 +52,29 @@ def rpmbuild(spec: Path, folder: Path, *arguments: str) -> Path:
     where = ("--define", f"_topdir {folder / 'rpmbuild'}")
     # Debian's rpm knows nothing of what is installed here.
     run("rpmbuild", "-bb", "--nodeps", *where, *arguments, spec, cwd=folder)
+    return the_rpm(folder)
+
+
+def the_rpm(folder: Path) -> Path:
+    """The one package that rpmbuild has made there."""
     (made,) = (folder / "rpmbuild/RPMS").rglob("*.rpm")
     return made
 
 
 @pytest.fixture(scope="session")
-def deb(packages: dict[str, Future[Path]]) -> Path:
+def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Debian package."""
-    return packages["deb"].result()
+    sdist = sources.sdist_of(tmp_path_factory)
+    (made,) = once(tmp_path_factory, "deb", lambda folder: make_deb(sdist, folder)).iterdir()
+    return made
 
 
 @pytest.fixture(scope="session")
-def rpm(packages: dict[str, Future[Path]]) -> Path:
+def rpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package for rpm systems."""
-    return packages["rpm"].result()
+    sdist = sources.sdist_of(tmp_path_factory)
+    folder = once(tmp_path_factory, "rpm", lambda folder: make_rpm(sdist, folder))
+    return the_rpm(folder)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.packages import bare
-from tests.packages.conftest import HOME, ROOT, TRAPS, install_agent, lay_traps
+from tests.packages.conftest import HOME, TRAPS, install_agent, lay_traps
+from tests.support.sources import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 

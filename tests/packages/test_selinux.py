@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.packages.conftest import ROOT, needs, run
+from tests.packages.conftest import needs, run
+from tests.support.sources import ROOT
 
 SOURCE = ROOT / "packaging/selinux/kdumpfence.te"
 
