@@ -8,7 +8,7 @@
 
 [ "$1" != prereqs ] || exit 0
 
-DUMP_SECONDS=8 DUMP_STATUS=0 # images.py writes other numbers here
+DUMP_SECONDS=12 DUMP_STATUS=0 # images.py writes other numbers here
 TELL_END=/usr/lib/kdumpfence/tell-end
 
 uptime() {

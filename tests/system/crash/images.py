@@ -223,9 +223,11 @@ def make(
     *,
     sender: bool = True,
     files: Mapping[str, str] | None = None,
-    dump: int = 8,
+    dump: int = 12,
 ) -> Image:
     """Make an image in `folder`, with the sender or without; its dump takes `dump` seconds.
+
+    Twelve are more than the ten between two messages.
 
     `files` are put into the root as well, each path without its first slash. Raises
     RuntimeError, and NotAvailable.
@@ -258,7 +260,7 @@ def make(
 
 def _hook(seconds: int, status: int) -> str:
     text = Path(__file__).with_name(_HOOK).read_text()
-    as_it_is = "DUMP_SECONDS=8 DUMP_STATUS=0"
+    as_it_is = "DUMP_SECONDS=12 DUMP_STATUS=0"
     assert as_it_is in text
     return text.replace(as_it_is, f"DUMP_SECONDS={seconds} DUMP_STATUS={status}", 1)
 

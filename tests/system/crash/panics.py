@@ -197,11 +197,16 @@ def destination(turn: int, number: int) -> str:
 def with_a_wrong_magic(sender: Path, target: Path) -> Path:
     """Write a sender whose messages differ from that one's in one bit of the magic number."""
     program = sender.read_bytes()
-    magic = MESSAGE[:4]
-    assert magic in program, f"{sender} does not have the magic number in one piece"
-    target.write_bytes(program.replace(magic, bytes([magic[0] ^ 1]) + magic[1:]))
-    target.chmod(0o755)
-    return target
+    # Some compilers write both numbers as one of 64 bits without its last zeros, and shift it.
+    number = int.from_bytes(MESSAGE, sys.byteorder)
+    shifted = number // (number & -number)
+    for constant in (MESSAGE[:4], shifted.to_bytes(8, sys.byteorder)[:4]):
+        if constant in program:
+            wrong = bytes([constant[0] ^ 1]) + constant[1:]
+            target.write_bytes(program.replace(constant, wrong))
+            target.chmod(0o755)
+            return target
+    raise AssertionError(f"{sender} does not have the magic number in one piece")
 
 
 def _ours(scenario: Scenario) -> Callable[[Path], Crash]:

@@ -227,7 +227,7 @@ def test_a_panicked_node_is_heard_and_goes_on_telling_while_it_dumps(
     ((_, outcome),) = outcomes
     outcome.check_yes(NODE, beside="none")
     outcome.line(NO_NAME)
-    assert messages_between(outcome, "dump begins", "dump ends") >= 3, str(outcome)
+    assert messages_between(outcome, "dump begins", "dump ends") >= 1, str(outcome)
     outcome.line("there is .*fence_kdump")  # when the dump is done
 
 
@@ -269,7 +269,7 @@ def test_it_tells_while_a_real_system_saves_the_dump_of_a_real_panic(
 ) -> None:
     ((_, outcome),) = outcomes
     outcome.check_yes(NODE, beside="none")
-    assert messages_between(outcome, "running makedumpfile -F", "saved vmcore in") >= 3
+    assert messages_between(outcome, "running makedumpfile -F", "saved vmcore in") >= 1
     # And nobody waits for it to end: systemd would for a minute and a half.
     saved, restarts = outcome.line("saved vmcore in"), outcome.line("Restarting system")
     assert restarts.at - saved.at < 30, str(outcome)

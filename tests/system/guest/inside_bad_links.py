@@ -33,9 +33,9 @@ def test_the_agent_hears_the_sender_through_a_bad_link(
     programs: Programs, lab: Lab, node: Host, survivor: Host, impairment: Impairment
 ) -> None:
     lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24"], impairment)
-    agent = programs.agent(survivor, "-n", "10.0.0.1", "-t", "40")
+    agent = programs.agent(survivor, "-n", "10.0.0.1", "-t", "200")
     programs.sender(node, "-i", "1", "10.0.0.2")
-    assert agent.status(within=45) == 0
+    assert agent.status(within=400) == 0
 
 
 def test_a_lost_first_message_costs_a_second_not_an_interval(
@@ -45,14 +45,14 @@ def test_a_lost_first_message_costs_a_second_not_an_interval(
     messages = receiver(survivor)
     # The hosts must know each other's hardware address: else what is "lost" waits for it.
     say(node, "10.0.0.1", "10.0.0.2")
-    assert arrives(messages, within=5)
+    assert arrives(messages, within=60)
     link.impair(BLACKHOLE)
     time.sleep(0.1)
     sender = programs.sender(node, "10.0.0.2")
     sender.says("[debug]: message sent to node '10.0.0.2' (10.0.0.2), number 1")
     assert not arrives(messages, within=0.5)
     link.impair(Impairment())
-    assert arrives(messages, within=4)
+    assert arrives(messages, within=9)
 
 
 @EVERY_AGENT
@@ -60,17 +60,17 @@ def test_a_message_is_found_in_rubbish_that_overtakes_it(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
     lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24"], MIXED)
-    agent = programs.agent(survivor, "-n", "10.0.0.1", "-t", "30")
+    agent = programs.agent(survivor, "-n", "10.0.0.1", "-t", "300")
     crashed = node.open_socket()
     crashed.bind(("10.0.0.1", 0))
     dice = random.Random(1)
-    while agent.process.poll() is None and agent.age < 35:
+    while agent.process.poll() is None and agent.age < 350:
         burst = [*NO_MESSAGE.values(), MESSAGE, *NO_MESSAGE.values()]
         dice.shuffle(burst)
         for datagram in burst:
             crashed.sendto(datagram, ("10.0.0.2", PORT))
         time.sleep(0.2)
-    assert agent.status(within=1) == 0
+    assert agent.status(within=60) == 0
 
 
 @EVERY_AGENT
@@ -83,10 +83,10 @@ def test_rubbish_of_the_node_between_a_strangers_messages_is_no_yes(
     crashed, stranger = node.open_socket(), node.open_socket()
     crashed.bind(("10.0.0.1", 0))
     stranger.bind(("10.0.0.77", 0))
-    while agent.process.poll() is None and agent.age < 30:
+    while agent.process.poll() is None and agent.age < 300:
         for datagram in NO_MESSAGE.values():
             stranger.sendto(MESSAGE, ("10.0.0.2", PORT))
             crashed.sendto(datagram, ("10.0.0.2", PORT))
         time.sleep(0.05)
-    assert agent.status(within=1) == 1
+    assert agent.status(within=60) == 1
     assert agent.age >= 1

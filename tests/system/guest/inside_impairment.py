@@ -16,7 +16,7 @@ def pair(
     link = lab.link(node, survivor, ["10.0.0.1/24"], ["10.0.0.2/24"])
     sender, receiver = node.open_socket(), survivor.open_socket()
     receiver.bind(("", 7410))
-    receiver.settimeout(5)
+    receiver.settimeout(60)
     sender.connect(("10.0.0.2", 7410))
     sender.send(b"hello")
     receiver.recv(100)
