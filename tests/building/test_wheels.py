@@ -20,7 +20,7 @@ from zipfile import ZipFile
 import pytest
 
 from tests.conftest import cannot_run
-from tests.support.sources import ROOT, run
+from tests.support.sources import QUICKLY, ROOT, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
@@ -87,7 +87,15 @@ def test_the_sdist_made_without_a_compiler_has_the_core_and_no_leavings(sdist: P
 def test_the_sdist_installs_with_nothing_but_pip(sdist: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path)
     python = tmp_path / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", sdist, env={"KDUMPFENCE_COMPILE": "require"})
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        sdist,
+        env={"KDUMPFENCE_COMPILE": "require", **QUICKLY},
+    )
     said = run(python, "-c", "import kdumpfence; print(kdumpfence.IMPLEMENTATION)").stdout
     assert said == "compiled\n"
 
