@@ -72,9 +72,14 @@ def test_every_folder_of_the_tests_that_is_named_is_there() -> None:
 
 
 def test_the_page_shows_what_is_kept() -> None:
-    records = systems.load(systems.STORE)
-    assert records
-    assert systems.table(records) in systems.PAGE.read_text()
+    assert systems.table(systems.load(systems.STORE)) in systems.PAGE.read_text()
+
+
+@pytest.mark.parametrize("name", ["trixie", "testing", "unstable"])
+def test_panics_and_clusters_have_passed_on_the_newest_suites(name: str) -> None:
+    record = systems.load(systems.STORE)[name]
+    assert {"unit", "interop", "packages", "install", *systems.MEASURING} <= set(record.parts)
+    assert record.good
 
 
 def test_a_record_replaces_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
