@@ -20,6 +20,7 @@ DEMANDED = {
         "Without the compiled core",
         {"compiled-1", "pure-1", "compiled-1000", "pure-1000"},
     ),
+    "8 signed": ("Signed messages", {"signed-1", "signed-1000", "signed-100000"}),
 }
 
 
