@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import gzip
 import os
@@ -22,7 +23,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.paired import MEASURED_CPU, WORK, pinned
@@ -63,7 +63,7 @@ def unread(protocol: str) -> int:
     return sum(int(line[-1]) for line in sockets(protocol))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Agent:
     """An agent as a program."""
 
@@ -71,6 +71,8 @@ class Agent:
     python: str = ""  #: the interpreter that its first line names, if it is ours
     #: Whether its word that it waits comes at once. Stock keeps it in a buffer to the end.
     speaks: bool = True
+    #: More arguments than the node, the port and the time-out.
+    more: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -100,6 +102,17 @@ def installed() -> Agent:
     text = text.replace(f'"{found[1]}"', f'"{root}{found[1]}"')
     script.write_text(text.replace(system_python.PROGRAM, python, 1))
     return Agent(str(script), python)
+
+
+def signing() -> Agent:
+    """The same, with a key: it asks, and believes signed answers alone."""
+    key = WORK / "key"
+    key.unlink(missing_ok=True)
+    command = str(Path(sys.executable).with_name("kdumpfence"))
+    create = [command, "key", "create", "--file", str(key)]
+    subprocess.run(create, capture_output=True, text=True, check=True)
+    more = ("--plug", "node1", "--auth", "sha256", "--key-file", str(key))
+    return dataclasses.replace(installed(), more=more)
 
 
 def _agents_python() -> str:
@@ -154,7 +167,7 @@ class Waiting:
 
     def __init__(self, agent: Agent, node: str = NODE, cpu: int = MEASURED_CPU) -> None:
         """Return when it listens."""
-        argv = [agent.path, "-n", node, "-p", str(PORT), "-t", "600"]
+        argv = [agent.path, "-n", node, "-p", str(PORT), "-t", "600", *agent.more]
         output, child = os.pipe()
         null = os.open(os.devnull, os.O_RDWR)
         streams = [(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((null, child, null))]

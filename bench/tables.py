@@ -14,7 +14,7 @@ DEMANDED = {
     "2 flood": ("The agent in a flood", {"flood-most", "flood-50000", "flood-10000"}),
     "3 validate": ("Validating", {"validate-valid"}),
     "4 send": ("Sending", {"send-10000", "send-sockets-native", "send-sockets-python"}),
-    "5 latency": ("Start and answer of the agent", {"answer", "start"}),
+    "5 latency": ("Start and answer of the agent", {"answer", "start", "start-signed"}),
     "6 memory": ("Memory", {"memory-100000", "memory-worst", "peak-waiting", "peak-flooded"}),
     "7 pure": (
         "Without the compiled core",

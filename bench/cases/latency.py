@@ -32,6 +32,7 @@ from bench.programs import (
     installed,
     need_own_network,
     run,
+    signing,
     stock_agent,
 )
 from kdumpfence.wire import OWN_MESSAGE
@@ -140,7 +141,13 @@ def figures(quick: bool) -> list[Figure]:
             )
         with pinned():
             say("from the agent's start to its listening")
-            starts = alternate(rounds, ours=lambda: until_listening(ours), peer=lambda: run(bare))
+            signer = signing()
+            starts = alternate(
+                rounds,
+                ours=lambda: until_listening(ours),
+                signed=lambda: until_listening(signer),
+                peer=lambda: run(bare),
+            )
             times = imports(ours, 3 if quick else 15)
         with pinned(OTHER_CPU):
             say("from the agent's start to its yes")
@@ -158,6 +165,10 @@ def figures(quick: bool) -> list[Figure]:
             starts["ours"], starts["peer"], "python3 -I -S -c pass, to its end", "at most", 2.0,
             f"Of it {sum(times.values()):.1f} ms are imports of {len(times)} modules: "
             + ", ".join(f"{name} {times[name]:.1f}" for name in slowest) + " and so on.",
+        ),
+        figure(
+            "start-signed", GROUP, "the same with auth=sha256", "ms",
+            starts["signed"], starts["peer"], "python3 -I -S -c pass, to its end", "at most", 1.5,
         ),
         figure(
             "start-yes", GROUP, "from its start to its exit, messages every 0.2 ms", "ms",

@@ -164,6 +164,8 @@ class _RawSockets:
         self._listening = listening
         self._links = links
         self._opened: list[tuple[_socket.socket, Receiver]] = []
+        #: The filter that each of them has.
+        self._filters: dict[_socket.socket, list[filters.Instruction]] = {}
         self._speaking: dict[int, _socket.socket] = {}
         self._vrfs: set[int] = set()  # that are dealt with
         try:
@@ -198,7 +200,9 @@ class _RawSockets:
     def _begin(self, sock: _socket.socket, receiver: Receiver) -> None:
         """From now on this socket hears."""
         sockets.empty(sock)
-        sockets.attach(sock, self._program(sock, receiver, []))
+        program = self._program(sock, receiver, [])
+        sockets.attach(sock, program)
+        self._filters[sock] = program
         self._listening.keep(sock, receiver)
         self._restrict(sock, receiver)
 
@@ -253,13 +257,18 @@ class _RawSockets:
         another it counts both.
         """
         whole = self._program(sock, receiver, self._listening.addresses)
-        for program in (whole, self._program(sock, receiver, None), whole):
-            try:
-                filters.attach(sock, program)
-            except OSError:
-                continue
-            if program is whole:
-                return
+        if self._filters[sock] != whole and not self._attach(sock, whole):
+            self._attach(sock, self._program(sock, receiver, None))
+            self._attach(sock, whole)
+
+    def _attach(self, sock: _socket.socket, program: list[filters.Instruction]) -> bool:
+        """Whether the socket could be given this filter."""
+        try:
+            filters.attach(sock, program)
+        except OSError:
+            return False
+        self._filters[sock] = program
+        return True
 
     def let_in(self) -> None:
         """Take new addresses into the filters."""
