@@ -158,7 +158,7 @@ cdef int run(Sender *sender) noexcept nogil:
         names = names_next(sender, now)
         if names >= 0 and (until < 0 or names < until):
             until = names
-        if sender.narrowed and (until < 0 or sender.window_ends < until):
-            until = sender.window_ends
+        if sender.narrowed and (until < 0 or sender.narrowed < until):
+            until = sender.narrowed
         wait_for(sender, until, 1)
     return -1

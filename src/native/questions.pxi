@@ -87,14 +87,16 @@ cdef int take_share(Sender *sender, Lane *lane, CPacket *question, const uint8_t
     if now >= sender.window_ends:
         sender.window_ends = now + SECOND
         sender.shares[0] = sender.shares[1] = ANSWERS
-        let_all_in(sender)
     if question.key_id and question.key_id == sender.packet.key_id:
         if sender.shares[1] == 0:
             return 0
         fits = mac_fits(&sender.key, data)
     if sender.shares[fits] == 0:
+        # Once is enough for all of them that lie in the queue.
         if not lane.narrow and let_in(lane.fd, 1, sender.packet.key_id) == 0:
-            lane.narrow = sender.narrowed = 1
+            lane.narrow = 1
+            if sender.narrowed == 0:
+                sender.narrowed = sender.window_ends
         return 0
     sender.shares[fits] -= 1
     return 1 + fits
@@ -194,7 +196,7 @@ cdef void answer_questions(Sender *sender) noexcept nogil:
     """Those that have come, but no more than one turn has time for."""
     cdef Lane *lane
     cdef int at, i
-    if sender.narrowed and monotonic_ns() >= sender.window_ends:
+    if sender.narrowed and monotonic_ns() >= sender.narrowed:
         let_all_in(sender)
     for at in range(SOCKETS):
         lane = socket_at(sender, at)

@@ -93,7 +93,7 @@ ctypedef struct Sender:
     int64_t port_tried[2]
     int64_t window_ends         # in which there is a share of answers
     int shares[2]               # what is left of them: for all others, for those with the key
-    int narrowed                # whether any socket is `narrow`
+    int64_t narrowed            # until when sockets are `narrow`; 0: none is
 
 cdef Sender the_sender          # there is one, and it needs no pages of its own
 cdef volatile int ended_by      # the signal; 0: none yet

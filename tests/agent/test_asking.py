@@ -199,14 +199,52 @@ def test_who_finds_the_queue_full_is_the_first_of_the_next_round(
     assert asked[3:] == [order[2], order[3], order[0], order[1]]
 
 
+def test_a_queue_that_is_full_is_that_of_a_family(
+    nodes: tuple[socket.socket, ...], ask: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking, six = ask(), address("::1")
+    asked: list[Address] = []
+
+    def peer(one: Address, port: int) -> tuple[object, ...]:
+        asked.append(one)
+        if one != six:
+            raise BlockingIOError(errno.EAGAIN, "full")
+        return "::1", port, 0, 0
+
+    monkeypatch.setattr(sockets_of_all, "peer", peer)
+    asking.ask([address(NODE), address(OTHER), six], 100)
+    assert asked == [address(NODE), six]
+
+
+def test_a_family_that_the_kernel_lacks_is_no_obstacle(
+    ask: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks(*_: object) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(module, "_open", lacks)
+    asking = ask()
+    asking.ask([address("::1")], 100)
+    assert (asking.sent, asking.obstacle) == (0, "")
+
+
 def test_without_a_descriptor_it_says_so_and_tries_again(
     nodes: tuple[socket.socket, ...], ask: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asking = ask()
+    opened: list[socket.SocketType] = []
+
+    class Kept(socket.SocketType):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)  # type: ignore[arg-type]
+            opened.append(self)
+
     with monkeypatch.context() as patched:
+        patched.setattr(module._socket, "socket", Kept)
         patched.setattr(filters, "attach", lambda *_: (_ for _ in ()).throw(OSError(12, "No room")))
         asking.ask([address(NODE)], 100)
     assert asking.obstacle == "cannot ask the node: cannot attach a socket filter: No room"
+    assert [sock.fileno() for sock in opened] == [-1]
     asking.ask([address(NODE)], 101)
     assert came(nodes[0]) == ["node1"]
 
@@ -232,6 +270,23 @@ def test_a_sender_is_asked_at_its_own_port_once_a_round_from_the_port_if_that_ca
     asking.ask([], 101)
     assert said == [(address(OTHER), port)] * 2
     assert came(nodes[1]) == ["node1"], "the first could not be sent from the port"
+
+
+def test_in_each_vrf_that_is_heard_it_is_asked_too(nodes: tuple[socket.socket, ...]) -> None:
+    said: list[int] = []
+
+    def say(_: Address, __: int, ___: bytes, vrf: int) -> bool:
+        said.append(vrf)
+        return True
+
+    port = nodes[0].getsockname()[1]
+    packed = [packet("question", NONCE, key=None)]
+    asking = Asking(port, NONCE, packed, say, vrfs=lambda: (7, 8))
+    asking.add_sender(address(OTHER), 99)
+    asking.ask([address(NODE)], 100)
+    asking.close()
+    assert said == [0, 7, 8]
+    assert came(nodes[0]) == ["node1"], "there are no such VRFs here"
 
 
 def test_of_many_senders_the_latest_are_asked_and_few_in_a_round(ask: Opened) -> None:
@@ -288,6 +343,30 @@ def test_the_kernel_lets_in_nothing_but_packets_with_the_nonce(
     assert len(asking.take()) == 1
 
 
+def test_what_comes_over_ipv4_is_no_answer_to_what_was_asked_over_ipv6(
+    nodes: tuple[socket.socket, ...], ask: Opened, sockets: list[socket.socket]
+) -> None:
+    sockets.append(udp("::1", nodes[0].getsockname()[1]))
+    asking = ask()
+    asking.ask([address("::1")], 100)
+    _, peer = sockets[-1].recvfrom(999)
+    nodes[0].sendto(packet("status", NONCE), ("127.0.0.1", peer[1]))
+    assert asking.take() == []
+    sockets[-1].sendto(packet("status", NONCE), peer)
+    assert [one for one, _ in asking.take()] == [address("::1")]
+
+
+def test_a_thousand_answers_have_room_until_they_are_read(
+    root: None, nodes: tuple[socket.socket, ...], ask: Opened
+) -> None:
+    asking = ask()
+    asking.ask([address(NODE)], 100)
+    _, peer = nodes[0].recvfrom(999)
+    for _ in range(1000):
+        nodes[0].sendto(packet("status", NONCE), peer)
+    assert len(asking.take(2000)) == 1000
+
+
 def test_so_many_at_a_time_and_the_rest_later(
     nodes: tuple[socket.socket, ...], ask: Opened
 ) -> None:
@@ -329,20 +408,24 @@ def test_after_the_end_nothing_counts_that_the_kernel_put_no_stamp_on(
     assert asking.take() == []
 
 
-def test_a_clock_that_was_set_back_makes_nothing_earlier(
-    nodes: tuple[socket.socket, ...], ask: Opened, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("before", "after"), [(10**12, 0), (0, 10**12)], ids=["back", "forth"])
+def test_a_clock_that_is_set_after_the_end_makes_nothing_earlier(
+    nodes: tuple[socket.socket, ...],
+    ask: Opened,
+    monkeypatch: pytest.MonkeyPatch,
+    before: int,
+    after: int,
 ) -> None:
-    asking = ask()
+    asking, real = ask(), time.time_ns
     asking.ask([address(NODE)], 100)
     _, peer = nodes[0].recvfrom(999)
     time.sleep(0.3)
-    asking.end(time.monotonic() - 0.001)
+    monkeypatch.setattr(time, "time_ns", lambda: real() + before)
+    asking.end(time.monotonic() + 0.1)
+    time.sleep(0.2)
+    monkeypatch.setattr(time, "time_ns", lambda: real() + after)
     nodes[0].sendto(packet("status", NONCE), peer)
-    real = time.time_ns
-    for change in (-(10**12), 10**12):  # set meanwhile, in either direction
-        monkeypatch.setattr(time, "time_ns", lambda change=change: real() + change)
-        nodes[0].sendto(packet("status", NONCE), peer)
-        assert asking.take() == []
+    assert asking.take() == []
 
 
 def test_all_descriptors_are_given_back(ask: Opened, nodes: tuple[socket.socket, ...]) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import time
@@ -150,6 +152,30 @@ def test_a_crash_kernel_does_not_answer(
     assert listening.counted() == {"question": 1}
     vmcore.unlink()
     assert answered(asker, listening).kind == "alive"
+    wait_for(lambda: listening.snapshot().answers == 1)
+
+
+class Cut(socket.socket):
+    """From which the first answer finds no way."""
+
+    tries = 0
+
+    def sendmsg(self, *arguments: Any) -> int:
+        assert arguments[2] & socket.MSG_DONTWAIT  # what waits for neighbours is full sometimes
+        self.tries += 1
+        if self.tries == 1:
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+        return super().sendmsg(*arguments)
+
+
+def test_an_answer_that_cannot_leave_keeps_no_other_from_leaving(
+    listen: MakeListener, asker: Asker
+) -> None:
+    sock = Cut(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    listening = listen([A], answer="node1", sockets=[sock])
+    asker.ask(listening, question(nonce=b"1" * 16))
+    assert answered(asker, listening, question(nonce=b"2" * 16)).nonce == b"2" * 16
     wait_for(lambda: listening.snapshot().answers == 1)
 
 

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from kdumpfence.keys import Keys
-from kdumpfence.sender import status
-from kdumpfence.sender.options import sender_from_argv
 from kdumpfence.wire import OWN_MESSAGE, packet_fits
 from tests.conftest import udp
 from tests.sender.conftest import (
@@ -297,27 +295,6 @@ def test_complaints_stand_behind_those_of_the_command_line(
 
 
 # ------------------------------------------------------------------------- in Python
-
-
-def test_without_entropy_sessions_differ_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_yet(_: int, flags: int = 0) -> bytes:
-        assert flags & os.GRND_NONBLOCK
-        raise BlockingIOError
-
-    monkeypatch.setattr(os, "getrandom", none_yet)
-    options = sender_from_argv(["--node=n", "127.0.0.1"])
-    sessions = {packet_of(status.Status(options).packet()).session for _ in range(100)}
-    assert len(sessions) == 100
-    assert min(sessions) > 2**40
-
-
-def test_a_session_is_never_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getrandom", lambda *_: bytes(8))
-    monkeypatch.setattr(os, "getpid", lambda: 0)
-    for clock in ("monotonic_ns", "time_ns"):
-        monkeypatch.setattr(f"time.{clock}", lambda: 0)
-    options = sender_from_argv(["--node=n", "127.0.0.1"])
-    assert packet_of(status.Status(options).packet()).session == 1
 
 
 @pytest.mark.parametrize("argv", [[], ["--node=n", "--state=failed"]])

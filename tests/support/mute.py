@@ -22,6 +22,10 @@ _SOURCE = r"""
 int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 {
     if (level == SOL_SOCKET && name == OPTION) {
+#ifdef WHILE_THERE_IS
+        if (access(WHILE_THERE_IS, F_OK) != 0)
+            return (int)syscall(SYS_setsockopt, fd, level, name, value, length);
+#endif
         if (REFUSE) {
             errno = EINVAL;
             return -1;
@@ -33,15 +37,19 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 """
 
 
-def library(folder: Path, refuse: bool, option: str = "SO_TIMESTAMPING") -> str:
-    """Make what LD_PRELOAD is to name: the option is refused, or taken and does nothing."""
+def library(folder: Path, refuse: bool | Path, option: str = "SO_TIMESTAMPING") -> str:
+    """Make what LD_PRELOAD is to name: the option is refused, or taken and does nothing.
+
+    `refuse`: a path has it refused as long as there is such a file, and work before.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         cannot_run("no C compiler")
     source, made = folder / "mute.c", folder / "mute.so"
     source.write_text(_SOURCE)
+    since = [f'-DWHILE_THERE_IS="{refuse}"'] if isinstance(refuse, Path) else []
     subprocess.run(
-        [str(compiler), "-shared", "-fPIC", f"-DREFUSE={int(refuse)}", f"-DOPTION={option}",
+        [str(compiler), "-shared", "-fPIC", f"-DREFUSE={int(bool(refuse))}", f"-DOPTION={option}", *since,
          "-o", str(made), str(source)],
         check=True,
     )  # fmt: skip

@@ -71,6 +71,7 @@ class Answers:
         #: Answers left in this window: to strangers, and to those who have our key.
         self._left = [0, 0]
         self._narrowed: list[_socket.socket] = []
+        self._widens = 0  # when
 
     def close(self) -> None:
         """Give the port back."""
@@ -84,7 +85,7 @@ class Answers:
     @property
     def next_due(self) -> int | None:
         """When there is something to do even if nobody asks (CLOCK_MONOTONIC, nanoseconds)."""
-        return self._ends if self._narrowed else None
+        return self._widens if self._narrowed else None
 
     def open(self) -> None:
         """Take the port, as far as it is to be had, which may be later."""
@@ -108,7 +109,7 @@ class Answers:
 
     def answer(self, delivery: Delivery) -> None:
         """Answer what has come, or the beginning of it."""
-        if self._narrowed and time.monotonic_ns() >= self._ends:
+        if self._narrowed and time.monotonic_ns() >= self._widens:
             self._widen()
         for sock in self._sockets.values():
             self._hear(sock, None)
@@ -153,7 +154,6 @@ class Answers:
         if now >= self._ends:
             self._ends = now + WINDOW_NS
             self._left = [SHARE, SHARE]
-            self._widen()
         fits = False
         if self._key_id and data[16:20] == self._key_id:
             if not self._left[True]:
@@ -166,13 +166,15 @@ class Answers:
 
     def _narrow(self, sock: _socket.socket) -> None:
         """Until the window ends, hear nothing that may not be answered."""
-        if sock in self._narrowed:
+        if sock in self._narrowed:  # once is enough for all that lie in its queue
             return
         key_id = self._status.key_id
         try:
             filters.attach(sock, filters.questions(key_id) if key_id else filters.NOTHING)
         except OSError:  # it would spare work, and no more than that
             return
+        if not self._narrowed:
+            self._widens = self._ends
         self._narrowed.append(sock)
 
     def _widen(self) -> None:

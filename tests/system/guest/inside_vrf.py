@@ -7,13 +7,15 @@ addresses. eth1 lies in a VRF, or gets into one.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 
 import pytest
 
+from tests.support import messages, packets
 from tests.support.answerer import Answerer, dumping, packet, silent
-from tests.support.netlab import Host, Lab
+from tests.support.netlab import Host, Lab, joined
 from tests.system.network.datagrams import forge, receiver, say
 from tests.system.network.programs import BOTH_CORES, Listening, Programs, Running
 
@@ -210,6 +212,49 @@ def test_where_udp_sockets_hear_vrfs_the_node_is_asked_there_too(
         assert agent.status(within=LONG) == 0
 
 
+@pytest.mark.parametrize("programs", ["compiled"], indirect=True)  # no core has to do with it
+def test_where_udp_sockets_hear_vrfs_a_link_local_answer_is_of_its_link(
+    programs: Programs, net: Net
+) -> None:
+    net.accept(1, 0)
+    net.make_vrf()
+    with receiver(net.tenant, socket.AF_INET6) as sock, Answerer(sock, answer=dumping):
+        agent = programs.agent(net.survivor, "-n", "fe80::1%eth1", "-t", str(LONG))
+        assert agent.status(within=30) == 0
+
+
+def test_where_udp_sockets_hear_vrfs_questions_are_answered_the_way_they_came(
+    net: Net, core_name: str
+) -> None:
+    net.accept(1, 0)
+    net.make_vrf()
+    Listening(net.survivor, core_name, "[]", "[]", answer="survivor")
+    asks_for_the_survivor(net)
+
+
+def asks_for_the_survivor(net: Net) -> None:
+    """The tenant, from addresses of which the node has the same."""
+    with joined(net.tenant.pid, "net"):
+        link = socket.if_nametoindex(net.cable.interface(net.tenant))
+    nonce = bytes(range(16))
+    for source, target in (*BOTH, ("fe80::1", "fe80::2")):
+        scope = (0, link) if target.startswith("fe80") else ()
+        with net.tenant.open_socket(messages.family(source)) as sock:
+            sock.bind((source, 0, *scope))
+            sock.settimeout(1)
+            for _ in range(30):
+                sock.sendto(packet("question", nonce, key=None), (target, messages.PORT, *scope))
+                with contextlib.suppress(socket.timeout):
+                    data, peer = sock.recvfrom(999)
+                    break
+            else:
+                pytest.fail(f"{target} does not answer")
+        told = packets.read(data)
+        assert told is not None
+        assert (told.kind, told.name, told.nonce) == ("alive", "survivor", nonce)
+        assert peer[0].partition("%")[0] == target
+
+
 def forge_in_vrf(net: Net) -> None:
     """What a user of the survivor can send there from the node's address."""
     for target in (OWN[1], "fe80::2%eth1", "ff02::1%eth1"):
@@ -278,6 +323,13 @@ def test_a_listener_in_a_vrf_hears_that_alone(
     time.sleep(1)
     say(net.tenant, *BOTH[0])
     assert listening.line().startswith(f"began {NODE[0]} ")
+
+
+def test_a_listener_in_a_vrf_answers_there(
+    net: Net, inside: tuple[str, ...], core_name: str
+) -> None:
+    Listening(net.survivor, core_name, "[]", "[]", inside, answer="survivor")
+    asks_for_the_survivor(net)
 
 
 # ------------------------------------------------------------------ the system's clock

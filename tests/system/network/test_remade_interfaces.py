@@ -89,13 +89,18 @@ def test_a_message_counts_that_came_before_the_agent_knew_of_the_new_interface(
 
 
 @EVERY_AGENT
+@pytest.mark.parametrize("made", ["before", "meanwhile"])
 @pytest.mark.slow
 def test_the_same_address_behind_another_interface_is_a_stranger_whatever_that_was_called(
-    programs: Programs, node: Host, survivor: Host
+    programs: Programs, node: Host, survivor: Host, made: str
 ) -> None:
     make(node, survivor)
-    make(node, survivor, "other", ("fe80::3/64",))
+    if made == "before":
+        make(node, survivor, "other", ("fe80::3/64",))
     agent = programs.waiting_agent(survivor, NODE)
+    if made == "meanwhile":
+        make(node, survivor, "other", ("fe80::3/64",))
+        assert agent.goes_on()
     say_link_local(node, "fe80::3", "other")
     assert agent.goes_on()
     # It gets the node's interface's name only now.
