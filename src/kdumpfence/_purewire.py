@@ -913,6 +913,7 @@ class Signed:
     def _answers(self, packet: Packet, now: int) -> bool:
         """Whether it has the nonce of a question that was sent just now."""
         period = now // _NONCE_NS
+        # What was sent unasked costs no MAC.
         return any(packet.nonce) and packet.nonce in (
             self._nonce(packet.name, period),
             self._nonce(packet.name, period - 1),

@@ -198,7 +198,7 @@ cdef int signed_answers(CSigned *signed, const CPacket *packet, uint64_t high, i
     cdef int64_t age
     memset(nonce, 0, NONCE_BYTES)
     if memcmp(packet.nonce, nonce, NONCE_BYTES) == 0:
-        return 0
+        return 0                # what was sent unasked costs no MAC
     for age in range(2):
         signed_nonce(signed, packet, high, now // NONCE_NS - age, nonce)
         if memcmp(packet.nonce, nonce, NONCE_BYTES) == 0:

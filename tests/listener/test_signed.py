@@ -199,6 +199,10 @@ def test_questions_are_answered_signed_with_the_keys_that_are_believed(
     write(key_file, key_text(FOREIGN_KEY, KEY))
     assert listening.reload_keys() == [slot(FOREIGN_KEY)[0], slot(KEY)[0]]
     assert packet_fits(answer(), node_key(FOREIGN_KEY, "node9"))
+    broken(key_file, "node")
+    with pytest.raises(ValueError, match="must be the cluster's"):
+        listening.reload_keys()
+    assert packet_fits(answer(), node_key(FOREIGN_KEY, "node9"))
 
 
 def test_keys_may_come_from_elsewhere_than_a_file(

@@ -47,10 +47,10 @@ def library(folder: Path, refuse: bool | Path, option: str = "SO_TIMESTAMPING") 
         cannot_run("no C compiler")
     source, made = folder / "mute.c", folder / "mute.so"
     source.write_text(_SOURCE)
-    since = [f'-DWHILE_THERE_IS="{refuse}"'] if isinstance(refuse, Path) else []
+    defined = [f"-DREFUSE={int(bool(refuse))}", f"-DOPTION={option}"]
+    if isinstance(refuse, Path):
+        defined.append(f'-DWHILE_THERE_IS="{refuse}"')
     subprocess.run(
-        [str(compiler), "-shared", "-fPIC", f"-DREFUSE={int(bool(refuse))}", f"-DOPTION={option}", *since,
-         "-o", str(made), str(source)],
-        check=True,
-    )  # fmt: skip
+        [str(compiler), "-shared", "-fPIC", *defined, "-o", str(made), str(source)], check=True
+    )
     return str(made)

@@ -193,8 +193,7 @@ class Watch:
             self.answers += 1
             self._proven(address, packet)
             return False
-        if self.unasked is None:
-            self.unasked = address
+        self.unasked = address
         return True
 
     def answered(self, address: Address, data: bytes, now: float) -> None:

@@ -290,6 +290,7 @@ class _Wait:
 
     def _heard(self, arrivals: list[wire.Arrival]) -> None:
         for arrival in arrivals:
+            # After the proof nothing is looked at any more, which may be thousands.
             if self.watch.proof is None and self.listening.believes(arrival.interface):
                 address = Address(arrival.packed, arrival.scope)
                 if self.watch.heard(address, arrival.message):

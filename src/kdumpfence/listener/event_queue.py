@@ -175,7 +175,7 @@ class EventQueue:
     ) -> None:
         """As `_hear`, of nodes that sign: their names say who they are, not their addresses."""
         for name, packed, scope, _, first_ns, last_ns, messages, told in heard:
-            if name not in self._nodes:
+            if name not in self._nodes:  # others would not be released: it spares asking
                 self._admitted[name] = (packed, scope)
             self._decide(name, _shown(packed, scope), first_ns, last_ns, messages, told)
 

@@ -285,7 +285,7 @@ class Reader:
         read, asked = sum(counts.values()), counts["question"]
         if now >= self._questions_until:
             self._questions_until = math.inf
-            self._fence(min(self._fence_up, RUBBISH))
+            self._fence(RUBBISH)
         if unread > self._unread:
             self._fenced_until = now + FENCE
             if max(FLOOD, (read - self._read) / 2) < asked - self._asked:
@@ -295,9 +295,8 @@ class Reader:
                 self._fence(ALL)
             else:
                 self._fence(max(self._fence_up, RUBBISH))
-        elif self._fenced_until and now >= self._fenced_until:
+        elif now >= self._fenced_until:
             self._fence(NOTHING)
-            self._fenced_until = 0.0
         self._unread, self._read, self._asked = unread, read, asked
         if now >= self._tell_again and self._losses() != self._told:
             self.bell.ring()

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Signed messages whose rules take half a minute, with a clock that does not: inside_time.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support import warp
+
+
+def test_sessions_answers_and_questions_have_their_time(core_name: str, tmp_path: Path) -> None:
+    warp.run(tmp_path, "-k", core_name, "tests/core/inside_time.py")
