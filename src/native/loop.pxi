@@ -158,6 +158,7 @@ cdef int run(Sender *sender) noexcept nogil:
         names = names_next(sender, now)
         if names >= 0 and (until < 0 or names < until):
             until = names
+        # It would wake up half a second later at most; strangers have waited long enough.
         if sender.narrowed and (until < 0 or sender.narrowed < until):
             until = sender.narrowed
         wait_for(sender, until, 1)

@@ -223,6 +223,23 @@ def test_where_udp_sockets_hear_vrfs_a_link_local_answer_is_of_its_link(
         assert agent.status(within=30) == 0
 
 
+@pytest.mark.parametrize("programs", ["compiled"], indirect=True)
+def test_where_udp_sockets_hear_vrfs_no_user_can_answer_for_the_node(
+    programs: Programs, net: Net
+) -> None:
+    net.accept(1, 0)
+    net.make_vrf()
+    with receiver(net.tenant, socket.AF_INET6) as sock, Answerer(sock, answer=silent) as node:
+        agent = programs.agent(net.survivor, "-n", NODE[1], "-t", str(LONG))
+        port, answer = node.question()[1][1], packet("status", node.nonce(), key=None)
+        for target in (OWN[1], "fe80::2%eth1"):
+            for device in ("blue", "eth1"):
+                assert forge(net.survivor, NODE[1], target, device, port, answer)
+        assert agent.goes_on(1)
+        node.answer = dumping
+        assert agent.status(within=30) == 0
+
+
 def test_where_udp_sockets_hear_vrfs_questions_are_answered_the_way_they_came(
     net: Net, core_name: str
 ) -> None:
