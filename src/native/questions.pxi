@@ -48,7 +48,7 @@ cdef void open_ports(Sender *sender) noexcept nogil:
         return
     for i in range(2):
         before = sender.port_tried[i]
-        if sender.ports[i].fd >= 0 or (before and now - before < SECOND):
+        if sender.ports[i].fd >= 0 or (before and now - before < SECOND):   # to save work
             continue
         sender.port_tried[i] = now
         code = open_port(sender, sender.channels[i].transmitter.family, &sender.ports[i].fd)
@@ -95,8 +95,7 @@ cdef int take_share(Sender *sender, Lane *lane, CPacket *question, const uint8_t
         # Once is enough for all of them that lie in the queue.
         if not lane.narrow and let_in(lane.fd, 1, sender.packet.key_id) == 0:
             lane.narrow = 1
-            if sender.narrowed == 0:
-                sender.narrowed = sender.window_ends
+            sender.narrowed = sender.window_ends
         return 0
     sender.shares[fits] -= 1
     return 1 + fits
@@ -166,7 +165,7 @@ cdef int hear_question(Sender *sender, Lane *lane, int is_port) noexcept nogil:
     header.msg_controllen = sizeof(control)
     got = recvmsg(lane.fd, header, MSG_DONTWAIT)
     if got < 0:
-        return errno != EAGAIN and errno != EWOULDBLOCK
+        return 0                # be it because of what the lane was told of: the rest is for the next turn
     length = copy_address(<sockaddr *>&name, packed) if got == PACKET_LENGTH else 0
     if length == 0 or name.sin6_port == 0:
         return 1

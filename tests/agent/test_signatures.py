@@ -314,6 +314,14 @@ def test_nobody_else_can_say_that_a_node_with_a_key_is_alive(data: bytes) -> Non
     assert len(said) == 1
 
 
+def test_it_is_said_once_who_else_is_alive() -> None:
+    said: list[str] = []
+    watch = Watch([NODE], nonce=NONCE, called=[NODE], grace=0, ignores=said.append)
+    watch.resolved(NODE, [KNOWN])
+    says_alive(watch, 1, 2, 3, name="node2")
+    assert said == ["'node2', which is alive: that is no name of the node"]
+
+
 def test_without_a_key_it_has_to_be_called_as_the_node_is_if_that_is_known() -> None:
     assert says_alive(unsigned_watch(0), 1, name="node2") == [False]
     assert says_alive(unsigned_watch(0), 1, name="NODE1") == [True]

@@ -125,10 +125,8 @@ class Answers:
         for _ in range(AT_A_TIME):
             try:
                 data, control, _, peer = sock.recvmsg(PACKET_BYTES + 1, 128, _socket.MSG_DONTWAIT)
-            except BlockingIOError:
+            except OSError:  # be it what the lane was told of: the rest is for the next turn
                 return
-            except OSError:  # something that the lane was told of
-                continue
             # What a flood is made of goes no further than this.
             share = self._share(sock, data)
             if share is None or (lane is not None and lane.transmitter.pending > LANE_HOLDS):
@@ -173,8 +171,7 @@ class Answers:
             filters.attach(sock, filters.questions(key_id) if key_id else filters.NOTHING)
         except OSError:  # it would spare work, and no more than that
             return
-        if not self._narrowed:
-            self._widens = self._ends
+        self._widens = self._ends
         self._narrowed.append(sock)
 
     def _widen(self) -> None:

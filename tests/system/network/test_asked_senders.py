@@ -126,6 +126,16 @@ def test_so_does_that_of_a_node_that_runs(
     assert (packet.kind, packet.name) == ("alive", "node1")
 
 
+@pytest.mark.parametrize(("source", "target"), ADDRESSES)
+def test_whoever_has_the_same_port_elsewhere_is_answered_as_well(
+    programs: Programs, link: Link, node: Host, survivor: Host, source: str, target: str
+) -> None:
+    node.crash()
+    programs.sender(node, "10.0.0.9")
+    with opened(survivor, source, PORT) as sock:
+        assert ask(sock, place(survivor, target, PORT))[1] == place(survivor, target, PORT)
+
+
 @pytest.mark.parametrize("source", ["10.0.0.2", "fd00::2", "fe80::2"])
 def test_the_port_that_messages_leave_from_hears_questions_too(
     programs: Programs, link: Link, node: Host, survivor: Host, source: str
