@@ -161,6 +161,41 @@ def test_an_address_of_another_interface_is_answered_the_way_back(
             assert ask(sock, place(survivor, target, PORT))[1] == place(survivor, target, PORT)
 
 
+def two_ways(lab: Lab, node: Host, survivor: Host) -> None:
+    """Another link, on which neither host answers for what it has on the first."""
+    for host in (node, survivor):
+        host.set_sysctl("net/ipv4/conf/all/arp_ignore", "1")
+        for interfaces in ("all", "default", "eth0"):
+            host.set_sysctl(f"net/ipv4/conf/{interfaces}/rp_filter", "0")
+    lab.link(node, survivor, ["10.1.0.1/24", "fd01::1/64"], ["10.1.0.2/24", "fd01::2/64"])
+
+
+CROSSED = pytest.mark.parametrize(
+    ("source", "target"), [("10.0.0.2", "10.1.0.1"), ("fd00::2", "fd01::1")]
+)
+
+
+@CROSSED
+def test_an_answer_goes_its_own_way_whichever_the_question_came(
+    programs: Programs, lab: Lab, link: Link, node: Host, survivor: Host, source: str, target: str
+) -> None:
+    two_ways(lab, node, survivor)
+    node.crash()
+    programs.sender(node, "10.0.0.2")
+    with opened(survivor, source) as sock:
+        assert ask(sock, place(survivor, target, PORT))[1] == place(survivor, target, PORT)
+
+
+@CROSSED
+def test_so_does_that_of_a_node_that_runs_too(
+    core_name: str, lab: Lab, link: Link, node: Host, survivor: Host, source: str, target: str
+) -> None:
+    two_ways(lab, node, survivor)
+    Listening(node, core_name, "[]", "[]", answer="node1")
+    with opened(survivor, source) as sock:
+        assert ask(sock, place(survivor, target, PORT))[1] == place(survivor, target, PORT)
+
+
 def test_answers_find_their_way_through_address_translation(
     programs: Programs, lab: Lab, node: Host, survivor: Host
 ) -> None:
@@ -238,6 +273,29 @@ def test_what_many_or_nobody_could_have_asked_is_not_answered(
     }  # fmt: skip
 
 
+def test_the_kernel_keeps_out_of_the_port_what_is_no_question(
+    programs: Programs, link: Link, node: Host, survivor: Host
+) -> None:
+    node.crash()
+    programs.sender(node, "10.0.0.2")
+    for source, target, table in (("10.0.0.2", "10.0.0.1", "udp"), ("fd00::2", "fd00::1", "udp6")):
+        with opened(survivor, source) as sock:
+            to = place(survivor, target, PORT)
+            ask(sock, to)
+            assert dropped(node, table) == 0
+            sock.sendto(b"rubbish", to)
+            sock.sendto(question()[:-1], to)
+            ask(sock, to)
+            assert dropped(node, table) == 2
+
+
+def dropped(node: Host, table: str) -> int:
+    """How many datagrams to the port the kernel has dropped."""
+    rows = [line.split() for line in node.tool("cat", f"/proc/net/{table}").stdout.splitlines()]
+    (drops,) = [row[-1] for row in rows if row[1].endswith(f":{PORT:04X}")]
+    return int(drops)
+
+
 def test_a_node_that_has_not_crashed_leaves_the_port_to_others(
     programs: Programs, link: Link, node: Host, survivor: Host
 ) -> None:
@@ -277,6 +335,7 @@ def test_a_port_that_another_program_has_is_taken_when_it_is_free(
     other = {"10.0.0.1": ("fd00::2", "fd00::1"), "fd00::1": ("10.0.0.2", "10.0.0.1")}[address]
     with opened(survivor, other[0]) as sock:
         ask(sock, place(survivor, other[1], PORT))
+    time.sleep(1.2)  # meanwhile it has tried again
     held.close()
     with opened(survivor, "fd00::2" if ":" in address else "10.0.0.2") as sock:
         ask(sock, place(survivor, address, PORT))
