@@ -122,6 +122,7 @@ cdef int turn_round(msghdr *header, Address *asker) noexcept nogil:
             set_address(&asked, 16, info6.ipi6_addr.s6_addr, 1)
             if info6.ipi6_addr.s6_addr[0] == 0xFF:
                 return 0
+            # Where an interface is named some kernels look for no other way.
             if not is_link_local(&asked) and not is_link_local(asker):
                 info6.ipi6_ifindex = 0
             memcpy(CMSG_DATA(cmsg), &info6, sizeof(info6))

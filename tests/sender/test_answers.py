@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -424,6 +425,23 @@ def test_only_a_hosts_address_and_port_are_answered(
     with udp("::1" if ":" in host else "127.0.0.1") as sock:
         found = answers._source(sock, peer)  # type: ignore[arg-type]
     assert (found is not None) == answers_go_there
+
+
+@pytest.mark.parametrize(("errors", "code"), [(2, 0), (3, errno.ECONNREFUSED)])
+def test_the_error_of_an_older_message_costs_no_answer(errors: int, code: int) -> None:
+    class Told(socket.socket):
+        """Two or three messages did not arrive."""
+
+        left = errors
+
+        def sendmsg(self, *arguments: Any) -> int:
+            if self.left:
+                self.left -= 1
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "")
+            return super().sendmsg(*arguments)
+
+    with udp() as asker, Told(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        assert answers._send(sock, b"answer", [], asker.getsockname()) == code
 
 
 def test_the_port_is_not_taken_before_the_first_message_is_out(

@@ -224,6 +224,7 @@ def _way_back(source: Address | None, control: Control) -> Control:
         elif level == _socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO and source is not None:
             to, interface = struct.unpack("=16sI", value)
             if to[0] != 0xFF:
+                # Where an interface is named some kernels look for no other way.
                 near = source.link_local or Address(to).link_local
                 return [(level, kind, struct.pack("=16sI", to, interface if near else 0))]
     return []
@@ -238,6 +239,4 @@ def _send(sock: _socket.socket, data: bytes, control: Control, peer: Peer) -> in
             return 0
         except OSError as error:
             code = error.errno or 0
-            if isinstance(error, BlockingIOError):
-                break
     return code

@@ -165,6 +165,7 @@ def two_ways(lab: Lab, node: Host, survivor: Host) -> None:
     """Another link, on which neither host answers for what it has on the first."""
     for host in (node, survivor):
         host.set_sysctl("net/ipv4/conf/all/arp_ignore", "1")
+        host.set_sysctl("net/ipv4/conf/all/arp_announce", "2")
         for interfaces in ("all", "default", "eth0"):
             host.set_sysctl(f"net/ipv4/conf/{interfaces}/rp_filter", "0")
     lab.link(node, survivor, ["10.1.0.1/24", "fd01::1/64"], ["10.1.0.2/24", "fd01::2/64"])
@@ -335,7 +336,7 @@ def test_a_port_that_another_program_has_is_taken_when_it_is_free(
     other = {"10.0.0.1": ("fd00::2", "fd00::1"), "fd00::1": ("10.0.0.2", "10.0.0.1")}[address]
     with opened(survivor, other[0]) as sock:
         ask(sock, place(survivor, other[1], PORT))
-    time.sleep(1.2)  # meanwhile it has tried again
+    time.sleep(1.6)  # meanwhile it has tried again
     held.close()
     with opened(survivor, "fd00::2" if ":" in address else "10.0.0.2") as sock:
         ask(sock, place(survivor, address, PORT))
