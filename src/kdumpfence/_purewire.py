@@ -908,7 +908,7 @@ class Signed:
     def _nonce(self, name: str, period: int) -> bytes:
         """What a node is asked with in a period of _NONCE_NS: known without being kept."""
         forgotten = self._forgotten[hash(name) % _FORGOTTEN]
-        return mac(self._secret, name.encode() + struct.pack("=QQ", forgotten, period))[:16]
+        return mac(self._secret, name.encode() + struct.pack("=Qq", forgotten, period))[:16]
 
     def _answers(self, packet: Packet, now: int) -> bool:
         """Whether it has the nonce of a question that was sent just now."""

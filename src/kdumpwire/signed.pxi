@@ -152,7 +152,6 @@ cdef int signed_discard(CSigned *signed, const uint8_t *name, int released) noex
         return 0
     signed_forget(signed, high)
     sources_discard(signed.sources, high, low, 0)
-    memset(node, 0, sizeof(SignedNode))
     node.next = signed.free
     signed.free = <uint32_t>(node - signed.nodes) + 1
     return 1

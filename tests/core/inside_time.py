@@ -53,6 +53,19 @@ def test_an_answer_that_takes_long_is_none(scene: SignedScene) -> None:
     assert scene.verdict() == "replayed"
 
 
+def test_when_the_machine_has_just_started_nothing_passes_for_heard(scene: SignedScene) -> None:
+    before = time.monotonic()
+    later(1 - before)
+    try:
+        node = scene.signer(session=0)
+        node.send()
+        assert scene.verdict() == "replayed"
+        node.answer()
+        assert scene.verdict() == "accepted"
+    finally:
+        later(before)
+
+
 def test_who_does_not_answer_is_asked_twice_after_a_gap_that_doubles_up_to_sixteen_seconds(
     scene: SignedScene, sockets: list[socket.socket]
 ) -> None:

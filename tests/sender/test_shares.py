@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whom the kernel keeps out when the answers of a second are given, and that nobody is read for
-long: in each of the forms, at the port that messages leave from.
+"""Whom the kernel keeps out once a second's answers are given, and that who asks much in one place
+keeps nobody waiting in another. In each of the forms, at the ports that messages leave from.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def test_what_is_no_question_is_kept_out_and_questions_are_not(asker: Asker) -> 
     assert not kept_out(asker, question(next(nonces)))
 
 
+@pytest.mark.slow
 def test_strangers_who_had_their_share_are_kept_out_until_there_is_another(asker: Asker) -> None:
     for _ in range(2):
         use_up(asker)
