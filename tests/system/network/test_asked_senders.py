@@ -354,8 +354,9 @@ def test_lanes_full_of_messages_to_the_dead_leave_answering_to_the_port(
 ) -> None:
     node.crash()
     dead = [f"10.0.0.{number}" for number in range(100, 200)]
-    running = programs.sender(node, "10.0.0.2", *dead)
-    lane = lane_of(survivor, running, "10.0.0.2")
+    with opened(survivor, "10.0.0.2", PORT) as heard:  # before: a later message has another lane
+        programs.sender(node, "10.0.0.2", *dead)
+        lane = heard.recvfrom(1000)[1]
     with opened(survivor, "10.0.0.2") as sock:
         ask(sock, ("10.0.0.1", PORT))
         sock.settimeout(0.5)
