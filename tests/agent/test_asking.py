@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import socket
@@ -240,7 +241,7 @@ def test_without_a_descriptor_it_says_so_and_tries_again(
             opened.append(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(module._socket, "socket", Kept)
+        patched.setattr(_socket, "socket", Kept)
         patched.setattr(filters, "attach", lambda *_: (_ for _ in ()).throw(OSError(12, "No room")))
         asking.ask([address(NODE)], 100)
     assert asking.obstacle == "cannot ask the node: cannot attach a socket filter: No room"

@@ -314,6 +314,10 @@ def test_nobody_else_can_say_that_a_node_with_a_key_is_alive(data: bytes) -> Non
     assert len(said) == 1
 
 
+def test_with_a_key_each_name_that_it_signs_as_is_the_nodes() -> None:
+    assert says_alive(signed_watch(0)[0], 1, name="ring1") == [True]
+
+
 def test_it_is_said_once_who_else_is_alive() -> None:
     said: list[str] = []
     watch = Watch([NODE], nonce=NONCE, called=[NODE], grace=0, ignores=said.append)
