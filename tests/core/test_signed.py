@@ -33,6 +33,7 @@ class SignedScene:
         room: int = 4,
         batch: int = 32,
         questions: Any = None,
+        nodes: tuple[str, ...] = ("node1",),
     ) -> None:
         if not core.SIGNS:
             cannot_run("this core was built without HMAC-SHA256")
@@ -40,7 +41,8 @@ class SignedScene:
         self._counted: dict[str, int] = {}
         self.sources = core.Sources(room=room)
         self.signed = core.Signed(self.sources, [slot(KEY), slot(OLD_KEY)])
-        self.signed.add("node1")
+        for name in nodes:
+            self.signed.add(name)
         self.receiver = core.Receiver(
             self.sources, signed=self.signed, size=256, batch=batch, questions=questions
         )
@@ -272,6 +274,16 @@ def test_who_is_not_known_is_a_stranger(scene: SignedScene) -> None:
     for name in ("node2", "node", "node11", "Node1", "n" * 64):
         scene.signer(name).send()
         assert scene.verdict() == "stranger"
+
+
+def test_where_there_are_no_nodes_so_is_everybody_whom_no_network_admits(
+    core: ModuleType, sockets: list[socket.socket]
+) -> None:
+    scene = SignedScene(core, sockets, nodes=())
+    scene.signer().send()
+    assert scene.verdict() == "stranger"
+    scene.sources.admit(pack("127.0.0.0"), 8)
+    scene.confirmed()
 
 
 def test_names_may_be_as_long_as_packets_carry_and_be_alike(scene: SignedScene) -> None:

@@ -230,11 +230,9 @@ def test_where_udp_sockets_hear_vrfs_no_user_can_answer_for_the_node(
     net.accept(1, 0)
     net.make_vrf()
     with receiver(net.tenant, socket.AF_INET6) as sock, Answerer(sock, answer=silent) as node:
-        agent = programs.agent(net.survivor, "-n", NODE[1], "-t", str(LONG))
-        port, answer = node.question()[1][1], packet("status", node.nonce(), key=None)
-        for target in (OWN[1], "fe80::2%eth1"):
-            for device in ("blue", "eth1"):
-                assert forge(net.survivor, NODE[1], target, device, port, answer)
+        agent = programs.agent(net.survivor, "-n", f"{NODE[1]},fe80::1%eth1", "-t", str(LONG))
+        peer, nonce = node.question()[1], node.nonce()
+        forge_in_vrf(net, port=peer[1], data=packet("status", nonce, key=None))
         assert agent.goes_on(1)
         node.answer = dumping
         assert agent.status(within=30) == 0
@@ -272,13 +270,13 @@ def asks_for_the_survivor(net: Net) -> None:
         assert peer[0].partition("%")[0] == target
 
 
-def forge_in_vrf(net: Net) -> None:
+def forge_in_vrf(net: Net, port: int = messages.PORT, data: bytes = messages.MESSAGE) -> None:
     """What a user of the survivor can send there from the node's address."""
     for target in (OWN[1], "fe80::2%eth1", "ff02::1%eth1"):
         for device in ("blue", "eth1"):
-            assert forge(net.survivor, NODE[1], target, device), (target, device)
-    assert forge(net.survivor, "fe80::1%eth1", "ff02::1%eth1")
-    assert not forge(net.survivor, NODE[0], OWN[0], "blue")
+            assert forge(net.survivor, NODE[1], target, device, port, data), (target, device)
+    assert forge(net.survivor, "fe80::1%eth1", "ff02::1%eth1", "", port, data)
+    assert not forge(net.survivor, NODE[0], OWN[0], "blue", port, data)
 
 
 # --------------------------------------------------------------- an agent inside one
