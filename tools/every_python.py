@@ -56,6 +56,7 @@ UNIT = (
     *("tests/core", "tests/shared", "tests/agent", "tests/sender", "tests/storm"),
     *("--ignore-glob=*/test_program.py", "--ignore-glob=*/test_answers.py"),
     *("--ignore=tests/sender/test_output.py", "--ignore=tests/sender/test_status.py"),
+    *("--ignore=tests/sender/test_shares.py", "--ignore=tests/sender/test_session.py"),
     *("-m", "not native and not slow and not alone"),
 )
 
