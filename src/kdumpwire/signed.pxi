@@ -94,6 +94,7 @@ cdef int64_t signed_find(
         return -1
     index = signed.sources.slots[slot].index - 1
     node[0] = &signed.nodes[signed.sources.known[index].node]
+    # Two names with one hash are hardly to be found, even by who looks for them.
     return index if memcmp(node[0].name, name, NAME_BYTES) == 0 else -1
 
 
