@@ -160,7 +160,9 @@ input()
 def test_another_program_on_the_port(host: Host) -> None:
     assert _port(host) == ("ok", "7410/udp is nobody's")
     stranger = host.popen(
-        [sys.executable, "-c", LISTEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", LISTEN, "/srv/kdumpfence/.venv/python"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert wait_for_line(stranger, "ready")
     state, text = _port(host)

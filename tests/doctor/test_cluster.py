@@ -139,14 +139,14 @@ FAULTS = [
         ),
         "fails",
         "fencing levels",
-        ("kdump and power are both in level 1", "and the same for node2, node3"),
+        ("kdump and power are both in level 1", "add 2 node3 power-node3"),
     ),
     Fault(
         "a level names nothing",
         lambda root: root.change(CIB, power("node2"), ""),
         "fails",
         "fencing levels",
-        ("level 2 names power-node2, which is no device",),
+        ("level 2 names power-node2, which is no device", "make a power device for node2"),
     ),
     Fault(
         "power disabled",
@@ -159,7 +159,7 @@ FAULTS = [
         ),
         "fails",
         "fencing levels",
-        ("only power-node3, which is disabled", "pcs stonith"),
+        ("only power-node3, which is disabled", "pcs stonith enable power-node3"),
     ),
     Fault(
         "both time-outs at their defaults",
@@ -257,6 +257,14 @@ def test_a_healthy_cluster_has_no_faults(healthy: Root) -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_each_fault_is_found_alone(healthy: Root, fault: Fault) -> None:
     judge(healthy, "cluster", fault)
+
+
+def test_with_crmsh_all_levels_are_given_at_once_since_it_keeps_no_other(healthy: Root) -> None:
+    healthy.remove("usr/sbin/pcs").write("usr/sbin/crm", "")
+    healthy.change(CIB, level(1, "node3", "kdump"), "")
+    (found,) = (one for one in healthy.find("cluster") if one.state != "ok")
+    wanted = " ".join(f"{node}: kdump power-{node}" for node in ("node1", "node2", "node3"))
+    assert found.remedy == f"echo 'fencing_topology {wanted}' | crm configure load update -"
 
 
 def _newer(root: Root) -> None:

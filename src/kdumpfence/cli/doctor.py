@@ -74,11 +74,11 @@ def _show(found: dict[str, list[Finding]]) -> None:
         print_table(None, _HEADS, rows)
     else:
         _draw(console, rows)
-    remedies = [(part, one) for part, one in findings if one.remedy]
+    remedies = dict.fromkeys(
+        f"{part}: {one.check}: {one_line(one.remedy)}" for part, one in findings if one.remedy
+    )
     if remedies:
-        print("\nWhat to do:")
-    for part, one in remedies:
-        print(f"{part}: {one.check}: {one_line(one.remedy)}")
+        print("\nWhat to do:", *remedies, sep="\n")
     states = [one.state for _, one in findings]
     print("\n" + ", ".join(f"{states.count(one)} {one}" for one in STATES if one in states))
 

@@ -121,11 +121,14 @@ def port(machine: Machine) -> Iterator[Finding]:
 def _is_ours(process: sock_diag.Process) -> bool:
     """Whether it belongs to this project, or is the service manager, with kdumpfenced's socket.
 
-    A stock agent is no program of Python.
+    A stock agent is no program of Python. A folder may be called like this project.
     """
-    by_python = b"python" in process.command.partition(b"\0")[0]
-    words = process.command
-    return process.number == 1 or b"kdumpfence" in words or (by_python and b"fence_kdump" in words)
+    words = [word.rpartition(b"/")[2] for word in process.command.split(b"\0")]
+    by_python = b"python" in words[0]
+    return process.number == 1 or any(
+        word.startswith(b"kdumpfence") or (by_python and word.startswith(b"fence_kdump"))
+        for word in words
+    )
 
 
 CHECKS = (agent, port)

@@ -271,16 +271,22 @@ class Shell:
             return f"crm configure primitive kdump stonith:fence_kdump params {params}"
         return f"pcs stonith create kdump fence_kdump {params}"
 
-    def levels(self, node: str, *devices: str) -> str:
-        """Give a node these devices, one a level."""
-        node, devices = shlex.quote(node), tuple(map(shlex.quote, devices))
+    def levels(self, nodes: list[str], topology: dict[str, list[tuple[str, ...]]]) -> str:
+        """Give nodes the levels that they have in this topology; crmsh takes only all of it."""
         if self._tool == "crm":
-            return f"crm configure fencing_topology {node}: {' '.join(devices)}"
-        levels = [
-            f"pcs stonith level add {index} {node} {device}"
-            for index, device in enumerate(devices, 1)
-        ]
-        return "; ".join([f"pcs stonith level clear {node}", *levels])
+            all_nodes = (
+                f"{name}: {' '.join(map(','.join, levels))}" for name, levels in topology.items()
+            )
+            line = shlex.quote(f"fencing_topology {' '.join(all_nodes)}")
+            return f"echo {line} | crm configure load update -"
+        commands = []
+        for node in nodes:
+            name = shlex.quote(node)
+            commands.append(f"pcs stonith level clear target {name}")
+            for index, devices in enumerate(topology[node], 1):
+                its = " ".join(map(shlex.quote, devices))
+                commands.append(f"pcs stonith level add {index} {name} {its}")
+        return "; ".join(commands)
 
 
 _read: WeakKeyDictionary[Machine, Cib | Unknown] = WeakKeyDictionary()

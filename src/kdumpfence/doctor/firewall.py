@@ -50,7 +50,8 @@ def _opening(name: str, sources: Sequence[str], chain: str) -> str:
                 f"nft insert rule {chain} {word} saddr {{ {', '.join(its)} }} "
                 f"udp dport {PORT} accept"
             )
-    return "; ".join(rules) or f"nft insert rule {chain} udp dport {PORT} accept"
+    rules = rules or [f"nft insert rule {chain} udp dport {PORT} accept"]
+    return f"{'; '.join(rules)}, and the same in /etc/nftables.conf"
 
 
 def active(machine: Machine) -> Firewall:

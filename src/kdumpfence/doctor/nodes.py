@@ -30,14 +30,15 @@ class _Told:
         layout = layouts.recognise(machine.bytes_of("/etc/os-release") or b"")
         self.distribution = layout.name if layout else ""
         self.path, self.words = sender_arguments.nodes_told(machine.root, self.distribution)
+        #: What makes the crash kernel have what was changed.
+        self.again = kdump.REBUILD[self.distribution or "debian"]
 
     def remedy(self, wanted: list[str]) -> str:
         """How to tell these."""
-        again = kdump.REBUILD[self.distribution or "debian"]
         line = f'NODES="{" ".join(wanted)}"'
         if self.distribution == "rhel":
             line = f"fence_kdump_nodes {' '.join(wanted)}"
-        return f"write {line} in {self.path}; then {again}"
+        return f"write {line} in {self.path}; then {self.again}"
 
 
 def _rings(machine: Machine, node: Node) -> dict[str, list[str]]:
@@ -127,28 +128,32 @@ def names(machine: Machine) -> Iterator[Finding]:
         for ring in node.rings:
             if addresses.is_address(ring):
                 owners[_same(ring)] = node.name
-    meant = _names_in_use(machine, all_nodes)
+    told, meant = _Told(machine), _names_in_use(machine, all_nodes)
     fine = []
     for name, (its_node, where) in meant.items():
         found = [_same(one) for one in corosync.resolve(machine, name)]
         loopback = [one for one in found if one.startswith("127.") or one == "::1"]
         foreign = [owners[one] for one in found if owners.get(one, its_node) != its_node]
+        right = next((f": {name} is {one}" for one in owners if owners[one] == its_node), "")
+        again = f"; then {told.again}" if where == told.path else ""
         text = f"{shown(name)} ({where})"
         if not found:
             yield fails(
-                "names", f"{text} does not resolve here", f"write its address in /etc/hosts: {name}"
+                "names",
+                f"{text} does not resolve here",
+                f"write its address in /etc/hosts{right or f': {name}'}{again}",
             )
         elif loopback:
             yield fails(
                 "names",
                 f"{text} resolves to {joined(loopback)}, this machine itself",
-                f"correct the line of {joined(loopback)} in /etc/hosts",
+                f"correct the line of {joined(loopback)} in /etc/hosts{right}{again}",
             )
         elif its_node and foreign:
             yield fails(
                 "names",
                 f"{text} resolves to {joined(found)}, which is {joined(foreign)}",
-                f"correct {name} in /etc/hosts, or in the name service",
+                f"correct {name} in /etc/hosts, or in the name service{right}{again}",
             )
         elif not corosync.in_hosts(machine, name):
             yield warning(

@@ -259,7 +259,7 @@ def judge(answers: list[Asked], wall: firewall.Firewall) -> Iterator[Finding]:
                 yield state(
                     "way there",
                     f"no answer of {node} ({joined(by_fate[fate])}): {text}",
-                    f"on {node}: {wall.opening_there()}; then run this there as well",
+                    f"on {node}: {wall.opening_there()}; then kdumpfence doctor way there as well",
                 )
         if by_fate[REFUSED]:
             yield unknown(
