@@ -33,6 +33,8 @@ look() {
     need qemu-system-x86 tests   'guests of tests/system'      command -v qemu-system-x86_64
     need mmdebstrap      tests   'other suites of Debian'       command -v mmdebstrap
     need nftables        tests   'firewalls of tests/doctor'   command -v nft
+    need zstd            tests   'images of tests/doctor'      command -v zstd
+    need lz4             tests   'images of tests/doctor'      command -v lz4
     need mandoc          tests   'checks the man pages'        command -v mandoc
     need groff-base      tests   'checks the man pages'        command -v groff
     need musl-tools      packages 'a static native sender'     command -v musl-gcc

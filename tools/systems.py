@@ -45,6 +45,7 @@ PARTS = {
     "packages": ("packages",),
     "building": ("building",),
     "install": ("install",),
+    "doctor": ("doctor",),
     "crash": ("system/crash",),
     "cluster": ("system/cluster",),
 }
@@ -55,6 +56,7 @@ TITLES = {
     "packages": "packages",
     "building": "wheels, sdist, switches of the build",
     "install": "installation of agent and sender",
+    "doctor": "the doctor's planted faults",
     "crash": "real panics",
     "cluster": "real clusters",
 }
