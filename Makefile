@@ -92,6 +92,9 @@ crashtable: build $(VENV)/.test native ## measure the senders in crash kernels (
 clustertable: build $(VENV)/.test ## crash both agents in real clusters (6 minutes), for docs/cluster-tests.md
 	$(RUN) -m tools.clustertable
 
+doctortable: build $(VENV)/.test ## plant the doctor's faults in a real cluster (15 minutes), for docs/doctor.md
+	$(RUN) -m tools.doctortable
+
 scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills (8 minutes), for docs/scale.md
 	$(RUN) -m tools.scale
 
@@ -154,5 +157,5 @@ clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo check test beside together suites alone plan tools lint fuzz pythons bench crashtable clustertable scale forged native wheel deb venv build clean FORCE
+.PHONY: help demo check test beside together suites alone plan tools lint fuzz pythons bench crashtable clustertable doctortable scale forged native wheel deb venv build clean FORCE
 .DELETE_ON_ERROR:
