@@ -187,6 +187,8 @@ def table(records: dict[str, Record]) -> str:
         versions = (records[suite].versions.get(package, "") for suite in suites)
         rows.append([package, *versions])
     for name, title in TITLES.items():
+        if not any(name in records[suite].parts for suite in suites):
+            continue  # a part that is newer than all records
         parts = [records[suite].parts.get(name) or Part() for suite in suites]
         rows.append([f"**{title}**", *(str(part) if part.passed else "" for part in parts)])
         measured = dict.fromkeys(key for part in parts for key in part.measured)

@@ -100,6 +100,12 @@ def test_a_record_replaces_the_one_before(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(records["unstable"].parts) == {"crash", "cluster"}
 
 
+def test_a_part_that_no_record_has_yet_has_no_row() -> None:
+    table = systems.table({"trixie": Record("2026-11-29", {}, {"unit": Part(passed=7)})})
+    assert "unit tests" in table
+    assert systems.TITLES["doctor"] not in table
+
+
 def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         suite.main(["sarge"])

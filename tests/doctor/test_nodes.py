@@ -135,7 +135,10 @@ FAULTS = [
         ),
         "fails",
         "names",
-        ("'node3' (/etc/kdumpfence/nodes) resolves to 192.0.2.2, which is node2",),
+        (
+            "'node3' (/etc/kdumpfence/nodes) resolves to 192.0.2.2, which is node2",
+            "name service: node3 is 192.0.2.3; then kdumpfence install-sender",
+        ),
     ),
     Fault(
         "a name that nobody knows",

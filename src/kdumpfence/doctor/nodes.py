@@ -135,6 +135,7 @@ def names(machine: Machine) -> Iterator[Finding]:
         loopback = [one for one in found if one.startswith("127.") or one == "::1"]
         foreign = [owners[one] for one in found if owners.get(one, its_node) != its_node]
         right = next((f": {name} is {one}" for one in owners if owners[one] == its_node), "")
+        right = "" if where == "corosync.conf" else right  # that of another ring
         again = f"; then {told.again}" if where == told.path else ""
         text = f"{shown(name)} ({where})"
         if not found:
