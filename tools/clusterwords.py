@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.support import debian
 from tests.system.cluster.cluster import Cluster
@@ -86,7 +87,7 @@ class Words:
         self._examined = examined
         self._known: dict[str, set[str]] = {program: set() for program in PROGRAMS}
         self._since = 0.0
-        for _ in range(3):
+        for _ in range(2):
             for program in PROGRAMS:
                 self._known[program].update(self._lines(program))
             examined.configure_again()
@@ -98,11 +99,12 @@ class Words:
 
     def said(self) -> tuple[str, ...]:
         """What each says that it does not say of the healthy cluster; "nothing" if that is so."""
-        texts = []
-        for program in PROGRAMS:
-            new = [line for line in self._lines(program) if line not in self._known[program]]
-            texts.append("; ".join(dict.fromkeys(new)) or "nothing")
-        return tuple(texts)
+        with ThreadPoolExecutor() as pool:
+            return tuple(pool.map(self._new, PROGRAMS))
+
+    def _new(self, program: str) -> str:
+        new = [line for line in self._lines(program) if line not in self._known[program]]
+        return "; ".join(dict.fromkeys(new)) or "nothing"
 
     def _lines(self, program: str) -> Iterator[str]:
         done = self._examined.cluster.attempt(program, self._examined.node)

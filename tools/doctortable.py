@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -90,12 +91,13 @@ def in_cluster(names: Sequence[str] = ()) -> tuple[list[Row], list[str]]:
             print(f"{fault.part}: {fault.name}", file=sys.stderr)
             try:
                 row = _planted(examined, words, fault)
-            except Failed as failure:
+            except (Failed, subprocess.TimeoutExpired) as failure:
                 print(failure, file=sys.stderr)
                 row = _row(fault.name, {"part": fault.part, **_NOT_PLAYED}, ("",) * len(PROGRAMS))
             if row is None:
                 impossible.append(fault.name)
             else:
+                print(row, file=sys.stderr)
                 rows.append(row)
         if examined.wrong():
             print(f"not healthy any more: {examined.wrong()}", file=sys.stderr)

@@ -18,7 +18,7 @@ python3 -c '
 import signal, socket
 taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 taken.bind(("", 7410))
-signal.pause()' &
+signal.pause()' >/dev/null 2>&1 &
 echo $! >/run/taken.pid
 until grep -q :1CF2 /proc/net/udp; do sleep 0.1; done
 """
