@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Plant the faults of tests/doctor, and see who finds them, for the tables of docs/doctor.md.
 
-    python -m tools.doctortable [--print] [FAULT...]
+    python -m tools.doctortable [--print] [--roots] [FAULT...]
 
 The faults of a cluster's configuration are planted in a real Pacemaker cluster, one after the
 other. There the doctor is asked, and so are pcs, crm_verify and crmsh; of what these say only
@@ -14,15 +14,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import NamedTuple
 
 from kdumpfence.doctor.finding import OK, STATES
-from tests.doctor import planted, test_cluster, test_crash_kernel, test_image, test_nodes
+from tests.doctor import (
+    planted,
+    test_agent,
+    test_cluster,
+    test_crash_kernel,
+    test_image,
+    test_nodes,
+)
 from tests.doctor.cluster_root import Fault
 from tests.support import debroot
 from tests.support.debian import NotAvailable
@@ -151,36 +159,39 @@ def in_roots() -> list[Row]:
         for number, (name, part, root) in enumerate(_roots(Path(folder))):
             found = [one for one in planted.findings(root, part) if one.state != OK]
             worst = max(found, key=lambda one: STATES.index(one.state))
-            rows.append(Row(name, part, worst.check, worst.state, worst.text, worst.remedy))
+            text = worst.text.replace(str(root), "")
+            rows.append(Row(name, part, worst.check, worst.state, text, worst.remedy))
             print(f"{number}: {name}", file=sys.stderr)
     return rows
 
 
 def _roots(folder: Path) -> Iterator[tuple[str, str, Path]]:
     """Name of a fault, part of the doctor, and the root where it was planted."""
-    number = 0
+    healthy = {
+        "debian": planted.debian(folder / "debian"),
+        "rhel": planted.rhel(folder / "rhel"),
+    }
 
-    def fresh() -> Path:
-        nonlocal number
-        number += 1
-        (folder / str(number)).mkdir()
-        return folder / str(number) / "root"
+    def fresh(system: str) -> Path:
+        made = Path(mkdtemp(dir=folder))
+        return Path(shutil.copytree(healthy[system], made / "root", symlinks=True))
 
-    for name, (plant, *_) in test_crash_kernel.FAULTS.items():
-        root = planted.debian(fresh())
-        plant(root)
-        yield name, "crash kernel", root
-    for name, (plant, *_) in test_image.ROOT_FAULTS.items():
-        root = planted.debian(fresh())
-        plant(root)
-        yield name, "image", root
+    for part, system, faults in (
+        ("crash kernel", "debian", test_crash_kernel.FAULTS),
+        ("image", "debian", test_image.ROOT_FAULTS),
+        ("image", "rhel", test_image.AROUND),
+    ):
+        for name, (plant, *_) in faults.items():
+            root = fresh(system)
+            plant(root)
+            yield name, part, root
     for name, (change, *_) in test_image.IMAGE_FAULTS.items():
-        root = planted.with_image(planted.rhel(fresh()), change=change)
-        yield f"{name} (in an image)", "image", root
-    for name, (plant, *_) in test_image.AROUND.items():
-        root = planted.rhel(fresh())
-        plant(root)
-        yield name, "image", root
+        root = planted.with_image(fresh("rhel"), change=change)
+        yield f"in an image: {name}", "image", root
+    for fault in test_agent.FAULTS:
+        agent = test_agent.with_agent(Path(mkdtemp(dir=folder)))
+        fault.plant(agent)
+        yield f"agent: {fault.name}", "agent", agent.folder
 
 
 # ------------------------------------------------------------------
@@ -188,8 +199,11 @@ def _roots(folder: Path) -> Iterator[tuple[str, str, Path]]:
 
 def main() -> int:
     parser = markedtable.parser(__doc__)
+    parser.add_argument("--roots", action="store_true", help="the second table alone")
     parser.add_argument("faults", nargs="*", metavar="FAULT")
     options = parser.parse_args()
+    if options.roots:
+        return markedtable.show(options, PAGE, {"doctortable, roots": _table((), in_roots())})
     why = machine.why_not()
     if why is not None:
         print(why, file=sys.stderr)

@@ -39,7 +39,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 @guides
 def test_every_file_and_make_target_exists(page: Path) -> None:
     text = page.read_text()
-    files = set(re.findall(r"\b(?:docs|src|tests|tools|bench|findings)/[\w/.-]*\w", text))
+    files = set(re.findall(r"(?<![\w-])(?:docs|src|tests|tools|bench|findings)/[\w/.-]*\w", text))
     missing = {
         name for name in files if not any((at / name).exists() for at in (ROOT, page.parent))
     }

@@ -25,13 +25,17 @@ AGENT, FOLDER = "usr/sbin/fence_kdump", "usr/lib/kdumpfence/python/kdumpfence"
 STOCK = "\x7fELF the stock agent\n"
 
 
-@pytest.fixture
-def healthy(tmp_path: Path) -> Root:
+def with_agent(folder: Path) -> Root:
     """A root with this project's agent, as its Debian package has it."""
-    root = Root(tmp_path)
+    root = Root(folder)
     root.write(AGENT, layouts.data(TEMPLATE).decode())
     root.write(f"{FOLDER}/_version.py", f'__version__ = "{__version__}"\n')
     return root.write(f"{FOLDER}/_kdumpwire.cpython-313-x86_64-linux-gnu.so", "")
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Root:
+    return with_agent(tmp_path)
 
 
 def _stock(root: Root) -> Root:
