@@ -10,6 +10,7 @@ import pytest
 
 from kdumpfence import keys
 from kdumpfence.doctor import cib
+from kdumpfence.doctor.device import host_map
 from tests.doctor.cluster_root import CIB, COROSYNC, KDUMP, Fault, Root, judge, level, power
 
 UPDATE = "pcs stonith update kdump "
@@ -368,7 +369,7 @@ def test_without_a_corosync_conf_the_nodes_are_pacemakers(healthy: Root) -> None
 def test_a_host_map_is_taken_apart_as_that_pacemaker_does(
     version: tuple[int, ...], text: str, expected: dict[str, str]
 ) -> None:
-    assert cib.host_map(text, version) == expected
+    assert host_map(text, version) == expected
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from kdumpfence.doctor import (
     agent,
+    authentication,
     cluster,
     crash_kernel,
     image,
@@ -15,7 +16,9 @@ from kdumpfence.doctor import (
     image_network,
     image_start,
     installed,
+    levels,
     nodes,
+    waits,
     watchdogs,
     way,
 )
@@ -37,7 +40,12 @@ PARTS: dict[str, tuple[Check, ...]] = {
     ),
     "nodes": nodes.CHECKS,
     "way": way.CHECKS,
-    "cluster": cluster.CHECKS,
+    "cluster": (
+        *cluster.CHECKS,
+        *levels.CHECKS,
+        *waits.CHECKS,
+        *authentication.CHECKS,
+    ),
     "agent": agent.CHECKS,
 }
 

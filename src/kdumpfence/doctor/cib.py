@@ -9,21 +9,18 @@ moment, nothing counts.
 from __future__ import annotations
 
 import re
-import shlex
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+from kdumpfence.doctor.device import NEW_NAMES, Device
 from kdumpfence.doctor.finding import Unknown
 from kdumpfence.doctor.machine import Machine
+from kdumpfence.doctor.shell import Shell
 from kdumpfence.text import shown
 
 FILE = "/var/lib/pacemaker/cib/cib.xml"
-KDUMP = "fence_kdump"
-
-#: From here on properties are called fencing-*, and a colon in pcmk_host_map means one thing.
-NEW_NAMES = (3, 0, 2)
 _NEWER = {"stonith-enabled": "fencing-enabled", "stonith-timeout": "fencing-timeout"}
 
 _UNITS = {
@@ -53,55 +50,6 @@ def seconds(text: str) -> float | None:
 def is_true(text: str) -> bool:
     """A boolean as Pacemaker reads it."""
     return text.lower() in _TRUE
-
-
-class Device(NamedTuple):
-    """A fencing device."""
-
-    name: str
-    agent: str
-    parameters: dict[str, str]
-    stopped: bool  #: whether somebody disabled it
-
-    @property
-    def is_kdump(self) -> bool:
-        """Whether it switches nothing off, but asks whether a node dumps."""
-        return self.agent == KDUMP
-
-    def hosts(self, version: tuple[int, ...]) -> dict[str, str] | None:
-        """The nodes that it knows, and what it calls each; None if it takes any."""
-        listed = re.split(r"[ \t,;]+", self.parameters.get("pcmk_host_list", ""))
-        found = {name: name for name in listed if name}
-        found.update(host_map(self.parameters.get("pcmk_host_map", ""), version))
-        anyone = self.parameters.get("pcmk_host_check", "").lower() == "none"
-        return None if anyone or not found else found
-
-    def calls(self, node: str, version: tuple[int, ...]) -> str | None:
-        """What it calls this node; None if it does not know it."""
-        hosts = self.hosts(version)
-        if hosts is None:
-            return node
-        return next((its for name, its in hosts.items() if name.lower() == node.lower()), None)
-
-
-def host_map(text: str, version: tuple[int, ...]) -> dict[str, str]:
-    """pcmk_host_map as this Pacemaker takes it apart (build_port_aliases of its fenced).
-
-    Before 3.0.2 each colon that no backslash protects begins another value.
-    """
-    found: dict[str, str] = {}
-    if version >= NEW_NAMES:
-        for entry in re.split(r"[ \t;]+", text):
-            name, separator, value = re.match(r"([^=:]*)([=:]?)(.*)", entry, re.DOTALL).groups()  # type: ignore[union-attr]
-            if name and separator and value:
-                found[name] = value
-        return found
-    for entry in re.findall(r"(?:\\.|[^; \t\\]|\\$)+", text, re.DOTALL):
-        *names, value = re.split(r"(?<!\\)[=:]", entry)
-        name = next((one for one in reversed(names) if one), "")
-        if name and value:
-            found[name] = re.sub(r"\\(.)", r"\1", value)
-    return found
 
 
 class Level(NamedTuple):
@@ -221,72 +169,6 @@ class Cib:
             role = meta.get("target-role", self._defaults.get("target-role", ""))
             name, agent = one.get("id", ""), kind.get("type", "")
             yield Device(name, agent, parameters, role.lower() == "stopped")
-
-
-class Shell:
-    """Commands that change the configuration, for the tool that is there: pcs, crm, or neither."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._tool = next((one for one in ("pcs", "crm") if machine.has_program(one)), "")
-
-    def set_property(self, name: str, value: str) -> str:
-        """Set a cluster property."""
-        return {
-            "pcs": f"pcs property set {name}={value}",
-            "crm": f"crm configure property {name}={value}",
-        }.get(self._tool, f"crm_attribute --name {name} --update {value}")
-
-    def set(self, device: str, name: str, value: str) -> str:
-        """Set a parameter of a device."""
-        device, value = shlex.quote(device), shlex.quote(value)
-        return {
-            "pcs": f"pcs stonith update {device} {name}={value}",
-            "crm": f"crm resource param {device} set {name} {value}",
-        }.get(
-            self._tool,
-            f"crm_resource --resource {device} --set-parameter {name} --parameter-value {value}",
-        )
-
-    def unset(self, device: str, name: str) -> str:
-        """Remove a parameter of a device."""
-        device, name = shlex.quote(device), shlex.quote(name)
-        return {
-            "pcs": f"pcs stonith update {device} {name}=",
-            "crm": f"crm resource param {device} delete {name}",
-        }.get(self._tool, f"crm_resource --resource {device} --delete-parameter {name}")
-
-    def enable(self, device: str) -> str:
-        """Let a disabled device be used again."""
-        device = shlex.quote(device)
-        return {
-            "pcs": f"pcs stonith enable {device}",
-            "crm": f"crm resource start {device}",
-        }.get(self._tool, f"crm_resource --resource {device} --meta --delete-parameter target-role")
-
-    def create(self, addresses: str) -> str:
-        """Make a device of fence_kdump."""
-        waits = "timeout=50 pcmk_off_timeout=60s pcmk_off_retries=1 pcmk_action_limit=-1"
-        params = f"pcmk_host_map={shlex.quote(addresses)} {waits}"
-        if self._tool == "crm":
-            return f"crm configure primitive kdump stonith:fence_kdump params {params}"
-        return f"pcs stonith create kdump fence_kdump {params}"
-
-    def levels(self, nodes: list[str], topology: dict[str, list[tuple[str, ...]]]) -> str:
-        """Give nodes the levels that they have in this topology; crmsh takes only all of it."""
-        if self._tool == "crm":
-            all_nodes = (
-                f"{name}: {' '.join(map(','.join, levels))}" for name, levels in topology.items()
-            )
-            line = shlex.quote(f"fencing_topology {' '.join(all_nodes)}")
-            return f"echo {line} | crm configure load update -"
-        commands = []
-        for node in nodes:
-            name = shlex.quote(node)
-            commands.append(f"pcs stonith level clear target {name}")
-            for index, devices in enumerate(topology[node], 1):
-                its = " ".join(map(shlex.quote, devices))
-                commands.append(f"pcs stonith level add {index} {name} {its}")
-        return "; ".join(commands)
 
 
 _read: WeakKeyDictionary[Machine, Cib | Unknown] = WeakKeyDictionary()

@@ -14,9 +14,10 @@ from kdumpfence import addresses
 from kdumpfence.agent.options import AgentOptions
 from kdumpfence.cmdline import OptionError
 from kdumpfence.doctor import cib, cluster, corosync, kdump
-from kdumpfence.doctor.cib import NEW_NAMES, Cib, Device
+from kdumpfence.doctor.cib import Cib
 from kdumpfence.doctor.cluster import joined
 from kdumpfence.doctor.corosync import Node
+from kdumpfence.doctor.device import NEW_NAMES, Device, host_map
 from kdumpfence.doctor.finding import Finding, Unknown, fails, ok, warning
 from kdumpfence.doctor.machine import Machine
 from kdumpfence.install import layouts, native_sender, sender_arguments
@@ -227,8 +228,8 @@ def map_is_whole(machine: Machine) -> Iterator[Finding]:
     its = cib.read(machine)
     for device in its.kdump:
         text = device.parameters.get("pcmk_host_map", "")
-        meant = cib.host_map(text.replace("\\", ""), NEW_NAMES)
-        if cib.host_map(text, its.version) != meant and its.version < NEW_NAMES:
+        meant = host_map(text.replace("\\", ""), NEW_NAMES)
+        if host_map(text, its.version) != meant and its.version < NEW_NAMES:
             lost = [name for name in meant if device.calls(name, its.version) is None]
             all_nodes = corosync.nodes(machine)
             whole = device._replace(parameters={})
