@@ -251,7 +251,7 @@ def test_a_healthy_cluster_has_no_faults(healthy: Root) -> None:
     assert {one.state for one in found} == {"ok"}, found
     assert {one.check for one in found} == {
         *("kdump device", "fencing on", "fencing levels", "agent timeout", "fencing at once"),
-        "authentication",
+        *("authentication", "fencing time"),
     }
 
 

@@ -18,11 +18,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdumpfence.cli import CommandError, timeout_advice
+from kdumpfence.cli import CommandError
 from kdumpfence.cli.numbers import decimal
 from kdumpfence.cli.status import add_limits
 from kdumpfence.cli.tables import BARS, cells, joined, make_console, plural, print_table, stamp
-from kdumpfence.cli.timeout_advice import PAUSE, duration, rounded_up
+from kdumpfence.daemon import timeout_advice
+from kdumpfence.daemon.timeout_advice import PAUSE, duration, rounded_up
 from kdumpfence.listener.dumps import length
 from kdumpfence.text import one_line
 

@@ -27,8 +27,8 @@ from kdumpfence.cli.status import (
     row,
 )
 from kdumpfence.cli.tables import joined, make_console, plural, rich_lines, stamp
-from kdumpfence.cli.timeout_advice import duration
 from kdumpfence.daemon.status_client import PATH, Client, ControlError, Status
+from kdumpfence.daemon.timeout_advice import duration
 from kdumpfence.listener.dumps import Dump, length
 from kdumpfence.text import one_line
 

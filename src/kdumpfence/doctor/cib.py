@@ -60,19 +60,22 @@ class Level(NamedTuple):
 
 
 class Cib:
-    """What of the configuration matters to fencing. `shell` writes commands that change it."""
+    """What of the configuration matters to fencing. `shell` writes commands that change it.
+
+    `root` is the element as Pacemaker has it.
+    """
 
     def __init__(self, root: ET.Element, version: tuple[int, ...], shell: Shell) -> None:
         self.version = version
         self.shell = shell
-        self._root = root
+        self.root = root
         self._by_id = {one.get("id"): one for one in root.iter() if one.get("id")}
-        self.properties = self._pairs(root.findall("configuration/crm_config/cluster_property_set"))
-        self._defaults = self._pairs(root.findall("configuration/rsc_defaults/meta_attributes"))
+        self.properties = self.pairs(root.findall("configuration/crm_config/cluster_property_set"))
+        self._defaults = self.pairs(root.findall("configuration/rsc_defaults/meta_attributes"))
         self.devices = {one.name: one for one in self._devices()}
         self._levels = root.findall("configuration/fencing-topology/fencing-level")
         self._nodes = {
-            one.get("uname", ""): self._pairs(one.findall("instance_attributes"))
+            one.get("uname", ""): self.pairs(one.findall("instance_attributes"))
             for one in root.findall("configuration/nodes/node")
         }
 
@@ -143,7 +146,7 @@ class Cib:
         name = level.get("target-attribute")
         return name is not None and self._nodes.get(node, {}).get(name) == level.get("target-value")
 
-    def _pairs(self, sets: list[ET.Element]) -> dict[str, str]:
+    def pairs(self, sets: list[ET.Element]) -> dict[str, str]:
         """Names and values, of which the first one of a name counts."""
         found: dict[str, str] = {}
         for given in sets:
@@ -155,20 +158,25 @@ class Cib:
         return found
 
     def _devices(self) -> Iterator[Device]:
+        for one, sets in self.primitives():
+            if sets[-1].get("class") == "stonith":
+                meta = self.pairs([s for of in sets for s in of.findall("meta_attributes")])
+                role = meta.get("target-role", self._defaults.get("target-role", ""))
+                agent, parameters = sets[-1].get("type", ""), self.parameters(sets)
+                yield Device(one.get("id", ""), agent, parameters, role.lower() == "stopped")
+
+    def primitives(self) -> Iterator[tuple[ET.Element, list[ET.Element]]]:
+        """Each resource, and where its settings are: itself, and its template if it has one."""
         templates = {
-            one.get("id"): one for one in self._root.findall("configuration/resources/template")
+            one.get("id"): one for one in self.root.findall("configuration/resources/template")
         }
-        for one in self._root.iterfind("configuration/resources//primitive"):
+        for one in self.root.iterfind("configuration/resources//primitive"):
             template = templates.get(one.get("template", "\0"))
-            kind = one if template is None else template
-            if kind.get("class") != "stonith":
-                continue
-            sets = [one] if template is None else [one, template]
-            parameters = self._pairs([s for of in sets for s in of.findall("instance_attributes")])
-            meta = self._pairs([s for of in sets for s in of.findall("meta_attributes")])
-            role = meta.get("target-role", self._defaults.get("target-role", ""))
-            name, agent = one.get("id", ""), kind.get("type", "")
-            yield Device(name, agent, parameters, role.lower() == "stopped")
+            yield one, [one] if template is None else [one, template]
+
+    def parameters(self, sets: list[ET.Element]) -> dict[str, str]:
+        """What the sets of parameters say that are in these elements."""
+        return self.pairs([s for of in sets for s in of.findall("instance_attributes")])
 
 
 _read: WeakKeyDictionary[Machine, Cib | Unknown] = WeakKeyDictionary()

@@ -14,6 +14,10 @@ from kdumpfence.install.node_name import COROSYNC
 
 _RING = re.compile("ring([0-9]{1,3})_addr")
 
+#: Milliseconds, of corosync.conf(5): without a token a node is lost after so many, more for each
+#: node from the third on, and the others then agree for so many times as long.
+_TOKEN, _COEFFICIENT, _CONSENSUS = 3000, 650, 1.2
+
 
 class Node(NamedTuple):
     """A node of the cluster."""
@@ -72,4 +76,36 @@ def in_hosts(machine: Machine, name: str) -> list[str]:
         address, *names = line.partition("#")[0].split() or [""]
         if name.lower() in map(str.lower, names):
             found.append(address)
+    return found
+
+
+def noticed(machine: Machine) -> float | None:
+    """Seconds until a node that fell silent is out of the cluster; None without a corosync.conf.
+
+    The token's time-out and the time to agree, as corosync.conf(5) has them since 3.1. Pacemaker
+    needs a few seconds more.
+    """
+    text = machine.read(COROSYNC)
+    if text is None:
+        return None
+    count = len(node_name.listed(text))
+    token = _totem(text, "token", _TOKEN)
+    if count > 2:
+        token += (count - 2) * _totem(text, "token_coefficient", _COEFFICIENT)
+    return (token + _totem(text, "consensus", _CONSENSUS * token)) / 1000
+
+
+def _totem(text: str, name: str, default: float) -> float:
+    """A number of the section totem, of which the last one counts."""
+    sections: list[str] = []
+    found = default
+    for line in text.splitlines():
+        opened = re.fullmatch(r"\s*(\w+)\s*\{\s*", line)
+        pair = re.fullmatch(rf"\s*{name}\s*:\s*([0-9]{{1,9}})\s*", line)
+        if opened:
+            sections.append(opened[1])
+        elif line.strip() == "}" and sections:
+            sections.pop()
+        elif pair and sections == ["totem"]:
+            found = float(pair[1])
     return found

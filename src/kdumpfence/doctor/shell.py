@@ -72,3 +72,14 @@ class Shell:
                 its = " ".join(map(shlex.quote, devices))
                 commands.append(f"pcs stonith level add {index} {name} {its}")
         return "; ".join(commands)
+
+    def monitor_timeout(self, resource: str, operation: dict[str, str], seconds: int) -> str:
+        """Give a resource's monitor another time-out."""
+        level = f"OCF_CHECK_LEVEL={operation.get('OCF_CHECK_LEVEL', '0')}"
+        if self._tool == "pcs":
+            interval = shlex.quote(operation.get("interval", "0"))
+            return (
+                f"pcs resource update {shlex.quote(resource)} op monitor interval={interval} "
+                f"{level} timeout={seconds}s"
+            )
+        return f"give the monitor of {resource} that has {level} timeout={seconds}s"

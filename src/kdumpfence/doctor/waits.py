@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from kdumpfence.cmdline import OptionError
 from kdumpfence.doctor import cib
+from kdumpfence.doctor.cib import Cib
 from kdumpfence.doctor.cluster import configured, joined, names, options
 from kdumpfence.doctor.finding import Finding, fails, ok, warning
 from kdumpfence.doctor.machine import Machine
@@ -27,11 +28,16 @@ _SEVERAL = 3
 _DEFAULT_RETRIES = "2"
 
 
+def default_wait(its: Cib) -> float:
+    """Seconds that Pacemaker gives a device that has no time of its own."""
+    return cib.seconds(its.property_of("stonith-timeout") or "") or _DEFAULT_WAIT
+
+
 def waits(machine: Machine) -> Iterator[Finding]:
     """The agent says no before Pacemaker kills it, and is not asked again."""
     its, devices = configured(machine)
     name = its.called("stonith-timeout")
-    cluster_wide = cib.seconds(its.property_of("stonith-timeout") or "") or _DEFAULT_WAIT
+    cluster_wide = default_wait(its)
     fine = []
     for device in devices:
         parameters = device.parameters

@@ -9,11 +9,13 @@ Documentation/ABI/testing/sysfs-class-watchdog in the kernel.
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 from collections.abc import Iterator
 
-from kdumpfence.doctor import kdump
+from kdumpfence.daemon.timeout_advice import rounded_up
+from kdumpfence.doctor import kdump, past_dumps
 from kdumpfence.doctor.archive import Archive
 from kdumpfence.doctor.finding import Finding, Unknown, ok, warning
 from kdumpfence.doctor.kdump import Kdump, NoImage
@@ -137,7 +139,15 @@ def sbd_crashdump(machine: Machine) -> Iterator[Finding]:
     if "crashdump" not in action:
         return
     time = re.findall(r"(?:^|\s)-C\s*([0-9]+)", options)
-    if time and not int(time[-1][:9]):
+    dump = past_dumps.power(machine)
+    if time and int(time[-1][:9]) and dump and int(time[-1][:9]) < dump:
+        yield warning(
+            "sbd crash dump",
+            f"SBD_TIMEOUT_ACTION={action} with -C {time[-1]}: the watchdog resets the node while "
+            f"it dumps; of the dumps recorded here one needed {rounded_up(dump)}",
+            f"-C {math.ceil(dump)} or more in SBD_OPTS, then restart the cluster on this node",
+        )
+    elif time and not int(time[-1][:9]):
         yield warning(
             "sbd crash dump",
             f"SBD_TIMEOUT_ACTION={action} with -C 0: the watchdog resets the node while it dumps",

@@ -66,9 +66,9 @@ def lengths(dumps: Sequence[Past], pause: float = PAUSE, node: str | None = None
     return Lengths(node, len(good), longest, percentile, power, failed)
 
 
-def quick(dumps: Iterable[Past]) -> int:
+def quick(dumps: Iterable[Past], noticed: float = NOTICED) -> int:
     """How many of them were over so soon that an agent may have been started too late."""
-    return sum(dump.ended is not None and length(dump) < NOTICED for dump in dumps)
+    return sum(dump.ended is not None and length(dump) < noticed for dump in dumps)
 
 
 def duration(seconds: float) -> str:

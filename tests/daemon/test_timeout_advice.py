@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.cli import timeout_advice
+from kdumpfence.daemon import timeout_advice
 from kdumpfence.daemon.history import Past
 
 
