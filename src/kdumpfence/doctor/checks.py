@@ -9,7 +9,9 @@ from kdumpfence.doctor import (
     agent,
     authentication,
     cluster,
+    confinement,
     crash_kernel,
+    elsewhere,
     fencing_time,
     image,
     image_age,
@@ -49,8 +51,9 @@ PARTS: dict[str, tuple[Check, ...]] = {
         *fencing_time.CHECKS,
         *past_dumps.CHECKS,
         *authentication.CHECKS,
+        *elsewhere.CLUSTER_CHECKS,
     ),
-    "agent": agent.CHECKS,
+    "agent": (*agent.CHECKS, *confinement.CHECKS, *elsewhere.AGENT_CHECKS),
 }
 
 

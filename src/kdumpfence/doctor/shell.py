@@ -83,3 +83,11 @@ class Shell:
                 f"{level} timeout={seconds}s"
             )
         return f"give the monitor of {resource} that has {level} timeout={seconds}s"
+
+    def clean_up(self, resource: str) -> str:
+        """Let the cluster forget what failed, and try again."""
+        resource = shlex.quote(resource)
+        return {
+            "pcs": f"pcs resource cleanup {resource}",
+            "crm": f"crm resource cleanup {resource}",
+        }.get(self._tool, f"crm_resource --cleanup --resource {resource}")
