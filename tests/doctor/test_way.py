@@ -197,7 +197,20 @@ trusted (active)
   interfaces: eth1
   ports:
 """
-UFW = "Status: active\n\nTo                         Action      From\n--   ------      ----\n{}"
+#: firewalld 1.3.3 does not mark the default zone where no interface was put into it.
+UNUSED = """\
+internal (active)
+  target: ACCEPT
+  interfaces: {}
+
+public
+  target: default
+  interfaces: \n  ports: 22/tcp
+"""
+UFW = "Status: active\nDefault: {0} (incoming), allow (outgoing), disabled (routed)\n\n"
+UFW += (
+    "To                         Action      From\n--                         ------      ----\n{1}"
+)
 NFT = (
     "table inet filter {{\n\tchain input {{\n\t\ttype filter hook input priority filter; policy {}"
 )
@@ -207,13 +220,32 @@ NFT += ';\n\t\tiifname "lo" accept\n\t\ttcp dport 22 accept\n{}\t}}\n}}\n'
 @pytest.mark.parametrize(
     ("said", "closed"),
     [
-        (firewall.firewalld(ZONES.format(services="", ports="")), "zone public"),
-        (firewall.firewalld(ZONES.format(services=" high-availability", ports="")), "zone public"),
-        (firewall.firewalld(ZONES.format(services=" kdumpfence", ports="")), ""),
-        (firewall.firewalld(ZONES.format(services="", ports="7410/udp")), ""),
-        (firewall.ufw(UFW.format("22/tcp                     ALLOW       Anywhere\n")), "7410/udp"),
-        (firewall.ufw(UFW.format("7410/udp                   ALLOW       192.0.2.0/24\n")), ""),
-        (firewall.ufw(UFW.format("7410/udp                   DENY        Anywhere\n")), "7410/udp"),
+        (firewall.firewalld(ZONES.format(services="", ports=""), "", []), "zone public"),
+        (
+            firewall.firewalld(ZONES.format(services=" high-availability", ports=""), "", []),
+            "zone public",
+        ),
+        (firewall.firewalld(ZONES.format(services=" kdumpfence", ports=""), "", []), ""),
+        (firewall.firewalld(ZONES.format(services="", ports="7410/udp"), "", []), ""),
+        (firewall.firewalld(ZONES.format(services="", ports="7410/tcp"), "", []), "zone public"),
+        (firewall.firewalld(ZONES.format(services="", ports="22/tcp 7000-7500/udp"), "", []), ""),
+        (firewall.firewalld(UNUSED.format("eth0"), "public", []), ""),
+        (firewall.firewalld(UNUSED.format("eth0"), "public", ["eth0"]), ""),
+        (firewall.firewalld(UNUSED.format("eth0"), "public", ["eth0", "eth1"]), "zone public"),
+        (firewall.firewalld(UNUSED.format(""), "public", ["eth0"]), "zone public"),
+        (firewall.ufw(UFW.format("deny", "22/tcp             ALLOW IN    Anywhere\n")), "7410/udp"),
+        (firewall.ufw(UFW.format("deny", "7410/tcp           ALLOW IN    Anywhere\n")), "7410/udp"),
+        (firewall.ufw(UFW.format("deny", "22/tcp             ALLOW IN    7410::1\n")), "7410/udp"),
+        (firewall.ufw(UFW.format("deny", "7410/udp           ALLOW OUT   Anywhere\n")), "7410/udp"),
+        (firewall.ufw(UFW.format("deny", "7410/udp           DENY IN     Anywhere\n")), "7410/udp"),
+        (firewall.ufw(UFW.format("deny", "7410/udp           ALLOW IN    192.0.2.0/24\n")), ""),
+        (firewall.ufw(UFW.format("deny", "53,7000:7500/udp   ALLOW IN    Anywhere\n")), ""),
+        (firewall.ufw(UFW.format("deny", "kdumpfence         ALLOW IN    192.0.2.0/24\n")), ""),
+        (firewall.ufw(UFW.format("allow", "22/tcp            ALLOW IN    Anywhere\n")), ""),
+        (firewall.ufw(UFW.format("deny", "Anywhere on lo     ALLOW IN    Anywhere\n")), "7410/udp"),
+        (firewall.ufw(UFW.format("deny", "7410/udp           LIMIT IN    Anywhere\n")), ""),
+        # Who may send anything, is not told by the port.
+        (firewall.ufw(UFW.format("deny", "Anywhere           ALLOW IN    192.0.2.0/24\n")), None),
         (firewall.nftables(""), None),
         (firewall.nftables(NFT.format("drop", "")), "chain inet filter input"),
         (firewall.nftables(NFT.format("accept", "")), ""),
@@ -246,3 +278,10 @@ def test_what_firewalls_say_of_themselves(
 )
 def test_how_each_is_opened(name: str, words: str) -> None:
     assert words in firewall.Firewall(name).opening(["192.0.2.1", "fd00::1"])
+
+
+def test_zones_are_opened_that_are_closed() -> None:
+    closed = firewall.firewalld(ZONES.format(services="", ports=""), "", [])
+    assert closed.opening([]) == (
+        "firewall-cmd --permanent --zone=public --add-port=7410/udp && firewall-cmd --reload"
+    )

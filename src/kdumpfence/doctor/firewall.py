@@ -8,7 +8,8 @@ certainty; firewalld and ufw say what they open.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kdumpfence.doctor.finding import Unknown
@@ -24,10 +25,13 @@ class Firewall(NamedTuple):
     name: str  #: "firewalld", "ufw", "nftables" or, if there is none, ""
     closed: str | None = None  #: why messages are not let in; "" if they are, None if nobody knows
     certain: bool = True
-    chain: str = "inet filter input"
+    chain: str = "inet filter input"  #: of nftables
+    zones: tuple[str, ...] = ()  #: of firewalld, that do not let them in
 
     def opening(self, sources: Sequence[str]) -> str:
         """The command that lets messages in, from these addresses or, without any, the others'."""
+        if self.zones:
+            return " && ".join([*(_add_port(f"--zone={one} ") for one in self.zones), _RELOAD])
         return _opening(self.name, sources, self.chain)
 
     def opening_there(self) -> str:
@@ -35,9 +39,16 @@ class Firewall(NamedTuple):
         return _opening(self.name, [], "inet filter input")
 
 
+_RELOAD = "firewall-cmd --reload"
+
+
+def _add_port(zone: str = "") -> str:
+    return f"firewall-cmd --permanent {zone}--add-port={PORT}/udp"
+
+
 def _opening(name: str, sources: Sequence[str], chain: str) -> str:
     if name == "firewalld":
-        return f"firewall-cmd --permanent --add-port={PORT}/udp && firewall-cmd --reload"
+        return f"{_add_port()} && {_RELOAD}"
     if name == "ufw":
         return "; ".join(
             f"ufw allow from {one} to any port {PORT} proto udp" for one in sources or ["any"]
@@ -69,35 +80,65 @@ def active(machine: Machine) -> Firewall:
 def _firewalld(machine: Machine) -> Firewall | None:
     if machine.ask("firewall-cmd", "--state").stdout.strip() != "running":
         return None
-    return firewalld(machine.ask("firewall-cmd", "--list-all-zones").stdout)
+    interfaces = [name for _, name in socket.if_nameindex() if name != "lo"]
+    default = machine.ask("firewall-cmd", "--get-default-zone").stdout.strip()
+    zones = machine.ask("firewall-cmd", "--list-all-zones").stdout
+    return firewalld(zones, default, interfaces)
 
 
-def firewalld(zones: str) -> Firewall:
-    """What `firewall-cmd --list-all-zones` says: each zone with interfaces has to let it in."""
+def firewalld(zones: str, default: str, interfaces: Iterable[str]) -> Firewall:
+    """What `firewall-cmd --list-all-zones` says: each zone that is in use has to let it in.
+
+    Interfaces that are in no zone are in the default one, which is not called active for that.
+    """
+    free = set(interfaces) - {
+        name for line in re.findall(r"^  interfaces: (.*)", zones, re.MULTILINE)
+        for name in line.split()
+    }  # fmt: skip
     closed = []
-    for zone in re.split(r"\n(?=\S)", zones):
-        head, _, body = zone.strip().partition("\n")
-        if "active" not in head:
+    for zone in re.split(r"\n(?=\S)", zones.strip()):
+        head, _, body = zone.partition("\n")
+        name, _, marks = head.partition(" ")
+        if "active" not in marks and not (name == default and free):
             continue
-        opened = _has_port(body) or re.search(rf"services:.*\b{_SERVICE}\b", body)
-        if not opened and not re.search(r"target: ACCEPT", body):
-            closed.append(head.split()[0])
+        ports = re.findall(r"^  (?:source-)?ports: (.*)", body, re.MULTILINE)
+        rules = re.findall(r'port="([0-9-]+)" protocol="udp".* accept', body)
+        opened = any(map(_has_udp_port, " ".join(ports).split())) or any(map(_has_port, rules))
+        services = re.search(rf"^  services:.*\b{_SERVICE}\b", body, re.MULTILINE)
+        if not opened and not services and not re.search(r"^  target: ACCEPT", body, re.MULTILINE):
+            closed.append(name)
     if not closed:
         return Firewall("firewalld", "")
-    return Firewall("firewalld", f"firewalld does not let {PORT}/udp in: zone {', '.join(closed)}")
+    text = f"firewalld does not let {PORT}/udp in: zone {', '.join(closed)}"
+    return Firewall("firewalld", text, zones=tuple(closed))
 
 
 def _ufw(machine: Machine) -> Firewall | None:
-    said = machine.ask("ufw", "status").stdout
+    said = machine.ask("ufw", "status", "verbose").stdout
     return ufw(said) if said.startswith("Status: active") else None
 
 
 def ufw(status: str) -> Firewall:
-    """What `ufw status` says."""
+    """What `ufw status verbose` says."""
+    if re.search(r"^Default: allow \(incoming\)", status, re.MULTILINE):
+        return Firewall("ufw", "")
+    perhaps = False
     for line in status.splitlines():
-        if "ALLOW" in line and (_has_port(line) or _SERVICE in line):
+        to, allowed, _ = re.split(r"\s+(ALLOW|LIMIT)\s", line + " ALLOW ", maxsplit=1)
+        if allowed not in line or " OUT " in line:
+            continue
+        if any(map(_has_udp_port, to.split())) or _SERVICE in to.split():
             return Firewall("ufw", "")
+        # What is let in from somewhere, or by an interface, whatever its port.
+        perhaps = perhaps or (to.startswith("Anywhere") and not to.endswith(" on lo"))
+    if perhaps:
+        return Firewall("ufw", None)
     return Firewall("ufw", f"ufw does not let {PORT}/udp in")
+
+
+def _has_udp_port(word: str) -> bool:
+    """Whether this is our port, or has it: "7410/udp", "7410", "53,7000:7500/udp"."""
+    return re.fullmatch(r"[0-9][0-9:,-]*(/udp)?", word) is not None and _has_port(word)
 
 
 def _nftables(machine: Machine) -> Firewall | None:
