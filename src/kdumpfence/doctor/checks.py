@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from kdumpfence.doctor import (
     agent,
     authentication,
+    believed,
     cluster,
     confinement,
     crash_kernel,
@@ -20,6 +21,7 @@ from kdumpfence.doctor import (
     image_start,
     installed,
     levels,
+    node_names,
     nodes,
     past_dumps,
     waits,
@@ -42,7 +44,7 @@ PARTS: dict[str, tuple[Check, ...]] = {
         *image_age.CHECKS,
         *image_network.CHECKS,
     ),
-    "nodes": nodes.CHECKS,
+    "nodes": (*nodes.CHECKS, *node_names.CHECKS, *believed.CHECKS),
     "way": way.CHECKS,
     "cluster": (
         *cluster.CHECKS,
