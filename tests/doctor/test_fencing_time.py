@@ -87,6 +87,17 @@ FAULTS = [
         ("waits 30 s by itself", "pcmk_off_timeout=90s"),
     ),
     Fault(
+        "one that switches off only, in a newer version",
+        lambda root: set_property(
+            set_power(root.version("3.0.2-1"), power_wait="30", pcmk_off_timeout="30"),
+            "fencing-action",
+            "off",
+        ),
+        "fails",
+        "power in time",
+        ("waits 30 s by itself", "pcmk_off_timeout=90s"),
+    ),
+    Fault(
         "a file system that nobody can write to for so long",
         lambda root: file_system(root, timeout="40s"),
         "warning",

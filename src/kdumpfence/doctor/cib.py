@@ -21,7 +21,7 @@ from kdumpfence.doctor.shell import Shell
 from kdumpfence.text import shown
 
 FILE = "/var/lib/pacemaker/cib/cib.xml"
-_NEWER = {"stonith-enabled": "fencing-enabled", "stonith-timeout": "fencing-timeout"}
+_NEWER = {f"stonith-{one}": f"fencing-{one}" for one in ("action", "enabled", "timeout")}
 
 _UNITS = {
     **dict.fromkeys(("ms", "msec"), 0.001),
