@@ -109,9 +109,8 @@ def without_effect(machine: Machine) -> Iterator[Finding]:
             yield warning(
                 "idle settings",
                 f"{device.name}: {name} has no effect, since the agent has no action reboot and "
-                "Pacemaker takes off",
-                f"{its.shell.unset(device.name, name)}; what counts is "
-                f"{name.replace('reboot', 'off', 1)}",
+                f"Pacemaker takes off; what counts is {name.replace('reboot', 'off', 1)}",
+                its.shell.unset(device.name, name),
             )
 
 
