@@ -8,8 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kdumpfence.cli import CommandError
+from kdumpfence.cli import CommandError, drill
 from kdumpfence.cli.install_options import open_root
+from kdumpfence.cli.numbers import whole
 from kdumpfence.cli.tables import make_console, print_table
 from kdumpfence.doctor import checks
 from kdumpfence.doctor.finding import FAILS, OK, STATES, UNKNOWN, WARNING, Finding, worst
@@ -42,10 +43,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image", default="", metavar="PATH", help="the crash kernel's image, if it is your own"
     )
     parser.add_argument("--json", action="store_true", help="JSON output")
+    parser.add_argument(
+        "--drill", metavar="NODE", help="how to crash that node on purpose; watch what happens then"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=whole("a number of seconds", 1, 1_000_000),
+        metavar="SECONDS",
+        help=f"--drill: watch for so long at most (default: {drill.TIMEOUT})",
+    )
 
 
 def run(given: argparse.Namespace) -> int:
     """Print what all checks find; 0 if all is well, 1 with warnings, 2 if fencing would fail."""
+    if given.drill is not None:
+        if given.part:
+            raise CommandError("--drill: without PART")
+        return drill.run(given)
+    if given.timeout is not None:
+        raise CommandError("--timeout: for --drill alone")
     for part in given.part:
         if part not in checks.PARTS:
             raise CommandError(f"{one_line(part)!r}: not one of {', '.join(checks.PARTS)}")

@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-from tests.system.cluster import debian_root, examined, fence_agents, pcs_and_crmsh, scenarios
+from tests.system.cluster import (
+    debian_root,
+    drills,
+    examined,
+    fence_agents,
+    pcs_and_crmsh,
+    scenarios,
+)
 from tests.system.cluster.cluster import Cluster
 from tests.system.cluster.machine import Site
 from tests.system.cluster.scenarios import Kit, Outcome
@@ -111,6 +118,11 @@ PLANS = {
     ),
     "doctor": Plan(
         {"planted": examined.healthy_and_planted}, rings=2, agents=("ours",), setup=None, seconds=90
+    ),
+    "drills": Plan(
+        {"drill": drills.drill, "silent drill": drills.silent_drill},
+        agents=("ours",),
+        seconds=90,
     ),
     "rings": Plan(
         {"doctor": scenarios.examined, "second ring": scenarios.second_ring}, rings=2, seconds=50
