@@ -43,7 +43,7 @@ GUARDS = {
     "listener": ("listener", "daemon", "system/scale", "system/guest"),
     "daemon": ("daemon", "cli", "docs", "system/scale"),
     "cli": ("cli", "daemon", "install", "docs"),
-    "doctor": ("doctor", "cli", "docs"),
+    "doctor": ("doctor", "cli", "docs", "system/cluster"),
     "storm": ("storm", "property", "docs", "system/scale"),
     "install": ("install", "docs", "packages", "system/crash"),
     "packaging": ("packages", "building", "daemon", "docs", "system/cluster"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.doctor import drill_pacemaker
+from kdumpfence.doctor import drill_log, drill_pacemaker
 from kdumpfence.doctor.drill_course import (
     ASKED,
     BACK,
@@ -154,11 +154,11 @@ THEN = NOW - 7.875
     ],
 )
 def test_lines_of_the_log(line: str, event: Event | None) -> None:
-    assert drill_pacemaker.said_in_log(FENCER + line, "node3", NOW) == event
+    assert drill_log.said(FENCER + line, "node3", NOW) == event
 
 
 def test_a_line_that_does_not_say_when_is_of_now() -> None:
-    found = drill_pacemaker.said_in_log("x Node node3 state is now lost", "node3", 5.0)
+    found = drill_log.said("x Node node3 state is now lost", "node3", 5.0)
     assert found == Event(LEFT, 5.0)
 
 
@@ -169,7 +169,7 @@ class Site:
         self.log = folder / "pacemaker.log"
         self.log.write_text("Node node3 state is now lost\n")
         self.status, self.past = crm_mon(), past()
-        monkeypatch.setattr(drill_pacemaker, "_LOG", str(self.log))
+        monkeypatch.setattr(drill_log, "_PATH", str(self.log))
         monkeypatch.setattr(drill_pacemaker, "ask", self.ask)
         with Sysroot(str(folder)) as root:
             self.pacemaker = Pacemaker(Machine(root), "node3")

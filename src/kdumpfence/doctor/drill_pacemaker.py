@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a running Pacemaker says of a node: crm_mon, the fencing history, and the log.
 
-Texts become events, or nothing; how they are put together is decided in `drill_course`. The XML is
-that of Pacemaker 2.1 and 3 (xml/api of its source), the lines of the log those of its fencer: the
-node that leads says which device is asked where, the node that runs the agent what it said, and
-every node when it is over.
+All of it becomes events; how they are put together is decided in `drill_course`. The XML is that of
+Pacemaker 2.1 and 3 (xml/api of its source).
 """
 
 from __future__ import annotations
 
 import calendar
-import contextlib
-import os
 import re
 import subprocess
 import time
@@ -19,32 +15,19 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kdumpfence.doctor.drill_course import (
-    ASKED,
-    BACK,
-    FAILED,
-    FENCED,
-    LEFT,
-    MOVED,
-    NO,
-    REQUESTED,
-    YES,
-    Event,
-)
+from kdumpfence.doctor import drill_log
+from kdumpfence.doctor.drill_course import BACK, FAILED, FENCED, LEFT, MOVED, REQUESTED, Event
 from kdumpfence.doctor.finding import Unknown
 from kdumpfence.doctor.machine import Machine
-from kdumpfence.doctor.settings import variables
 
 _STATUS = ("crm_mon", "--one-shot", "--output-as=xml")
 _HISTORY = ("stonith_admin", "--verbose", "--output-as=xml", "--history")
-_LOG = "/var/log/pacemaker/pacemaker.log"
 
 #: Seconds that a program may take, which is one of several things to be looked at.
 _PATIENCE = 3.0
 
-#: Bytes of an answer, and of the log that are read at a time.
+#: Bytes of an answer.
 _MOST = 1 << 26
-_MOST_LOG = 1 << 20
 
 #: Seconds by which other nodes' clocks may be behind.
 _CLOCKS = 2.0
@@ -128,101 +111,6 @@ def moment(text: str) -> float | None:
     return when + float(found[3] or 0) - (-offset if found[4] == "-" else offset)
 
 
-# ------------------------------------------------------------------ the log
-
-_STAMP = re.compile(r"([A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8})(\.[0-9]{1,9})? ")
-_NAME = r"(?P<target>[^\s|]{1,200})"
-_LINES = (
-    (LEFT, re.compile(rf"Node {_NAME} state is now lost")),
-    (REQUESTED, re.compile(rf"Requesting peer fencing \((?P<text>\w+)\) targeting {_NAME}")),
-    (
-        ASKED,
-        re.compile(
-            rf"Requesting that (?P<where>\S+) perform '\w+' action targeting {_NAME}"
-            r"(?: using (?P<device>[^\s|]+))?"
-        ),
-    ),
-    (
-        YES,
-        re.compile(
-            rf"Operation '\w+'(?: \[\d+\])? targeting {_NAME} using (?P<device>\S+) returned 0\b"
-        ),
-    ),
-    (
-        NO,
-        re.compile(
-            rf"Operation '\w+'(?: \[\d+\])? targeting {_NAME} using (?P<device>\S+) "
-            r"(?:returned (?P<text>[1-9]\d*)|could not be executed: (?P<why>.*?)(?: \||$))"
-        ),
-    ),
-    (
-        FENCED,
-        re.compile(rf"Operation '(?P<text>\w+)' targeting {_NAME} by (?P<where>\S+) for .*?: OK\b"),
-    ),
-    (FAILED, re.compile(rf"Operation '(?P<text>\w+)' targeting {_NAME} by .*? for .*?: (?!OK\b)")),
-)
-
-
-def said_in_log(line: str, node: str, now: float) -> Event | None:
-    """What a line of the log says of the node; `now` if it does not say when."""
-    if "targeting" not in line and "state is now" not in line:
-        return None
-    for kind, form in _LINES:
-        found = form.search(line)
-        if found is None:
-            continue
-        its = found.groupdict()
-        if its["target"].lower() != node.lower():
-            return None
-        text = its.get("text") or ""
-        if kind == NO:
-            text = f"exit status {text}" if text else its.get("why") or ""
-        where, device = its.get("where") or "", its.get("device") or ""
-        return Event(kind, _stamped(line, now), where, device, text)
-    return None
-
-
-def _stamped(line: str, now: float) -> float:
-    found = _STAMP.match(line)
-    if found is None:
-        return now
-    year = time.localtime(now).tm_year
-    try:
-        when = time.mktime(time.strptime(f"{year} {found[1]}", "%Y %b %d %H:%M:%S"))
-    except (ValueError, OverflowError):
-        return now
-    return when + float(found[2] or 0)
-
-
-class _Log:
-    """The log as it grows, also when it is rotated; nothing of what stood there before."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._file = open(path, "rb")  # noqa: SIM115 (closed by close)
-        self._file.seek(0, os.SEEK_END)
-        self._rest = b""
-
-    def lines(self) -> Iterator[str]:
-        """What was written since."""
-        data = self._file.read(_MOST_LOG)
-        if not data:
-            with contextlib.suppress(OSError):
-                there, mine = os.stat(self._path), os.fstat(self._file.fileno())
-                if there.st_ino != mine.st_ino or there.st_size < self._file.tell():
-                    file = open(self._path, "rb")  # noqa: SIM115
-                    self._file.close()
-                    self._file = file
-                    data = file.read(_MOST_LOG)
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[-65536:]
-        for line in whole:
-            yield line.decode(errors="replace")
-
-    def close(self) -> None:
-        self._file.close()
-
-
 # ------------------------------------------------------------------ the running cluster
 
 
@@ -266,15 +154,12 @@ class Pacemaker:
         self._over = {"log": 0, "history": 0}
         #: Why the log says nothing; "" if it can be read.
         self.deaf = ""
-        self._log: _Log | None = None
-        named = {
-            **variables(machine.read("/etc/sysconfig/pacemaker")),
-            **variables(machine.read("/etc/default/pacemaker")),
-        }.get("PCMK_logfile", _LOG)
+        self._log: drill_log.Log | None = None
+        path = drill_log.path(machine)
         try:
-            self._log = _Log(named)
+            self._log = drill_log.Log(path)
         except OSError as error:
-            self.deaf = f"{named}: {error.strerror}"
+            self.deaf = f"{path}: {error.strerror}"
 
     @property
     def online(self) -> bool:
@@ -293,7 +178,7 @@ class Pacemaker:
         """What the log says since it was asked last."""
         now = time.time()
         for line in self._log.lines() if self._log is not None else ():
-            event = said_in_log(line, self._node, now)
+            event = drill_log.said(line, self._node, now)
             if event is None:
                 continue
             event = event._replace(when=min(max(event.when, self._began), now))
