@@ -146,6 +146,11 @@ THEN = NOW - 7.875
             "No such device (Fencing failed) | id=b5a4e871",
             Event(FAILED, THEN, "", "", "reboot"),
         ),
+        (
+            "Operation 'reboot' targeting node3 by node1 for x@node2: Result arrived too late | id",
+            None,
+        ),
+        ("Operation 'reboot' targeting node3 by node1 for x@node2 (merged): OK (Done) | id", None),
         ("Node node3 state is now member | nodeid=3 previous=lost source=x", None),
         ("Node node33 state is now lost | nodeid=33", None),
         ("Requesting that node3 perform 'reboot' action targeting node2 using kdump | x", None),

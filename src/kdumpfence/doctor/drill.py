@@ -64,7 +64,7 @@ def target(machine: Machine, name: str) -> Target:
         raise Refused(
             f"{shown(name)} is no node of this cluster, which has {joined(known.values())}"
         )
-    (own,) = (one.name for one in nodes if one.own)
+    own = next(one.name for one in nodes if one.own)
     if node == own:
         others = [one for one in known.values() if one != own]
         raise Refused(

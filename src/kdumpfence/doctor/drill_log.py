@@ -33,6 +33,7 @@ _MOST = 1 << 20
 _MOST_LINE = 1 << 16
 
 _STAMP = re.compile(r"([A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8})(\.[0-9]{1,9})? ")
+_NOBODY = "unknown node"
 _NAME = r"(?P<target>[^\s|]{1,200})"
 _LINES = (
     (LEFT, re.compile(rf"Node {_NAME} state is now lost")),
@@ -57,11 +58,18 @@ _LINES = (
             r"(?:returned (?P<text>[1-9]\d*)|could not be executed: (?P<why>.*?)(?: \||$))"
         ),
     ),
+    # One that was merged with another, or came too late, has an end of its own beside.
     (
         FENCED,
-        re.compile(rf"Operation '(?P<text>\w+)' targeting {_NAME} by (?P<where>\S+) for .*?: OK\b"),
+        re.compile(rf"Operation '(?P<text>\w+)' targeting {_NAME} by (?P<where>.+?) for \S+: OK\b"),
     ),
-    (FAILED, re.compile(rf"Operation '(?P<text>\w+)' targeting {_NAME} by .*? for .*?: (?!OK\b)")),
+    (
+        FAILED,
+        re.compile(
+            rf"Operation '(?P<text>\w+)' targeting {_NAME} by (?P<where>.+?) for \S+: "
+            r"(?!Result arrived too late)"
+        ),
+    ),
 )
 
 
@@ -80,6 +88,8 @@ def said(line: str, node: str, now: float) -> Event | None:
         if kind == NO:
             text = f"exit status {text}" if text else its.get("why") or ""
         where, device = its.get("where") or "", its.get("device") or ""
+        if where == _NOBODY:
+            where = ""
         return Event(kind, _stamped(line, now), where, device, text)
     return None
 
