@@ -160,6 +160,14 @@ def test_it_is_over_when_the_node_is_fenced_and_back() -> None:
     assert not course(*LOST, Event(BACK, 60)).over
 
 
+def test_a_node_that_does_not_come_back_is_said_not_to() -> None:
+    made = course(*LOST, asked(4, "kdump"), OVER)
+    text = "fenced by kdump, and no power was cut; not back in this time"
+    assert made.verdict(timed_out=True) == (BY_KDUMP, text)
+    made.take(Event(BACK, 60))
+    assert made.verdict(timed_out=True).text == "fenced by kdump, and no power was cut"
+
+
 def test_steps_are_put_in_the_order_of_their_times() -> None:
     made = course(Event(LEFT, 2), heard(1))
     assert [one.kind for one in made.in_order] == [HEARD, LEFT]

@@ -56,7 +56,7 @@ def run(given: argparse.Namespace) -> int:
         return _watched(watch, out, given.timeout or TIMEOUT)
 
 
-def _watched(watch: Watch, out: _Json | _Text, seconds: float) -> int:
+def _watched(watch: Watch, out: _Json | _Text, seconds: int) -> int:
     signals.install()
     timed_out, signal = False, 0
     try:
@@ -105,9 +105,9 @@ class _Text:
         for line in drill.as_text(steps):
             print(one_line(line))
 
-    def begins(self, seconds: float) -> None:
+    def begins(self, seconds: int) -> None:
         print(
-            f"\nWatching for {seconds:g} s at most, until {one_line(self._node)} was fenced and is "
+            f"\nWatching for {seconds} s at most, until {one_line(self._node)} was fenced and is "
             "back; Ctrl-C ends it.",
             flush=True,
         )
@@ -138,7 +138,7 @@ class _Json:
         self._node = its.node
         _line({"node": its.node, "plan": [one._asdict() for one in steps]})
 
-    def begins(self, seconds: float) -> None:
+    def begins(self, seconds: int) -> None:
         _line({"watching": seconds})
 
     def event(self, event: Event) -> None:

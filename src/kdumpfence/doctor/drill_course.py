@@ -188,7 +188,13 @@ class Course:
     # ------------------------------------------------------------------ the verdict
 
     def verdict(self, timed_out: bool = False) -> Verdict:
-        """How it ended. `timed_out`: as long as was allowed for was waited."""
+        """How it ended. `timed_out`: it was watched for as long as was allowed."""
+        found = self._verdict(timed_out)
+        if timed_out and self._fenced is not None and not self.over:
+            return found._replace(text=f"{found.text}; not back in this time")
+        return found
+
+    def _verdict(self, timed_out: bool) -> Verdict:
         yes = list(dict.fromkeys(one.device for one in self._attempts if one.said))
         no = list(dict.fromkeys(one.device for one in self._attempts if one.said is False))
         cut = [one for one in yes if one not in self._kdump]
