@@ -249,8 +249,18 @@ def test_a_log_that_is_rotated_is_followed(site: Site) -> None:
     site.write("Requesting peer fencing (reboot) targeting node3 | x")
     assert site.kinds() == [REQUESTED]
     os.rename(site.log, site.log.with_suffix(".1"))
-    site.write("Requesting that node1 perform 'reboot' action targeting node3 using kdump | x")
+    longer = ["another line"] * 20
+    site.write(
+        *longer, "Requesting that node1 perform 'reboot' action targeting node3 using kdump | x"
+    )
     assert site.kinds() == [ASKED]
+
+
+def test_a_log_that_is_emptied_is_followed(site: Site) -> None:
+    site.write("Requesting peer fencing (reboot) targeting node3 | x")
+    assert site.kinds() == [REQUESTED]
+    site.log.write_text("Node node3 state is now lost\n")
+    assert site.kinds() == [LEFT]
 
 
 def test_half_a_line_waits_for_the_rest(site: Site) -> None:
