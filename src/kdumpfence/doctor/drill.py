@@ -13,8 +13,9 @@ from typing import NamedTuple
 from kdumpfence.agent.options import AgentOptions
 from kdumpfence.cmdline import OptionError
 from kdumpfence.doctor import checks, cib, cluster, corosync, drill_pacemaker
-from kdumpfence.doctor.cib import Cib, Device, Level
+from kdumpfence.doctor.cib import Cib, Level
 from kdumpfence.doctor.cluster import joined
+from kdumpfence.doctor.device import Device
 from kdumpfence.doctor.drill_pacemaker import Status
 from kdumpfence.doctor.finding import FAILS, WARNING, Unknown
 from kdumpfence.doctor.machine import Machine
