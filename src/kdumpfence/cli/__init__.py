@@ -8,3 +8,7 @@ run(arguments), which does it and returns the exit status.
 
 class CommandError(Exception):
     """Why a command cannot do what it was asked for; the text is one line for people."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status  #: the exit status

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from kdumpfence.cli import CommandError, drill
 from kdumpfence.cli.install_options import open_root
 from kdumpfence.cli.numbers import whole
 from kdumpfence.cli.tables import make_console, print_table
-from kdumpfence.doctor import checks
+from kdumpfence.doctor import checks, metrics
 from kdumpfence.doctor.finding import FAILS, OK, STATES, UNKNOWN, WARNING, Finding, worst
 from kdumpfence.doctor.machine import Machine
+from kdumpfence.doctor.textfile import Textfile, TextfileError
 from kdumpfence.text import one_line
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ HELP = "find what would make kdump fencing fail, before the crash"
 
 #: Exit status by the worst finding. What could not be checked is not fine.
 EXIT_STATUS = {OK: 0, WARNING: 1, FAILS: 2}
+#: The one of --watch if its file cannot be written.
+NOT_WRITTEN = 3
 _HEADS = ("STATE", "PART", "CHECK", "FOUND")
 _STYLES = {OK: "green", UNKNOWN: "cyan", WARNING: "yellow", FAILS: "bold red"}
 
@@ -52,27 +56,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"--drill: watch for so long at most (default: {drill.TIMEOUT})",
     )
+    parser.add_argument(
+        "--watch",
+        metavar="FILE",
+        help="look once, print what is not ok, and write metrics for node_exporter's textfile "
+        "collector into FILE, which ends in .prom",
+    )
 
 
 def run(given: argparse.Namespace) -> int:
     """Print what all checks find; 0 if all is well, 1 with warnings, 2 if fencing would fail."""
     if given.drill is not None:
-        if given.part:
-            raise CommandError("--drill: without PART")
+        if given.part or given.watch is not None:
+            raise CommandError("--drill: without PART and --watch")
         return drill.run(given)
     if given.timeout is not None:
         raise CommandError("--timeout: for --drill alone")
     for part in given.part:
         if part not in checks.PARTS:
             raise CommandError(f"{one_line(part)!r}: not one of {', '.join(checks.PARTS)}")
-    with open_root(given) as root:
-        found = checks.examine(Machine(root, given.image), given.part or checks.PARTS)
+    found = _examine(given) if given.watch is None else _written(given)
     findings = [one for some in found.values() for one in some]
     if given.json:
         print(json.dumps(as_object(found)))
     else:
-        _show(found)
+        _show(found, given.watch is not None)
     return EXIT_STATUS.get(worst(findings), 1)
+
+
+def _examine(given: argparse.Namespace) -> dict[str, list[Finding]]:
+    with open_root(given) as root:
+        return checks.examine(Machine(root, given.image), given.part or checks.PARTS)
+
+
+def _written(given: argparse.Namespace) -> dict[str, list[Finding]]:
+    """The same, after its metrics have been written."""
+    try:
+        with Textfile(given.watch) as file:
+            when, began = time.time(), time.monotonic()
+            found = _examine(given)
+            file.write(metrics.page(found, when, time.monotonic() - began))
+    except TextfileError as error:
+        raise CommandError(str(error), NOT_WRITTEN) from None
+    return found
 
 
 def as_object(found: dict[str, list[Finding]]) -> dict[str, object]:
@@ -81,14 +107,21 @@ def as_object(found: dict[str, list[Finding]]) -> dict[str, object]:
     return {"state": worst([one for some in found.values() for one in some]), "findings": findings}
 
 
-def _show(found: dict[str, list[Finding]]) -> None:
-    """The table, the remedies below it, whole lines that can be copied, and how many of which."""
+def _show(found: dict[str, list[Finding]], faults: bool = False) -> None:
+    """The table, the remedies below it, whole lines that can be copied, and how many of which.
+
+    With `faults` only what is not ok has a row.
+    """
     findings = [(part, one) for part, some in found.items() for one in some]
-    rows = [(one.state, part, one.check, one_line(one.text)) for part, one in findings]
+    rows = [
+        (one.state, part, one.check, one_line(one.text))
+        for part, one in findings
+        if one.state != OK or not faults
+    ]
     console = make_console()
-    if console is None:
+    if rows and console is None:
         print_table(None, _HEADS, rows)
-    else:
+    elif rows and console is not None:
         _draw(console, rows)
     remedies = dict.fromkeys(
         f"{part}: {one.check}: {one_line(one.remedy)}" for part, one in findings if one.remedy

@@ -71,13 +71,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit status, or 1 after one line on stderr."""
+    """Run the command; its exit status, or 1 (rarely another) after one line on stderr."""
     try:
         given = make_parser().parse_args(arguments)
         status: int = COMMANDS[given.command].run(given)
         sys.stdout.flush()
         return status
-    except (CommandError, InstallError) as error:
+    except CommandError as error:
+        return _complain(str(error), error.status)
+    except InstallError as error:
         return _complain(str(error))
     except BrokenPipeError:
         return 1  # a pager that was left early
@@ -106,7 +108,7 @@ def script() -> None:
     os._exit(status)
 
 
-def _complain(text: str) -> int:
+def _complain(text: str, status: int = 1) -> int:
     with contextlib.suppress(OSError, ValueError):
         print(f"kdumpfence: {one_line(text)}", file=sys.stderr, flush=True)
-    return 1
+    return status
