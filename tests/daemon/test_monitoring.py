@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,40 +13,13 @@ from typing import Any
 import pytest
 
 from kdumpfence.wire import REASONS
-from tests.conftest import cannot_run
 from tests.daemon.running import Kdumpfenced, until
-from tests.support import debian
+from tests.support import promtool
 
 FOLDER = Path(__file__).resolve().parents[2] / "packaging" / "monitoring"
 RULES = FOLDER / "kdumpfenced.rules.yml"
 TESTS = FOLDER / "kdumpfenced.test.yml"
 DASHBOARD = FOLDER / "kdumpfenced.dashboard.json"
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    """Debian's, which is not installed for that; from version 13 on in a package of its own."""
-    found = shutil.which("promtool")
-    if found is not None:
-        return found
-    try:
-        package = "promtool" if "promtool" in debian.known("prom") else "prometheus"
-        return str(debian.unpacked(package) / "usr/bin/promtool")
-    except debian.NotAvailable as error:
-        cannot_run(str(error))
-        raise
-
-
-def run(*command: str | Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        input=text,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 @pytest.fixture
@@ -60,20 +32,20 @@ def page(daemon: Kdumpfenced) -> str:
 
 
 @pytest.mark.slow
-def test_the_rules_are_sound_and_do_what_their_tests_say(promtool: str) -> None:
-    done = run(promtool, "check", "rules", RULES)
+def test_the_rules_are_sound_and_do_what_their_tests_say() -> None:
+    done = promtool.run("check", "rules", RULES)
     assert done.returncode == 0, done.stdout
-    done = run(promtool, "test", "rules", TESTS)
+    done = promtool.run("test", "rules", TESTS)
     assert done.returncode == 0, done.stdout
 
 
-def test_a_rule_that_does_not_do_it_would_be_found(promtool: str, tmp_path: Path) -> None:
+def test_a_rule_that_does_not_do_it_would_be_found(tmp_path: Path) -> None:
     shutil.copy(TESTS, tmp_path)
     for name, broken in (("> 3600", "> 36000"), ("for: 1m", "for: 10m"), ('"unread"', '"read"')):
         text = RULES.read_text()
         assert name in text
         (tmp_path / RULES.name).write_text(text.replace(name, broken))
-        done = run(promtool, "test", "rules", tmp_path / TESTS.name)
+        done = promtool.run("test", "rules", tmp_path / TESTS.name)
         assert done.returncode != 0, name
 
 
@@ -87,8 +59,8 @@ def test_every_rule_has_a_test_in_which_it_fires_and_one_in_which_it_does_not() 
     assert quiet == firing == names
 
 
-def test_what_the_daemon_exports_is_sound(promtool: str, page: str) -> None:
-    done = run(promtool, "check", "metrics", text=page)
+def test_what_the_daemon_exports_is_sound(page: str) -> None:
+    done = promtool.run("check", "metrics", text=page)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -128,7 +100,7 @@ def test_every_verdict_of_the_rules_is_one_of_the_daemons(page: str) -> None:
     assert named - exported == set()
 
 
-def test_the_expressions_of_the_dashboard_are_sound(promtool: str, tmp_path: Path) -> None:
+def test_the_expressions_of_the_dashboard_are_sound(tmp_path: Path) -> None:
     board = json.loads(DASHBOARD.read_text())
     rules = [
         {"record": f"panel:{at}", "expr": expression.replace("$instance", ".*")}
@@ -137,7 +109,7 @@ def test_the_expressions_of_the_dashboard_are_sound(promtool: str, tmp_path: Pat
     ]
     file = tmp_path / "rules.yml"
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # JSON is YAML
-    done = run(promtool, "check", "rules", file)
+    done = promtool.run("check", "rules", file)
     assert done.returncode == 0, done.stdout
     assert f"{len(rules)} rules found" in done.stdout
 

@@ -13,6 +13,7 @@ import pytest
 from tests.packages import bare
 from tests.packages.conftest import TRAPS, lay_traps, needs, run
 from tests.packages.dpkg import AGENT, PAGES, ours, version
+from tests.support.units import UNITS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
@@ -46,12 +47,13 @@ def test_what_is_in_the_package(deb: Path) -> None:
         "/usr/sbin/kdumpfence",
         "/usr/sbin/kdumpfenced",
     ]
-    for unit in ("service", "socket"):
+    for unit in UNITS.iterdir():
         # Which of both is right for this Debian, lintian knows.
-        places = [f"{usr}/lib/systemd/system/kdumpfenced.{unit}" for usr in ("", "/usr")]
+        places = [f"{usr}/lib/systemd/system/{unit.name}" for usr in ("", "/usr")]
         assert [paths[path] for path in places if path in paths] == ["-rw-r--r--"]
     assert paths["/etc/kdumpfence/kdumpfenced.toml"] == "-rw-r--r--"
-    assert "/usr/share/kdumpfence/monitoring/kdumpfenced.rules.yml" in paths
+    for rules in ("kdumpfenced", "kdumpfence-doctor"):
+        assert f"/usr/share/kdumpfence/monitoring/{rules}.rules.yml" in paths
     assert "/usr/share/kdumpfence/wireshark/kdumpfence.lua" in paths
     for page in (*PAGES, "kdumpfence", "kdumpfenced"):
         assert f"/usr/share/man/man8/{page}.8.gz" in paths
@@ -72,12 +74,14 @@ def test_what_firewalls_are_told(machine: bare.Machine, deb: Path) -> None:
 # ------------------------------------------------------------------ the daemon
 
 
-def test_the_daemon_is_not_enabled_by_itself(machine: bare.Machine, deb: Path) -> None:
+def test_no_unit_is_enabled_by_itself(machine: bare.Machine, deb: Path) -> None:
     ours(machine, deb)
-    wanted = [str(path) for path in machine.root.glob("etc/systemd/system/*.wants/kdumpfenced*")]
+    wanted = [str(path) for path in machine.root.glob("etc/systemd/system/*.wants/kdumpfence*")]
     assert wanted == []
     # deb-systemd-invoke, which starts units after an installation, passes disabled ones over.
-    assert "deb-systemd-invoke" in run("dpkg-deb", "--info", deb, "postinst")
+    started = re.findall("deb-systemd-invoke .*", run("dpkg-deb", "--info", deb, "postinst"))
+    named = set(re.findall(r"kdumpfence[\w-]*\.\w+", " ".join(started)))
+    assert named == {"kdumpfenced.service", "kdumpfenced.socket", "kdumpfence-doctor.timer"}
 
 
 def test_the_daemon_works_and_its_settings_outlive_an_upgrade(
@@ -100,6 +104,20 @@ def test_the_daemon_works_and_its_settings_outlive_an_upgrade(
     assert "networks: 127.0.0.0/8;" in machine.run("kdumpfenced", "--check")
     machine.dpkg("-P", "kdumpfence")
     assert not settings.exists()
+
+
+def test_what_the_doctor_wrote_goes_with_the_package(machine: bare.Machine, deb: Path) -> None:
+    ours(machine, deb)
+    file = machine.root / "var/lib/prometheus/node-exporter/kdumpfence.prom"
+    doctor = ("kdumpfence", "doctor", "--watch", f"/{file.relative_to(machine.root)}", "agent")
+    missing = machine.try_(*doctor)
+    assert (missing.returncode, missing.stdout.count("\n")) == (3, 1)
+    assert f"/{file.parent.relative_to(machine.root)}: No such file" in missing.stdout
+    file.parent.mkdir(parents=True)
+    assert machine.try_(*doctor).returncode in (0, 1)
+    assert 'check="agent",state="ok"} 1' in file.read_text()
+    machine.dpkg("-r", "kdumpfence")
+    assert list(file.parent.iterdir()) == []
 
 
 # ------------------------------------------------------------------ alone

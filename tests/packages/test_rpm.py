@@ -17,6 +17,7 @@ import pytest
 
 from tests.packages import bare
 from tests.packages.conftest import needs, rpmbuild, run
+from tests.support.units import UNITS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
@@ -81,8 +82,13 @@ def test_what_is_in_the_package(rpm: Path) -> None:
     for program in (AGENT, SENDER, "usr/sbin/kdumpfence", "usr/sbin/kdumpfenced"):
         assert paths[f"/{program}"] == "-rwxr-xr-x"
     assert "/usr/lib/firewalld/services/kdumpfence.xml" in paths
-    for unit in ("service", "socket"):
-        assert f"/usr/lib/systemd/system/kdumpfenced.{unit}" in paths
+    for unit in UNITS.iterdir():
+        assert f"/usr/lib/systemd/system/{unit.name}" in paths
+    # None is enabled; all that can be is disabled when the package goes.
+    scripts = run("rpm", "-qp", "--scripts", rpm)
+    named = set(re.findall(r"kdumpfence[\w-]*\.(?:service|socket|timer)\b", scripts))
+    assert named == {unit.name for unit in UNITS.iterdir() if "[Install]" in unit.read_text()}
+    assert not re.search(r"systemctl\b.* (enable|preset|start)\b", scripts)
     assert run("rpm", "-qpc", rpm) == "/etc/kdumpfence/kdumpfenced.toml\n"
     for page in ("fence_kdump", "fence_kdump_send", "kdumpfence", "kdumpfenced"):
         assert [path for path in paths if path.startswith(f"/usr/share/man/man8/{page}.8")]

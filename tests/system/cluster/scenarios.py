@@ -19,6 +19,7 @@ from typing import Any
 
 from kdumpfence.install import native_sender
 from tests.support.netlab import end
+from tests.support.units import confined
 from tests.system.cluster import debian_root, fence_agents
 from tests.system.cluster.cluster import Cluster, Failed
 from tests.system.cluster.machine import Machine
@@ -336,7 +337,10 @@ path = "/run/control"
 
 
 def examined(cluster: Cluster, kit: Kit) -> Outcome:
-    """The first node examines itself, with kdumpfenced on all of them meanwhile."""
+    """The first node examines itself, with kdumpfenced on all of them meanwhile.
+
+    And once more with the rights alone that the doctor's unit leaves it.
+    """
     command = "kdumpfenced --config /etc/kdumpfence/kdumpfenced.toml"
     for node in cluster.nodes:
         others = [a for other in cluster.nodes if other is not node for a in other.addresses]
@@ -352,9 +356,11 @@ def examined(cluster: Cluster, kit: Kit) -> Outcome:
     cluster.until(listening, "kdumpfenced runs everywhere", 20)
     outcome = Outcome("doctor", kit.agent)
     began = time.monotonic()
-    said = cluster.attempt("kdumpfence doctor --json nodes way cluster agent", cluster.nodes[0])
+    doctor = "kdumpfence doctor --json nodes way cluster agent"
+    outcome.notes["said"] = cluster.attempt(doctor, cluster.nodes[0]).stdout
     outcome.notes["took"] = time.monotonic() - began
-    outcome.notes["said"] = said.stdout
+    doctor = f"{confined('kdumpfence-doctor.service')} {doctor}"
+    outcome.notes["said confined"] = cluster.attempt(doctor, cluster.nodes[0]).stdout
     for node in cluster.nodes:
         cluster.run("kill $(cat /run/kdumpfenced.pid)", node)
     return outcome
