@@ -46,7 +46,7 @@ GUARDS = {
     "doctor": ("doctor", "cli", "docs", "system/cluster"),
     "storm": ("storm", "property", "docs", "system/scale"),
     "install": ("install", "docs", "packages", "system/crash"),
-    "packaging": ("packages", "building", "daemon", "docs", "system/cluster"),
+    "packaging": ("packages", "building", "daemon", "doctor", "docs", "system/cluster"),
     "docs": ("docs", "daemon", "install"),
     "bench": ("bench", "docs"),
 }
