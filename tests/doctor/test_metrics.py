@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kdumpfence.doctor import checks, metrics
 from kdumpfence.doctor.finding import STATES, Finding, fails, ok, unknown, warning
+from tests.docs import manpage
 from tests.support import promtool
 
 SOURCE = Path(checks.__file__).parent
@@ -62,6 +64,12 @@ def test_promtool_has_nothing_to_say(found: dict[str, list[Finding]]) -> None:
 def test_promtool_would_say_something() -> None:
     text = metrics.page(FOUND, WHEN, 1.5).decode().replace("# HELP", "# HLEP")
     assert promtool.run("check", "metrics", text=text).returncode != 0
+
+
+def test_the_manual_explains_each_of_them_and_no_other() -> None:
+    headings = " ".join(entry.heading for entry in manpage.read("kdumpfence")["DOCTOR"].entries)
+    documented = set(re.findall(r"kdumpfence_doctor_\w+", headings))
+    assert documented == {key[0] for key in series(metrics.page(FOUND, WHEN, 1.5))}
 
 
 def test_a_label_holds_whatever_is_in_it() -> None:
