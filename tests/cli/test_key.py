@@ -362,6 +362,28 @@ def test_a_node_key_that_nobody_accepts_is_warned_of(local: Local, wrong: str) -
     assert "warning: no node that has this file accepts" in local("show")[1]
 
 
+def test_a_node_that_has_its_own_key_alone_shows_that(local: Local) -> None:
+    local.install()
+    signs = keys.read(str(local.file)).signs[0]
+    local.file.unlink()
+    status, said = local("show")
+    assert status == 0
+    assert said.splitlines()[0] == f"node-key {signs:08x} of node1"
+    assert "cannot fence with auth=sha256" in said
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_clusters_key_in_place_of_the_nodes_is_said(local: Local, there: bool) -> None:
+    local.node_key.write_bytes(local.file.read_bytes())
+    local.node_key.chmod(0o600)
+    if not there:
+        local.file.unlink()
+    status, said = local("show")
+    assert status == 1
+    assert "Traceback" not in said
+    assert ("is a cluster's key: 'kdumpfence install-sender'" in said) == there
+
+
 def test_the_key_that_this_nodes_crash_kernel_signs_with_is_not_dropped(local: Local) -> None:
     local.install()
     local("rotate")

@@ -88,6 +88,12 @@ def _create(given: argparse.Namespace) -> None:
 
 
 def _show(given: argparse.Namespace) -> None:
+    if given.file == DEFAULT_PATH and not os.path.lexists(given.file):
+        own = _node_key(given)
+        if own is not None and own.node:
+            say(f"node-key {_name(own.signs)} of {own.node}")
+            say(f"{given.file} is not here: this node signs, but cannot fence with auth=sha256")
+            return
     found = keys.read(given.file)
     if found.node:
         say(f"node     {found.node}")
@@ -97,6 +103,11 @@ def _show(given: argparse.Namespace) -> None:
     own = _node_key(given)
     if own is None or found.node:
         return
+    if not own.node:
+        raise CommandError(
+            f"{layouts.NODE_KEY} is a cluster's key: 'kdumpfence install-sender' replaces it by "
+            "this node's own; then rebuild the crash kernel's image"
+        )
     say(f"node-key {_name(own.signs)} of {own.node}")
     derived = found.of(own.node)
     if derived is None or derived.by_id(own.signs[0]) != own.signs[1]:
