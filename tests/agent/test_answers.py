@@ -327,7 +327,11 @@ def test_with_grace_minus_1_or_as_long_as_the_time_out_the_time_out_rules(
         status, out, err = ended(asks(core_name, port, "--alive-grace", grace, seconds=2))
     assert status == 1
     assert "[debug]: timeout after 2 seconds\n" in out
-    assert lines(err) == ["[error]: never resolved: node1"]
+    assert lines(err) == [
+        "[error]: node 'node1' answered that it is alive; waited all the same "
+        f"(alive_grace={grace})",
+        "[error]: never resolved: node1",
+    ]
 
 
 @pytest.mark.slow

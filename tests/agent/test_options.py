@@ -165,6 +165,17 @@ def test_a_verbosity_that_means_nothing_does_not_prevent_a_fencing() -> None:
     assert options.complaints == ["verbose 'loud': not a number or a boolean"]
 
 
+def test_a_key_without_auth_is_complained_of_unless_auth_is_switched_off() -> None:
+    options = stdin("nodename=a\nkey_file=/k")
+    assert (options.names, options.auth) == (("a",), "none")
+    assert options.complaints == [
+        "key_file '/k': not used without auth=sha256, so any message is believed"
+    ]
+    for auth in ("none", "sha256"):
+        assert stdin(f"nodename=a\nkey_file=/k\nauth={auth}").complaints == []
+    assert stdin("nodename=a\nkey_file=/k\naction=monitor").complaints == []
+
+
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [
@@ -213,7 +224,7 @@ def test_new_options_take_no_abbreviation_away_from_older_ones(word: str, meant:
     before = AgentOptions()
     before.names = before.called = ("a",)
     changed = {name for name in vars(before) if getattr(options, name) != getattr(before, name)}
-    assert changed - {"by_hand", "called"} == {meant}
+    assert changed - {"by_hand", "called", "complaints"} == {meant}
 
 
 def test_a_node_is_called_by_its_bare_names_those_that_are_not_looked_up_included() -> None:

@@ -106,6 +106,8 @@ class Watch:
         self.signed: Packet | None = None
         #: Why the node is not dumping; "" if nothing says so.
         self.alive = ""
+        #: By which of its names the node has answered that it is alive; "" if it has not.
+        self.said_alive = ""
         #: Names that can never have an address.
         self.hopeless: set[str] = set()
         #: How many packets with the nonce came, whether they are believed or not.
@@ -233,11 +235,14 @@ class Watch:
         self.proof = address
 
     def _is_alive(self, name: str, now: float) -> None:
-        if self._grace < 0 or self.decided:
+        if self.decided:
             return
         # Without a signature another node may say so that took the address over.
         if self._signatures is None and self._called and name.lower() not in self._called:
             self._note("alive", f"'{name}', which is alive: that is no name of the node")
+            return
+        self.said_alive = name
+        if self._grace < 0:
             return
         if now - self._alive_last > GAP:
             self._alive_since = now

@@ -399,7 +399,7 @@ def _off(options: AgentOptions, report: Report, started: float) -> int:
             if watch.can_succeed:
                 report.debug(f"timeout after {options.timeout} seconds")
             level = 0
-            _explain(wait, shown, report)
+            _explain(wait, options, report)
         report.debug(f"questions: {wait.asking.sent}, answers: {watch.answers}", level=level)
         return YES if heard else NO
     except (OptionError, PortError) as error:
@@ -418,7 +418,7 @@ def _proof(watch: Watch, shown: str) -> str:
     return f"received signed answer of '{signed.name}' from {watch.proof}, key {signed.key_id:08x}"
 
 
-def _explain(wait: _Wait, shown: str, report: Report) -> None:
+def _explain(wait: _Wait, options: AgentOptions, report: Report) -> None:
     """Why there is no proof: what an administrator would have to find out otherwise."""
     counts = {"of the node": 0, **wait.listening.counts}
     counts["of the node"] = counts.pop("accepted")  # and yet no proof
@@ -432,7 +432,12 @@ def _explain(wait: _Wait, shown: str, report: Report) -> None:
         more = f" and {len(strangers) - 5} more" if len(strangers) > 5 else ""
         report.error(
             f"valid messages from {joined(strangers[:5])}{more}: "
-            f"not among the addresses of '{shown}'"
+            f"not among the addresses of '{','.join(options.names)}'"
+        )
+    if wait.watch.said_alive:
+        report.error(
+            f"node '{wait.watch.said_alive}' answered that it is alive; waited all the same "
+            f"(alive_grace={options.alive_grace})"
         )
     for text in wait.watch.ignored.values():
         report.error(f"not believed: {text}")

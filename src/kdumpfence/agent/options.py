@@ -133,7 +133,9 @@ def agent_from_stdin(data: bytes) -> AgentOptions:
 def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
     options = AgentOptions()
     nodes: dict[str, tuple[list[str], bool]] = {}
+    given = set()
     for name, value in pairs:
+        given.add(name)
         text = value or ""
         if name in NODE_PARAMETERS:
             nodes[name] = _names(name, text, options.complaints)
@@ -174,6 +176,11 @@ def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
     asks_for_a_node = options.action in ("off", "validate-all")
     if asks_for_a_node and nodes and not options.names and options.complaints:
         raise OptionError("; ".join(options.complaints))
+    if asks_for_a_node and "key_file" in given and "auth" not in given:
+        options.complaints.append(
+            f"key_file {shown(options.key_file)}: not used without auth=sha256, so any message "
+            "is believed"
+        )
     if options.action == "off" and not options.names:
         raise OptionError("action 'off' needs the node to be heard: nodename=NODE[,NODE...]")
     return options
