@@ -225,6 +225,15 @@ def test_what_cannot_be_is_a_fault_of_the_settings(
     assert fault in done.stderr
 
 
+def test_a_check_says_why_answers_would_not_be_signed(daemon: Kdumpfenced, key_file: Path) -> None:
+    daemon.configure(f'key_file = "{key_file}"', NODES)
+    assert "note:" not in daemon.run("--check").stdout
+    key_file.chmod(0o644)
+    done = daemon.run("--check")
+    assert done.returncode == 0
+    assert f"answers are not signed: key file '{key_file}': mode 0644" in done.stdout
+
+
 def test_nodes_that_sign_may_have_the_same_address(signed: Kdumpfenced, key_file: Path) -> None:
     both = f'node1 = ["{NODE}"]\nnode2 = ["{NODE}"]'
     signed.configure(f'auth = "sha256"\nkey_file = "{key_file}"', both)

@@ -24,6 +24,7 @@ from kdumpfence.daemon.settings_file import SettingsError, load
 from kdumpfence.daemon.status import ControlError
 from kdumpfence.keys import KeyFileError
 from kdumpfence.text import one_line
+from kdumpfence.wire import is_packet_name
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -94,6 +95,10 @@ def _check(path: str) -> int:
             key.of_cluster(settings.key_file)
         except KeyFileError as error:
             raise DaemonError(str(error)) from None
+    elif settings.answer and is_packet_name(settings.name):
+        keys, level, how = key.of_node(settings.key_file, settings.name)
+        if keys is None and level == "warning":
+            print(one_line(f"note: as things are, answers are {how}"))
     return 0
 
 
