@@ -116,6 +116,13 @@ def test_what_the_node_did_not_sign_is_none_and_it_is_said_why(data: bytes, why:
     assert list(watch.ignored.values()) == said
 
 
+def test_what_a_running_node_said_does_not_hide_what_its_crash_kernel_says() -> None:
+    watch, said = signed_watch()
+    for kind in ("alive", "status", "alive", "status"):
+        watch.answered(KNOWN, packet(kind, NONCE, key=FOREIGN), 0)
+    assert [text.split()[0] for text in said] == ["alive", "status"]
+
+
 @pytest.mark.parametrize("nonce", [OTHER_NONCE, bytes(16)], ids=["another wait's", "none"])
 def test_what_was_signed_for_another_wait_is_no_yes(nonce: bytes) -> None:
     watch, _ = signed_watch(grace=0)

@@ -112,8 +112,8 @@ class Watch:
         self.hopeless: set[str] = set()
         #: How many packets with the nonce came, whether they are believed or not.
         self.answers = 0
-        #: By reason, what was not believed.
-        self.ignored: dict[str, str] = {}
+        #: By reason, and whether it was to say that the node is alive, what was not believed.
+        self.ignored: dict[tuple[str, bool], str] = {}
         #: Where a status came from that the node signed, but with no nonce of this wait.
         self.unasked: Address | None = None
         self._is_own = is_own
@@ -239,7 +239,7 @@ class Watch:
             return
         # Without a signature another node may say so that took the address over.
         if self._signatures is None and self._called and name.lower() not in self._called:
-            self._note("alive", f"'{name}', which is alive: that is no name of the node")
+            self._note(("name", True), f"'{name}', which is alive: that is no name of the node")
             return
         self.said_alive = name
         if self._grace < 0:
@@ -253,7 +253,9 @@ class Watch:
 
     def _ignore(self, why: str, address: Address, data: bytes) -> None:
         """Note this, which is not the node's; no more than the first is looked at for that."""
-        if why in self.ignored:
+        # What a running kdumpfenced said must not hide what the crash kernel says later.
+        reason = (why, data.startswith(b"KDFALIVE"))
+        if reason in self.ignored:
             return
         packet = decode_packet(data)
         if packet is None:
@@ -263,9 +265,9 @@ class Watch:
             if why in ("key id", "MAC"):
                 text += f" with key id {packet.key_id:08x}"
             text += _WHY[why]
-        self._note(why, text)
+        self._note(reason, text)
 
-    def _note(self, why: str, text: str) -> None:
-        if why not in self.ignored:
-            self.ignored[why] = text
+    def _note(self, reason: tuple[str, bool], text: str) -> None:
+        if reason not in self.ignored:
+            self.ignored[reason] = text
             self._ignores(text)
