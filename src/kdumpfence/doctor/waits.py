@@ -102,7 +102,7 @@ def at_once(machine: Machine) -> Iterator[Finding]:
                 "fencing at once",
                 f"concurrent-fencing={value}: nodes that crash together are fenced one after the "
                 "other",
-                its.shell.set_property("concurrent-fencing", "") + " (its default is true)",
+                its.shell.set_property("concurrent-fencing", "") + " # its default is true",
             )
         )
     for device in devices:
