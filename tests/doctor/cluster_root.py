@@ -160,7 +160,9 @@ class Root:
     def find(self, part: str) -> list[Finding]:
         """What the checks of a part find here."""
         with Sysroot(str(self.folder)) as opened:
-            return checks.examine(Machine(opened), [part])[part]
+            found = checks.examine(Machine(opened), [part])[part]
+        assert not [one for one in found if checks.FAULT in one.text]
+        return found
 
 
 class Fault(NamedTuple):

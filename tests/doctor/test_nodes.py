@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from kdumpfence.doctor import checks
+from kdumpfence.doctor.finding import Finding
+from kdumpfence.doctor.machine import Machine
+from kdumpfence.install.sysroot import Sysroot
 from tests.doctor.cluster_root import (
     CIB,
     COROSYNC,
@@ -251,6 +255,10 @@ def test_what_is_no_fault_is_not_complained_of(
     [
         ("", "has no nodelist"),
         ("nodelist {\n node {\n ring0_addr: 192.0.2.9\n }\n}\n", "does not have this node (node1)"),
+        (
+            "nodelist {\n" + 2 * " node {\n  name: node1\n }\n" + "}\n",
+            "has more than once this node (node1)",
+        ),
         ("node { node { node {", "has no nodelist"),
         ("\0\xff", "has no nodelist"),
     ],
@@ -336,3 +344,19 @@ def test_a_name_that_loses_its_line_in_the_hosts_file(live: Live) -> None:
     found = [one for one in live.look() if one["check"] == "names"]
     assert [one["state"] for one in found] == ["fails"]
     assert "'node2' (/etc/kdumpfence/nodes) does not resolve here" in found[0]["text"]
+
+
+def test_a_fault_in_a_check_costs_no_other_check(
+    healthy: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(machine: Machine) -> Iterator[Finding]:
+        raise ValueError("two\nlines")
+        yield
+
+    monkeypatch.setitem(checks.PARTS, "nodes", (broken, *checks.PARTS["nodes"]))
+    with Sysroot(str(healthy.folder)) as root:
+        first, *others = checks.examine(Machine(root), ["nodes"])["nodes"]
+    assert first.state == "unknown"
+    assert first.text.startswith(f"not checked: {checks.FAULT}: ValueError: two")
+    assert "\n" not in first.text
+    assert {one.state for one in others} == {"ok"}

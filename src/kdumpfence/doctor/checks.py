@@ -30,6 +30,7 @@ from kdumpfence.doctor import (
 )
 from kdumpfence.doctor.finding import Finding, Unknown, unknown
 from kdumpfence.doctor.machine import Machine
+from kdumpfence.text import one_line
 
 Check = Callable[[Machine], Iterable[Finding]]
 
@@ -59,6 +60,10 @@ PARTS: dict[str, tuple[Check, ...]] = {
 }
 
 
+#: What is said of a check that fails for no reason of the machine.
+FAULT = "a fault in this program, please report it"
+
+
 def examine(machine: Machine, parts: Iterable[str] = tuple(PARTS)) -> dict[str, list[Finding]]:
     """What all checks of these parts find. A check that fails costs no other one."""
     return {part: [one for check in PARTS[part] for one in _run(check, machine)] for part in parts}
@@ -74,4 +79,7 @@ def _run(check: Check, machine: Machine) -> list[Finding]:
         found.append(unknown(name, str(error)))
     except OSError as error:
         found.append(unknown(name, f"{error.filename or ''} {error.strerror or error}".strip()))
+    except Exception as error:  # a fault of ours, which is not to cost what the others find
+        what = one_line(f"{type(error).__name__}: {error}")
+        found.append(unknown(name, f"{FAULT}: {what}"))
     return found

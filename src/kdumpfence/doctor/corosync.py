@@ -42,10 +42,10 @@ def nodes(machine: Machine) -> list[Node]:
             found.append(Node(name, places, name.lower() == own.lower()))
     if not found:
         raise Unknown(f"{machine.root.outside(COROSYNC)} has no nodelist")
-    if not any(one.own for one in found):
-        raise Unknown(
-            f"{machine.root.outside(COROSYNC)} does not have this node ({own or 'no name'})"
-        )
+    own_ones = sum(one.own for one in found)
+    if own_ones != 1:
+        has = "has more than once" if own_ones else "does not have"
+        raise Unknown(f"{machine.root.outside(COROSYNC)} {has} this node ({own or 'no name'})")
     return found
 
 
