@@ -228,8 +228,8 @@ def tables(rows: list[Row], impossible: list[str], unseen: list[Row]) -> dict[st
         f"`{program}` of {len(rows) - silent[at]}" for at, program in enumerate(PROGRAMS)
     )
     version = debroot.run("chroot", str(debian_root.get()), "pacemakerd", "--version").split()[1]
-    text = f"Of {len(rows)} faults, planted with Pacemaker {version}, the doctor finds all: "
-    text += f"{counted}."
+    text = f"{len(rows)} faults, planted with Pacemaker {version}. The doctor finds all of them; "
+    text += f"something is said by {counted}."
     if impossible:
         text += f" This Pacemaker cannot have: {', '.join(impossible)}."
     heads = [f"`{program}`" for program in PROGRAMS]
