@@ -197,13 +197,14 @@ trusted (active)
   interfaces: eth1
   ports:
 """
-#: firewalld 1.3.3 does not mark the default zone where no interface was put into it.
+#: Whether the default zone is marked where no interface was put into it differs: firewalld 1.3 does
+#: not, 2.3 does.
 UNUSED = """\
 internal (active)
   target: ACCEPT
   interfaces: {}
 
-public
+public{}
   target: default
   interfaces: \n  ports: 22/tcp
 """
@@ -226,13 +227,27 @@ NFT += ';\n\t\tiifname "lo" accept\n\t\ttcp dport 22 accept\n{}\t}}\n}}\n'
             "zone public",
         ),
         (firewall.firewalld(ZONES.format(services=" kdumpfence", ports=""), "", []), ""),
+        (firewall.firewalld("work\n  interfaces: \n  sources: 10.0.0.0/8\n", "", []), "zone work"),
+        (firewall.firewalld("work (active)\n  interfaces: \n  sources: \n", "", []), ""),
         (firewall.firewalld(ZONES.format(services="", ports="7410/udp"), "", []), ""),
         (firewall.firewalld(ZONES.format(services="", ports="7410/tcp"), "", []), "zone public"),
         (firewall.firewalld(ZONES.format(services="", ports="22/tcp 7000-7500/udp"), "", []), ""),
-        (firewall.firewalld(UNUSED.format("eth0"), "public", []), ""),
-        (firewall.firewalld(UNUSED.format("eth0"), "public", ["eth0"]), ""),
-        (firewall.firewalld(UNUSED.format("eth0"), "public", ["eth0", "eth1"]), "zone public"),
-        (firewall.firewalld(UNUSED.format(""), "public", ["eth0"]), "zone public"),
+        (firewall.firewalld(UNUSED.format("eth0", ""), "public", []), ""),
+        (firewall.firewalld(UNUSED.format("eth0", " (default, active)"), "public", []), ""),
+        (firewall.firewalld(UNUSED.format("eth0", ""), "public", ["eth0"]), ""),
+        (firewall.firewalld(UNUSED.format("eth0", " (default, active)"), "public", ["eth0"]), ""),
+        (firewall.firewalld(UNUSED.format("eth0", ""), "public", ["eth0", "eth1"]), "zone public"),
+        (
+            firewall.firewalld(
+                UNUSED.format("eth0", " (default, active)"), "public", ["eth0", "eth1"]
+            ),
+            "zone public",
+        ),
+        (firewall.firewalld(UNUSED.format("", ""), "public", ["eth0"]), "zone public"),
+        (
+            firewall.firewalld(UNUSED.format("", " (default, active)"), "public", ["eth0"]),
+            "zone public",
+        ),
         (firewall.ufw(UFW.format("deny", "22/tcp             ALLOW IN    Anywhere\n")), "7410/udp"),
         (firewall.ufw(UFW.format("deny", "7410/tcp           ALLOW IN    Anywhere\n")), "7410/udp"),
         (firewall.ufw(UFW.format("deny", "22/tcp             ALLOW IN    7410::1\n")), "7410/udp"),

@@ -89,7 +89,8 @@ def _firewalld(machine: Machine) -> Firewall | None:
 def firewalld(zones: str, default: str, interfaces: Iterable[str]) -> Firewall:
     """What `firewall-cmd --list-all-zones` says: each zone that is in use has to let it in.
 
-    Interfaces that are in no zone are in the default one, which is not called active for that.
+    Interfaces that are in no zone are in the default one. Whether that is called active does not
+    tell if there are any: firewalld 1.3 never calls it so for them, 2.3 always.
     """
     free = set(interfaces) - {
         name for line in re.findall(r"^  interfaces: (.*)", zones, re.MULTILINE)
@@ -98,8 +99,9 @@ def firewalld(zones: str, default: str, interfaces: Iterable[str]) -> Firewall:
     closed = []
     for zone in re.split(r"\n(?=\S)", zones.strip()):
         head, _, body = zone.partition("\n")
-        name, _, marks = head.partition(" ")
-        if "active" not in marks and not (name == default and free):
+        name = head.partition(" ")[0]
+        in_use = re.search(r"^  (?:interfaces|sources): \S", body, re.MULTILINE)
+        if not in_use and not (name == default and free):
             continue
         ports = re.findall(r"^  (?:source-)?ports: (.*)", body, re.MULTILINE)
         rules = re.findall(r'port="([0-9-]+)" protocol="udp".* accept', body)
