@@ -378,3 +378,13 @@ def test_a_host_map_is_taken_apart_as_that_pacemaker_does(
 )
 def test_times_are_read_as_pacemaker_reads_them(text: str, seconds: float | None) -> None:
     assert cib.seconds(text) == seconds
+
+
+def test_levels_that_are_not_there_are_not_cleared(healthy: Root) -> None:
+    levels = (level(1, "node2", "kdump"), level(2, "node2", "power-node2"))
+    healthy.change(CIB, "".join(levels), "")
+    (found,) = (one for one in healthy.find("cluster") if one.state != "ok")
+    assert found.remedy.startswith("pcs stonith level add 1 node2 ")
+    healthy.change(CIB, level(2, "node3", "power-node3"), "")
+    remedies = [one.remedy for one in healthy.find("cluster") if one.state != "ok"]
+    assert any(one.startswith("pcs stonith level clear target node3; ") for one in remedies)

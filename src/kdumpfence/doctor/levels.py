@@ -50,7 +50,8 @@ def _level_remedy(its: Cib, nodes: list[str], topology: dict[str, list[tuple[str
     disabled = dict.fromkeys(name for node in nodes for name in _disabled_behind(its, node))
     if disabled:
         return "; ".join(map(its.shell.enable, disabled))
-    return its.shell.levels(nodes, {node: its for node, its in topology.items() if () not in its})
+    whole = {node: levels for node, levels in topology.items() if () not in levels}
+    return its.shell.levels({node: bool(its.levels(node)) for node in nodes}, whole)
 
 
 def _disabled_behind(its: Cib, node: str) -> list[str]:

@@ -56,8 +56,11 @@ class Shell:
             return f"crm configure primitive kdump stonith:fence_kdump params {params}"
         return f"pcs stonith create kdump fence_kdump {params}"
 
-    def levels(self, nodes: list[str], topology: dict[str, list[tuple[str, ...]]]) -> str:
-        """Give nodes the levels that they have in this topology; crmsh takes only all of it."""
+    def levels(self, nodes: dict[str, bool], topology: dict[str, list[tuple[str, ...]]]) -> str:
+        """Give nodes the levels that they have in this topology; crmsh takes only all of it.
+
+        `nodes`: whether they have levels now.
+        """
         if self._tool == "crm":
             all_nodes = (
                 f"{name}: {' '.join(map(','.join, levels))}" for name, levels in topology.items()
@@ -65,9 +68,10 @@ class Shell:
             line = shlex.quote(f"fencing_topology {' '.join(all_nodes)}")
             return f"echo {line} | crm configure load update -"
         commands = []
-        for node in nodes:
+        for node, has_some in nodes.items():
             name = shlex.quote(node)
-            commands.append(f"pcs stonith level clear target {name}")
+            if has_some:
+                commands.append(f"pcs stonith level clear target {name}")
             for index, devices in enumerate(topology[node], 1):
                 its = " ".join(map(shlex.quote, devices))
                 commands.append(f"pcs stonith level add {index} {name} {its}")
