@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import calendar
 import re
-import subprocess
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import NamedTuple
 from kdumpfence.doctor import drill_log
 from kdumpfence.doctor.drill_course import BACK, FAILED, FENCED, LEFT, MOVED, REQUESTED, Event
 from kdumpfence.doctor.finding import Unknown
-from kdumpfence.doctor.machine import Machine
+from kdumpfence.doctor.machine import Machine, run
 
 _STATUS = ("crm_mon", "--one-shot", "--output-as=xml")
 _HISTORY = ("stonith_admin", "--verbose", "--output-as=xml", "--history")
@@ -116,20 +115,7 @@ def moment(text: str) -> float | None:
 
 def ask(*command: str) -> str:
     """What a program of Pacemaker says now. Raises Unknown."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=_PATIENCE,
-        )
-    except subprocess.TimeoutExpired:
-        raise Unknown(f"{command[0]} did not answer within {_PATIENCE:g} s") from None
-    except OSError as error:
-        raise Unknown(f"{command[0]}: {error.strerror}") from None
+    done = run(command, _PATIENCE)
     if done.returncode and not done.stdout.lstrip().startswith("<"):
         last = (done.stderr or done.stdout).strip().split("\n")[-1]
         raise Unknown(f"{command[0]}: {last or f'exit status {done.returncode}'}")

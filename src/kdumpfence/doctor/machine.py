@@ -72,7 +72,7 @@ class Machine:
         """How the program ended and what it said; it may not run longer than that."""
         if not self.runs:
             raise Unknown(f"{command[0]} can be asked on the running system only")
-        return _ask(command, seconds)
+        return _asked(command, seconds)
 
     def has_program(self, name: str) -> bool:
         """Whether the root has this program."""
@@ -92,8 +92,8 @@ class Machine:
         return f"{self.root.outside(path)}: {error.strerror}{hint}"
 
 
-@functools.cache
-def _ask(command: tuple[str, ...], seconds: float) -> subprocess.CompletedProcess[str]:
+def run(command: tuple[str, ...], seconds: float) -> subprocess.CompletedProcess[str]:
+    """How a program of the running system ended and what it said, now. Raises Unknown."""
     try:
         return subprocess.run(
             command,
@@ -108,3 +108,7 @@ def _ask(command: tuple[str, ...], seconds: float) -> subprocess.CompletedProces
         raise Unknown(f"{command[0]} did not answer within {seconds:g} s") from None
     except OSError as error:
         raise Unknown(f"{command[0]}: {error.strerror}") from None
+
+
+#: What was asked once is not asked again.
+_asked = functools.cache(run)
