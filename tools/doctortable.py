@@ -31,7 +31,7 @@ from tests.doctor import (
     test_image,
     test_nodes,
 )
-from tests.doctor.cluster_root import Fault
+from tests.doctor.cluster_root import Fault, with_agent
 from tests.support import debroot
 from tests.support.debian import NotAvailable
 from tests.system.cluster import by_hand, debian_root, fence_agents, machine
@@ -189,7 +189,7 @@ def _roots(folder: Path) -> Iterator[tuple[str, str, Path]]:
         root = planted.with_image(fresh("rhel"), change=change)
         yield f"in an image: {name}", "image", root
     for fault in test_agent.FAULTS:
-        agent = test_agent.with_agent(Path(mkdtemp(dir=folder)))
+        agent = with_agent(Path(mkdtemp(dir=folder)))
         fault.plant(agent)
         yield f"agent: {fault.name}", "agent", agent.folder
 

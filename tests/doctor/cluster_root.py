@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kdumpfence._version import __version__
 from kdumpfence.doctor import checks
 from kdumpfence.doctor.finding import Finding
 from kdumpfence.doctor.machine import Machine
+from kdumpfence.install import layouts
+from kdumpfence.install.agent_files import TEMPLATE
 from kdumpfence.install.sysroot import Sysroot
 
 NODES = {f"node{number}": (f"192.0.2.{number}", f"198.51.100.{number}") for number in (1, 2, 3)}
@@ -25,6 +28,7 @@ CIB = "var/lib/pacemaker/cib/cib.xml"
 COROSYNC = "etc/corosync/corosync.conf"
 LIST = "etc/kdumpfence/nodes"
 HOSTS = "etc/hosts"
+AGENT, FOLDER = "usr/sbin/fence_kdump", "usr/lib/kdumpfence/python/kdumpfence"
 
 KDUMP = f"""\
       <primitive id="kdump" class="stonith" type="fence_kdump">
@@ -163,6 +167,14 @@ class Root:
             found = checks.examine(Machine(opened), [part])[part]
         assert not [one for one in found if checks.FAULT in one.text]
         return found
+
+
+def with_agent(folder: Path) -> Root:
+    """A root with this project's agent, as its Debian package has it."""
+    root = Root(folder)
+    root.write(AGENT, layouts.data(TEMPLATE).decode())
+    root.write(f"{FOLDER}/_version.py", f'__version__ = "{__version__}"\n')
+    return root.write(f"{FOLDER}/_kdumpwire.cpython-313-x86_64-linux-gnu.so", "")
 
 
 class Fault(NamedTuple):

@@ -13,26 +13,15 @@ from pathlib import Path
 import pytest
 
 from kdumpfence._version import __version__
-from kdumpfence.install import layouts
-from kdumpfence.install.agent_files import TEMPLATE
 from tests.daemon.running import Kdumpfenced
-from tests.doctor.cluster_root import MAP, Fault, Root, judge
+from tests.doctor.cluster_root import AGENT, FOLDER, MAP, Fault, Root, judge, with_agent
 from tests.support.labs import lab
 from tests.support.netlab import Host
 from tests.support.programs import wait_for_line
 
-AGENT, FOLDER = "usr/sbin/fence_kdump", "usr/lib/kdumpfence/python/kdumpfence"
 #: What is said of the agent itself, and not of the machine.
 OWN = ("agent", "agent version", "agent core")
 STOCK = "\x7fELF the stock agent\n"
-
-
-def with_agent(folder: Path) -> Root:
-    """A root with this project's agent, as its Debian package has it."""
-    root = Root(folder)
-    root.write(AGENT, layouts.data(TEMPLATE).decode())
-    root.write(f"{FOLDER}/_version.py", f'__version__ = "{__version__}"\n')
-    return root.write(f"{FOLDER}/_kdumpwire.cpython-313-x86_64-linux-gnu.so", "")
 
 
 @pytest.fixture

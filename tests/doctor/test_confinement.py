@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence._version import __version__
-from kdumpfence.install import layouts
-from kdumpfence.install.agent_files import TEMPLATE
-from tests.doctor.cluster_root import COROSYNC, NODES, Fault, Root, corosync, judge
+from tests.doctor.cluster_root import COROSYNC, NODES, Fault, Root, corosync, judge, with_agent
 
 UNIT = "usr/lib/systemd/system/pacemaker.service"
 DROP_IN = "etc/systemd/system/pacemaker.service.d/50-sandbox.conf"
@@ -23,12 +20,7 @@ AFTER = "then systemctl daemon-reload, and restart the cluster on this node"
 @pytest.fixture
 def healthy(tmp_path: Path) -> Root:
     """A node with this project's agent, and the unit as Pacemaker's package has it."""
-    root = Root(tmp_path)
-    folder = "usr/lib/kdumpfence/python/kdumpfence"
-    root.write("usr/sbin/fence_kdump", layouts.data(TEMPLATE).decode())
-    root.write(f"{folder}/_version.py", f'__version__ = "{__version__}"\n')
-    root.write(f"{folder}/_kdumpwire.cpython-313-x86_64-linux-gnu.so", "")
-    return root.write(
+    return with_agent(tmp_path).write(
         UNIT, "[Unit]\nPrivateNetwork=yes\n\n[Service]\nExecStart=/usr/sbin/pacemakerd\n"
     )
 

@@ -8,21 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence._version import __version__
-from kdumpfence.install import layouts
-from kdumpfence.install.agent_files import TEMPLATE
-from tests.doctor.cluster_root import CIB, Fault, Root, judge
+from tests.doctor.cluster_root import CIB, Fault, Root, judge, with_agent
 
 
 @pytest.fixture
 def healthy(tmp_path: Path) -> Root:
     """A node with this project's agent, of a cluster that runs."""
-    root = Root(tmp_path)
-    folder = "usr/lib/kdumpfence/python/kdumpfence"
-    root.write("usr/sbin/fence_kdump", layouts.data(TEMPLATE).decode())
-    root.write(f"{folder}/_version.py", f'__version__ = "{__version__}"\n')
-    root.write(f"{folder}/_kdumpwire.cpython-313-x86_64-linux-gnu.so", "")
-    return status(root)
+    return status(with_agent(tmp_path))
 
 
 def status(root: Root, failed: str = "", features: str = "3.16.2", resource: str = "kdump") -> Root:
