@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kdumpfence.cli import CommandError, drill
+from kdumpfence.cli import CommandError
 from kdumpfence.cli.install_options import open_root
 from kdumpfence.cli.numbers import whole
 from kdumpfence.cli.tables import make_console, print_table
@@ -28,6 +28,8 @@ HELP = "find what would make kdump fencing fail, before the crash"
 EXIT_STATUS = {OK: 0, WARNING: 1, FAILS: 2}
 #: The one of --watch if its file cannot be written.
 NOT_WRITTEN = 3
+#: Seconds that --drill watches unless it is said otherwise: large machines dump for long.
+DRILL_TIMEOUT = 3600
 _HEADS = ("STATE", "PART", "CHECK", "FOUND")
 _STYLES = {OK: "green", UNKNOWN: "cyan", WARNING: "yellow", FAILS: "bold red"}
 
@@ -54,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         type=whole("a number of seconds", 1, 1_000_000),
         metavar="SECONDS",
-        help=f"--drill: watch for so long at most (default: {drill.TIMEOUT})",
+        help=f"--drill: watch for so long at most (default: {DRILL_TIMEOUT})",
     )
     parser.add_argument(
         "--watch",
@@ -69,7 +71,9 @@ def run(given: argparse.Namespace) -> int:
     if given.drill is not None:
         if given.part or given.watch is not None:
             raise CommandError("--drill: without PART and --watch")
-        return drill.run(given)
+        from kdumpfence.cli import drill  # every command imports this module, few want that one
+
+        return drill.run(given, given.timeout or DRILL_TIMEOUT)
     if given.timeout is not None:
         raise CommandError("--timeout: for --drill alone")
     for part in given.part:

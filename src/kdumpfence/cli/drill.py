@@ -19,9 +19,6 @@ from kdumpfence.doctor.finding import Unknown
 from kdumpfence.doctor.machine import Machine
 from kdumpfence.text import one_line
 
-#: Seconds to watch unless it is said otherwise: large machines dump for long.
-TIMEOUT = 3600
-
 #: If nothing can be watched at all.
 _REFUSED = drill_course.EXIT_STATUS[drill_course.UNKNOWN]
 
@@ -41,8 +38,8 @@ _TEXTS = {
 }
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print the steps and watch; 0 fenced by kdump, 1 not, 2 could not be watched."""
+def run(given: argparse.Namespace, seconds: int) -> int:
+    """Print the steps, and watch; 0 fenced by kdump, 1 not, 2 could not be watched."""
     out = _Json() if given.json else _Text()
     with open_root(given) as root:
         machine = Machine(root, given.image)
@@ -53,7 +50,7 @@ def run(given: argparse.Namespace) -> int:
         except (drill.Refused, Unknown) as error:
             _complain(str(error))
             return _REFUSED
-        return _watched(watch, out, given.timeout or TIMEOUT)
+        return _watched(watch, out, seconds)
 
 
 def _watched(watch: Watch, out: _Json | _Text, seconds: int) -> int:

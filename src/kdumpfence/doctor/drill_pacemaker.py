@@ -22,9 +22,6 @@ from kdumpfence.doctor.machine import Machine, run
 _STATUS = ("crm_mon", "--one-shot", "--output-as=xml")
 _HISTORY = ("stonith_admin", "--verbose", "--output-as=xml", "--history")
 
-#: Seconds that a program may take, which is one of several things to be looked at.
-_PATIENCE = 3.0
-
 #: Bytes of an answer.
 _MOST = 1 << 26
 
@@ -115,7 +112,7 @@ def moment(text: str) -> float | None:
 
 def ask(*command: str) -> str:
     """What a program of Pacemaker says now. Raises Unknown."""
-    done = run(command, _PATIENCE)
+    done = run(command)
     if done.returncode and not done.stdout.lstrip().startswith("<"):
         last = (done.stderr or done.stdout).strip().split("\n")[-1]
         raise Unknown(f"{command[0]}: {last or f'exit status {done.returncode}'}")

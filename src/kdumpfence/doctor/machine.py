@@ -92,7 +92,7 @@ class Machine:
         return f"{self.root.outside(path)}: {error.strerror}{hint}"
 
 
-def run(command: tuple[str, ...], seconds: float) -> subprocess.CompletedProcess[str]:
+def run(command: tuple[str, ...], seconds: float = _PATIENCE) -> subprocess.CompletedProcess[str]:
     """How a program of the running system ended and what it said, now. Raises Unknown."""
     try:
         return subprocess.run(
