@@ -21,10 +21,13 @@ import array
 import errno
 import fcntl
 import os
+import posix
 import select
 import struct
 import sys
 import time
+
+from kdumpfence.unpatched import original
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -1009,7 +1012,7 @@ class Questions:
         self._key = (0, b"")
         self._ours, self._others = _Waiting(), _Waiting()
         self._dropped = 0
-        self._lock = _thread.allocate_lock()
+        self._lock: _thread.LockType = original("_thread", "allocate_lock")()
 
     def know(self, key_id: int, key: bytes) -> None:
         """Our key, 32 bytes, and the id of the cluster's that it comes from; 0: there is none."""
@@ -1593,7 +1596,7 @@ class Receiver:
 
     def _ring(self, bell: int) -> None:
         try:
-            os.write(bell, struct.pack("=Q", 1))
+            posix.write(bell, struct.pack("=Q", 1))
         except BlockingIOError:
             pass  # it is full, so it rings already
         except OSError:
@@ -1607,7 +1610,8 @@ class Receiver:
         bell: int,
         rest_ns: int = 0,
     ) -> None:
-        poller, resting = select.poll(), select.poll()
+        poll = original("select", "poll")
+        poller, resting = poll(), poll()
         sockets = {one.sock.fileno(): one for one in self._sockets}
         for fd in sockets:
             poller.register(fd, select.POLLIN)
@@ -1647,7 +1651,7 @@ class Receiver:
                 resting.poll(min(rest_ns, left) / 1e6)
             if not progress:
                 # Only errors: never spin on a socket that keeps failing.
-                time.sleep(0.001)
+                original("time", "sleep")(0.001)
             if left == 0:
                 late -= 1
                 if late <= 0:

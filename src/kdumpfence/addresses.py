@@ -18,15 +18,16 @@ latter's enums and helpers cost as much start-up time as the interpreter itself.
 from __future__ import annotations
 
 import _socket
-import _thread
 import posix
 import time
 
 from kdumpfence.signals import Wakeup
 from kdumpfence.text import whole_number
+from kdumpfence.unpatched import original
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _thread
     from collections.abc import Callable, Iterable, Sequence
 
 FAMILIES = {"auto": _socket.AF_UNSPEC, "ipv4": _socket.AF_INET, "ipv6": _socket.AF_INET6}
@@ -350,7 +351,7 @@ class Resolver:
         now = time.monotonic()
         self._pending = {name: _Pending(now) for name in names}
         self._answers: list[tuple[str, list[Address] | LookUpError]] = []
-        self._lock = _thread.allocate_lock()
+        self._lock: _thread.LockType = original("_thread", "allocate_lock")()
         self._wakeup: Wakeup | None = Wakeup()
         #: Can be read when an answer came: for poll, not for reading.
         self.fd = self._wakeup.fileno()
@@ -421,7 +422,7 @@ class Resolver:
         for name, pending in self._pending.items():
             if room > 0 and pending.due is not None and pending.due <= now:
                 try:
-                    _thread.start_new_thread(self._run, (name,))
+                    original("_thread", "start_new_thread")(self._run, (name,))
                 except RuntimeError:  # no thread to be had at the moment
                     pending.due = now + 1.0
                     continue

@@ -14,13 +14,14 @@ import contextlib
 import os
 import select
 import socket
-import threading
 
 from kdumpfence.addresses import Address, is_address
 from kdumpfence.keys import Keys
 from kdumpfence.links import hears_vrfs
 from kdumpfence.listener.bell import Bell
+from kdumpfence.listener.threads import make_thread
 from kdumpfence.sockets import tell_destination, through
+from kdumpfence.unpatched import original
 from kdumpfence.wire import (
     Packet,
     Questions,
@@ -64,7 +65,7 @@ class Answers:
         self.answer_as(node, keys)
         for sock in sockets:
             tell_destination(sock)
-        self._thread = threading.Thread(target=self._run, name="kdumpfence-answers", daemon=True)
+        self._thread = make_thread(self._run, "kdumpfence-answers")
 
     def answer_as(self, node: str, keys: Keys | None) -> None:
         """From now on answer as that node."""
@@ -100,7 +101,7 @@ class Answers:
 
     def _run(self) -> None:
         with self._bell.held() as usable:
-            poller = select.poll()
+            poller = original("select", "poll")()
             if usable:
                 poller.register(self._bell.readable, select.POLLIN)
             while usable and not self._bell.closed:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the reading thread rings when somebody is to look, and what wakes that thread.
 
-What may not be in this file: what there is to see.
+Through `posix`: eventlet's `os.read` waits where this one says that there is nothing. What may not
+be in this file: what there is to see.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import posix
 from collections.abc import Iterator
 
 
@@ -22,7 +23,7 @@ class Bell:
         self.closed = False
         self._users: set[object] = set()
         self._ends: list[int] = []
-        self._ends += os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._ends += posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
         self.readable, self.writable = self._ends
 
     @contextlib.contextmanager
@@ -45,7 +46,7 @@ class Bell:
 
     def _write(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full, so it can be read
-            os.write(self.writable, b"12345678")
+            posix.write(self.writable, b"12345678")
 
     def hush(self) -> None:
         """Be silent until it is rung again."""
@@ -53,7 +54,7 @@ class Bell:
             if not usable:
                 return
             with contextlib.suppress(BlockingIOError):
-                while len(os.read(self.readable, 65536)) == 65536:
+                while len(posix.read(self.readable, 65536)) == 65536:
                     pass
             if self.closed:
                 self._write()  # the last ring is for all who wait, and may just have been read
@@ -72,6 +73,6 @@ class Bell:
     def _dispose(self) -> None:
         while self.closed and not self._users:
             try:
-                os.close(self._ends.pop())
+                posix.close(self._ends.pop())
             except IndexError:
                 break

@@ -17,13 +17,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import select
 import socket
 import struct
 from collections.abc import Sequence
 
 from kdumpfence.listener import sock_diag
 from kdumpfence.listener.sock_diag import NAMED, Holder
+from kdumpfence.unpatched import original
 
 #: Seconds between two looks.
 EVERY = 5.0
@@ -89,7 +89,7 @@ def fault(sock: socket.socket, port: int) -> str:
             return f"is bound to port {where[1]}" if where[1] else "is no longer bound"
         if _is_connected(sock, port):
             return "is connected, so it hears only one address"
-        poller = select.poll()
+        poller = original("select", "poll")()
         poller.register(sock, _POLLRDHUP)
         if poller.poll(0):
             return "was shut down"
@@ -138,7 +138,7 @@ def _where(sock: socket.socket) -> str:
 
 def _is_here(family: int, where: Sequence[object]) -> bool:
     """Whether the address is one of this machine; with ip_nonlocal_bind that is not known."""
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    with original("socket", "socket")(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((where[0], 0, *where[2:]))
         except OSError as error:
