@@ -44,7 +44,7 @@ def measure(options: argparse.Namespace) -> bool:
     names = {f"node{number:06}": [str(FIRST + number)] for number in range(told)}
     networks = [NETWORK] if options.networks else []
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(Listener(names, networks, port=0, silence=SILENCE))
+        listener = stack.enter_context(Listener(names, networks, port=0, silence_timeout=SILENCE))
         took = time.monotonic() - started
         print(f"{wire.IMPLEMENTATION} core; ready after {took:.2f} s", end="")
         print(f", {(resident() - before) / max(1, told):.0f} bytes a node" * bool(told))

@@ -38,7 +38,7 @@ async def tell(listener: Listener) -> None:
 async def main() -> None:
     """Do both until SIGINT or SIGTERM."""
     port = int(os.environ.get("KDUMP_PORT", "7410"))
-    with Listener(networks=sys.argv[1:], port=port, silence=25) as listener:
+    with Listener(networks=sys.argv[1:], port=port, silence_timeout=25) as listener:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, listener.close)
         other = asyncio.create_task(tell(listener))

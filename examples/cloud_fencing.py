@@ -37,7 +37,8 @@ def main() -> None:
     """Tell PROGRAM of each host's dump until SIGTERM."""
     program, *hosts = sys.argv[1:]
     nodes = {host.partition("=")[0]: host.partition("=")[2].split(",") for host in hosts}
-    with Listener(nodes, port=int(os.environ.get("KDUMP_PORT", "7410")), repeat=9) as listener:
+    port = int(os.environ.get("KDUMP_PORT", "7410"))
+    with Listener(nodes, port=port, repeat_interval=9) as listener:
         signal.signal(signal.SIGTERM, lambda *_: listener.close())
         for event in listener:
             if event.kind == "overflow":

@@ -261,7 +261,7 @@ def running_node(name: str, address: str, port: int, key: keys.Keys) -> Iterator
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((address, port))
-    with Listener(sockets=[sock], answer=name) as listener:
+    with Listener(sockets=[sock], answer_as=name) as listener:
         listener.answer_as(name, key)
         yield
 

@@ -32,16 +32,20 @@ from kdumpfence.wire import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kdumpfence._version import __version__
-    from kdumpfence.listener.dumps import Dump, Dumps, Event
-    from kdumpfence.listener.listener import Listener, Snapshot
+    from kdumpfence.listener.dumps import Dumps
+    from kdumpfence.listener.events import AnyEvent, Dump, Event, Overflow
+    from kdumpfence.listener.listener import Listener, ListenerClosed, Snapshot
 
 #: What is imported when it is first asked for, and from where. The agent and the sender
 #: import this package too, and start while a cluster waits for them.
 _LATER = {
-    "Dump": "listener.dumps",
+    "AnyEvent": "listener.events",
+    "Dump": "listener.events",
     "Dumps": "listener.dumps",
-    "Event": "listener.dumps",
+    "Event": "listener.events",
     "Listener": "listener.listener",
+    "ListenerClosed": "listener.listener",
+    "Overflow": "listener.events",
     "Snapshot": "listener.listener",
     "__version__": "_version",
 }
@@ -53,12 +57,15 @@ __all__ = [
     "PORT",
     "REASONS",
     "VERSION",
+    "AnyEvent",
     "Arrival",
     "Dump",
     "Dumps",
     "Event",
     "Listener",
+    "ListenerClosed",
     "Message",
+    "Overflow",
     "Receiver",
     "Rejected",
     "Snapshot",

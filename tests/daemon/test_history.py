@@ -13,14 +13,14 @@ import pytest
 
 from kdumpfence.daemon import history as module
 from kdumpfence.daemon.history import History, HistoryError, Past
-from kdumpfence.listener.dumps import Dump, Event
+from kdumpfence.listener.events import Dump, Event, Kind
 
 START = 1_795_000_000.25
 DAY = 86400.0
 
 
 def event(
-    kind: str,
+    kind: Kind,
     node: str = "node1",
     since: float = START,
     took: float = 0.0,
@@ -127,7 +127,7 @@ def test_any_name_comes_back_as_it_was(opened: History, name: str) -> None:
 # --- how they ended -------------------------------------------------------------------------
 
 
-def ending(kind: str, when: float, node: str = "node1", sessions: tuple[int, ...] = ()) -> Event:
+def ending(kind: Kind, when: float, node: str = "node1", sessions: tuple[int, ...] = ()) -> Event:
     """A dump of a minute that is over."""
     return Event(kind, node, when, when - 60, when, 7, ("192.0.2.1",), 60.0, sessions)
 
@@ -261,7 +261,6 @@ def test_trimming_takes_many_at_a_time(path: str, monkeypatch: pytest.MonkeyPatc
 
 def test_a_call_is_written_whole_or_not_at_all(opened: History) -> None:
     opened.record([event("began", "node1")])
-    opened.record([event("overflow", "unread", messages=1000)])  # which is no dump
     cannot_be_written = event("began", "node\udcff")
     with pytest.raises(HistoryError, match="cannot be written"):
         opened.record([event("silent", "node1"), event("began", "node2"), cannot_be_written])

@@ -10,7 +10,7 @@ import pytest
 
 from kdumpfence.daemon.history import History, HistoryError
 from kdumpfence.daemon.recorder import HOLD, RETRY_LAST, Recorder
-from kdumpfence.listener.dumps import Dump, Event
+from kdumpfence.listener.events import AnyEvent, Dump, Event, Kind, Overflow
 
 
 class Disk:
@@ -70,7 +70,7 @@ class Disk:
         self.closed += 1
 
 
-def event(kind: str, node: str, last: float = 5.0, since: float = 1.0) -> Event:
+def event(kind: Kind, node: str, last: float = 5.0, since: float = 1.0) -> Event:
     return Event(kind, node, last, since, last, 3, ("192.0.2.1",))
 
 
@@ -90,7 +90,7 @@ def made(disk: Disk, **more: Any) -> Recorder:
     return recorder
 
 
-def mend(disk: Disk, recorder: Recorder) -> list[tuple[Event, bool]]:
+def mend(disk: Disk, recorder: Recorder) -> list[tuple[AnyEvent, bool]]:
     """It works again; what the next try tells."""
     disk.broken = ""
     disk.now += RETRY_LAST
@@ -138,7 +138,7 @@ def test_after_a_while_it_is_told_without_being_written(disk: Disk, recorder: Re
 
 def test_losses_of_datagrams_are_told_at_once(disk: Disk, recorder: Recorder) -> None:
     disk.broken = "full"
-    loss = event("overflow", "unread")
+    loss = Overflow("overflow", "", 5.0, "unread", 3)
     assert recorder.record([loss, event("began", "a")]) == [(loss, True)]
     assert recorder.record([loss]) == [(loss, True)]
     assert recorder.held == 1
@@ -246,7 +246,7 @@ def test_a_lock_that_is_waited_for_delays_what_is_told_by_no_more_than_that(
     disk.broken = "locked"
     began = event("began", "a")
     start = disk.now
-    told: list[tuple[Event, bool]] = recorder.record([began])
+    told: list[tuple[AnyEvent, bool]] = recorder.record([began])
     while not told:
         disk.now += 0.1
         told = recorder.record([])

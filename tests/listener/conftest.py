@@ -14,7 +14,7 @@ import pytest
 
 from kdumpfence import _purewire
 from kdumpfence.listener import listener, reader
-from kdumpfence.listener.dumps import Event
+from kdumpfence.listener.events import AnyEvent, Event
 from kdumpfence.listener.listener import Listener
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import cannot_run, udp
@@ -34,9 +34,9 @@ class TrialListener(Listener):
         """A datagram from that address of this machine to the Listener."""
         say(host, self.port, payload)
 
-    def until(self, enough: Callable[[list[Event]], bool]) -> list[Event]:
+    def until(self, enough: Callable[[list[AnyEvent]], bool]) -> list[AnyEvent]:
         """The events until there are enough of them."""
-        events: list[Event] = []
+        events: list[AnyEvent] = []
         end = time.monotonic() + PATIENCE
         while not enough(events):
             assert time.monotonic() < end, f"only {events[:20]}"
@@ -44,22 +44,22 @@ class TrialListener(Listener):
         return events
 
     def several(self, number: int) -> list[Event]:
-        """The events until there are so many."""
-        return self.until(lambda events: len(events) >= number)
+        """The events until there are so many, which are all about nodes."""
+        return about_nodes(self.until(lambda events: len(events) >= number))
 
-    def next_event(self) -> Event:
-        """The one event that comes next."""
-        (event,) = self.until(bool)
+    def only_event(self) -> Event:
+        """The one event that comes next, which is about a node."""
+        (event,) = about_nodes(self.until(bool))
         return event
 
     def after_message(self, host: str) -> Event:
         """The one event that a message from there brings about."""
         self.say(host)
-        return self.next_event()
+        return self.only_event()
 
     def counted(self) -> dict[str, int]:
         """The counts that are not 0."""
-        return {name: number for name, number in self.snapshot().counts.items() if number}
+        return {name: number for name, number in self.counts.items() if number}
 
     def wait_for_count(self, name: str, number: int) -> None:
         """Until there were so many datagrams of that kind."""
@@ -118,7 +118,14 @@ def say(host: str, port: int, payload: bytes = OWN_MESSAGE) -> None:
         sock.sendto(payload, ("::1" if ":" in host else "127.0.0.1", port))
 
 
-def kinds(events: Iterable[Event]) -> list[str]:
+def about_nodes(events: Iterable[AnyEvent]) -> list[Event]:
+    """The same, none of which may be a loss."""
+    found = [event for event in events if event.kind != "overflow"]
+    assert found == list(events)
+    return found
+
+
+def kinds(events: Iterable[AnyEvent]) -> list[str]:
     return [event.kind for event in events]
 
 

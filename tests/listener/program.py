@@ -24,10 +24,10 @@ def say(*thing: object) -> None:
 
 def main() -> None:
     options = json.loads(sys.argv[1])
-    queue = options.pop("queue")
+    queue = options.pop("receive_buffer")
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
-    with Listener(sockets=[sock], queue=queue, **options) as listening:
+    with Listener(sockets=[sock], receive_buffer=queue, **options) as listening:
         guard = len(sock.getsockopt(socket.SOL_SOCKET, _SO_GET_FILTER, 1024))
         signal.signal(signal.SIGTERM, lambda *_: listening.close())
         asked: list[int] = []

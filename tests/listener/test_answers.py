@@ -71,7 +71,7 @@ def answered(asker: Asker, listening: TrialListener, data: bytes | None = None) 
 def test_a_question_is_answered_alive_with_its_nonce_and_our_name(
     listen: MakeListener, asker: Asker
 ) -> None:
-    listening = listen([A], answer="node1")
+    listening = listen([A], answer_as="node1")
     data = question(nonce=b"n" * 16)
     assert answered(asker, listening, data) == Packet("alive", "node1", nonce=b"n" * 16)
     listening.wait_for_count("question", 1)
@@ -80,7 +80,7 @@ def test_a_question_is_answered_alive_with_its_nonce_and_our_name(
 
 
 def test_the_answer_comes_from_where_the_question_was_sent_to(listen: MakeListener) -> None:
-    listening = listen([A], answer="node1")
+    listening = listen([A], answer_as="node1")
     for host in ("127.0.0.1", "127.99.1.2"):
         asker = Asker(to=host)
         asker.ask(listening)
@@ -92,14 +92,14 @@ def test_the_answer_comes_from_where_the_question_was_sent_to(listen: MakeListen
 
 @pytest.mark.usefixtures("ipv6")
 def test_it_answers_over_ipv6(listen: MakeListener) -> None:
-    listening = listen([A], answer="node1")
+    listening = listen([A], answer_as="node1")
     asker = Asker("::1", to="::1")
     assert answered(asker, listening).kind == "alive"
     asker.sock.close()
 
 
 def test_no_answer_is_larger_than_its_question(listen: MakeListener, asker: Asker) -> None:
-    listening = listen([A], answer="n" * 64, keys=KEYS)
+    listening = listen([A], answer_as="n" * 64, keys=KEYS)
     for data in (question(), question(signed_by=CLUSTER)):
         asker.ask(listening, data)
         found = asker.answer()
@@ -111,7 +111,7 @@ def test_answers_are_signed_with_the_key_of_the_node_if_there_is_one(
     listen: MakeListener, asker: Asker
 ) -> None:
     own = keys.node_key(CLUSTER, "node1")
-    listening = listen([A], answer="node1", keys=KEYS)
+    listening = listen([A], answer_as="node1", keys=KEYS)
     for data in (question(), question(signed_by=CLUSTER), question("node2", signed_by=CLUSTER)):
         asker.ask(listening, data)
         found = asker.answer()
@@ -128,7 +128,7 @@ def test_answers_are_signed_with_the_key_of_the_node_if_there_is_one(
 def test_who_asks_for_another_node_is_answered_and_that_is_known(
     listen: MakeListener, asker: Asker
 ) -> None:
-    listening = listen([A], answer="node1.example")
+    listening = listen([A], answer_as="node1.example")
     assert answered(asker, listening, question("192.0.2.1")).name == "node1.example"
     assert answered(asker, listening, question("NODE1.Example")).name == "node1.example"
     assert listening.snapshot().asked_for == ""
@@ -145,7 +145,7 @@ def test_a_crash_kernel_does_not_answer(
     vmcore = tmp_path / "vmcore"
     assert answers.VMCORE == "/proc/vmcore"
     monkeypatch.setattr(answers, "VMCORE", str(vmcore))
-    listening = listen([A], answer="node1")
+    listening = listen([A], answer_as="node1")
     vmcore.touch()
     asker.ask(listening)
     assert asker.answer(0.5) is None
@@ -193,12 +193,12 @@ def test_a_name_that_no_packet_can_carry_is_refused(
     listen: MakeListener, name: str, leaves_nothing: Callable[[], bool]
 ) -> None:
     with pytest.raises(ValueError, match="not 1 to 64 ASCII characters"):
-        listen([A], answer=name)
+        listen([A], answer_as=name)
 
 
 @pytest.mark.parametrize("signed_by", [b"", CLUSTER])
 def test_fifty_a_second_are_answered(listen: MakeListener, asker: Asker, signed_by: bytes) -> None:
-    listening = listen([A], answer="node1", keys=KEYS)
+    listening = listen([A], answer_as="node1", keys=KEYS)
     data = question(signed_by=signed_by)
     started = time.monotonic()
     for _ in range(20):
@@ -216,7 +216,7 @@ def test_fifty_a_second_are_answered(listen: MakeListener, asker: Asker, signed_
 def test_a_flood_of_forged_questions_keeps_no_true_one_from_its_answer_and_loses_no_message(
     listen: MakeListener, asker: Asker, key_id: int
 ) -> None:
-    listening = listen([A], answer="node1", keys=KEYS)
+    listening = listen([A], answer_as="node1", keys=KEYS)
     forged = bytearray(question(signed_by=CLUSTER))
     forged[14], forged[16:20], forged[150] = key_id != 0, key_id.to_bytes(4, "big"), 0
     if not key_id:
@@ -243,7 +243,7 @@ def test_a_flood_of_rubbish_is_fenced_off_and_messages_and_questions_pass(
     listen: MakeListener, asker: Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "UPKEEP", 0.05)
-    listening = listen([A], answer="node1", sockets=[shallow()], queue=1)
+    listening = listen([A], answer_as="node1", sockets=[shallow()], receive_buffer=1)
     overflow(listening, b"x" * 8)
     wait_for(lambda: rubbish_is_dropped(listening))
     assert answered(asker, listening).kind == "alive"
@@ -257,7 +257,7 @@ def test_a_flood_of_questions_is_fenced_off_for_a_while_and_messages_pass(
     monkeypatch.setattr(reader, "UPKEEP", 0.05)
     monkeypatch.setattr(reader, "FENCE", 2.0)
     monkeypatch.setattr(reader, "FLOOD", 10)
-    listening = listen([A], answer="node1", sockets=[shallow()], queue=1)
+    listening = listen([A], answer_as="node1", sockets=[shallow()], receive_buffer=1)
     overflow(listening, question())
 
     def is_heard() -> bool:
@@ -309,7 +309,7 @@ def rubbish_is_dropped(listening: TrialListener) -> bool:
 def test_it_leaves_nothing_when_it_is_closed(
     listen: MakeListener, leaves_nothing: Callable[[], bool], asker: Asker
 ) -> None:
-    listening = listen([A], answer="node1")
+    listening = listen([A], answer_as="node1")
     assert answered(asker, listening).kind == "alive"
     listening.close()
     asker.sock.close()

@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from kdumpfence.listener.dumps import (
+    OVERTAKEN,
+    Dumps,
+    Said,
+)
+from kdumpfence.listener.events import (
     MOST_ADDRESSES,
     MOST_SESSIONS,
-    OVERTAKEN,
     TOLD_ENDS,
     Dump,
-    Dumps,
     Event,
-    Said,
+    Kind,
+    ToldEnd,
 )
 
 A, B = "192.0.2.1", "192.0.2.2"
@@ -120,7 +124,7 @@ def say(dumps: Dumps, when: float, state: str, session: int = 1, address: str = 
 
 
 @pytest.mark.parametrize("end", TOLD_ENDS)
-def test_an_end_that_is_told_ends_the_dump_at_once(end: str) -> None:
+def test_an_end_that_is_told_ends_the_dump_at_once(end: ToldEnd) -> None:
     dumps = Dumps(repeat=5.0)
     assert say(dumps, 10, "started") == ["began"]
     assert say(dumps, 12, "dumping") == []
@@ -365,7 +369,8 @@ class Model:
     def heard(
         self, node: str, address: str, when: float, messages: int, first: float | None
     ) -> Event | None:
-        kind, event_time = None, when
+        kind: Kind | None = None
+        event_time = when
         if node not in self.dumps:
             kind = "began"
             event_time = when if first is None else min(first, when)
@@ -386,7 +391,7 @@ class Model:
         names = ("since", "last", "messages", "addresses", "took", "sessions")
         return tuple(dump[name] for name in names)
 
-    def restore_end(self, dump: Dump, kind: str, ended: float, when: float) -> None:
+    def restore_end(self, dump: Dump, kind: ToldEnd, ended: float, when: float) -> None:
         over = {**dump._asdict(), "took": dump.took or dump.last - dump.since}
         over.update(how=kind, when=ended, by=[])
         self.ended[dump.node] = {**over, "from": max(when, dump.last)}
@@ -402,7 +407,7 @@ class Model:
         over: float = max(dump["last"], dump["from"]) + SILENCE
         return over
 
-    def end(self, node: str, when: float, kind: str = "silent") -> Event:
+    def end(self, node: str, when: float, kind: Kind = "silent") -> Event:
         event = Event(kind, node, when, *self.rest(self.dumps[node]))
         del self.dumps[node]
         return event
@@ -508,7 +513,7 @@ class AnyOrder(RuleBasedStateMachine):
         return Dump(node, *expected[3:])
 
     @rule(dump=consumes(dumped), kind=st.sampled_from(TOLD_ENDS), ended=TIMES, when=TIMES)
-    def restore_end(self, dump: Dump, kind: str, ended: float, when: float) -> None:
+    def restore_end(self, dump: Dump, kind: ToldEnd, ended: float, when: float) -> None:
         if dump.node in {**self.model.dumps, **self.model.ended}:
             return
         self.dumps.restore_end(dump, kind, ended, when)

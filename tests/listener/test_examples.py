@@ -12,11 +12,14 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import kdumpfence
 from kdumpfence.listener import dumps, event_queue, nodes, reader
+from kdumpfence.listener.arguments import RENAMED
+from kdumpfence.listener.events import Counter, Kind
 from tests.conftest import unused_port
 from tests.listener.conftest import PATIENCE, A, B, C, say, wait_for
 
@@ -131,11 +134,12 @@ def test_the_code_on_the_page_is_that_of_the_example() -> None:
 def test_every_option_event_and_count_is_explained() -> None:
     code = kdumpfence.Listener.__init__.__code__
     options = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-    assert "silence" in options
+    assert "silence_timeout" in options
     methods = [name for name in vars(kdumpfence.Listener) if not name.startswith("_")]
-    fields = [*kdumpfence.Event._fields, *kdumpfence.Snapshot._fields]
+    stated = (kdumpfence.Event, kdumpfence.Overflow, kdumpfence.Snapshot)
+    fields = [name for kind in stated for name in kind._fields]
     words = {*options, *methods, *fields, *kdumpfence.REASONS, "accepted", "unread"}
-    words |= {"began", "dumping", "silent", "overflow"}
+    words |= {*get_args(Kind), *get_args(Counter), "overflow", *RENAMED, *RENAMED.values()}
     said = set(re.findall(r"(?<=`)\w+|(?<=listener\.)\w+|(?<=snapshot\(\)\.)\w+", PAGE))
     assert words - said == set()
 
@@ -143,12 +147,13 @@ def test_every_option_event_and_count_is_explained() -> None:
 @pytest.mark.parametrize(
     ("what", "value"),
     [
-        ("silence=30.0", f"silence={dumps.SILENCE}"),
-        ("repeat=10.0", f"repeat={dumps.REPEAT}"),
+        ("silence_timeout=30.0", f"silence_timeout={dumps.SILENCE}"),
+        ("repeat_interval=10.0", f"repeat_interval={dumps.REPEAT}"),
         ("every 5 minutes", f"every {nodes.REFRESH / 60:.0f} minutes"),
         ("every 5 seconds", f"every {reader.OVERFLOW_REPEAT:.0f} seconds"),
         ("for 30 seconds", f"for {reader.FENCE:.0f} seconds"),
         ("at most 2,048", f"at most {event_queue.MOST:,}"),
+        ("(65,536 at least)", f"({event_queue.MOST_WAITING:,} at least)"),
     ],
 )
 def test_the_numbers_on_the_page_are_those_of_the_source(what: str, value: str) -> None:

@@ -5,18 +5,30 @@ from __future__ import annotations
 
 import threading
 import time
+from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
 from kdumpfence.listener import reader
-from kdumpfence.listener.dumps import Dump, Event
+from kdumpfence.listener.events import AnyEvent, Dump, Event
 from kdumpfence.wire import OWN_MESSAGE
-from tests.listener.conftest import NETWORK, PATIENCE, A, B, C, MakeListener, kinds, wait_for
+from tests.listener.conftest import (
+    NETWORK,
+    PATIENCE,
+    A,
+    B,
+    C,
+    MakeListener,
+    about_nodes,
+    kinds,
+    wait_for,
+)
 
 
 @pytest.mark.slow
 def test_a_node_that_begins_to_dump_goes_on_and_falls_silent(listen: MakeListener) -> None:
-    listening = listen({"node1": [A]}, silence=1.5, repeat=0.0)
+    listening = listen({"node1": [A]}, silence_timeout=1.5, repeat_interval=0.0)
     before = time.time()
     began = listening.after_message(A)
     assert (began.kind, began.node, began.messages) == ("began", "node1", 1)
@@ -25,7 +37,7 @@ def test_a_node_that_begins_to_dump_goes_on_and_falls_silent(listen: MakeListene
     dumping = listening.after_message(A)
     assert (dumping.kind, dumping.messages, dumping.since) == ("dumping", 2, began.since)
     assert dumping.last > began.last
-    silent = listening.next_event()
+    silent = listening.only_event()
     assert silent[3:7] == (began.since, dumping.last, 2, (A,))
     assert silent.took == pytest.approx(silent.last - silent.since, abs=1e-3)
     assert (silent.kind, silent.node) == ("silent", "node1")
@@ -35,7 +47,7 @@ def test_a_node_that_begins_to_dump_goes_on_and_falls_silent(listen: MakeListene
 
 @pytest.mark.usefixtures("ipv6")
 def test_all_addresses_of_a_node_are_one_dump(listen: MakeListener) -> None:
-    listening = listen({"node1": [A, "::1", B]}, repeat=0.0)
+    listening = listen({"node1": [A, "::1", B]}, repeat_interval=0.0)
     for number, host in enumerate((B, "::1", A), 1):
         listening.after_message(host)
         (dump,) = listening.snapshot().dumps
@@ -76,7 +88,7 @@ def test_messages_that_nobody_waits_for_are_told_in_one(listen: MakeListener) ->
     for _ in range(99):
         listening.say(A)
     listening.wait_for_count("accepted", 100)
-    began = listening.next_event()
+    began = listening.only_event()
     assert began.messages == 100
     assert began.since == began.when <= between <= began.last
 
@@ -84,15 +96,60 @@ def test_messages_that_nobody_waits_for_are_told_in_one(listen: MakeListener) ->
 # ----------------------------------------------------------------------- nodes come and go
 
 
+def test_all_nodes_can_be_replaced_at_once(listen: MakeListener) -> None:
+    listening = listen({"node1": [A], "node2": [B]})
+    listening.after_message(A)
+    began = listening.after_message(B)
+    listening.replace_nodes({"node2": [B], "node3": [C]})
+    assert listening.nodes == ["node2", "node3"]
+    assert [event[:2] for event in listening.events(20)] == [("silent", "node1")]
+    assert listening.snapshot().dumps == [Dump("node2", *began[3:])]
+    assert listening.after_message(C)[:2] == ("began", "node3")
+    listening.say(A)
+    listening.wait_for_count("stranger", 1)
+    listening.replace_nodes([ip_address(A), B])
+    assert sorted(event[:2] for event in listening.several(2)) == [
+        ("silent", "node2"),
+        ("silent", "node3"),
+    ]
+    assert listening.after_message(A)[:2] == ("began", A)
+
+
+@pytest.mark.parametrize("wrong", [{"node4": ["224.0.0.1"]}, {"node4": [7]}, {"": [A]}, "node4"])
+def test_nodes_of_which_one_cannot_be_replace_none(listen: MakeListener, wrong: Any) -> None:
+    listening = listen({"node1": [A]})
+    began = listening.after_message(A)
+    nodes = wrong if isinstance(wrong, str) else {"node2": [B], **wrong}
+    with pytest.raises((ValueError, TypeError)):
+        listening.replace_nodes(nodes)
+    assert listening.nodes == ["node1"]
+    assert [dump[:2] for dump in listening.snapshot().dumps] == [("node1", began.since)]
+    listening.say(B)
+    listening.wait_for_count("stranger", 1)
+
+
+def test_addresses_that_change_places_lose_nothing(listen: MakeListener) -> None:
+    listening = listen({"node1": [A], "node2": [B]}, repeat_interval=0.0)
+    listening.say(A)
+    listening.say(B)
+    listening.wait_for_count("accepted", 2)
+    listening.replace_nodes({"node1": [B], "node2": [A]})
+    listening.say(A)
+    listening.wait_for_count("accepted", 3)
+    dumps = {dump.node: (dump.messages, dump.addresses) for dump in listening.snapshot().dumps}
+    assert dumps == {"node1": (1, (A,)), "node2": (2, (B, A))}
+    assert listening.snapshot().shared == []
+
+
 def test_a_node_can_be_added_and_removed_while_it_runs(listen: MakeListener) -> None:
-    listening = listen(silence=60)
+    listening = listen(silence_timeout=60)
     assert listening.snapshot().nodes == 0
     listening.add("node1", [A])
     assert listening.after_message(A).kind == "began"
     listening.add("node1", [B])
     assert listening.snapshot().nodes == 1
     listening.remove("node1")
-    silent = listening.next_event()
+    silent = listening.only_event()
     assert (silent.kind, silent.node, silent.messages) == ("silent", "node1", 1)
     assert silent.when >= silent.last
     listening.say(B)
@@ -128,7 +185,7 @@ def test_an_address_of_two_nodes_counts_for_neither_and_is_shown(listen: MakeLis
 
 def test_an_address_of_two_nodes_is_no_node_of_a_network_either(listen: MakeListener) -> None:
     # One of the two is called as the network would call it.
-    listening = listen({C: [C], "node2": [B, C]}, [NETWORK], room=1)
+    listening = listen({C: [C], "node2": [B, C]}, [NETWORK], max_admitted=1)
     listening.say(C)
     listening.wait_for_count("accepted", 1)
     assert listening.events(0) == []
@@ -139,7 +196,7 @@ def test_an_address_of_two_nodes_is_no_node_of_a_network_either(listen: MakeList
 
 
 def test_anyone_in_a_network_is_a_node_while_its_dump_lasts(listen: MakeListener) -> None:
-    listening = listen(networks=["127.7.4.0/30", "::/0"], silence=0.4)
+    listening = listen(networks=["127.7.4.0/30", "::/0"], silence_timeout=0.4)
     listening.say(A)
     listening.say("127.7.4.4")  # outside; and none of the IPv6 addresses
     events = listening.until(lambda events: "silent" in kinds(events))
@@ -154,7 +211,7 @@ def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "UPKEEP", 0.1)
-    listening = listen({"node1": ["127.7.4.9"]}, [NETWORK], room=2, silence=1.5)
+    listening = listen({"node1": ["127.7.4.9"]}, [NETWORK], max_admitted=2, silence_timeout=1.5)
     for host in (A, B, C, C):
         listening.say(host)
     # Before the first look, or it might find one of the two.
@@ -163,7 +220,7 @@ def test_what_finds_no_room_is_counted_and_told_and_room_comes_back(
     events = listening.until(lambda events: len(events) == 4)
     assert sorted(event.node for event in events if event.kind == "began") == [A, B, "node1"]
     (overflow,) = (event for event in events if event.kind == "overflow")
-    assert (overflow.node, overflow.messages, overflow.addresses) == ("crowded", 2, ())
+    assert (overflow.node, overflow.counter, overflow.messages) == ("", "crowded", 2)
     listening.until(lambda events: kinds(events).count("silent") == 3)
     assert listening.after_message(C)[:2] == ("began", C)
 
@@ -174,8 +231,8 @@ def test_losses_are_told_of_at_most_every_few_seconds(
 ) -> None:
     monkeypatch.setattr(reader, "UPKEEP", 0.02)
     monkeypatch.setattr(reader, "OVERFLOW_REPEAT", 1.0)
-    listening = listen(networks=[NETWORK], room=0, silence=60)
-    told: list[Event] = []
+    listening = listen(networks=[NETWORK], max_admitted=0, silence_timeout=60)
+    told: list[AnyEvent] = []
     end = time.monotonic() + PATIENCE
     sent = 0
     while len(told) < 3:
@@ -193,10 +250,10 @@ def test_losses_are_told_of_at_most_every_few_seconds(
 
 @pytest.mark.slow
 def test_an_admitted_node_that_is_told_of_later_stays_known(listen: MakeListener) -> None:
-    listening = listen(networks=[NETWORK], room=1, silence=1.5)
+    listening = listen(networks=[NETWORK], max_admitted=1, silence_timeout=1.5)
     assert listening.after_message(A).node == A
     listening.add("node1", [A])
-    listening.until(lambda events: "silent" in kinds(events))
+    listening.until(lambda events: ("silent", "node1") in [event[:2] for event in events])
     assert listening.after_message(B).node == B
     assert listening.after_message(A).node == "node1"  # the room is taken, but it needs none
 
@@ -205,7 +262,7 @@ def test_a_message_that_comes_while_silence_is_decided_begins_another_dump(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def silence_while_a_message_comes() -> bool:
-        listening = listen(networks=[NETWORK], silence=0.3)
+        listening = listen(networks=[NETWORK], silence_timeout=0.3)
         dumps = listening._events._dumps
         decide = dumps.tick
         came: list[bool] = []
@@ -243,13 +300,13 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 def test_a_clock_that_is_set_does_not_change_when_a_dump_began(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listening = listen([A, B], repeat=0.0, silence=2.0)
+    listening = listen([A, B], repeat_interval=0.0, silence_timeout=2.0)
     began = listening.after_message(A)
     set_clock(monkeypatch, 86400.0)
     listening.events(0)
     listening.say(A)
     listening.say(B)
-    events = listening.until(lambda events: kinds(events).count("silent") == 2)
+    events = about_nodes(listening.until(lambda events: kinds(events).count("silent") == 2))
     later = began.when + 86000.0
     for event in events:
         assert min(event.when, event.last) > later
@@ -264,7 +321,7 @@ def test_a_clock_that_is_set_does_not_change_when_a_dump_began(
 def test_a_dump_from_before_a_restart_goes_on_as_the_same(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
-    listening = listen({"node1": [A], "node2": [B]}, repeat=0.0, silence=1.5)
+    listening = listen({"node1": [A], "node2": [B]}, repeat_interval=0.0, silence_timeout=1.5)
     began = time.time() + ahead + 0.123456789
     old = [Dump(node, began, began + 600.0, 5, (C,), 9.0) for node in ("node1", "node2")]
     listening.restore(old)

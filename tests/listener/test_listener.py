@@ -7,14 +7,17 @@ import errno
 import subprocess
 import sys
 import threading
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import pytest
 
 import kdumpfence
-from kdumpfence.listener import reader
+from kdumpfence.listener import listener, reader
 from kdumpfence.listener.listener import Listener
-from tests.listener.conftest import A, MakeListener, in_use, wait_for
+from kdumpfence.wire import OWN_MESSAGE
+from tests.conftest import udp
+from tests.listener.conftest import NETWORK, A, B, MakeListener, in_use, wait_for
 
 
 @pytest.mark.parametrize(
@@ -22,11 +25,11 @@ from tests.listener.conftest import A, MakeListener, in_use, wait_for
     [
         ({"family": "ipv5"}, "family 'ipv5': must be one of auto, ipv4, ipv6"),
         ({"port": 65536}, "port 65536: must be 0 to 65535"),
-        ({"room": -1}, "room -1"),
-        ({"room": 1 << 32}, "room 4294967296: must be 0 to 4294967295"),
-        ({"queue": 0}, "queue 0"),
-        ({"queue": 1 << 31}, "queue 2147483648"),
-        ({"silence": 0}, "silence 0"),
+        ({"max_admitted": -1}, "max_admitted -1"),
+        ({"max_admitted": 1 << 32}, "max_admitted 4294967296: must be 0 to 4294967295"),
+        ({"receive_buffer": 0}, "receive_buffer 0"),
+        ({"receive_buffer": 1 << 31}, "receive_buffer 2147483648"),
+        ({"silence_timeout": 0}, "silence 0"),
         ({"networks": ["192.0.2.1/24"]}, "network '192.0.2.1/24': .*has host bits set"),
         ({"networks": ["nonsense"]}, "network 'nonsense'"),
         ({"networks": ["::/0"], "family": "ipv4"}, "network '::/0': not an ipv4 network"),
@@ -37,6 +40,20 @@ from tests.listener.conftest import A, MakeListener, in_use, wait_for
         ({"nodes": ["192.0.2.010"]}, "node '192.0.2.010': neither .* without leading zeros"),
         ({"nodes": ["a,b"]}, "node 'a,b': neither a host name nor an IP address"),
         ({"nodes": {"a": ["192.0.2.1,;"]}}, "node 'a': address ';': neither a host name nor an IP"),
+        ({"nodes": {"a": ["10.0.0.1/24"]}}, "IP address; a network is given in networks"),
+        ({"nodes": {"a": [ip_interface("10.0.0.1/24")]}}, "'10.0.0.1/24': neither a host name"),
+        ({"nodes": ["fe80::1%lo/64"]}, "node 'fe80::1%lo/64': neither a host name nor an IP"),
+        ({"nodes": {"a": [ip_network("10.0.0.0/24")]}}, "expected a string or an address"),
+        ({"nodes": {"a": ip_address("10.0.0.1")}}, "node 'a': expected a list of addresses"),
+        ({"nodes": {"a": [b"10.0.0.1"]}}, "expected a string or an address"),
+        ({"nodes": 5}, "nodes: expected a list or a mapping, not int"),
+        ({"host": "node1"}, "host 'node1': not an IP address of this machine"),
+        ({"host": "10.0.0.1/24"}, "host '10.0.0.1/24': neither a host name nor an IP address"),
+        ({"host": "224.0.0.1"}, "host '224.0.0.1': no node can have this address"),
+        ({"host": ["127.0.0.1", "::1"], "family": "ipv4"}, "host '::1': not an ipv4 address"),
+        ({"host": "0.0.0.0", "family": "ipv6"}, "host '0.0.0.0': not an ipv6 address"),
+        ({"host": []}, "host: at least one address"),
+        ({"host": "127.0.0.1", "sockets": []}, "host: not with sockets, which are bound already"),
         ({"nodes": {"[::1]": ["::2"]}}, "an address for a name, but not as one of its addresses"),
         ({"nodes": "node1"}, "expected a list"),
         ({"networks": "192.0.2.0/24"}, "expected a list"),
@@ -46,9 +63,56 @@ def test_what_cannot_be_is_refused(
     listen: MakeListener, arguments: dict[str, Any], why: str
 ) -> None:
     before = in_use()
-    with pytest.raises(TypeError if "list" in why else ValueError, match=why):
+    with pytest.raises(TypeError if "expected a" in why else ValueError, match=why):
         listen(**arguments)
     assert in_use() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "value", "new"),
+    [
+        ("silence", 0.2, "silence_timeout"),
+        ("repeat", 0.0, "repeat_interval"),
+        ("room", 0, "max_admitted"),
+        ("queue", 65536, "receive_buffer"),
+        ("answer", "node9", "answer_as"),
+    ],
+)
+def test_what_a_parameter_was_called_at_first_still_works_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, old: str, value: Any, new: str
+) -> None:
+    queues: list[int] = []
+    monkeypatch.setattr(listener, "deepen", lambda _, size: queues.append(size))
+    options: dict[str, Any] = {old: value}
+    with pytest.warns(DeprecationWarning, match=f"'{old}' is called '{new}' now") as caught:
+        listening = kdumpfence.Listener([A], [NETWORK], port=0, **options)
+    with listening:
+        assert caught[0].filename == __file__
+        with udp(B) as sock:
+            sock.sendto(OWN_MESSAGE, ("127.0.0.1", listening.port))
+        wait_for(lambda: sum(listening.counts.values()))
+        if old == "silence":
+            assert [
+                one.kind for one in (listening.next_event(), listening.next_event()) if one
+            ] == [
+                "began",
+                "silent",
+            ]
+        elif old == "repeat":
+            assert B in listening
+            assert listening._events._dumps.repeat == 0.0
+        elif old == "room":
+            assert listening.counts["crowded"] == 1
+        elif old == "answer":
+            assert listening.snapshot().answers_as == "node9"
+        else:
+            assert set(queues) == {value}
+
+
+def test_a_parameter_that_there_never_was_is_refused() -> None:
+    options: dict[str, Any] = {"silense": 5}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'silense'"):
+        kdumpfence.Listener([A], port=0, **options)
 
 
 def test_a_reading_thread_that_dies_is_no_secret(
@@ -78,7 +142,7 @@ def test_while_the_kernel_is_short_of_memory_nobody_is_declared_silent(
             return int(super().count(deadline_ns, *others))
 
     monkeypatch.setattr(reader, "Receiver", Short)
-    listening = listen([A], silence=1.0)
+    listening = listen([A], silence_timeout=1.0)
     assert listening.after_message(A).kind == "began"
     short.set()
     listening._in_use.poke()
@@ -87,7 +151,7 @@ def test_while_the_kernel_is_short_of_memory_nobody_is_declared_silent(
     wait_for(lambda: 0 in refused)
     assert listening.events(0.5) == []
     short.clear()
-    silent = listening.next_event()
+    silent = listening.only_event()
     assert (silent.kind, silent.messages) == ("silent", 2)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdumpfence.listener.dumps import Event
+from kdumpfence.listener.events import AnyEvent
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
 from tests.listener.conftest import MakeListener, kinds, wait_for
@@ -51,7 +51,7 @@ def test_of_thousands_that_panic_at_once_each_is_told_of_and_none_is_lost(
     listen: MakeListener, core: ModuleType
 ) -> None:
     nodes = {f"node{number}": [text(number)] for number in range(NODES)}
-    listening = listen(nodes, silence=6.0, repeat=60.0)
+    listening = listen(nodes, silence_timeout=6.0, repeat_interval=60.0)
     crowd = Crowd(core, NODES, listening.port)
     with crowd.sock:
         crowd.panic()
@@ -74,9 +74,9 @@ def test_of_thousands_that_panic_at_once_each_is_told_of_and_none_is_lost(
 @pytest.mark.slow
 def test_spoofed_sources_cannot_make_it_grow(listen: MakeListener, core: ModuleType) -> None:
     room = 50
-    listening = listen(["192.0.2.1"], ["127.0.0.0/8"], room=room, silence=2.0)
+    listening = listen(["192.0.2.1"], ["127.0.0.0/8"], max_admitted=room, silence_timeout=2.0)
     crowd = Crowd(core, NODES, listening.port)
-    told: list[Event] = []
+    told: list[AnyEvent] = []
     with crowd.sock:
         crowd.panic()
         wait_for(lambda: sum(listening.snapshot().counts.values()) == 2 * NODES)

@@ -11,7 +11,7 @@ import pytest
 from kdumpfence import addresses, own_addresses
 from kdumpfence.addresses import Address, LookUpError
 from kdumpfence.listener import reader
-from tests.listener.conftest import A, B, MakeListener, wait_for
+from tests.listener.conftest import A, B, MakeListener, about_nodes, wait_for
 
 
 class NameService:
@@ -40,7 +40,7 @@ def name_service(monkeypatch: pytest.MonkeyPatch) -> NameService:
 def test_a_name_is_asked_for_until_it_has_an_address_and_an_address_never(
     listen: MakeListener, name_service: NameService
 ) -> None:
-    listening = listen({"node1": ["ring0.example", A], "127.7.4.9": []}, repeat=0.0)
+    listening = listen({"node1": ["ring0.example", A], "127.7.4.9": []}, repeat_interval=0.0)
     assert listening.after_message(A).kind == "began"  # what needs no name service is heard
     wait_for(lambda: len(name_service.asked) >= 3)
     assert listening.snapshot().unresolved == ["node1"]
@@ -92,7 +92,7 @@ def test_a_change_of_the_hosts_file_is_noticed(
     # Asked is not answered yet: until then the new address is a stranger's, and a node repeats.
     def heard_at_its_new_address() -> bool:
         listening.say(B)
-        events = listening.events(0.05)
+        events = about_nodes(listening.events(0.05))
         return [(event.node, event.addresses) for event in events] == [("node1", (B,))]
 
     wait_for(heard_at_its_new_address)

@@ -28,7 +28,7 @@ class Program:
     """The running program, which prints what it has to say to this file."""
 
     def __init__(self, core_name: str, output: Path, **options: Any) -> None:
-        options.setdefault("queue", 1 << 20)
+        options.setdefault("receive_buffer", 1 << 20)
         self.output = output
         with output.open("w") as file:
             self.process = subprocess.Popen(
@@ -109,7 +109,7 @@ def dumping(host: str, port: int) -> Iterator[None]:
 def test_a_listener_that_was_stopped_hears_what_came_meanwhile_before_it_decides(
     start: Start,
 ) -> None:
-    program = start(nodes={"node1": [A]}, silence=2.0)
+    program = start(nodes={"node1": [A]}, silence_timeout=2.0)
     with dumping(A, program.port):
         wait_for(lambda: program.kinds() == ["began"])
         for _ in range(2):
@@ -122,7 +122,7 @@ def test_a_listener_that_was_stopped_hears_what_came_meanwhile_before_it_decides
 
 @pytest.mark.slow
 def test_a_listener_that_was_stopped_notices_who_fell_silent_meanwhile(start: Start) -> None:
-    program = start(nodes={"node1": [A], "node2": [B]}, silence=2.0)
+    program = start(nodes={"node1": [A], "node2": [B]}, silence_timeout=2.0)
     with dumping(A, program.port), contextlib.ExitStack() as stack:
         with dumping(B, program.port):
             wait_for(lambda: program.kinds() == ["began", "began"])
@@ -137,7 +137,7 @@ def test_a_listener_that_was_stopped_notices_who_fell_silent_meanwhile(start: St
 
 @pytest.mark.slow
 def test_an_overfull_queue_is_counted_and_told_and_rubbish_then_kept_out(start: Start) -> None:
-    program = start(nodes={"node1": [A]}, queue=65536)
+    program = start(nodes={"node1": [A]}, receive_buffer=65536)
     with udp(B) as stranger:
 
         def rubbish() -> None:
@@ -150,8 +150,8 @@ def test_an_overfull_queue_is_counted_and_told_and_rubbish_then_kept_out(start: 
         wait_for(lambda: "overflow" in program.kinds())
         (overflow,) = (thing for thing in program.said if thing[0] == "overflow")
         counts, fenced = program.counts()
-        assert overflow[1] == "unread"
-        assert overflow[5] == counts["unread"] > 1000
+        assert overflow[3] == "unread"
+        assert overflow[4] == counts["unread"] > 1000
         assert counts["unread"] + counts["magic"] == 2000
         assert fenced
         # From now on rubbish takes no room, and the message finds some.

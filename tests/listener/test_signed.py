@@ -35,6 +35,7 @@ from tests.listener.conftest import (
     B,
     MakeListener,
     TrialListener,
+    about_nodes,
     kinds,
     wait_for,
 )
@@ -87,14 +88,14 @@ def signer() -> Iterator[MakeSigner]:
 def test_a_node_is_known_by_the_name_that_it_signs_with(
     listen_signed: MakeListener, signer: MakeSigner
 ) -> None:
-    listening = listen_signed({"node1": ["192.0.2.1"], "node2": []}, repeat=0.0)
+    listening = listen_signed({"node1": ["192.0.2.1"], "node2": []}, repeat_interval=0.0)
     node = signer(listening, host=A)
     node.send()
-    began = listening.next_event()
+    began = listening.only_event()
     assert (began.kind, began.node, began.messages) == ("began", "node1", 1)
     assert began.addresses == (A,)
     node.send()
-    assert listening.next_event().messages == 2
+    assert listening.only_event().messages == 2
     assert listening.counted() == {"accepted": 2, "replayed": 1}
     now = listening.snapshot()
     assert (now.nodes, now.unresolved, now.shared, now.own) == (2, [], [], [])
@@ -122,25 +123,25 @@ def test_nodes_behind_one_address_are_told_apart(
     assert listening.snapshot().shared == []
     for name in ("node1", "node2"):
         signer(listening, name, host=A).send()
-        event = listening.next_event()
+        event = listening.only_event()
         assert (event.kind, event.node, event.addresses) == ("began", name, (A,))
 
 
 def test_both_keys_are_believed(listen_signed: MakeListener, signer: MakeSigner) -> None:
     listening = listen_signed(["node1", "node2"])
     signer(listening, key=KEY).send()
-    assert listening.next_event().node == "node1"
+    assert listening.only_event().node == "node1"
     signer(listening, "node2", key=OLD_KEY).send()
-    assert listening.next_event().node == "node2"
+    assert listening.only_event().node == "node2"
 
 
 def test_a_signed_end_ends_a_dump_at_once_and_no_other_does(
     listen_signed: MakeListener, signer: MakeSigner
 ) -> None:
-    listening = listen_signed(["node1"], silence=60.0)
+    listening = listen_signed(["node1"], silence_timeout=60.0)
     node = signer(listening, host=A)
     node.send()
-    began = listening.next_event()
+    began = listening.only_event()
     silent = Signer(("127.0.0.1", listening.port), host=A)  # one that answers no questions
     recorded = silent.send(state="finished")
     silent.send(state="finished", key_id=0, key=b"")
@@ -152,7 +153,7 @@ def test_a_signed_end_ends_a_dump_at_once_and_no_other_does(
     assert listening.events(0.1) == []
     end = signer(listening, host=A, state="finished")
     end.send()
-    ended = listening.next_event()
+    ended = listening.only_event()
     assert ended[:2] == ("finished", "node1")
     assert (ended.since, ended.sessions) == (began.since, (node.session, end.session))
     assert listening.snapshot().dumps == []
@@ -164,7 +165,7 @@ def test_a_signed_end_ends_a_dump_at_once_and_no_other_does(
 def test_of_a_network_a_node_keeps_its_room_until_its_dump_is_forgotten(
     listen_signed: MakeListener, signer: MakeSigner
 ) -> None:
-    listening = listen_signed(networks=[NETWORK], silence=0.5, room=1)
+    listening = listen_signed(networks=[NETWORK], silence_timeout=0.5, max_admitted=1)
     signer(listening, "vm1", host=A, state="failed").send()
     assert kinds(listening.several(2)) == ["began", "failed"]
     other = signer(listening, "vm2", host=A)
@@ -181,7 +182,7 @@ def test_of_a_network_a_node_keeps_its_room_until_its_dump_is_forgotten(
 def test_questions_are_answered_signed_with_the_keys_that_are_believed(
     listen_signed: MakeListener, key_file: Path
 ) -> None:
-    listening = listen_signed(["node1"], answer="node9")
+    listening = listen_signed(["node1"], answer_as="node9")
 
     def answer() -> bytes:
         with udp(A) as sock:
@@ -210,7 +211,7 @@ def test_keys_may_come_from_elsewhere_than_a_file(
 ) -> None:
     listening = listen(["node1"], auth="sha256", keys=Keys(slot(OLD_KEY)))
     signer(listening, key=OLD_KEY).send()
-    assert listening.next_event()[:2] == ("began", "node1")
+    assert listening.only_event()[:2] == ("began", "node1")
     assert listening.reload_keys() == []
     assert listening.reload_keys(Keys(slot(KEY))) == [slot(KEY)[0]]
     of_node = Keys(slot(KEY)).of("node1")
@@ -241,7 +242,7 @@ def test_the_senders_answer_and_are_believed(
     process = subprocess.Popen(
         [sender(form), *options, "127.0.0.1"], env=environment(form), stderr=subprocess.PIPE
     )
-    began = listening.next_event()
+    began = listening.only_event()
     assert (began.kind, began.node) == ("began", "node1")
     assert process.wait(60) == 0
     listening.wait_for_count("accepted", 2)  # its answer, and its second message
@@ -268,43 +269,43 @@ def test_a_node_that_is_removed_is_silent_and_then_a_stranger(
     listening = listen_signed(["node1"])
     node = signer(listening)
     node.send()
-    listening.next_event()
+    listening.only_event()
     listening.remove("node1")
-    assert listening.next_event()[:2] == ("silent", "node1")
+    assert listening.only_event()[:2] == ("silent", "node1")
     node.send()
     listening.wait_for_count("stranger", 1)
     listening.add("node1", [B])
     node.send()
-    assert listening.next_event()[:2] == ("began", "node1")
+    assert listening.only_event()[:2] == ("began", "node1")
 
 
 def test_of_a_network_anyone_who_signs_is_a_node_by_name_while_the_dump_lasts(
     listen_signed: MakeListener, signer: MakeSigner
 ) -> None:
-    listening = listen_signed(networks=[NETWORK], silence=0.5, room=1)
+    listening = listen_signed(networks=[NETWORK], silence_timeout=0.5, max_admitted=1)
     node = signer(listening, "vm1", host=A)
     node.send()
-    events = listening.until(lambda events: "silent" in kinds(events))
+    events = about_nodes(listening.until(lambda events: "silent" in kinds(events)))
     assert [event[:2] for event in events] == [("began", "vm1"), ("silent", "vm1")]
     assert events[0].addresses == (A,)
     other = signer(listening, "vm2", host=A)
     other.send()
-    assert listening.next_event()[:2] == ("began", "vm2")
+    assert listening.only_event()[:2] == ("began", "vm2")
     assert "crowded" not in listening.counted()
     node.send()
     listening.wait_for_count("crowded", 1)
 
 
 def test_a_dump_goes_on_over_a_restart(listen_signed: MakeListener, signer: MakeSigner) -> None:
-    listening = listen_signed(["node1"], repeat=0.0)
+    listening = listen_signed(["node1"], repeat_interval=0.0)
     node = signer(listening)
     node.send()
-    began = listening.next_event()
+    began = listening.only_event()
     listening.close()
-    again = listen_signed(["node1"], repeat=0.0, port=listening.port)
+    again = listen_signed(["node1"], repeat_interval=0.0, port=listening.port)
     again.restore([Dump("node1", began.since, began.last, 1, began.addresses)])
     node.send()
-    event = again.next_event()
+    event = again.only_event()
     assert (event.kind, event.since, event.messages) == ("dumping", began.since, 2)
 
 
@@ -316,20 +317,22 @@ def test_a_rotation_loses_nothing(
 ) -> None:
     """At each step of it a node goes on that was dumping, and one begins with each key."""
     new = FOREIGN_KEY
-    listening = listen_signed(["goes on", *(f"n{n}" for n in range(9))][1:] + ["node1"], repeat=0.0)
+    listening = listen_signed(
+        ["goes on", *(f"n{n}" for n in range(9))][1:] + ["node1"], repeat_interval=0.0
+    )
     node = signer(listening)
     node.send()
-    assert listening.next_event().node == "node1"
+    assert listening.only_event().node == "node1"
     numbers = itertools.count()
     for signs, accepts in ((KEY, new), (new, KEY)):
         write(key_file, key_text(signs, accepts))
         listening.reload_keys()
         node.send()
-        assert listening.next_event()[:2] == ("dumping", "node1")
+        assert listening.only_event()[:2] == ("dumping", "node1")
         for key in (signs, accepts):
             name = f"n{next(numbers)}"
             signer(listening, name, key=key).send()
-            assert listening.next_event()[:2] == ("began", name)
+            assert listening.only_event()[:2] == ("began", name)
     signer(listening, "n8", key=OLD_KEY).send()
     listening.wait_for_count("key", 1)
 
@@ -379,7 +382,7 @@ def test_a_key_that_cannot_be_read_again_stays_in_use(
     with pytest.raises(ValueError, match=complaint):
         listening.reload_keys()
     signer(listening).send()
-    assert listening.next_event().kind == "began"
+    assert listening.only_event().kind == "began"
 
 
 @pytest.mark.parametrize(
@@ -411,7 +414,7 @@ def test_without_keys_all_is_as_it_was(listen: MakeListener, signer: MakeSigner)
     listening.reload_keys()
     node = signer(listening, host=A)
     node.send(key=FOREIGN_KEY)
-    assert listening.next_event().node == "node1"
+    assert listening.only_event().node == "node1"
     assert listening.counted() == {"accepted": 1}
 
 
@@ -425,7 +428,7 @@ def test_a_compiled_core_without_hmac_leaves_it_to_the_pure_one(
     listening = TrialListener(["node1"], port=0, auth="sha256", key_file=str(key_file))
     with contextlib.closing(listening):
         signer(listening).send()
-        assert listening.next_event().node == "node1"
+        assert listening.only_event().node == "node1"
 
 
 def test_the_default_key_file_is_the_clusters(

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from kdumpfence import filters, sockets
 from kdumpfence.listener.sockets import open_sockets
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
-from tests.listener.conftest import A, B, MakeListener, in_use, kinds, say
+from tests.listener.conftest import A, B, MakeListener, in_use, kinds, say, wait_for
 
 SO_LOCK_FILTER = 44
 IPV6_FREEBIND = 78
@@ -63,7 +64,7 @@ def test_a_queue_that_was_made_deep_with_more_rights_stays_so(
     assert depth(given) == 2 * queue
     monkeypatch.setattr(sockets, "_SO_RCVBUFFORCE", -1)  # as the kernel refuses it: an error
     shallow = udp()
-    listen([A], sockets=[given, shallow], queue=2 * queue)
+    listen([A], sockets=[given, shallow], receive_buffer=2 * queue)
     assert depth(given) == 2 * queue
     most = int(Path("/proc/sys/net/core/rmem_max").read_text())
     assert depth(shallow) == 2 * min(2 * queue, most)
@@ -172,7 +173,7 @@ def test_what_came_between_two_listeners_with_one_socket_is_heard(listen: MakeLi
     listen(NODES, sockets=[given]).close()
     say("::1", kept.getsockname()[1])
     forge(kept.getsockname()[1])
-    assert listen(NODES, sockets=[kept]).next_event().node == "node2"
+    assert listen(NODES, sockets=[kept]).only_event().node == "node2"
 
 
 @pytest.mark.usefixtures("ipv6")
@@ -204,3 +205,46 @@ def test_a_socket_whose_filter_cannot_be_had_is_refused(
     monkeypatch.setattr(filters, "attach", refuse)
     with pytest.raises(OSError, match="port 0/udp: cannot attach a socket filter: no memory"):
         listen([A])
+
+
+def is_refused(sock: socket.socket) -> bool:
+    try:
+        sock.send(OWN_MESSAGE)
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_it_listens_on_the_addresses_that_it_was_given_and_no_others(
+    listen: MakeListener, ipv6: None
+) -> None:
+    here, there = "127.7.4.8", ip_address("127.7.4.9")
+    listening = listen([A, "::1"], host=[here, there, "::1", "127.7.4.8"])
+    bound = [sock.getsockname()[0] for sock in listening._in_use._sockets]
+    assert bound == [here, str(there), "::1"]
+    with udp(A) as sock:
+        sock.sendto(OWN_MESSAGE, (str(there), listening.port))
+        assert listening.only_event().node == A
+        sock.connect(("127.0.0.1", listening.port))
+        sock.send(OWN_MESSAGE)
+        wait_for(lambda: is_refused(sock))
+    assert listening.after_message("::1").node == "::1"
+    assert listening.snapshot().deaf == ""
+
+
+@pytest.mark.parametrize(("host", "families"), [("0.0.0.0", [2]), ("::", [10]), (None, [2, 10])])
+def test_all_addresses_of_a_family_are_one(
+    listen: MakeListener, ipv6: None, host: str | None, families: list[int]
+) -> None:
+    listening = listen([A], host=host)
+    assert [sock.family for sock in listening._in_use._sockets] == families
+
+
+def test_an_address_of_another_machine_is_not_listened_on(listen: MakeListener) -> None:
+    before = in_use()
+    with pytest.raises(
+        OSError, match=r"192\.0\.2\.77 port \d+/udp: Cannot assign requested"
+    ) as why:
+        listen([A], host=["127.0.0.1", "192.0.2.77"])
+    assert why.value.errno == errno.EADDRNOTAVAIL
+    assert in_use() == before

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from kdumpfence.listener.dumps import Dump, Event
+from kdumpfence.listener.events import AnyEvent, Dump, Event
 from kdumpfence.wire import Packet, encode_packet
 from tests.listener.conftest import NETWORK, A, B, MakeListener, TrialListener, kinds, wait_for
 
@@ -18,12 +18,12 @@ def status(state: str, session: int, name: str = "node1") -> bytes:
 
 @pytest.mark.parametrize("end", ["finished", "failed"])
 def test_a_dump_ends_as_its_node_says_at_once_and_once(listen: MakeListener, end: str) -> None:
-    listening = listen({"node1": [A]}, silence=60)
+    listening = listen({"node1": [A]}, silence_timeout=60)
     listening.say(A, status("started", 7))
-    began = listening.next_event()
+    began = listening.only_event()
     assert (began.kind, began.sessions) == ("began", (7,))
     listening.say(A, status(end, 8))
-    ended = listening.next_event()
+    ended = listening.only_event()
     assert ended[:2] == (end, "node1")
     assert (ended.since, ended.messages, ended.sessions) == (began.since, 2, (7, 8))
     assert ended.when == ended.last
@@ -39,14 +39,14 @@ def test_after_another_panic_there_is_another_dump(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdumpfence.listener.dumps.OVERTAKEN", 0.2)
-    listening = listen({"node1": [A]}, silence=60)
+    listening = listen({"node1": [A]}, silence_timeout=60)
     listening.say(A, status("dumping", 7))
     listening.say(A, status("finished", 8))
     assert kinds(listening.several(2)) == ["began", "finished"]
     time.sleep(0.3)
     listening.say(A, status("dumping", 7))
     listening.say(A, status("started", 9))
-    assert listening.next_event()[:2] == ("began", "node1")
+    assert listening.only_event()[:2] == ("began", "node1")
 
 
 def test_what_was_not_looked_at_is_told_in_its_order(listen: MakeListener) -> None:
@@ -71,7 +71,7 @@ def test_the_dump_after_one_that_was_restored_from_the_future_has_its_own_times(
     ended = Event("finished", "node1", future - 60, future - 90, future, 3, (A,), 90, (7,))
     listening.restore([], [ended])
     listening.say(A, status("dumping", 9))
-    began = listening.next_event()
+    began = listening.only_event()
     assert began[:2] == ("began", "node1")
     assert began.since == began.when < future - 1800
 
@@ -79,13 +79,13 @@ def test_the_dump_after_one_that_was_restored_from_the_future_has_its_own_times(
 def test_a_node_of_a_network_keeps_its_room_until_nothing_more_can_come_of_its_dump(
     listen: MakeListener,
 ) -> None:
-    listening = listen(networks=[NETWORK], room=1, silence=1.0)
+    listening = listen(networks=[NETWORK], max_admitted=1, silence_timeout=1.0)
     listening.say(A, status("finished", 1))
     assert kinds(listening.several(2)) == ["began", "finished"]
     listening.say(B)
     listening.wait_for_count("crowded", 1)
-    assert kinds(listening.several(1)) == ["overflow"]
-    heard: list[Event] = []
+    assert kinds(listening.until(bool)) == ["overflow"]
+    heard: list[AnyEvent] = []
 
     def is_heard() -> bool:
         listening.say(B)
@@ -107,7 +107,7 @@ def test_a_node_that_is_removed_and_added_again_begins_anew(listen: MakeListener
 
 def restarted(listen: MakeListener, when: float) -> TrialListener:
     """As a program is that was told of an end before it was started again."""
-    listening = listen({"node1": [A], "node2": [B]}, silence=1.0)
+    listening = listen({"node1": [A], "node2": [B]}, silence_timeout=1.0)
     dump = Dump("node1", when - 60, when, 5, (A,), 60.0, (7, 8))
     listening.restore([], [Event("failed", "node1", when, *dump[1:])])
     return listening
@@ -124,7 +124,7 @@ def test_an_end_from_before_a_restart_is_not_taken_back_and_the_later_one_counts
     assert listening.events(0.2) == []
     assert listening.snapshot().dumps == []
     listening.say(A, status("finished", 9))
-    finished = listening.next_event()
+    finished = listening.only_event()
     assert finished[:2] == ("finished", "node1")
     assert finished.since == pytest.approx(when - 60, abs=1e-3)
     assert finished.messages == 7
@@ -135,7 +135,7 @@ def test_after_the_silence_nothing_is_left_of_an_end_from_before_a_restart(
 ) -> None:
     listening = restarted(listen, time.time())
     listening.after_message(B)
-    listening.next_event()  # which took as long as the silence
+    listening.only_event()  # which took as long as the silence
     began = listening.after_message(A)
     assert began.kind == "began"
     assert began.since == pytest.approx(time.time(), abs=30)

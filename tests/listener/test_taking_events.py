@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import gc
 import itertools
-import os
+import posix
 import select
 import signal
 import threading
@@ -20,15 +20,15 @@ import pytest
 
 from kdumpfence.listener import event_queue
 from kdumpfence.listener.bell import Bell
-from kdumpfence.listener.dumps import Event
-from kdumpfence.listener.listener import Listener
+from kdumpfence.listener.events import AnyEvent
+from kdumpfence.listener.listener import Listener, ListenerClosed
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
 from tests.listener.conftest import PATIENCE, A, B, C, MakeListener, in_use, kinds
 
 
-async def collect(listening: Listener, most: int) -> list[Event]:
-    events: list[Event] = []
+async def collect(listening: Listener, most: int) -> list[AnyEvent]:
+    events: list[AnyEvent] = []
     async for event in listening:
         events.append(event)
         if len(events) == most:
@@ -55,12 +55,12 @@ def run(coroutine: Coroutine[Any, Any, Any], pause: float = 1.0) -> tuple[Any, i
     return asyncio.run(limited()), turns
 
 
-def take_in_loop(listening: Listener, most: int) -> list[Event]:
+def take_in_loop(listening: Listener, most: int) -> list[AnyEvent]:
     return list(itertools.islice(listening, most))
 
 
-def take_in_asyncio(listening: Listener, most: int) -> list[Event]:
-    events: list[Event] = run(collect(listening, most))[0]
+def take_in_asyncio(listening: Listener, most: int) -> list[AnyEvent]:
+    events: list[AnyEvent] = run(collect(listening, most))[0]
     return events
 
 
@@ -103,7 +103,7 @@ def on_alarm(handler: Any, after: float) -> Iterator[None]:
 def test_breaking_out_of_a_loop_loses_no_event_and_closing_leaves_nothing(
     listen: MakeListener,
     leaves_nothing: Callable[[], bool],
-    take: Callable[[Listener, int], list[Event]],
+    take: Callable[[Listener, int], list[AnyEvent]],
 ) -> None:
     listening = listen([A, B, C])
     with listening:
@@ -124,7 +124,7 @@ def test_breaking_out_of_a_loop_loses_no_event_and_closing_leaves_nothing(
 
 
 def test_closing_ends_a_loop_in_the_same_thread(listen: MakeListener) -> None:
-    listening = listen([A], repeat=0.0)
+    listening = listen([A], repeat_interval=0.0)
     listening.say(A)
     told = []
     for event in listening:
@@ -136,7 +136,7 @@ def test_closing_ends_a_loop_in_the_same_thread(listen: MakeListener) -> None:
 @in_both_loops
 @pytest.mark.usefixtures("leaves_nothing")
 def test_closing_from_another_thread_ends_all_loops(
-    listen: MakeListener, take: Callable[[Listener, int], list[Event]]
+    listen: MakeListener, take: Callable[[Listener, int], list[AnyEvent]]
 ) -> None:
     listening = listen([A])
     with in_threads(3, lambda: take(listening, 1)):
@@ -155,7 +155,7 @@ def test_closing_from_a_signal_handler_ends_a_loop_that_waits(listen: MakeListen
 @pytest.mark.slow
 def test_closing_from_a_signal_handler_at_any_moment_ends_it(listen: MakeListener) -> None:
     for number in range(40):
-        listening = listen(networks=["127.0.0.0/8"], repeat=0.0, silence=0.01)
+        listening = listen(networks=["127.0.0.0/8"], repeat_interval=0.0, silence_timeout=0.01)
 
         def close(*_: object, its: Listener = listening) -> None:
             its.close()
@@ -163,7 +163,7 @@ def test_closing_from_a_signal_handler_at_any_moment_ends_it(listen: MakeListene
         with udp(A) as sock, on_alarm(close, 0.002 + number * 0.0007):
             while not listening.closed:
                 sock.sendto(OWN_MESSAGE, ("127.0.0.1", listening.port))
-                with contextlib.suppress(KeyError):
+                with contextlib.suppress(KeyError, ListenerClosed):
                     listening.add("node1", [B])
                     listening.remove("node1")
                 listening.events(0.0)
@@ -202,14 +202,14 @@ def test_the_last_ring_is_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> N
     """A task of an event loop waits until it can read; a thread may read before it looks."""
     bell = Bell()
     with bell.held():
-        read = os.read
+        read = posix.read
 
         def read_after_it_was_closed(fd: int, most: int) -> bytes:
             monkeypatch.undo()
             bell.close()
             return read(fd, most)
 
-        monkeypatch.setattr(os, "read", read_after_it_was_closed)
+        monkeypatch.setattr(posix, "read", read_after_it_was_closed)
         bell.hush()
         assert bell.closed
         assert select.select([bell.readable], [], [], 0)[0]
@@ -218,7 +218,7 @@ def test_the_last_ring_is_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_descriptor_can_be_waited_for_and_a_wait_ends_with_its_time(
     listen: MakeListener,
 ) -> None:
-    listening = listen([A], silence=0.5)
+    listening = listen([A], silence_timeout=0.5)
     assert select.select([listening], [], [], 0)[0] == []
     assert listening.events(0) == []
     started = time.monotonic()
@@ -238,11 +238,11 @@ def test_events_come_in_pieces_and_the_descriptor_says_that_there_are_more(
 ) -> None:
     monkeypatch.setattr(event_queue, "MOST", 10)
     hosts = [f"127.7.5.{last}" for last in range(1, 36)]
-    listening = listen(hosts, silence=1.0)
+    listening = listen(hosts, silence_timeout=1.0)
     for host in hosts:
         listening.say(host)
     listening.wait_for_count("accepted", 35)
-    told: list[Event] = []
+    told: list[AnyEvent] = []
     while len(told) < 70:
         assert select.select([listening], [], [], PATIENCE)[0]
         piece = listening.events(0)
@@ -253,7 +253,7 @@ def test_events_come_in_pieces_and_the_descriptor_says_that_there_are_more(
 
 
 def test_a_snapshot_can_be_had_from_any_thread_at_any_time(listen: MakeListener) -> None:
-    listening = listen(networks=["127.0.0.0/8"], repeat=0.0, silence=0.05)
+    listening = listen(networks=["127.0.0.0/8"], repeat_interval=0.0, silence_timeout=0.05)
     stop = threading.Event()
 
     def look() -> None:
@@ -276,10 +276,10 @@ def test_a_snapshot_can_be_had_from_any_thread_at_any_time(listen: MakeListener)
 
 @pytest.mark.slow
 def test_events_come_as_they_happen_while_the_loop_runs(listen: MakeListener) -> None:
-    listening = listen([A], silence=1.5, repeat=0.0)
+    listening = listen([A], silence_timeout=1.5, repeat_interval=0.0)
 
-    async def play() -> list[Event]:
-        events: list[Event] = []
+    async def play() -> list[AnyEvent]:
+        events: list[AnyEvent] = []
         for _ in range(3):  # the next when the last was told, or two might be told in one
             listening.say(A)
             events += await collect(listening, 1)
@@ -307,7 +307,7 @@ def test_a_task_that_is_cancelled_while_it_waits_leaves_nothing(listen: MakeList
 def test_several_tasks_share_the_events(listen: MakeListener) -> None:
     hosts = [f"127.7.5.{last}" for last in range(1, 31)]
     listening = listen(hosts)
-    found: list[Event] = []
+    found: list[AnyEvent] = []
 
     async def take() -> None:
         async for event in listening:

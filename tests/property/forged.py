@@ -271,7 +271,7 @@ def listener(form: str, number: int, dice: random.Random, folder: Path) -> Count
         with (
             udp("127.0.0.71") as sock,
             Listener(
-                [NODE], port=0, auth="sha256", answer=NODE, key_file=str(key_file)
+                [NODE], port=0, auth="sha256", answer_as=NODE, key_file=str(key_file)
             ) as listening,
         ):
             forger = Forger(sock)

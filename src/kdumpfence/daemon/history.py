@@ -39,7 +39,7 @@ from kdumpfence.daemon.history_file import (
     HistoryFile,
     HistoryInUse,
 )
-from kdumpfence.listener.dumps import ENDS, TOLD_ENDS, Dump, Event
+from kdumpfence.listener.events import ENDS, TOLD_ENDS, Dump, Event, as_told_end
 
 __all__ = ["PATH", "History", "HistoryError", "HistoryInUse", "Past"]
 
@@ -187,12 +187,14 @@ class History:
     def over(self) -> list[Event]:
         """The ends that nodes told of their last dumps, of those that may still be heard of."""
         with self._lock, self._file.explained():
-            return [
-                Event(end, node, ended or last, since, last, messages, addresses, took, sessions)
-                for node, since, last, ended, messages, addresses, took, end, sessions in map(
-                    _past, self._last_told(self._columns)
-                )
-            ]
+            found = [_past(row) for row in self._last_told(self._columns)]
+        events = []
+        for node, since, last, ended, messages, addresses, took, how, sessions in found:
+            end = as_told_end(how)
+            if end is not None:
+                what = (since, last, messages, addresses, took, sessions)
+                events.append(Event(end, node, ended or last, *what))
+        return events
 
     def _last_told(self, columns: str) -> sqlite3.Cursor:
         """These columns of the nodes' last dumps, if they ended as told, and not long ago."""
@@ -315,7 +317,7 @@ class History:
             left_over: list[tuple[Any, ...]] = []
             age = self._age()
             for event in newest.values():
-                kind, node, when, since, last, messages, addresses, took, sessions = event
+                kind, node, when, since, last, messages, addresses, took, sessions = event[:9]
                 ended, aged = (when, age) if kind in ENDS else (None, 0.0)
                 length = took or max(0.0, last - since)  # 0: nobody measured it
                 how = kind if kind in TOLD_ENDS else ""

@@ -21,7 +21,7 @@ from kdumpfence.listener.dumps import length
 from kdumpfence.text import one_line
 
 if TYPE_CHECKING:
-    from kdumpfence.listener.dumps import Event
+    from kdumpfence.listener.events import AnyEvent
 
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 
@@ -43,15 +43,19 @@ _SPARED = {
 }
 
 
-def told(event: Event, *, recorded: bool = True) -> str:
-    """An event in a line."""
-    what = event.kind
-    if what == "overflow":
-        why = {
-            "unread": "the kernel dropped {} datagrams: the queue was full",
-            "crowded": "no room for the senders of {} messages: raise room, or keep strangers out",
-        }.get(event.node, f"{{}} datagrams were lost ({event.node})")
-        return why.format(event.messages)
+#: What was lost, by the counter that it is in.
+_LOST = {
+    "unread": "the kernel dropped {} datagrams: the queue was full",
+    "crowded": "no room for the senders of {} messages: raise room, or keep strangers out",
+    "untaken": "{} events came faster than they could be recorded and were given up",
+}
+
+
+def told(event: AnyEvent, *, recorded: bool = True, kind: str = "") -> str:
+    """An event in a line; as one of another kind, if it is given."""
+    if event.kind == "overflow":
+        return _LOST[event.counter].format(event.messages)
+    what = kind or event.kind
     addresses = ", ".join(event.addresses) or "an unknown address"
     messages = "1 message" if event.messages == 1 else f"{event.messages} messages"
     seconds = f"{length(event):.0f} s"
@@ -96,7 +100,7 @@ class Journal:
         """Whether lines of that level are written."""
         return LEVELS.index(level) >= LEVELS.index(self.level)
 
-    def event(self, event: Event, *, recorded: bool = True, kind: str = "") -> None:
+    def event(self, event: AnyEvent, *, recorded: bool = True, kind: str = "") -> None:
         """Tell of an event. "dumping" is for those who want to know everything."""
         kind = kind or event.kind
         level = {"dumping": "debug", "overflow": "warning", "failed": "warning"}.get(kind, "info")
@@ -108,7 +112,7 @@ class Journal:
             self.left_out += 1
             return
         self._written += 1
-        self._add(level, told(event._replace(kind=kind), recorded=recorded))
+        self._add(level, told(event, recorded=recorded, kind=kind))
 
     def say(self, level: str, text: str) -> None:
         """A line about the daemon itself; these are not bounded, so they must be rare."""

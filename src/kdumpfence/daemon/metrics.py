@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kdumpfence import wire
 from kdumpfence._version import __version__
-from kdumpfence.listener.dumps import ENDS
+from kdumpfence.listener.events import ENDS, Kind
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -119,7 +119,7 @@ class Metrics:
         """These are the figures from now on."""
         self._figures = figures
 
-    def dump_ended(self, how: str, seconds: float | None) -> None:
+    def dump_ended(self, how: Kind, seconds: float | None) -> None:
         """A dump is over, in one of ENDS; so long it was from first to last message.
 
         None: that was told already, with another end.

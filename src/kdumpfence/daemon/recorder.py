@@ -9,12 +9,12 @@ looks like to people.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from typing import TypeVar
 
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.history import History, HistoryError, HistoryInUse
-from kdumpfence.listener.dumps import Dump, Event
+from kdumpfence.listener.events import AnyEvent, Dump, Event
 
 #: Seconds between two tries to write to a history that failed: doubled from the first to the
 #: last.
@@ -98,10 +98,15 @@ class Recorder:
         """The ends that nodes told of their last dumps, if they may still be heard of."""
         return self._try(lambda history: history.over()) or []
 
-    def record(self, events: list[Event]) -> list[tuple[Event, bool]]:
+    def record(self, events: Iterable[AnyEvent]) -> list[tuple[AnyEvent, bool]]:
         """Write this and what is held; what may be told now, and whether it is written."""
-        about_dumps = [event for event in events if event.kind != "overflow"]
-        told = [(event, True) for event in events if event.kind == "overflow"]
+        about_dumps: list[Event] = []
+        told: list[tuple[AnyEvent, bool]] = []
+        for event in events:
+            if event.kind == "overflow":
+                told.append((event, True))
+            else:
+                about_dumps.append(event)
         if self._failing_since is None and not about_dumps:
             return told
         now = self._clock()
@@ -153,7 +158,7 @@ class Recorder:
         """`named` has changed."""
         self._try(lambda history: history.mark(self.named))
 
-    def finish(self) -> list[tuple[Event, bool]]:
+    def finish(self) -> list[tuple[AnyEvent, bool]]:
         """Try for the last time; what is still to be told then, whether it is written or not."""
         self._next_try = 0.0
         told = self.record([])

@@ -11,7 +11,7 @@ import time
 from bisect import bisect_right
 from typing import TypeVar
 
-from kdumpfence.listener.dumps import Dump, Event
+from kdumpfence.listener.events import Dump, Event
 
 #: Seconds by which the system's clock has to jump to be followed.
 CLOCK_STEP = 0.5
@@ -81,6 +81,11 @@ class Clock:
         # and the length that it had; its silence counts from now.
         self._ahead[dump.node] = (dump.since, ahead)
         return dump._replace(since=dump.since - ahead, last=now)
+
+    def rename(self, node: str, name: str) -> None:
+        """The dump of this node goes on under another name."""
+        if node in self._ahead:
+            self._ahead[name] = self._ahead[node]
 
     def forget(self, node: str) -> None:
         """The dump of this node is over."""

@@ -26,7 +26,24 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+from kdumpfence.listener.events import (
+    ENDS,
+    MOST_ADDRESSES,
+    MOST_SESSIONS,
+    TOLD_ENDS,
+    Dump,
+    Event,
+    as_told_end,
+    length,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kdumpfence.listener.events import Kind, ToldEnd
+
+__all__ = ["ENDS", "MOST_ADDRESSES", "TOLD_ENDS", "Dump", "Dumps", "Event", "Said", "length"]
 
 #: Without a message for so many seconds a dump is over. Senders repeat every 10 s.
 SILENCE = 30.0
@@ -34,61 +51,9 @@ SILENCE = 30.0
 #: Seconds; a node that goes on dumping is told of at most that often.
 REPEAT = 10.0
 
-#: Source addresses that are kept of one dump, and sessions.
-MOST_ADDRESSES = 16
-MOST_SESSIONS = 8
-
 #: Seconds after an end within which the first message of a session may be of the same dump: the
 #: call that told of the end may have overtaken it. No machine crashes again so soon.
 OVERTAKEN = 5.0
-
-#: The kinds of events with which a dump is over as its node says, and those that end one.
-TOLD_ENDS = ("finished", "failed")
-ENDS = (*TOLD_ENDS, "silent")
-
-
-class Event(NamedTuple):
-    """What happened to a node. All times are float seconds.
-
-    `kind`: "began": the first message of a dump; "dumping": it goes on; "finished", "failed": it
-    is over, as the node says; "silent": it is over, or the node died in it. "finished" and "failed"
-    may contradict each other, as after a second try: the later one counts.
-
-    A `Listener` adds "overflow": datagrams were lost. That is not about a node: `node` is the name
-    under which they are counted ("unread": dropped by the kernel; "crowded": messages from a
-    network that had no room for their senders), `messages` how many there were since the last such
-    event, and `addresses` is empty.
-    """
-
-    kind: str
-    #: The name that it was given; of one that a network admitted, its address.
-    node: str
-    #: When it happened; of "silent", when that was decided.
-    when: float
-    #: First message of this dump. Together with `node` it names the dump: it never changes.
-    since: float
-    #: Last message of this dump.
-    last: float
-    #: Messages of this dump so far.
-    messages: int
-    #: Where they came from, in the order of their first message; MOST_ADDRESSES at most.
-    addresses: tuple[str, ...]
-    #: Seconds from the first message to the last, whatever became of the system's clock meanwhile.
-    took: float = 0.0
-    #: Of the senders that told of it, as far as they said; MOST_SESSIONS at most.
-    sessions: tuple[int, ...] = ()
-
-
-class Dump(NamedTuple):
-    """A dump under way. The fields are those of `Event`."""
-
-    node: str
-    since: float
-    last: float
-    messages: int
-    addresses: tuple[str, ...]
-    took: float = 0.0
-    sessions: tuple[int, ...] = ()
 
 
 class Said(NamedTuple):
@@ -106,10 +71,10 @@ class _Ended:
 
     __slots__ = ("dump", "ended_by", "kind", "since", "when")
 
-    def __init__(self, dump: Dump, kind: str, when: float, *sessions: int) -> None:
+    def __init__(self, dump: Dump, kind: ToldEnd, when: float, *sessions: int) -> None:
         #: With what was heard since.
         self.dump = dump
-        self.kind = kind
+        self.kind: ToldEnd = kind
         self.when = when
         #: The sessions that said so.
         self.ended_by = set(sessions)
@@ -117,37 +82,27 @@ class _Ended:
         self.since = dump.last
 
 
-class _Dumped(Protocol):
-    @property
-    def since(self) -> float: ...
-    @property
-    def last(self) -> float: ...
-    @property
-    def took(self) -> float: ...
-
-
-def length(dump: _Dumped) -> float:
-    """What it took, or, if nobody measured that, what its times tell. Seconds, not negative."""
-    return dump.took or max(0.0, dump.last - dump.since)
-
-
 class Dumps:
     """Who is dumping.
 
     `silence` (seconds, more than 0): without a message for so long a dump is over.
     `repeat` (seconds, 0 or more): "dumping" is told at most that often for a node; 0 tells
-    of every `heard`. ValueError if they are not such.
+    of every `heard`. ValueError if they are not such. `base`: what the caller's times are ahead
+    of CLOCK_MONOTONIC, for the age of what is told; None: that is not known.
 
     Not to be used by two threads at a time.
     """
 
-    def __init__(self, silence: float = SILENCE, repeat: float = REPEAT) -> None:
+    def __init__(
+        self, silence: float = SILENCE, repeat: float = REPEAT, base: float | None = None
+    ) -> None:
         if not (math.isfinite(silence) and silence > 0):
             raise ValueError(f"silence {silence}: must be a number of seconds above 0")
         if not (math.isfinite(repeat) and repeat >= 0):
             raise ValueError(f"repeat {repeat}: must be a number of seconds, 0 or more")
         self.silence = silence
         self.repeat = repeat
+        self.base = base
         # In the order in which they began. A Dump is never changed but replaced, so a
         # snapshot is a list of what is there and copies nothing.
         self._dumps: dict[str, Dump] = {}
@@ -171,11 +126,12 @@ class Dumps:
         when: float,
         messages: int = 1,
         first: float | None = None,
+        port: int = 0,
     ) -> Event | None:
         """Messages of this node were heard, the first of them at `first`, the last at `when`.
 
-        Without `first` they came at once. An event if its dump began, or if it is time to tell
-        again that it goes on.
+        `port` is where the last one came from. Without `first` they came at once. An event if its
+        dump began, or if it is time to tell again that it goes on.
         """
         dump = self._dumps.get(node)
         if dump is None:
@@ -184,15 +140,16 @@ class Dumps:
                 ended = self._ended[node]
                 last = ended.dump.last
                 if max(since - last, when - max(since, last)) <= self.silence:
-                    ended.dump = _longer(ended.dump, address, when, messages)
+                    ended.dump = self._longer(ended.dump, address, when, messages, port)
                     return None
                 if since - last <= self.silence:
                     since = when  # it was silent in between, and nobody looked when
                 del self._ended[node]
-            dump = Dump(node, since, when, messages, (address,), when - since)
+            heard = 0.0 if self.base is None else when - self.base
+            dump = Dump(node, since, when, messages, (address,), when - since, (), port, heard)
             self._begin(dump, when)
             return Event("began", node, since, *dump[1:])
-        self._dumps[node] = dump = _longer(dump, address, when, messages)
+        self._dumps[node] = dump = self._longer(dump, address, when, messages, port)
         if when - self._told[node] < self.repeat:
             return None
         self._told[node] = when
@@ -206,39 +163,41 @@ class Dumps:
         messages: int,
         first: float,
         said: Iterable[Said],
+        port: int = 0,
     ) -> list[Event]:
         """As `heard`, with what statuses among these messages said, in the order of their times."""
         events: list[Event] = []
         done = 0
         for status in said:
-            events += self._status(node, address, status, status.messages - done, first)
+            events += self._status(node, address, status, status.messages - done, first, port)
             done, first = status.messages, status.when
         if messages > done:
-            event = self.heard(node, address, when, messages - done, first)
+            event = self.heard(node, address, when, messages - done, first, port)
             events += [event] if event is not None else []
         return events
 
     def _status(
-        self, node: str, address: str, status: Said, messages: int, first: float
+        self, node: str, address: str, status: Said, messages: int, first: float, port: int
     ) -> list[Event]:
         """So many messages were heard, and the last of them said this."""
         session, state, when, _ = status
         ended = self._ended.get(node)
         if ended is not None:
             if self._is_of(ended, status):
-                ended.dump = _longer(ended.dump, address, when, messages, (session,))
+                ended.dump = self._longer(ended.dump, address, when, messages, port, (session,))
                 return _contradicted(ended, status)
             del self._ended[node]
             messages, first = 1, when  # all others were still of that one
-        event = self.heard(node, address, when, messages, first)
+        event = self.heard(node, address, when, messages, first, port)
         dump = self._dumps[node]
         if session not in dump.sessions:
-            self._dumps[node] = dump = _longer(dump, address, when, 0, (session,))
+            self._dumps[node] = dump = self._longer(dump, address, when, 0, port, (session,))
             event = event and event._replace(sessions=dump.sessions)
-        if state not in TOLD_ENDS:
+        told_end = as_told_end(state)
+        if told_end is None:
             return [event] if event is not None else []
-        self._ended[node] = _Ended(dump, state, when, session)
-        end = self._end(dump, when, state)
+        self._ended[node] = _Ended(dump, told_end, when, session)
+        end = self._end(dump, when, told_end)
         self._look_at(node)  # the end may be forgotten sooner than the dump, if that was restored
         return [event, end] if event is not None and event.kind == "began" else [end]
 
@@ -262,7 +221,7 @@ class Dumps:
         while queue and queue[0][0] <= now and looked != most:
             looked += 1
             due, node = queue[0]
-            over = self._over(node)
+            over = self.over(node)
             if queued.get(node) != due:  # an earlier one took its place
                 heapq.heappop(queue)
             elif over > due:
@@ -306,32 +265,72 @@ class Dumps:
             return None
         return self._end(dump, dump.last if when is None else when, "silent")
 
+    def rename(self, node: str, name: str | None, when: float) -> list[Event]:
+        """What was taken for a node of its own is the node `name`; None: it is nobody.
+
+        Its dump is over under the old name ("silent"), and goes on under the new one ("dumping"),
+        with the times and messages that it had; if `name` is dumping already, as a part of that.
+        """
+        dump, ended = self._dumps.get(node), self._ended.pop(node, None)
+        events: list[Event] = []
+        if dump is not None:
+            since = self._from.get(node)
+            events.append(self._end(dump, when, "silent"))
+            its = self._ended.get(name) if name is not None else None
+            if name in self._dumps:
+                self._dumps[name] = _merged(self._dumps[name], dump)
+            elif its is not None:
+                its.dump = _merged(its.dump, dump)
+            elif name is not None:
+                dump = dump._replace(node=name)
+                if since is not None:
+                    self._from[name] = since
+                self._begin(dump, when)
+                events.append(Event("dumping", name, when, *dump[1:]))
+        elif ended is not None and name is not None and not self._knows(name):
+            ended.dump = ended.dump._replace(node=name)
+            self._ended[name] = ended
+            self._look_at(name)
+        self._clear_away()
+        return events
+
     def restore(self, dump: Dump, when: float | None = None) -> None:
         """A dump was under way before a restart, and goes on as if there had been none.
 
         Its silence counts from `when` on if that is later than its last message, for
-        nobody listened meanwhile. ValueError if that node is dumping already.
+        nobody listened meanwhile. ValueError, with nothing changed, if that node is dumping
+        already, or if a time is no finite number.
         """
-        self._check_new(dump.node)
+        self.check_new(dump.node)
+        _check_times(dump, when)
         self._begin(dump._replace(took=length(dump)), dump.last)
         if when is not None:
             self._from[dump.node] = when
 
-    def restore_end(self, dump: Dump, kind: str, ended: float, when: float) -> None:
+    def restore_end(self, dump: Dump, kind: ToldEnd, ended: float, when: float) -> None:
         """A dump was over before a restart, at `ended`, as its node said: "finished" or "failed".
 
         What belongs to it belongs to it still; its silence counts as in `restore`. ValueError
-        if that node is known already.
+        as there.
         """
-        self._check_new(dump.node)
+        self.check_new(dump.node)
+        _check_times(dump, when, ended)
         over = _Ended(dump._replace(took=length(dump)), kind, ended)
         over.since = when
         self._ended[dump.node] = over
         self._look_at(dump.node)
 
-    def _check_new(self, node: str) -> None:
-        if node in self._dumps or node in self._ended:
+    def check_new(self, node: str) -> None:
+        """ValueError if a dump of this node cannot be restored since there is one already."""
+        if self._knows(node):
             raise ValueError(f"node {node!r} is dumping already: restore before listening")
+
+    def _knows(self, node: str) -> bool:
+        return node in self._dumps or node in self._ended
+
+    def get(self, node: str) -> Dump | None:
+        """The dump of this node; None if it is not dumping."""
+        return self._dumps.get(node)
 
     def snapshot(self) -> list[Dump]:
         """All dumps under way, in the order in which they began."""
@@ -345,6 +344,31 @@ class Dumps:
         """How many nodes are dumping."""
         return len(self._dumps)
 
+    def _longer(
+        self,
+        dump: Dump,
+        address: str,
+        when: float,
+        messages: int,
+        port: int,
+        said: tuple[int, ...] = (),
+    ) -> Dump:
+        """A dump with so many messages more, the last of them at `when`, of these sessions."""
+        node, since, last, before, addresses, took, sessions, its_port, heard = dump
+        if address not in addresses and len(addresses) < MOST_ADDRESSES:
+            addresses += (address,)
+        for session in said:
+            if session not in sessions and len(sessions) < MOST_SESSIONS:
+                sessions += (session,)
+        if when >= last:
+            took += when - last
+            last, its_port = when, port or its_port
+            if self.base is not None:
+                heard = when - self.base
+        return Dump(
+            node, since, last, before + messages, addresses, took, sessions, its_port, heard
+        )
+
     def _begin(self, dump: Dump, told: float) -> None:
         self._dumps[dump.node] = dump
         self._told[dump.node] = told
@@ -352,13 +376,13 @@ class Dumps:
 
     def _look_at(self, node: str) -> None:
         """See to it that `tick` looks at the node in time."""
-        due = self._over(node)
+        due = self.over(node)
         # There may be one of a dump that was forgotten; if it is early enough, it will do.
         if self._queued.get(node, math.inf) > due:
             self._queued[node] = due
             heapq.heappush(self._queue, (due, node))
 
-    def _end(self, dump: Dump, when: float, kind: str) -> Event:
+    def _end(self, dump: Dump, when: float, kind: Kind) -> Event:
         del self._dumps[dump.node]
         del self._told[dump.node]
         self._from.pop(dump.node, None)
@@ -371,7 +395,7 @@ class Dumps:
             self._queue.clear()
             self._queued.clear()
 
-    def _over(self, node: str) -> float:
+    def over(self, node: str) -> float:
         """When there is nothing to be known of it any more if nothing more is heard."""
         dump = self._dumps.get(node)
         if dump is not None:
@@ -380,18 +404,27 @@ class Dumps:
         return -math.inf if ended is None else max(ended.dump.last, ended.since) + self.silence
 
 
-def _longer(
-    dump: Dump, address: str, when: float, messages: int, heard: tuple[int, ...] = ()
-) -> Dump:
-    """A dump with so many messages more, the last of them at `when`, of these sessions."""
-    node, since, last, before, addresses, took, sessions = dump
-    if address not in addresses and len(addresses) < MOST_ADDRESSES:
-        addresses += (address,)
-    for session in heard:
-        if session not in sessions and len(sessions) < MOST_SESSIONS:
-            sessions += (session,)
-    took += max(0.0, when - last)
-    return Dump(node, since, max(last, when), before + messages, addresses, took, sessions)
+def _merged(dump: Dump, other: Dump) -> Dump:
+    """The dump with what another one had, which turned out to be a part of it."""
+    new = [address for address in other.addresses if address not in dump.addresses]
+    sessions = [session for session in other.sessions if session not in dump.sessions]
+    later = max(dump, other, key=lambda one: one.last)
+    return dump._replace(
+        last=later.last,
+        messages=dump.messages + other.messages,
+        addresses=(*dump.addresses, *new)[:MOST_ADDRESSES],
+        took=dump.took + max(0.0, later.last - dump.last),
+        sessions=(*dump.sessions, *sessions)[:MOST_SESSIONS],
+        port=later.port,
+        heard=later.heard,
+    )
+
+
+def _check_times(dump: Dump, *others: float | None) -> None:
+    """ValueError unless all of them are finite numbers: no order and no sum has others in it."""
+    for value in (dump.since, dump.last, dump.took, *others):
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"node {dump.node!r}: {value} is not a time")
 
 
 def _contradicted(ended: _Ended, status: Said) -> list[Event]:
@@ -400,14 +433,11 @@ def _contradicted(ended: _Ended, status: Said) -> list[Event]:
     Each session can do so once, and no more sessions than are kept: else one sender could
     make up any number of events.
     """
-    if (
-        status.state not in TOLD_ENDS
-        or status.session in ended.ended_by
-        or len(ended.ended_by) >= MOST_SESSIONS
-    ):
+    end = as_told_end(status.state)
+    if end is None or status.session in ended.ended_by or len(ended.ended_by) >= MOST_SESSIONS:
         return []
     ended.ended_by.add(status.session)
-    if status.state == ended.kind or status.when < ended.when:
+    if end == ended.kind or status.when < ended.when:
         return []
-    ended.kind, ended.when = status.state, status.when
-    return [Event(status.state, ended.dump.node, status.when, *ended.dump[1:])]
+    ended.kind, ended.when = end, status.when
+    return [Event(end, ended.dump.node, status.when, *ended.dump[1:])]

@@ -19,15 +19,21 @@ import contextlib
 import math
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from kdumpfence.addresses import Address
 from kdumpfence.listener.clock import Clock
-from kdumpfence.listener.dumps import Dump, Dumps, Event, Said
-from kdumpfence.listener.nodes import ADMITTED, Nodes
+from kdumpfence.listener.dumps import Dumps, Said
+from kdumpfence.listener.events import AnyEvent, Dump, Event, Overflow, checked, checked_end
+from kdumpfence.listener.networks import Network, is_in
+from kdumpfence.listener.nodes import ADMITTED, Key, Nodes, address_in
 from kdumpfence.listener.reader import Reader
 from kdumpfence.own_addresses import OwnAddresses
-from kdumpfence.wire import Signed, Sources
+from kdumpfence.wire import Signed, Sources, is_packet_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kdumpfence.listener.events import Counter
 
 #: What statuses said, as `Sources.heard` has it.
 _Told = tuple[tuple[int, str, int, int], ...]
@@ -40,6 +46,16 @@ REST = 0.02
 
 #: Seconds between two decisions over who fell silent.
 DECIDE = 0.02
+
+#: Seconds that a look waits until the thread has read what a decision needs: it takes less than a
+#: millisecond, unless the machine is in trouble.
+READING = 1.0
+#: Seconds between two looks whether it has.
+LOOK = 0.0005
+
+#: Events that wait for somebody who takes them: so many at least, and with many nodes a beginning
+#: and an end of each that there can be.
+MOST_WAITING = 1 << 16
 
 
 class EventQueue:
@@ -55,19 +71,31 @@ class EventQueue:
         nodes: Nodes,
         sources: Sources,
         signed: Signed | None,
+        networks: Collection[Network],
+        room: int,
         dumps: Dumps,
+        clock: Clock,
     ) -> None:
         self._reader = reader
         self._nodes = nodes
         self._sources = sources
         self._signed = signed
+        self._networks = networks
+        self._room = room if networks else 0
         self._dumps = dumps
-        self._clock = Clock()
+        self._clock = clock
         self._own = OwnAddresses()
         # Under way and admitted by a network: name -> (packed, scope).
-        self._admitted: dict[str, tuple[bytes, int]] = {}
-        self._ready: collections.deque[Event] = collections.deque()
+        self._admitted: dict[str, Key] = {}
+        self._ready: collections.deque[AnyEvent] = collections.deque()
+        # Whose beginning or going on is among those, put there by a look.
+        self._waiting: set[str] = set()
+        self._untaken = 0  # events that were given up
+        self._looks = False  # nobody is about to take events: somebody just looks
+        self._collecting = False
         self._rang = False
+        if networks and signed is None:
+            nodes.on_claim = self._claimed
         #: When `collect` is worth a call, by CLOCK_MONOTONIC.
         self.rest_until = 0.0
 
@@ -76,20 +104,22 @@ class EventQueue:
     def __len__(self) -> int:
         return len(self._ready)
 
-    def pop(self) -> Event:
+    def pop(self) -> AnyEvent:
         """The next event. IndexError if there is none."""
-        return self._ready.popleft()
+        event = self._ready.popleft()
+        self._waiting.discard(event.node)
+        return event
 
-    def take(self) -> list[Event]:
+    def take(self) -> list[AnyEvent]:
         """The next events, `MOST` at most."""
-        taken: list[Event] = []
+        taken: list[AnyEvent] = []
         with contextlib.suppress(IndexError):
             while len(taken) < MOST:
-                taken.append(self._ready.popleft())
+                taken.append(self.pop())
         self.ring_for_the_rest()
         return taken
 
-    def put_back(self, events: list[Event]) -> None:
+    def put_back(self, events: list[AnyEvent]) -> None:
         """These were taken, and are the next ones again."""
         self._ready.extendleft(reversed(events))
         self.ring_for_the_rest()
@@ -107,18 +137,75 @@ class EventQueue:
         with self._reader.lock:
             self._tell(self._dumps.forget(node, self._clock.now()))
             self._clock.forget(node)
+            self.ring_for_the_rest()
+
+    def listens_for(self, node: str) -> bool:
+        """See `Listener.listens_for`."""
+        with self._reader.lock:
+            if node in self._nodes:
+                return True
+            if self._signed is not None:
+                return bool(self._networks) and is_packet_name(node)
+            address = address_in(node)
+            if address is None or _shown(*address) != node:  # it would not be named so
+                return False
+            return is_in(address, self._networks)
 
     def restore(self, dumps: Iterable[Dump], ended: Iterable[Event]) -> None:
-        """See `Listener.restore`."""
+        """See `Listener.restore`: all of them, or, with a ValueError, none."""
+        under_way = [checked(dump) for dump in dumps]
+        over = [checked_end(event) for event in ended]
         with self._reader.lock:
+            names: set[str] = set()
+            for node in [dump.node for dump in under_way] + [dump.node for dump, _, _ in over]:
+                if node in names:
+                    raise ValueError(f"node {node!r}: is there twice")
+                names.add(node)
+                self._dumps.check_new(node)
+                if not self.listens_for(node):
+                    raise ValueError(f"node {node!r}: neither one of the nodes nor in a network")
             now = self._clock.now()
-            for dump in dumps:
+            for dump in under_way:
                 self._dumps.restore(self._clock.restored(dump), now)
-            for event in ended:
-                dump = self._clock.restored(Dump(event.node, *event[3:]))
-                when = event.when - (event.last - dump.last)  # on the same clock
-                self._dumps.restore_end(dump, event.kind, when, now)
-            self._schedule()
+            for ending, kind, when in over:
+                dump = self._clock.restored(ending)
+                on_our_clock = when - (ending.last - dump.last)
+                self._dumps.restore_end(dump, kind, on_our_clock, now)
+            for node in names.difference(self._nodes):
+                self._restore_admitted(node)
+            self._go_on()
+
+    def _restore_admitted(self, node: str) -> None:
+        """It was a network's; meanwhile its address may have become a node's."""
+        address = address_in(node)
+        if self._signed is None and address is not None:
+            self._admitted[node] = address
+            if self._nodes.has(*address):
+                self._claimed(address)
+
+    def _claimed(self, address: Key) -> None:
+        """An address that a network may have admitted has become a node's, or several ones'.
+
+        What that machine says goes on, under the name of the node.
+        """
+        node = _shown(*address)
+        if self._admitted.get(node) != address:
+            return
+        del self._admitted[node]
+        name = self._nodes.owner_of(address)
+        if name is not None and name not in self._dumps:
+            self._clock.rename(node, name)
+        for event in self._dumps.rename(node, name, self._clock.now()):
+            self._tell(event)
+        self._clock.forget(node)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Something was done from outside: have what follows from it looked after."""
+        if not self._schedule():
+            self._rang = True
+            self._reader.bell.ring()
+        self.ring_for_the_rest()
 
     def known(self) -> tuple[float, list[Dump], list[str]]:
         """The time, the dumps under way (Unix times), and the nodes' addresses that are our own."""
@@ -128,6 +215,66 @@ class EventQueue:
             dumps = self._clock.all_told(self._dumps.snapshot())
             return self._clock.unix(self._clock.now()), dumps, own
 
+    # -------------------------------------------------------------------------------- looks
+
+    def look(self) -> None:
+        """What was heard so far is known from now on; its events wait for whoever takes them.
+
+        RuntimeError if the reading thread has died.
+        """
+        self._look()
+        due = self._dumps.next_due
+        if due is not None and self._await_reading(due):
+            self._look()
+
+    def find_all(self, nodes: Iterable[str]) -> list[Dump | None]:
+        """As `find`, for all of them."""
+        self.look()
+        with self._reader.lock:
+            found = map(self._dumps.get, nodes)
+            return [None if dump is None else self._clock.told(dump) for dump in found]
+
+    def find(self, node: str) -> Dump | None:
+        """The dump of this node now (Unix times). RuntimeError as `look`."""
+        self._look()
+        if node in self._dumps and self._await_reading(self._dumps.over(node)):
+            self._look()
+        with self._reader.lock:
+            dump = self._dumps.get(node)
+            return None if dump is None else self._clock.told(dump)
+
+    def _look(self) -> None:
+        # In pieces, so that nobody waits long for the lock; and no more of them than there can be:
+        # what was heard of each node, and what fell silent.
+        for _ in range(2 + 2 * (len(self._nodes) + self._room) // MOST):
+            with self._reader.lock:
+                if self._collecting:  # a signal handler, in the middle of it
+                    return
+                self._looks = True
+                try:
+                    more = self._collect()
+                finally:
+                    self._looks = False
+                self.ring_for_the_rest()
+            if not more:
+                return
+
+    def _await_reading(self, moment: float) -> bool:
+        """Silence that is due can be decided once all that came until then was read: wait for that.
+
+        False if nothing is due, or it takes too long.
+        """
+        reader, wanted = self._reader, moment - self._clock.base
+        now = time.monotonic()
+        held_here: bool = reader.lock._is_owned()  # type: ignore[attr-defined]
+        if held_here or not reader.through < wanted <= now:
+            return False
+        while reader.through < wanted and not reader.bell.closed and reader.failure is None:
+            if time.monotonic() > now + READING:
+                return False
+            time.sleep(LOOK)
+        return True
+
     # ------------------------------------------------------------------------ making new ones
 
     def collect(self) -> None:
@@ -135,10 +282,20 @@ class EventQueue:
 
         RuntimeError if the reading thread has died.
         """
+        with self._reader.lock:
+            if not self._collecting:
+                self._collect()
+                if self._untaken:
+                    lost, self._untaken = self._untaken, 0
+                    self._tell_loss("untaken", lost)
+
+    def _collect(self) -> bool:
+        """Whether there is more, since not everything is dealt with at a time."""
         reader = self._reader
-        with reader.lock:
-            if reader.failure is not None:
-                raise RuntimeError("the reading thread has died") from reader.failure
+        if reader.failure is not None:
+            raise RuntimeError("the reading thread has died") from reader.failure
+        self._collecting = True
+        try:
             reader.bell.hush()
             self._rang = False
             self._clock.follow()
@@ -153,12 +310,15 @@ class EventQueue:
                     self._tell(event)
                 for node in self._dumps.forgotten():
                     self._forget(node)
-            now = self._clock.now()
-            for name, lost in reader.new_losses().items():
-                self._tell(Event("overflow", name, now, now, now, lost, ()))
-            if not self._schedule() or more:
+            for counter, lost in reader.new_losses().items():
+                self._tell_loss(counter, lost)
+            more |= not self._schedule()
+            if more:
                 self._rang = True
                 reader.bell.ring()
+            return more
+        finally:
+            self._collecting = False
 
     def _hear_all(self) -> int:
         """Deal with what was heard; of how many nodes, MOST at most."""
@@ -174,15 +334,15 @@ class EventQueue:
         self, heard: Iterable[tuple[str, bytes, int, int, int, int, int, _Told]]
     ) -> None:
         """As `_hear`, of nodes that sign: their names say who they are, not their addresses."""
-        for name, packed, scope, _, first_ns, last_ns, messages, told in heard:
+        for name, packed, scope, port, first_ns, last_ns, messages, told in heard:
             if name not in self._nodes:  # others would not be released: it spares asking
                 self._admitted[name] = (packed, scope)
-            self._decide(name, _shown(packed, scope), first_ns, last_ns, messages, told)
+            self._decide(name, _shown(packed, scope), port, first_ns, last_ns, messages, told)
 
     def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int, _Told]]) -> None:
         name_of = self._nodes.name_of
         self._own.renew(time.monotonic())
-        for number, packed, scope, _, first_ns, last_ns, messages, told in heard:
+        for number, packed, scope, port, first_ns, last_ns, messages, told in heard:
             if (packed, scope) in self._own:
                 if number == ADMITTED:
                     self._sources.discard(packed, scope)
@@ -198,19 +358,26 @@ class EventQueue:
                     continue
                 node = address
                 self._admitted[node] = (packed, scope)
-            self._decide(node, address, first_ns, last_ns, messages, told)
+            self._decide(node, address, port, first_ns, last_ns, messages, told)
 
     def _decide(
-        self, node: str, address: str, first_ns: int, last_ns: int, messages: int, told: _Told
+        self,
+        node: str,
+        address: str,
+        port: int,
+        first_ns: int,
+        last_ns: int,
+        messages: int,
+        told: _Told,
     ) -> None:
         """What the node was heard to say, as `Sources.heard` has it."""
         base = self._clock.base
         first, last = first_ns * 1e-9 + base, last_ns * 1e-9 + base
         if not told:
-            self._tell(self._dumps.heard(node, address, last, messages, first))
+            self._tell(self._dumps.heard(node, address, last, messages, first, port))
             return
         said = [Said(session, state, at * 1e-9 + base, n) for session, state, at, n in told]
-        for event in self._dumps.told(node, address, last, messages, first, said):
+        for event in self._dumps.told(node, address, last, messages, first, said, port):
             self._tell(event)
 
     def _tell(self, event: Event | None) -> None:
@@ -218,9 +385,26 @@ class EventQueue:
             return
         if event.kind == "began":
             self._clock.forget(event.node)  # what there is is of the dump before
-        self._ready.append(self._clock.told(event))
+        if self._looks and event.kind in ("began", "dumping"):
+            # Looks may be many, and nobody may take what they find: that a dump goes on is told
+            # once until somebody does.
+            if event.kind == "dumping" and event.node in self._waiting:
+                return
+            self._waiting.add(event.node)
+        self._put(self._clock.told(event))
         if event.kind == "silent":
             self._forget(event.node)
+
+    def _put(self, event: AnyEvent) -> None:
+        waiting = len(self._ready)
+        if waiting >= MOST_WAITING and waiting >= 2 * (len(self._nodes) + len(self._admitted)):
+            self.pop()
+            self._untaken += 1
+        self._ready.append(event)
+
+    def _tell_loss(self, counter: Counter, lost: int) -> None:
+        when = self._clock.unix(self._clock.now())
+        self._put(Overflow("overflow", "", when, counter, lost))
 
     def _forget(self, node: str) -> None:
         """Nothing is known of this node's last dump any more.

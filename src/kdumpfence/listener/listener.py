@@ -12,25 +12,41 @@ from __future__ import annotations
 
 import math
 import os
-import select
 import socket
-import threading
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import TracebackType
-from typing import NamedTuple
 
 from kdumpfence.addresses import FAMILIES, socket_families
 from kdumpfence.keys import DEFAULT_PATH, Keys
 from kdumpfence.listener.answers import Answers
+from kdumpfence.listener.arguments import (
+    GivenNodes,
+    check_numbers,
+    check_words,
+    current_names,
+    pairs,
+    parsed_hosts,
+)
 from kdumpfence.listener.bell import Bell
-from kdumpfence.listener.cluster_keys import AUTHS, cluster_keys, read_keys
-from kdumpfence.listener.dumps import REPEAT, SILENCE, Dump, Dumps, Event
+from kdumpfence.listener.clock import Clock
+from kdumpfence.listener.cluster_keys import cluster_keys, read_keys
+from kdumpfence.listener.dumps import REPEAT, SILENCE, Dumps
 from kdumpfence.listener.event_queue import EventQueue
-from kdumpfence.listener.nodes import ADMITTED, Nodes, parsed_network
+from kdumpfence.listener.events import (
+    AnyEvent,
+    Dump,
+    Event,
+    ListenerClosed,
+    Overflow,
+    Snapshot,
+)
+from kdumpfence.listener.networks import IPNetwork, parsed_network
+from kdumpfence.listener.nodes import ADMITTED, AnyAddress, Nodes, as_text
 from kdumpfence.listener.reader import Reader
 from kdumpfence.listener.sockets import open_sockets, taken_over
+from kdumpfence.listener.threads import is_this, system_sockets, wait_readable
 from kdumpfence.sockets import deepen
 from kdumpfence.text import shown
 from kdumpfence.wire import PORT, Questions, Signed, Sources, signing_core
@@ -38,8 +54,13 @@ from kdumpfence.wire import PORT, Questions, Signed, Sources, signing_core
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from typing import Literal
 
-__all__ = ["Dump", "Event", "Listener", "Snapshot"]
+    from typing_extensions import Unpack
+
+    from kdumpfence.listener.arguments import OldNames
+
+__all__ = ["Dump", "Event", "Listener", "ListenerClosed", "Overflow", "Snapshot"]
 
 #: Seconds; a signal that came just before a poll does not end it, so none is longer.
 SLICE = 0.5
@@ -47,37 +68,8 @@ SLICE = 0.5
 #: Seconds; the thread ends at once unless the machine is in trouble.
 JOIN = 10.0
 
-#: What numbers the core and the kernel take.
-MOST_ROOM = (1 << 32) - 1
-MOST_QUEUE = 1 << 30
-
-
-class Snapshot(NamedTuple):
-    """What a `Listener` knows at a moment."""
-
-    #: Unix time.
-    when: float
-    #: The dumps under way, in the order in which they began; times are Unix times.
-    dumps: list[Dump]
-    #: How many nodes it was told of (without those that networks admitted).
-    nodes: int
-    #: The nodes that have a name without an address so far.
-    unresolved: list[str]
-    #: Datagrams by verdict: "accepted", those of `kdumpfence.REASONS`, and "unread": dropped
-    #: by the kernel, for want of room or, in a flood, because they were no messages.
-    counts: dict[str, int]
-    #: Addresses that more than one node has. Messages from there count for none of them.
-    shared: list[str]
-    #: Addresses of nodes that are this machine's own. Messages from there do not count.
-    own: list[str]
-    #: Why messages may not reach it, in one line, such as that another program shares the port;
-    #: "" if nothing is known to be wrong. Firewalls are not looked at.
-    deaf: str = ""
-    #: How many questions it has answered.
-    answers: int = 0
-    #: The name with which it answers, and the last one that was asked for if that was another; "".
-    answers_as: str = ""
-    asked_for: str = ""
+#: What is said to those who use one that is closed.
+_CLOSED = "this Listener is closed: make a new one"
 
 
 class Listener:
@@ -93,7 +85,8 @@ class Listener:
     does an address of this machine count, nor a loopback address that a name leads to.
 
     `networks`, such as "192.0.2.0/24": whoever sends a message from there is a node while its
-    dump lasts, named by its address; at most `room` of them at a time.
+    dump lasts, named by its address; at most `max_admitted` of them at a time. Addresses and
+    networks may be objects of `ipaddress`.
 
     What this machine sends to itself is never heard, whatever its source address, which any user
     can choose. For trials loopback counts if it is given as such: as addresses (127.0.0.1, not
@@ -104,20 +97,21 @@ class Listener:
     its name, wherever it speaks from; its addresses, and whether names have any, do not matter. Of
     `networks` it is named by the name that it signs with.
 
-    `answer`: the name with which this machine answers questions whether it is alive, see
+    `answer_as`: the name with which this machine answers questions whether it is alive, see
     docs/protocol.md. None: they are only counted. A crash kernel does not answer.
 
     `key_file`: what both are done with. Messages are believed by the cluster's keys; with `auth` it
     is /etc/kdumpfence/key unless given. Answers are signed with this node's key, or, without a
     key file, not signed. `keys`: the same, from elsewhere.
 
-    `silence`, `repeat`: seconds, see `kdumpfence.listener.dumps.Dumps`.
-    `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free.
+    `silence_timeout`, `repeat_interval`: seconds, see `kdumpfence.listener.dumps.Dumps`.
+    `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free. `host`: an
+    address of this machine to listen on, or several; None: all of them.
     `sockets`: bound UDP sockets to be used instead of opening some, such as those of socket
     activation. They are closed with the Listener, and no longer share their port (SO_REUSEADDR,
     SO_REUSEPORT). What lies in the queue of an IPv6 one is lost, unless a Listener had it before.
-    `queue`: bytes asked of the kernel for each socket's queue; without CAP_NET_ADMIN it gives at
-    most net.core.rmem_max.
+    `receive_buffer`: bytes asked of the kernel for each socket's queue; without CAP_NET_ADMIN it
+    gives at most net.core.rmem_max.
 
     Raises ValueError or TypeError with one line that says what cannot be, and OSError if it cannot
     listen on the port.
@@ -133,78 +127,87 @@ class Listener:
 
     def __init__(
         self,
-        nodes: Mapping[str, Iterable[str]] | Iterable[str] = (),
-        networks: Iterable[str] = (),
+        nodes: GivenNodes = (),
+        networks: Iterable[str | IPNetwork] = (),
         *,
+        host: AnyAddress | Iterable[AnyAddress] | None = None,
         port: int = PORT,
-        family: str = "auto",
-        silence: float = SILENCE,
-        repeat: float = REPEAT,
-        room: int = 131072,
+        family: Literal["auto", "ipv4", "ipv6"] = "auto",
+        silence_timeout: float = SILENCE,
+        repeat_interval: float = REPEAT,
+        max_admitted: int = 131072,
         sockets: Iterable[socket.socket] | None = None,
-        queue: int = 1 << 26,
-        auth: str = "none",
-        answer: str | None = None,
+        receive_buffer: int = 1 << 26,
+        auth: Literal["none", "sha256"] = "none",
+        answer_as: str | None = None,
         key_file: str | None = None,
         keys: Keys | None = None,
+        **old_names: Unpack[OldNames],
     ) -> None:
-        if isinstance(nodes, (str, bytes)) or isinstance(networks, (str, bytes)):
-            raise TypeError("nodes, networks: expected a list, not a string")
-        if family not in FAMILIES:
-            raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
-        if auth not in AUTHS:
-            raise ValueError(f"auth {auth!r}: must be one of {', '.join(AUTHS)}")
-        if key_file is not None and auth == "none" and answer is None:
-            raise ValueError(f"key_file {key_file!r}: needs auth='sha256' or answer")
+        if old_names:
+            by_name = locals()
+            silence_timeout, repeat_interval, max_admitted, receive_buffer, answer_as = (
+                current_names(old_names, by_name)
+            )
+        given = pairs(nodes)
+        if isinstance(networks, (str, bytes)):
+            raise TypeError("networks: expected a list, not a string")
+        check_words(family, auth)
+        if key_file is not None and auth == "none" and answer_as is None:
+            raise ValueError(f"key_file {key_file!r}: needs auth='sha256' or answer_as")
         if key_file is not None and keys is not None:
             raise ValueError(f"key_file {key_file!r}: not with keys")
-        for what, number, least, most, unit in (
-            ("port", port, 0, 65535, ""),
-            ("room", room, 0, MOST_ROOM, ""),
-            ("queue", queue, 1, MOST_QUEUE, " bytes"),
-        ):
-            if not least <= number <= most:
-                raise ValueError(f"{what} {number}: must be {least} to {most}{unit}")
-        dumps = Dumps(silence, repeat)
+        check_numbers(port, max_admitted, receive_buffer)
+        hosts = parsed_hosts(host, FAMILIES[family])
+        if hosts and sockets is not None:
+            raise ValueError("host: not with sockets, which are bound already")
+        clock = Clock()
+        dumps = Dumps(silence_timeout, repeat_interval, clock.base)
         if auth != "none" and keys is None:
             key_file = key_file or DEFAULT_PATH
         self._key_file = key_file
         if key_file is not None:
             keys = read_keys(key_file)
         if auth == "none":
-            sources, questions = Sources(room=room), Questions
+            sources, questions = Sources(room=max_admitted), Questions
         else:
             core = signing_core()
-            sources, questions = core.Sources(room=room), core.Questions
+            sources, questions = core.Sources(room=max_admitted), core.Questions
             self._signed = core.Signed(sources, self._believed(keys))
-        for text in networks:
-            sources.admit(*parsed_network(text, FAMILIES[family]), ADMITTED)
+        admitted = [parsed_network(network, FAMILIES[family]) for network in networks]
+        for network in admitted:
+            sources.admit(*network, ADMITTED)
         self._nodes = Nodes(FAMILIES[family], sources, self._signed)
         now = time.monotonic()
-        pairs = nodes.items() if isinstance(nodes, Mapping) else ((name, ()) for name in nodes)
-        for name, addresses in pairs:
+        for name, addresses in given:
             self._nodes.add(name, addresses, now)
         if sockets is not None:
-            opened = taken_over(sockets)
+            sockets = list(sockets)
+            opened = taken_over(system_sockets(sockets))
         else:
-            opened = open_sockets(socket_families(family), port)
+            opened = open_sockets(socket_families(family), port, hosts)
         for sock in opened:
-            deepen(sock, queue)
+            deepen(sock, receive_buffer)
         self._port: int = opened[0].getsockname()[1]
         try:
-            if answer is None:
+            if answer_as is None:
                 answers = None
             else:
-                answers = Answers(opened, answer, keys, questions)
+                answers = Answers(opened, answer_as, keys, questions)
             reader = Reader(self._nodes, sources, self._signed, opened, answers)
-            self._events = EventQueue(reader, self._nodes, sources, self._signed, dumps)
+            self._events = EventQueue(
+                reader, self._nodes, sources, self._signed, admitted, max_admitted, dumps, clock
+            )
             reader.start()
             self._reader = reader
         except BaseException:
-            if sockets is None:
-                for sock in opened:
+            for sock in opened:
+                if sockets is None or sock not in sockets:
                     sock.close()
             raise
+        for sock in sockets or ():
+            if sock not in opened:
+                sock.close()  # a copy of it is in use
 
     # -------------------------------------------------------------------------- the nodes
 
@@ -213,24 +216,62 @@ class Listener:
         """The UDP port that it listens to."""
         return self._port
 
-    def add(self, name: str, addresses: Iterable[str] = ()) -> None:
+    @property
+    def nodes(self) -> list[str]:
+        """The names of the nodes that it was told of, in their order."""
+        with self._in_use.lock:
+            return list(self._nodes)
+
+    def add(self, name: str | AnyAddress, addresses: Iterable[AnyAddress] = ()) -> None:
         """Listen for this node too, or, if it is known, with these addresses from now on.
 
-        Without `addresses` its name is its address. ValueError if one can never be a node's.
+        Without `addresses` its name is its address. If one of `networks` had admitted such an
+        address, and its machine is dumping, that dump goes on under this name: it is "silent" under
+        the old one, and "dumping" under the new one, with the same `since`. ValueError if one can
+        never be a node's, ListenerClosed (here and below) after `close`.
         """
-        with self._in_use.lock:
-            self._nodes.add(name, addresses, time.monotonic())
+        with self._open.lock:
+            self._nodes.add(as_text(name), addresses, time.monotonic())
         self._in_use.poke()
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str | AnyAddress) -> None:
         """Do not listen for this node any more. "silent" is told if it was dumping.
 
         KeyError if there is no such node.
         """
-        with self._in_use.lock:
-            self._nodes.remove(name)
-            self._events.forget(name)
+        with self._open.lock:
+            self._remove(as_text(name))
         self._in_use.bell.ring()
+
+    def replace_nodes(self, nodes: GivenNodes) -> None:
+        """Listen for these nodes from now on, and for no others that it was told of before.
+
+        As `remove` for all that are not among them, and `add` for all that are, in one step; nodes
+        whose addresses stay what they were are not touched. ValueError or TypeError, with nothing
+        changed, if one of them cannot be.
+        """
+        wanted = dict(pairs(nodes))
+        _ = self._open
+        self._events.look()  # an address that moves takes along what was not looked at
+        with self._open.lock:
+            checked = {name: self._nodes.parsed(name, its) for name, its in wanted.items()}
+            for name in [name for name in self._nodes if name not in checked]:
+                self._remove(name)
+            now = time.monotonic()
+            for name, parsed in checked.items():
+                self._nodes.put(name, parsed, now)
+        self._in_use.poke()
+        self._in_use.bell.ring()
+
+    def _remove(self, name: str) -> None:
+        self._nodes.remove(name)
+        self._events.forget(name)
+
+    def listens_for(self, node: str) -> bool:
+        """Whether a dump can be this node's: it was told of it, or its name is an address in one of
+        the networks (with `auth` any name, if there are networks).
+        """
+        return self._events.listens_for(node)
 
     def reload_keys(self, keys: Keys | None = None) -> list[int]:
         """Use these keys, or what the key file has now; the ids of those that are believed.
@@ -238,6 +279,7 @@ class Listener:
         Dumps go on, and nothing is missed. ValueError if they cannot be used; then the keys stay
         what they were.
         """
+        answers = self._open.answers
         if keys is None:
             if self._key_file is None:
                 return []
@@ -245,7 +287,6 @@ class Listener:
         believed = [] if self._signed is None else self._believed(keys)
         if self._signed is not None:
             self._signed.use(believed)
-        answers = self._in_use.answers
         if answers is not None:
             answers.answer_as(answers.node, keys)
         return [number for number, _ in believed]
@@ -260,28 +301,33 @@ class Listener:
 
         `ended`: the events "finished" or "failed" of nodes' last dumps, if they are no older than
         a day or so: what is still heard of these dumps begins no new ones. To be called before the
-        first event is taken. Their silence counts from now on. ValueError for a node that is
-        dumping already.
+        first event is taken, and before the first look (`dump`, `snapshot`). Their silence counts
+        from now on.
+
+        ValueError, with nothing changed, for what no Listener has told, such as a time that is no
+        finite number; for a node that is there twice, is dumping already, or is not listened for
+        (`listens_for`).
         """
-        self._events.restore(dumps, ended)
+        with self._open.lock:
+            self._events.restore(dumps, ended)
 
     def answer_as(self, node: str, keys: Keys | None = None) -> None:
         """Answer with this name and these keys from now on.
 
         RuntimeError if it was made without `answer`, ValueError for what no packet can carry.
         """
-        answers = self._in_use.answers
+        answers = self._open.answers
         if answers is None:
-            raise RuntimeError("this Listener answers no questions: make it with answer=NAME")
+            raise RuntimeError("this Listener answers no questions: make it with answer_as=NAME")
         answers.answer_as(node, keys)
 
     # ------------------------------------------------------------------------- the events
 
-    def events(self, timeout: float | None = None) -> list[Event]:
+    def events(self, timeout: float | None = None) -> list[AnyEvent]:
         """What happened; waits for it at most `timeout` seconds (None: no end).
 
-        [] if nothing did, or the Listener is closed. At most some thousand at a time: call
-        it again. RuntimeError if the reading thread has died.
+        [] if nothing did, or the Listener is closed: `next_event` tells these two apart. At most
+        some thousand at a time: call it again. RuntimeError if the reading thread has died.
         """
         bell = self._in_use.bell
         until = math.inf if timeout is None else time.monotonic() + timeout
@@ -298,15 +344,33 @@ class Listener:
                 left = until - time.monotonic()
                 if left <= 0:
                     break
-                poller = select.poll()
-                poller.register(bell.readable, select.POLLIN)
-                poller.poll(min(left, SLICE) * 1e3)
+                wait_readable(bell.readable, min(left, SLICE))
         return []
+
+    def next_event(self, timeout: float | None = None) -> AnyEvent | None:
+        """The next thing that happened; None if nothing did within `timeout` seconds.
+
+        Without `timeout` it waits for ever. ListenerClosed if it was closed, before or meanwhile,
+        and RuntimeError as `events`.
+        """
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.closed:
+            try:
+                return self._events.pop()
+            except IndexError:
+                left = until - time.monotonic()
+                found = self.events(None if timeout is None else max(0.0, left))
+                self._events.put_back(found)
+                if not found and left <= 0:
+                    break
+        if self.closed:
+            raise ListenerClosed(_CLOSED)
+        return None
 
     def __iter__(self) -> Listener:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> AnyEvent:
         while not self.closed:
             try:
                 return self._events.pop()
@@ -317,7 +381,7 @@ class Listener:
     def __aiter__(self) -> Listener:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> AnyEvent:
         import asyncio  # those who get here have it anyway
 
         while not self.closed:
@@ -336,9 +400,39 @@ class Listener:
 
     # ---------------------------------------------------------------------------- the rest
 
+    def dump(self, node: str) -> Dump | None:
+        """The dump of this node, now; None if it is not dumping.
+
+        From any thread, as often as you like: it takes some microseconds. Events of what it finds
+        can be taken later. ListenerClosed after `close`, and RuntimeError if the reading thread has
+        died: nothing that is out of date is ever told.
+        """
+        _ = self._open
+        return self._events.find(node)
+
+    def dumps(self, nodes: Iterable[str]) -> list[Dump | None]:
+        """As `dump`, for several nodes at once: what is known of each, in their order."""
+        _ = self._open
+        return self._events.find_all(nodes)
+
+    def __contains__(self, node: object) -> bool:
+        """Whether this node is dumping now, as `dump` says. `nodes` are those it listens for."""
+        return isinstance(node, str) and self.dump(node) is not None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Datagrams so far by verdict, as `Snapshot.counts`; also after `close`."""
+        return self._in_use.counts
+
     def snapshot(self) -> Snapshot:
-        """What is known now, as of the last event that was made. From any thread."""
+        """What is known now. From any thread.
+
+        Events of what it finds can be taken later. After `close`: what was known then; if the
+        reading thread has died, what was known before, and `deaf` says so.
+        """
         reader = self._in_use
+        if not self.closed and reader.failure is None:
+            self._events.look()
         with reader.lock:
             when, dumps, own = self._events.known()
             nodes, unresolved = len(self._nodes), self._nodes.unresolved
@@ -374,6 +468,13 @@ class Listener:
             raise RuntimeError("this Listener was not initialised")
         return self._reader
 
+    @property
+    def _open(self) -> Reader:
+        """As `_in_use`. ListenerClosed if it was closed."""
+        if self.closed:
+            raise ListenerClosed(_CLOSED)
+        return self._in_use
+
     def close(self) -> None:
         """Stop listening, and end all iterations. Events that nobody took are lost.
 
@@ -384,13 +485,24 @@ class Listener:
         # A signal handler may have interrupted what the thread waits for. Whether a lock is held
         # here has no other name; threading's own conditions ask so, too.
         held_here: bool = reader.lock._is_owned()  # type: ignore[attr-defined]
-        if threading.current_thread() is not reader.thread and not held_here:
+        if not is_this(reader.thread) and not held_here:
             reader.thread.join(JOIN)
 
     def __enter__(self) -> Listener:
         return self
 
     def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Listener:
+        return self
+
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import heapq
 import ipaddress
-import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Union
 
-from kdumpfence.addresses import Address, LookUpError, cleaned, literal, split, why_unusable
+from kdumpfence.addresses import Address, LookUpError, cleaned, literal, split
 from kdumpfence.wire import Signed, Sources, is_packet_name
 
 #: Seconds until a name that has no address yet is asked for again: doubled from the first
@@ -37,6 +37,18 @@ NAME_RULE = "a node that signs is named by 1 to 64 ASCII characters without blan
 #: An address as a key: packed, scope.
 Key = tuple[bytes, int]
 
+#: How users give one, or a host name.
+AnyAddress = Union[str, ipaddress.IPv4Address, ipaddress.IPv6Address]
+
+
+def as_text(given: AnyAddress) -> str:
+    """An address or name as it is written. TypeError if it is neither."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, (ipaddress.IPv4Address, ipaddress.IPv6Address)):
+        return str(given)
+    raise TypeError(f"address {given!r}: expected a string or an address of ipaddress")
+
 
 def address_in(name: str) -> Key | None:
     """The address that a node's name is; None if it is none. Never blocks."""
@@ -49,35 +61,8 @@ def address_in(name: str) -> Key | None:
     return (found[0].packed, found[0].scope) if found else None
 
 
-def parsed_network(text: str, family: int) -> tuple[bytes, int]:
-    """A network that nodes may be in: (its first address, the length of its prefix in bits).
-
-    `family` is one of FAMILIES' values. ValueError if it is none, or not of that family.
-    """
-    try:
-        network = ipaddress.ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"network {text!r}: {error}") from None
-    if "%" in str(text):  # which ip_network drops without a word
-        raise ValueError(f"network {text!r}: a network has no interface; write it without %")
-    if is_nobodys(network):
-        raise ValueError(f"network {text!r}: no node can have an address in it")
-    packed, prefix = network.network_address.packed, network.prefixlen
-    if prefix >= 96 and packed[:12] == b"\0" * 10 + b"\xff\xff":
-        packed, prefix = packed[12:], prefix - 96  # IPv4-mapped: on the wire it is IPv4
-    if family not in (socket.AF_UNSPEC, Address(packed).family):
-        other = "ipv6" if family == socket.AF_INET6 else "ipv4"
-        raise ValueError(f"network {text!r}: not an {other} network")
-    return packed, prefix
-
-
-def is_nobodys(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
-    """Whether no address in it can be a node's: it is all multicast, 0.0.0.0/8 or the like.
-
-    Such networks are a sixteenth of all addresses at most, and what is not is beside them.
-    """
-    ends = (Address(network[at].packed, scope=1) for at in (0, -1))
-    return network.prefixlen >= 4 and all(map(why_unusable, ends))
+#: Addresses and host names of a node; of a link-local one what is known of it already.
+Parsed = tuple[tuple[Key, ...], dict[str, list[Key]]]
 
 
 class _Node:
@@ -118,6 +103,8 @@ class Nodes:
         self.family = family
         self._sources = sources
         self._signed = signed
+        #: Called when an address that was nobody's has become a node's, or that of several.
+        self.on_claim: Callable[[Key], None] | None = None
         self._numbers: dict[str, int] = {}
         self._nodes: dict[int, _Node] = {}
         self._last_number = 0
@@ -131,14 +118,19 @@ class Nodes:
 
     # ---------------------------------------------------------------- nodes
 
-    def add(self, name: str, addresses: Iterable[str], now: float) -> None:
+    def add(self, name: str, addresses: Iterable[AnyAddress], now: float) -> None:
         """There is this node, with these addresses and host names (none: its own name).
 
         If there is one of that name, these replace what it had. ValueError, with nothing
         changed, if one of them can never be a node's address.
         """
-        if isinstance(addresses, (str, bytes)):
-            raise TypeError(f"node {name!r}: expected a list of addresses, not a string")
+        self.put(name, self.parsed(name, addresses), now)
+
+    def parsed(self, name: str, addresses: Iterable[AnyAddress]) -> Parsed:
+        """The addresses and host names of a node, checked; for `put`. Changes nothing."""
+        if isinstance(addresses, (str, bytes)) or not isinstance(addresses, Iterable):
+            kind = type(addresses).__name__
+            raise TypeError(f"node {name!r}: expected a list of addresses, not {kind}")
         if not name:
             raise ValueError("node '': a name needs at least one character")
         # As keys of a dict: each once, in their order.
@@ -146,7 +138,8 @@ class Nodes:
         # With what is known of them already: an interface that is made anew, as a bond may be,
         # has another number, so a link-local address is asked for again as names are.
         hosts: dict[str, list[Key]] = {}
-        parts = [part for given in addresses for part in split(given) or [given]]
+        written = [as_text(given) for given in addresses]
+        parts = [part for text in written for part in split(text) or [text]]
         for text in parts or [cleaned(name)]:
             found = self._literal(name, text)
             keys = [(address.packed, address.scope) for address in found or ()]
@@ -163,8 +156,14 @@ class Nodes:
         if self._signed is not None:
             if not is_packet_name(name):
                 raise ValueError(f"node {name!r}: {NAME_RULE}")
-            self._signed.add(name)
             literals, hosts = {}, {}
+        return tuple(literals), hosts
+
+    def put(self, name: str, parsed: Parsed, now: float) -> None:
+        """`add` a node with what `parsed` has found of it."""
+        literals, hosts = parsed
+        if self._signed is not None:
+            self._signed.add(name)
         number = self._numbers.get(name)
         if number is None:
             self._last_number += 1
@@ -173,7 +172,7 @@ class Nodes:
             self._nodes[number] = _Node(name, number)
         node = self._nodes[number]
         before = node.hosts
-        node.literals, node.hosts = tuple(literals), tuple(hosts)
+        node.literals, node.hosts = literals, tuple(hosts)
         for host, keys in hosts.items():
             if host not in self._hosts:
                 due = now + REFRESH if keys else now
@@ -208,6 +207,11 @@ class Nodes:
         """Whether a node that was told of has this address."""
         return (packed, scope) in self._owners
 
+    def owner_of(self, key: Key) -> str | None:
+        """The node that has this address; None if none has it, or several."""
+        owners = self._owners_of(key)
+        return self._nodes[owners[0]].name if len(owners) == 1 else None
+
     def __contains__(self, name: object) -> bool:
         return name in self._numbers
 
@@ -233,7 +237,8 @@ class Nodes:
             return literal(text, self.family)
         except LookUpError as error:
             shown = repr(name) if text == name else f"{name!r}: address {text!r}"
-            raise ValueError(f"node {shown}: {error}") from None
+            hint = "; a network is given in networks" if "/" in text else ""
+            raise ValueError(f"node {shown}: {error}{hint}") from None
 
     def _leave(self, node: _Node, hosts: Iterable[str]) -> None:
         for name in hosts:
@@ -263,6 +268,7 @@ class Nodes:
 
     def _own(self, key: Key, owners: tuple[int, ...]) -> None:
         packed, scope = key
+        new = bool(owners) and key not in self._owners
         if len(owners) == 1:
             self._owners[key] = owners[0]
             self._sources.add(packed, scope, owners[0])
@@ -276,6 +282,8 @@ class Nodes:
             self._shared.add(key)
         else:
             self._shared.discard(key)
+        if new and self.on_claim is not None:
+            self.on_claim(key)
 
     # ---------------------------------------------------------------- names
 

@@ -11,12 +11,12 @@ What may not be in this file: who is dumping, and events.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import math
 import select
 import socket
-import threading
 import time
 
 from kdumpfence import filters
@@ -25,9 +25,15 @@ from kdumpfence.listener import port_rivals
 from kdumpfence.listener.answers import Answers
 from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.nodes import Nodes
+from kdumpfence.listener.threads import make_thread
 from kdumpfence.own_addresses import look_up_node
 from kdumpfence.sockets import udp_program
+from kdumpfence.unpatched import original
 from kdumpfence.wire import PACKET_BYTES, Receiver, Signed, Sources, signing_core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kdumpfence.listener.events import Counter
 
 #: Seconds between two looks of the reading thread at the kernel's counters and name files.
 UPKEEP = 1.0
@@ -73,7 +79,7 @@ def _wait_for_memory(error: OSError) -> None:
     """Wait a little if the kernel was short of it, which passes; raise any other error."""
     if error.errno not in (errno.ENOMEM, errno.EINTR, errno.ENOBUFS):
         raise error
-    time.sleep(0.05)
+    original("time", "sleep")(0.05)
 
 
 class Reader:
@@ -94,7 +100,7 @@ class Reader:
     ) -> None:
         self.nodes = nodes
         # One that a thread may take twice, since signal handlers may come here.
-        self.lock = threading.RLock()
+        self.lock = _thread.RLock()
         self.bell = Bell()
         self._wake = Bell()
         self._resolver = Resolver((), nodes.family, ask=look_up_node)
@@ -124,13 +130,13 @@ class Reader:
         self._unread = 0
         self._read = self._asked = 0  # datagrams, and questions among them, as of the last look
         # Losses that were told of, and when others may be.
-        self._told = {"unread": 0, "crowded": 0}
+        self._told: dict[Counter, int] = {"unread": 0, "crowded": 0}
         self._tell_again = -math.inf
         #: What the counts were when the sockets were closed.
         self._final_counts: dict[str, int] | None = None
         #: Why the thread ended, if it was not asked to.
         self.failure: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, name="kdumpfence-listener", daemon=True)
+        self.thread = make_thread(self._run, "kdumpfence-listener")
 
     # ------------------------------------------------ for other threads and signal handlers
 
@@ -164,7 +170,7 @@ class Reader:
             final = {**self._receiver.counts, "unread": self._receiver.dropped}
         return dict(final)
 
-    def new_losses(self) -> dict[str, int]:
+    def new_losses(self) -> dict[Counter, int]:
         """Datagrams lost since this last told of some, by their name among the counts.
 
         {} if there are none, or within OVERFLOW_REPEAT seconds of the last time.
@@ -178,6 +184,8 @@ class Reader:
     @property
     def deaf(self) -> str:
         """Why messages may not be heard; "" if nothing is known of it."""
+        if self.failure is not None:
+            return f"port {self._port}/udp: not read any more: {type(self.failure).__name__}"
         if self._upkeep and time.monotonic() - self._upkeep > LATE:
             return f"port {self._port}/udp: not read for more than {LATE:.0f} s"
         return self._deaf
@@ -243,7 +251,7 @@ class Reader:
         No more than the queues can have held: a flood must not keep it for ever.
         """
         room = sum(self._room) // _DATAGRAM_ROOM
-        poller = select.poll()
+        poller = original("select", "poll")()
         for sock in self._sockets:
             poller.register(sock.fileno(), select.POLLIN)
         until = sum(self._receiver.counts.values()) + room
@@ -301,7 +309,7 @@ class Reader:
         if now >= self._tell_again and self._losses() != self._told:
             self.bell.ring()
 
-    def _losses(self) -> dict[str, int]:
+    def _losses(self) -> dict[Counter, int]:
         """Datagrams that were lost, as of the last look, by their name among the counts."""
         return {"unread": self._unread, "crowded": self._receiver.counts["crowded"]}
 

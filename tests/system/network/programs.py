@@ -114,7 +114,7 @@ _LISTENER = """if True:
     import json, sys
     from kdumpfence import Listener
     nodes, networks = map(json.loads, sys.argv[1:3])
-    with Listener(nodes, networks, answer=sys.argv[3] or None) as listening:
+    with Listener(nodes, networks, answer_as=sys.argv[3] or None) as listening:
         print("listens", flush=True)
         for event in listening:
             print(event.kind, event.node, json.dumps(listening.snapshot().counts), flush=True)
