@@ -27,13 +27,13 @@ class Played:
     """In place of a Listener."""
 
     def __init__(self) -> None:
-        self.dumps: list[Dump] = []
+        self.known: list[Dump] = []
         self.ready: list[Event] = []
         self._bell = os.pipe()
 
     def begin(self, dump: Dump) -> None:
         """That node begins to dump."""
-        self.dumps = [dump]
+        self.known = [dump]
         self.ready = [Event("began", dump.node, dump.since, *dump[1:])]
 
     def events(self, timeout: float | None = None) -> list[Event]:
@@ -41,7 +41,13 @@ class Played:
         return taken
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(1.0, self.dumps, 1, [], {"accepted": 1, "unread": 0}, [], [])
+        return Snapshot(1.0, self.known, 1, [], {"accepted": 1, "unread": 0}, [], [])
+
+    def dumps(self, nodes: Iterable[str]) -> list[Dump | None]:
+        return [next((one for one in self.known if one.node == node), None) for node in nodes]
+
+    def listens_for(self, node: str) -> bool:
+        return True
 
     def restore(self, dumps: list[Dump], ended: list[Event]) -> None:
         assert not dumps

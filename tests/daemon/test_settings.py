@@ -47,6 +47,7 @@ def test_networks_or_nodes_are_enough() -> None:
 EVERY = """
 networks = ["192.0.2.0/24"]
 port = 7411
+address = "192.0.2.9"
 family = "ipv4"
 silence = 25
 repeat = 5.5
@@ -80,6 +81,9 @@ def test_every_key_is_taken() -> None:
     for key in KEYS:
         assert getattr(found, key.attribute) != getattr(default, key.attribute), key.name
     assert (found.queue, found.control_mode, found.repeat) == (8 << 20, 0o660, 5.5)
+    assert found.address == ("192.0.2.9",)
+    both = parse('networks = ["::/0"]\naddress = ["[2001:db8::1]", "0.0.0.0", "2001:db8::1"]')
+    assert both.address == ("2001:db8::1", "0.0.0.0")
 
 
 def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() -> None:
@@ -102,6 +106,12 @@ REFUSED = {
     "not a whole number": ["port = 0", "port = true", "port = 7410.0"],
     "not a number of seconds": ["silence = nan", "silence = inf", "silence = 0.5"],
     "not one of auto, ipv4, ipv6": ['family = "both"'],
+    'address = "10.0.0.1/24": not an IP address of this machine': ['address = "10.0.0.1/24"'],
+    'address = "node1": not an IP address of this machine': ['address = "node1"'],
+    "address = [1]: not an IP address of this machine": ["address = [1]"],
+    "address no node can have this address": ['address = "224.0.0.1"'],
+    "address a link-local address needs its interface": ['address = "fe80::1"'],
+    """address "2001:db8::1": not of family 'ipv4'""": ['family="ipv4"\naddress = "2001:db8::1"'],
     "not true or false": ['answer = "yes"', "answer = 1"],
     "not a node's name: 1 to 64 ASCII characters without blanks": [
         'node = "a b"', 'node = ""', "node = 1", f'node = "{"x" * 65}"', 'node = "n\u00f6de"',
@@ -228,7 +238,8 @@ def test_the_meaning_has_every_value_and_what_is_to_be_minded() -> None:
     for key in KEYS:
         value = getattr(found, key.attribute)
         shown = f"{value:,}" if isinstance(value, int) and key.name != "port" else f"{value}"
-        words = {"networks": "192.0.2.0/24", "family": "over IPv4,", "answer": "answered as"}
+        words = {"networks": "192.0.2.0/24", "family": "over IPv4 ", "answer": "answered as"}
+        words["address"] = "at 192.0.2.9," if not key.table else "[::1]"
         shown = {"mode": "0660", **words}.get(
             key.name, f"{value:g}" if isinstance(value, float) else shown
         )

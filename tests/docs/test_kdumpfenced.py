@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 
 from kdumpfence import wire
-from kdumpfence.daemon import history, history_file, http, loop, metrics, recorder, settings
+from kdumpfence.daemon import (
+    control,
+    history,
+    history_file,
+    http,
+    loop,
+    metrics,
+    recorder,
+    settings,
+    status,
+    status_server,
+    told,
+)
 from kdumpfence.listener import port_rivals
 from tests.docs import manpage
 
@@ -28,6 +40,7 @@ def test_every_setting_is_explained_with_its_default() -> None:
         shown = f"{value:g}" if isinstance(value, float) else str(value)
         modes = {"control_mode": "0666", "history_mode": "0600"}
         words = {"queue": "64M", "networks": "none", "answer": "true", "node": "that of uname -n"}
+        words["address"] = "[]"
         shown = {**words, **modes}.get(
             key.attribute, "none" if key.attribute == "metrics_port" else shown
         )
@@ -55,7 +68,7 @@ def test_every_metric_is_explained_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("real", "told", "sentence"),
+    ("real", "said", "sentence"),
     [
         (recorder.MOST_HELD, recorder.MOST_HELD, f"of {recorder.MOST_HELD} dumps at most"),
         (recorder.HOLD, 2, "held back for two seconds"),
@@ -68,12 +81,21 @@ def test_every_metric_is_explained_and_no_other() -> None:
         (loop.LOOK_EVERY, 1, "Every second, and before any report, the daemon checks"),
         (port_rivals.EVERY, 5, "Every five seconds the daemon checks"),
         (history_file.PATIENCE_WRITING, 0.5, "waits half a second for one"),
+        (told.MOST_EVENTS, 131_072, "131072 beginnings and ends are kept"),
+        (status.MOST, 1000, "in the order in which they began, 1000 at most"),
+        (status.MOST_ENDED, 100, "with 1000 dumps and 100 ends at most"),
+        (status_server.LIMITS.clients, 64, "64 clients are served at a time"),
+        (status_server.LIMITS.question, 4096, "A question has at most 4096 bytes"),
         (http.LIMITS.quiet, 5, f"within five seconds; {http.LIMITS.clients} are served"),
     ],
 )
-def test_the_numbers_are_the_real_ones(real: float, told: float, sentence: str) -> None:
-    assert real == told
+def test_the_numbers_are_the_real_ones(real: float, said: float, sentence: str) -> None:
+    assert real == said
     assert sentence in manpage.whole(PAGE)
+
+
+def test_every_question_over_the_control_socket_is_explained() -> None:
+    assert tuple(manpage.entries(PAGE, "CONTROL SOCKET")) == control.QUESTIONS
 
 
 def test_the_paths_are_the_real_ones() -> None:

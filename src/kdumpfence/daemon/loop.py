@@ -13,13 +13,12 @@ import gc
 import select
 import socket
 import time
-from collections import deque
+from collections.abc import Collection
 from functools import partial
-from itertools import islice
 
 from kdumpfence._version import __version__
-from kdumpfence.addresses import socket_families
-from kdumpfence.daemon import directories, http, key, metrics, privileges, status, systemd
+from kdumpfence.addresses import FAMILIES, socket_families
+from kdumpfence.daemon import control, directories, http, key, metrics, privileges, status, systemd
 from kdumpfence.daemon.errors import DaemonError, starting_threads
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.health import Health
@@ -29,11 +28,12 @@ from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.daemon.reload import Reload, Result, follow_nodes
 from kdumpfence.daemon.settings import KEYS, Settings, changes
 from kdumpfence.daemon.status_server import Server
+from kdumpfence.daemon.told import Told
 from kdumpfence.keys import KeyFileError, Keys
 from kdumpfence.listener import port_rivals
-from kdumpfence.listener.dumps import ENDS, Dump, Event, length
+from kdumpfence.listener.events import ENDS, AnyEvent, Dump, Event, checked, length
 from kdumpfence.listener.listener import Listener, Snapshot
-from kdumpfence.listener.sockets import open_sockets
+from kdumpfence.listener.sockets import open_sockets, parsed_host
 from kdumpfence.signals import Wakeup
 from kdumpfence.sockets import deepen
 from kdumpfence.text import shown
@@ -87,10 +87,7 @@ class Daemon:
         self.health = Health(journal, self.recorder)
         self.metrics: metrics.Metrics | None = None
         self._started = time.monotonic()
-        #: What was told of each node that is dumping, in the order in which they began.
-        self._under_way: dict[str, Event] = {}
-        #: The last that are over.
-        self._ended: deque[Event] = deque(maxlen=status.MOST_ENDED)
+        self.told = Told()
         self._dumps = 0
         self._last_event = 0.0
         self._next_figures = self._next_status = self._next_trim = self._next_look = 0.0
@@ -144,19 +141,21 @@ class Daemon:
                 settings.networks,
                 port=settings.port,
                 family=settings.family,
-                silence=settings.silence,
-                repeat=settings.repeat,
-                room=settings.room,
+                silence_timeout=settings.silence,
+                repeat_interval=settings.repeat,
+                max_admitted=settings.room,
                 sockets=sockets,
-                queue=settings.queue,
+                receive_buffer=settings.queue,
                 auth=settings.auth,
-                answer=answer,
+                answer_as=answer,
                 keys=self._believed or keys,
             )
         except ValueError as error:
             raise DaemonError(str(error)) from None
         undo.callback(self.listener.close)
         self._restore(before)
+        listener = self.listener
+        self.control.answers = control.Answers(self.told, listener.dumps, listener.listens_for)
 
     def _answer(self, settings: Settings) -> tuple[str | None, Keys | None]:
         """As which node questions are answered, and with whose keys; says so if it is news."""
@@ -178,16 +177,32 @@ class Daemon:
     def _restore(self, dumps: list[Dump]) -> None:
         """What was under way before the restart goes on.
 
-        That of a node which is none of ours any more falls silent like any other.
+        That of a node which is none of ours any more is over: nobody listens for it. So is one
+        whose times contradict each other, of a file that knows no better.
         """
         under_way = {dump.node for dump in dumps}
         over = [event for event in self.recorder.over() if event.node not in under_way]
-        self.listener.restore(dumps, over)
-        self._ended.extend(over)
+
+        def ours(dump: Dump) -> bool:
+            try:
+                checked(dump)
+            except ValueError:
+                return False
+            return self.listener.listens_for(dump.node)
+
+        self.listener.restore(
+            [dump for dump in dumps if ours(dump)],
+            [event for event in over if ours(Dump(event.node, *event[3:]))],
+        )
+        for event in over:
+            self.told.tell(event)
         for dump in dumps:
             event = Event("dumping", dump.node, dump.last, *dump[1:])
-            self._under_way[dump.node] = event
+            self.told.tell(event)
             self.journal.event(event, kind="restored")
+        now = time.time()
+        gone = [Event("silent", dump.node, now, *dump[1:]) for dump in dumps if not ours(dump)]
+        self._tell(self.recorder.record(gone))
 
     # The main loop
 
@@ -233,7 +248,7 @@ class Daemon:
 
     def _take(self) -> None:
         """What happened is written down, and told then."""
-        events: list[Event] = []
+        events: list[AnyEvent] = []
         until = time.monotonic() + GATHER
         while len(events) < BATCH and time.monotonic() < until:
             more = self.listener.events(0)
@@ -242,28 +257,24 @@ class Daemon:
             events += more
         self._tell(self.recorder.record(events))
 
-    def _tell(self, events: list[tuple[Event, bool]]) -> None:
+    def _tell(self, events: list[tuple[AnyEvent, bool]]) -> None:
         for event, recorded in events:
             self.journal.event(event, recorded=recorded)
             if event.kind == "overflow":
                 continue
             self._last_event = event.when
-            if event.kind in ENDS:
-                before = self._under_way.pop(event.node, None)
-                if self.metrics is not None:
-                    # One that contradicts an earlier end is no further dump.
-                    self.metrics.dump_ended(event.kind, None if before is None else length(event))
-                self._ended.append(event)
-            else:
-                self._dumps += event.kind == "began"
-                self._under_way[event.node] = event
+            before = self.told.tell(event)
+            self._dumps += event.kind == "began"
+            if event.kind in ENDS and self.metrics is not None:
+                # One that contradicts an earlier end is no further dump.
+                self.metrics.dump_ended(event.kind, None if before is None else length(event))
 
     def _trim(self, now: float) -> None:
         self._next_trim = now + TRIM_EVERY
         removed = self.recorder.trim(self.settings.history_days * 86400)
         if removed:
             self.journal.say("info", f"history: removed {many(removed, 'old dump', 'old dumps')}")
-        if len(self._under_way) < CALM:
+        if len(self.told) < CALM:
             gc.collect()  # there is hardly anything: no object refers to itself here
 
     # What is told
@@ -276,8 +287,6 @@ class Daemon:
         self.health.look(now)
         if self.metrics is not None:
             self.metrics.publish(self._for_metrics(now))
-        # Only what was told; but with the newest that is known of it.
-        told = (dump for dump in reversed(now.dumps) if dump.node in self._under_way)
         self.control.publish(
             status.Status(
                 version=__version__,
@@ -285,9 +294,10 @@ class Daemon:
                 when=now.when,
                 nodes=now.nodes,
                 unresolved=now.unresolved[: status.MOST_UNRESOLVED],
-                dumping=len(self._under_way),
-                dumps=list(islice(told, status.MOST)),
-                ended=list(reversed(self._ended)),
+                dumping=len(self.told),
+                # Only what was told; but with the newest that is known of it.
+                dumps=control.current(self.told.newest(status.MOST), self.listener.dumps),
+                ended=[one.event for one in self.told.ended(None, status.MOST_ENDED)],
                 counts=now.counts,
                 troubles=self.health.troubles(),
                 unresolved_nodes=len(now.unresolved),
@@ -301,11 +311,9 @@ class Daemon:
 
     def _for_metrics(self, now: Snapshot) -> metrics.Figures:
         most = self.settings.metrics_nodes
-        oldest = [
-            (event.node, event.since) for event in islice(self._under_way.values(), max(1, most))
-        ]
+        oldest = [(event.node, event.since) for event in self.told.oldest(max(1, most))]
         return metrics.Figures(
-            dumping=len(self._under_way),
+            dumping=len(self.told),
             oldest=oldest[:most],
             oldest_since=oldest[0][1] if oldest else 0.0,
             nodes=now.nodes,
@@ -323,7 +331,7 @@ class Daemon:
         )
 
     def _summary(self) -> str:
-        text = f"dumping: {len(self._under_way)}; nodes in the settings: {len(self.settings.nodes)}"
+        text = f"dumping: {len(self.told)}; nodes in the settings: {len(self.settings.nodes)}"
         if self.health.deaf:
             text += f"; messages may be missed: {self.health.deaf}"
         if self.recorder.trouble:
@@ -349,9 +357,7 @@ class Daemon:
         old = self.settings
         at_once, after_restart = changes(old, new)
         kept = {key.attribute: getattr(old, key.attribute) for key in KEYS if key.restart}
-        nodes, said = follow_nodes(
-            self.listener, old.nodes, new.nodes, self._under_way, self.journal.say
-        )
+        nodes, said = follow_nodes(self.listener, old.nodes, new.nodes, self.told, self.journal.say)
         self.settings = dataclasses.replace(new, **kept, nodes=nodes)
         if at_once:
             said.append(f"{', '.join(at_once)} changed")
@@ -416,21 +422,34 @@ class Daemon:
         now = self.listener.snapshot()
         events = []
         for dump in now.dumps:
-            told = self._under_way.get(dump.node)
+            told = self.told.get(dump.node)
             if told is not None and told.since == dump.since and told.last < dump.last:
                 events.append(Event("dumping", dump.node, now.when, *dump[1:]))
         return events
 
 
+def _check_addresses(sockets: list[socket.socket], addresses: Collection[str]) -> None:
+    """Where systemd opened them, that is where it listens: the settings must not say otherwise."""
+    for sock in sockets:
+        where = sock.getsockname()[0]
+        if addresses and where not in addresses:
+            raise DaemonError(
+                f"address: systemd passed a socket at {where}: set ListenDatagram= of "
+                "kdumpfenced.socket to the same"
+            )
+
+
 def _open_port(settings: Settings, journal: Journal) -> list[socket.socket]:
     """The sockets on which it listens: those that systemd passed, or its own."""
-    wanted = socket_families(settings.family)
-    sockets = systemd.passed_sockets(settings.port, wanted)
+    hosts = [parsed_host(one, FAMILIES["auto"]) for one in settings.address]
+    wanted = {host.family for host in hosts} or socket_families(settings.family)
+    sockets = systemd.passed_sockets(settings.port, tuple(wanted))
     if sockets:
+        _check_addresses(sockets, settings.address)
         journal.say("debug", f"systemd passed {many(len(sockets), 'socket', 'sockets')}")
         why = "systemd passed no socket for it"
     else:
-        sockets = open_sockets(wanted, settings.port)
+        sockets = open_sockets(wanted, settings.port, hosts)
         for sock in sockets:
             deepen(sock, settings.queue)
         why = "this machine does not have it"

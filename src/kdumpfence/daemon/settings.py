@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdumpfence import keys
 from kdumpfence.addresses import FAMILIES, LookUpError, cleaned, literal
@@ -19,6 +19,7 @@ from kdumpfence.daemon.values import (
     address,
     choice,
     file_mode,
+    listening_addresses,
     networks,
     number,
     packet_name,
@@ -31,6 +32,9 @@ from kdumpfence.daemon.values import (
 )
 from kdumpfence.listener.cluster_keys import AUTHS
 from kdumpfence.wire import PORT
+
+if TYPE_CHECKING:
+    from typing import Literal
 
 DEFAULT_PATH = "/etc/kdumpfence/kdumpfenced.toml"
 
@@ -49,9 +53,11 @@ class Settings:
     nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     networks: tuple[str, ...] = ()
     port: int = PORT
-    family: str = "auto"
+    #: Of this machine, on which it listens; (): all.
+    address: tuple[str, ...] = ()
+    family: Literal["auto", "ipv4", "ipv6"] = "auto"
     #: Whether messages have to be signed.
-    auth: str = "none"
+    auth: Literal["none", "sha256"] = "none"
     #: Seconds.
     silence: float = 30.0
     repeat: float = 10.0
@@ -90,6 +96,8 @@ class Settings:
         names = sum(_is_looked_up(name) for name in self._all_names())
         literals = sum(1 for _ in self._all_names()) - names
         families = {"auto": "IPv4 and IPv6", "ipv4": "IPv4", "ipv6": "IPv6"}[self.family]
+        if self.address:
+            families += f" at {', '.join(self.address)}"
         lines = [
             f"listens on UDP port {self.port} over {families}, queue {self.queue:,} bytes",
             f"nodes: {len(self.nodes):,}, with {many(literals, 'address', 'addresses')} "
@@ -162,6 +170,7 @@ class Key(NamedTuple):
 KEYS = (
     Key("", "networks", "networks", networks, True),
     Key("", "port", "port", whole(1, 65535), True),
+    Key("", "address", "address", listening_addresses, True),
     Key("", "family", "family", choice(tuple(FAMILIES)), True),
     Key("", "auth", "auth", choice(AUTHS), True),
     Key("", "silence", "silence", number(1, 86400, "seconds"), True),

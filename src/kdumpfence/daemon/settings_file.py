@@ -27,6 +27,7 @@ from kdumpfence.daemon.settings import (
 )
 from kdumpfence.daemon.values import shown
 from kdumpfence.listener.nodes import NAME_RULE, address_in
+from kdumpfence.listener.sockets import parsed_host
 from kdumpfence.text import one_line
 from kdumpfence.wire import is_packet_name
 
@@ -104,9 +105,15 @@ def parse(text: str, path: str = DEFAULT_PATH) -> Settings:
     if not values["nodes"] and not values.get("networks") and not faults.found:
         faults.add("", "", "no nodes configured: set [nodes] or networks")
     family = values.get("family", "auto")
-    for network in values.get("networks", ()):
-        if family not in ("auto", "ipv6" if ":" in network else "ipv4"):
-            faults.add("", "networks", f"{shown(network)}: not of family {family!r}")
+    for key in ("networks", "address"):
+        for one in values.get(key, ()):
+            if family not in ("auto", "ipv6" if ":" in one else "ipv4"):
+                faults.add("", key, f"{shown(one)}: not of family {family!r}")
+    for one in values.get("address", ()):
+        try:
+            parsed_host(one, FAMILIES["auto"])
+        except ValueError as error:
+            faults.add("", "address", str(error).partition(": ")[2] or str(error))
     if faults.found:
         raise SettingsError(faults.lines())
     return Settings(path=path, **values)

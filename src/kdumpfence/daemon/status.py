@@ -6,9 +6,9 @@ A Unix stream socket. The client sends one line of JSON, the daemon answers with
     {"ask": "status", "most": 200}
     {"version": ..., "up": ..., "nodes": ..., "dumping": ..., "dumps": [...], ...}
 
-and so on over the same connection. It only answers: nothing can be changed by it. The daemon's
-end is status_server.py, that of the commands status_client.py; what may not be in this file:
-sockets.
+and so on over the same connection. It only answers: nothing can be changed by it. The other
+questions are in control.py, the daemon's end is status_server.py, that of the commands
+status_client.py; what may not be in this file: sockets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kdumpfence.listener.dumps import MOST_ADDRESSES, Dump, Event, length
+from kdumpfence.listener.events import KINDS, MOST_ADDRESSES, Dump, Event, length
 
 #: Where kdumpfenced listens.
 PATH = "/run/kdumpfenced/control"
@@ -55,7 +55,7 @@ class Status(NamedTuple):
 
 
 def as_object(status: Status, most: int = MOST) -> dict[str, Any]:
-    """The status as it is written in JSON, without its age."""
+    """The status as it is written in JSON, without its age, with `most` of its dumps."""
     return {
         "version": status.version,
         "up": round(status.up, 3),
@@ -64,9 +64,9 @@ def as_object(status: Status, most: int = MOST) -> dict[str, Any]:
         "unresolved": list(status.unresolved[:MOST_UNRESOLVED]),
         "unresolved_nodes": status.unresolved_nodes,
         "dumping": status.dumping,
-        "dumps": [_dump(dump) for dump in status.dumps[: min(most, MOST)]],
+        "dumps": [dump_object(dump) for dump in status.dumps[:most]],
         "ended": [
-            {**_dump(event), "end": event.kind, "ended": event.when}
+            {**dump_object(event), "end": event.kind, "ended": event.when}
             for event in status.ended[: min(most, MOST_ENDED)]
         ],
         "counts": dict(status.counts),
@@ -74,7 +74,8 @@ def as_object(status: Status, most: int = MOST) -> dict[str, Any]:
     }
 
 
-def _dump(dump: Dump | Event) -> dict[str, Any]:
+def dump_object(dump: Dump | Event) -> dict[str, Any]:
+    """A dump as it is written in JSON."""
     return {
         "node": dump.node,
         "since": dump.since,
@@ -82,10 +83,12 @@ def _dump(dump: Dump | Event) -> dict[str, Any]:
         "messages": dump.messages,
         "addresses": list(dump.addresses[:MOST_ADDRESSES]),
         "took": round(length(dump), 3),
+        "port": dump.port,
     }
 
 
-def _read_dump(one: Mapping[str, Any]) -> Dump:
+def read_dump(one: Mapping[str, Any]) -> Dump:
+    """A dump out of JSON. KeyError, TypeError or ValueError if it is none."""
     return Dump(
         str(one["node"]),
         float(one["since"]),
@@ -93,7 +96,15 @@ def _read_dump(one: Mapping[str, Any]) -> Dump:
         int(one["messages"]),
         tuple(str(address) for address in one["addresses"]),
         float(one.get("took", 0.0)),
+        port=int(one.get("port", 0)),
     )
+
+
+def read_event(one: Mapping[str, Any], kind: object, when: Any) -> Event:  # noqa: ANN401
+    """An event out of JSON, of this kind and time. Raises as `read_dump`."""
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r}: unknown")
+    return Event(kind, str(one["node"]), float(when), *read_dump(one)[1:])
 
 
 def from_object(answer: Mapping[str, Any]) -> Status:
@@ -102,11 +113,8 @@ def from_object(answer: Mapping[str, Any]) -> Status:
     ValueError if it is no status.
     """
     try:
-        dumps = [_read_dump(one) for one in answer["dumps"]]
-        ended = tuple(
-            Event(str(one["end"]), str(one["node"]), float(one["ended"]), *_read_dump(one)[1:])
-            for one in answer.get("ended", ())
-        )
+        dumps = [read_dump(one) for one in answer["dumps"]]
+        ended = tuple(read_event(one, one["end"], one["ended"]) for one in answer.get("ended", ()))
         return Status(
             str(answer["version"]),
             float(answer["up"]),

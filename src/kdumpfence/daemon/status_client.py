@@ -8,8 +8,8 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from kdumpfence.daemon.status import (
     MOST,
@@ -19,9 +19,12 @@ from kdumpfence.daemon.status import (
     as_object,
     from_object,
     is_open_to_all,
+    read_dump,
+    read_event,
 )
+from kdumpfence.listener.events import Dump, Event
 
-__all__ = ["MOST", "PATH", "Client", "ControlError", "NoDaemon", "Status", "as_object"]
+__all__ = ["MOST", "PATH", "Client", "ControlError", "NoDaemon", "Refused", "Status", "as_object"]
 
 #: Seconds that a command waits for its answer.
 TIMEOUT = 2.0
@@ -30,8 +33,24 @@ TIMEOUT = 2.0
 MOST_ANSWER = 1 << 24
 
 
+class Followed(NamedTuple):
+    """What began and ended since a number."""
+
+    #: Of which life of a daemon the numbers are.
+    life: str
+    events: list[Event]
+    #: How many there were that the daemon does not have any more.
+    missed: int
+    #: From which number to go on.
+    last: int
+
+
 class NoDaemon(ControlError):
     """Nobody listens there."""
+
+
+class Refused(ControlError):
+    """The daemon does not take this question, and hung up."""
 
 
 class Client:
@@ -88,6 +107,38 @@ class Client:
         except ValueError:
             raise self._unexpected() from None
 
+    def dumps(self) -> Iterator[list[Dump]]:
+        """All dumps under way, as they began, in pages; none that goes on meanwhile is left out.
+
+        ControlError also if the daemon is of a version that does not know the question.
+        """
+        after: object = 0
+        while after is not None:
+            answer = self.ask({"ask": "dumps", "after": after, "most": MOST})
+            try:
+                page = [read_dump(one) for one in answer["dumps"]]
+                after = answer["next"]
+            except (KeyError, TypeError, ValueError, OverflowError):
+                raise self._unexpected() from None
+            yield page
+
+    def follow(self, after: int | None = None) -> Followed:
+        """What began and ended after that number; without one only where to go on from.
+
+        Not everything at once: again from `last`, until there is nothing more. ControlError as
+        `dumps`.
+        """
+        answer = self.ask({"ask": "events", "after": after, "most": MOST})
+        try:
+            return Followed(
+                str(answer["life"]),
+                [read_event(one, one["kind"], one["at"]) for one in answer["events"]],
+                int(answer["missed"]),
+                int(answer["last"]),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise self._unexpected() from None
+
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Send one question and return the answer."""
         deadline = time.monotonic() + self.timeout
@@ -106,7 +157,7 @@ class Client:
             raise self._unexpected()
         if "error" in answer:
             why = answer["error"]
-            raise ControlError(f"{self.path}: the daemon says: {why}")
+            raise Refused(f"{self.path}: the daemon says: {why}")
         return answer
 
     def close(self) -> None:

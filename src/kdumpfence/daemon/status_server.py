@@ -13,8 +13,10 @@ import os
 import socket
 import stat
 import time
+from typing import Any
 
 from kdumpfence.daemon.bounded_server import Answer, BoundedServer, Limits
+from kdumpfence.daemon.control import QUESTIONS, Answers
 from kdumpfence.daemon.status import MOST, PATH, ControlError, Status, as_object, is_open_to_all
 
 LIMITS = Limits(clients=64, question=4096, quiet=60.0, unread=5.0)
@@ -23,15 +25,24 @@ LIMITS = Limits(clients=64, question=4096, quiet=60.0, unread=5.0)
 class Server:
     """The socket at `path`. Raises ControlError if it cannot be had.
 
-    A socket that a killed daemon left behind is replaced, that of a living one is not.
+    A socket that a killed daemon left behind is replaced, that of a living one is not. Without
+    `answers` it only tells the status.
     """
 
-    def __init__(self, path: str = PATH, mode: int = 0o666, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self,
+        path: str = PATH,
+        mode: int = 0o666,
+        limits: Limits = LIMITS,
+        answers: Answers | None = None,
+    ) -> None:
         self.path = path
+        #: Who answers all questions but that for the status; None: nobody yet.
+        self.answers = answers
         self._published: tuple[Status, float] | None = None
         #: The last answers: `most` -> bytes without the age and the end.
-        self._answers: dict[int, bytes] = {}
-        self._answers_of: Status | None = None
+        self._statuses: dict[int, bytes] = {}
+        self._statuses_of: Status | None = None
         listener, self._inode = _listen(path, mode)
         self._server = BoundedServer("control", listener, limits, self._respond)
         self._server.start()
@@ -64,42 +75,49 @@ class Server:
         try:
             if not end:
                 raise ValueError(f"a question has at most {LIMITS.question} bytes")
-            return Answer(self._status(_question(line)), rest)
+            return Answer(self._answer(_question(line)), rest)
         except ValueError as error:
             return Answer(_refusal(str(error)), last=True)
+
+    def _answer(self, question: dict[str, Any]) -> bytes:
+        if question["ask"] == "status":
+            most = question.get("most", MOST)
+            if not isinstance(most, int) or isinstance(most, bool) or most < 0:
+                raise ValueError('"most": not a whole number (0 or more)')
+            return self._status(min(most, MOST))
+        if self.answers is None:
+            return _refusal("the daemon is still starting: try again")
+        return json.dumps(self.answers.answer(question)).encode() + b"\n"
 
     def _status(self, most: int) -> bytes:
         published = self._published
         if published is None:
             return _refusal("the daemon is still starting: try again")
         status, when = published
-        if status is not self._answers_of:
-            self._answers_of = status
-            self._answers.clear()
-        if most not in self._answers:
-            if len(self._answers) >= 4:  # of clients that ask for odd numbers
-                self._answers.clear()
+        if status is not self._statuses_of:
+            self._statuses_of = status
+            self._statuses.clear()
+        if most not in self._statuses:
+            if len(self._statuses) >= 4:  # of clients that ask for odd numbers
+                self._statuses.clear()
             # Up to where the age comes.
-            self._answers[most] = json.dumps(as_object(status, most)).encode()[:-1]
-        return self._answers[most] + b', "age": %.3f}\n' % (time.monotonic() - when)
+            self._statuses[most] = json.dumps(as_object(status, most)).encode()[:-1]
+        return self._statuses[most] + b', "age": %.3f}\n' % (time.monotonic() - when)
 
 
 def _refusal(why: str) -> bytes:
     return json.dumps({"error": why}).encode() + b"\n"
 
 
-def _question(line: bytes) -> int:
-    """How many dumps are asked for; ValueError tells what is wrong with the question."""
+def _question(line: bytes) -> dict[str, Any]:
+    """What is asked; ValueError tells what is wrong with the question."""
     try:
         question = json.loads(line)
     except (ValueError, RecursionError):
         raise ValueError("not JSON") from None
-    if not isinstance(question, dict) or question.get("ask") != "status":
-        raise ValueError('the only question is {"ask": "status", "most": NUMBER}')
-    most = question.get("most", MOST)
-    if not isinstance(most, int) or isinstance(most, bool) or most < 0:
-        raise ValueError('"most": not a whole number (0 or more)')
-    return min(most, MOST)
+    if not isinstance(question, dict) or question.get("ask") not in QUESTIONS:
+        raise ValueError(f'not {{"ask": ...}} with one of {", ".join(QUESTIONS)}')
+    return question
 
 
 def _listen(path: str, mode: int) -> tuple[socket.socket, tuple[int, int]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Union
 
 from kdumpfence.addresses import cleaned, is_address
-from kdumpfence.listener.nodes import is_nobodys
+from kdumpfence.listener.networks import is_nobodys
 from kdumpfence.text import one_line
 from kdumpfence.wire import is_packet_name
 
@@ -123,6 +123,12 @@ def address(value: object) -> str:
     if isinstance(value, str) and is_address(cleaned(value)):
         return str(ipaddress.ip_address(cleaned(value)))
     raise ValueError("not an IP address of this machine, as in 127.0.0.1 or ::")
+
+
+def listening_addresses(value: object) -> tuple[str, ...]:
+    """One IP address or a list of them, as ipaddress writes them, each once."""
+    given = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(address(one) for one in given))
 
 
 def networks(value: object) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,8 @@ from typing import Any
 from kdumpfence.daemon import log, metrics, status_client, systemd
 from kdumpfence.daemon import loop as daemon
 from kdumpfence.daemon.settings import Settings
-from kdumpfence.listener.dumps import Dumps, Event
+from kdumpfence.daemon.told import Told
+from kdumpfence.listener.dumps import Dump, Dumps, Event
 from kdumpfence.listener.listener import Snapshot
 
 #: Virtual seconds: between two rounds, two crashes of a node, and from its first message to
@@ -35,7 +37,7 @@ PERIOD = 600
 DUMP = 120
 #: Strangers in a round.
 NEW = 10
-#: Dumps that the history may keep.
+#: Dumps that the history may keep, and beginnings and ends that can be asked for.
 MOST = 5000
 
 
@@ -46,7 +48,7 @@ class Played:
         self.now = 1.7e9
         self._leak = leak
         self.nodes = nodes
-        self.dumps = Dumps(silence=30, repeat=60)
+        self.decided = Dumps(silence=30, repeat=60)
         self.strangers = 0
         self._ready: list[Event] = []
         self._kept: set[Event] = set()
@@ -62,10 +64,10 @@ class Played:
         for _ in range(NEW):
             self.strangers += 1
             self._hear(f"2001:db8::{self.strangers:x}", f"2001:db8::{self.strangers:x}")
-        self._ready += self.dumps.tick(self.now)
+        self._ready += self.decided.tick(self.now)
 
     def _hear(self, node: str, address: str) -> None:
-        event = self.dumps.heard(node, address, self.now)
+        event = self.decided.heard(node, address, self.now)
         if event is not None:
             self._ready.append(event)
             if self._leak and event.kind == "began" and hash(event) % self._leak == 0:
@@ -79,7 +81,15 @@ class Played:
     def snapshot(self) -> Snapshot:
         """As a Listener has it."""
         counts = {"accepted": int(self.now), "unread": 0}
-        return Snapshot(self.now, self.dumps.snapshot(), self.nodes, [], counts, [], [])
+        return Snapshot(self.now, self.decided.snapshot(), self.nodes, [], counts, [], [])
+
+    def listens_for(self, node: str) -> bool:
+        """As a Listener has it."""
+        return True
+
+    def dumps(self, nodes: Iterable[str]) -> list[Dump | None]:
+        """As a Listener has it."""
+        return [self.decided.get(node) for node in nodes]
 
     def restore(self, dumps: list[Any], ended: list[Any]) -> None:
         """Nothing was under way."""
@@ -155,6 +165,7 @@ def main(folder: Path, nodes: int, hours: int = 24, leak: int = 0) -> None:
     everything: Any = daemon  # these are modules' own names, which a type checker holds fixed
     everything.time = clock
     everything.Listener = lambda *_, **__: played
+    everything.Told = lambda: Told(MOST)
     everything.privileges = SimpleNamespace(drop=lambda: None)
     # Garbage that refers to itself is collected here, and counted.
     everything.gc = SimpleNamespace(collect=lambda: None)

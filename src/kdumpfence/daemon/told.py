@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the daemon has told of dumps: those under way, and the last that began and ended, numbered.
+
+The main loop tells, the thread of the control socket looks into it. Nothing is in here before it
+is written in the history. What may not be in this file: how an answer looks.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from kdumpfence.listener.events import ENDS, Event
+
+#: Beginnings and ends that are kept, for those who follow them. 60 MB at most.
+MOST_EVENTS = 131_072
+
+
+class Numbered(NamedTuple):
+    """Something that was told. Numbers begin with 1 in each life of a daemon and only grow."""
+
+    number: int
+    event: Event
+
+
+class Told:
+    """Filled by one thread; any may look."""
+
+    def __init__(self, most: int = MOST_EVENTS) -> None:
+        #: Which life of a daemon the numbers are of.
+        self.life = secrets.token_hex(8)
+        self._lock = threading.Lock()
+        self._last = 0
+        #: Node -> the number of its beginning, and what was told of it last; as they began.
+        self._under_way: dict[str, Numbered] = {}
+        self._events: deque[Numbered] = deque(maxlen=most)
+        #: Of the nodes with an end among those, the last one.
+        self._ends: dict[str, Numbered] = {}
+
+    def tell(self, event: Event) -> Event | None:
+        """Tell this; what was told of this dump before it, if it was under way."""
+        with self._lock:
+            before = self._under_way.get(event.node)
+            if before is not None and event.kind == "dumping":
+                self._under_way[event.node] = before._replace(event=event)
+                return before.event
+            self._last += 1
+            new = Numbered(self._last, event)
+            self._under_way.pop(event.node, None)
+            if event.kind in ENDS:
+                self._ends[event.node] = new
+            else:
+                self._under_way[event.node] = new
+            self._keep(new)
+            return None if before is None else before.event
+
+    def _keep(self, new: Numbered) -> None:
+        if len(self._events) == self._events.maxlen:
+            oldest = self._events[0]
+            if self._ends.get(oldest.event.node) == oldest:
+                del self._ends[oldest.event.node]
+        self._events.append(new)
+
+    def __len__(self) -> int:
+        """How many dumps are under way."""
+        return len(self._under_way)
+
+    def __iter__(self) -> Iterator[str]:
+        """The nodes that are dumping; for the thread that tells."""
+        return iter(self._under_way)
+
+    def get(self, node: str) -> Event | None:
+        """What was told last of this node's dump; None if it is not dumping."""
+        found = self._under_way.get(node)
+        return None if found is None else found.event
+
+    def end_of(self, node: str) -> Event | None:
+        """The last end of a dump of this node, if it is among those that are kept."""
+        found = self._ends.get(node)
+        return None if found is None else found.event
+
+    def oldest(self, most: int) -> list[Event]:
+        """The dumps under way that began first."""
+        with self._lock:
+            return [one.event for one in islice(self._under_way.values(), most)]
+
+    def newest(self, most: int) -> list[Event]:
+        """The dumps under way that began last, newest first."""
+        with self._lock:
+            return [one.event for one in islice(reversed(self._under_way.values()), most)]
+
+    def page(self, after: int, most: int) -> list[Numbered]:
+        """The dumps under way whose beginning has a number above `after`, in their order."""
+        with self._lock:
+            later = (one for one in self._under_way.values() if one.number > after)
+            return list(islice(later, most))
+
+    def ended(self, before: int | None, most: int) -> list[Numbered]:
+        """The last ends, of those with a number below `before` if it is given, newest first."""
+        with self._lock:
+            ends = (one for one in reversed(self._events) if one.event.kind in ENDS)
+            return list(islice((one for one in ends if not before or one.number < before), most))
+
+    def events(self, after: int, most: int) -> tuple[list[Numbered], int]:
+        """What was told with a number above `after`, in its order; how many of that are gone."""
+        with self._lock:
+            number = min(max(0, self._last - after), len(self._events))
+            start = len(self._events) - number
+            missed = max(0, self._last - after) - number
+            return list(islice(self._events, start, start + most)), missed
+
+    @property
+    def last(self) -> int:
+        """The number of what was told last."""
+        return self._last
