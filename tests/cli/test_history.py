@@ -11,14 +11,14 @@ import pytest
 
 from kdumpfence.cli.history import moment
 from kdumpfence.daemon.history import History
-from kdumpfence.listener.dumps import Event
+from kdumpfence.listener.events import Event, Kind
 from tests.cli.commands import COMMAND, ENVIRONMENT, ESCAPED, HOSTILE, complaint, ok, run_program
 from tests.cli.terminal import Terminal, plain
 
 START = 1_795_000_000.0  # 2026-11-18 11:06:40 UTC
 
 
-def dump(node: str, since: float, took: float, kind: str = "silent") -> Event:
+def dump(node: str, since: float, took: float, kind: Kind = "silent") -> Event:
     last = since + took
     messages = int(took / 10) + 1
     return Event(kind, node, last + 30, since, last, messages, ("192.0.2.1",))

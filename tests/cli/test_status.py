@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from kdumpfence.cli import tables
+from kdumpfence.daemon.control import Answers
 from kdumpfence.daemon.status_server import Server
-from kdumpfence.listener.dumps import Event
+from kdumpfence.daemon.told import Told
+from kdumpfence.listener.events import Dump, Event, Kind
 from tests.cli.commands import (
     COMMAND,
     ENVIRONMENT,
@@ -42,11 +44,29 @@ def test_status_is_a_table_of_who_is_dumping(server: Server, command: list[str])
     assert lines[1:] == ["no node is dumping", "datagrams: 1,234 accepted, 5 magic"]
 
 
+def test_status_shows_as_many_dumps_as_it_is_asked_for(tmp_path: Path) -> None:
+    told = Told()
+    for number in range(2500):
+        told.tell(Event("began", f"node{number}", 1.0, 1.0, 1.0, 1, ("192.0.2.1",)))
+    answers = Answers(told, lambda nodes: [None for _ in nodes], lambda _: True)
+    newest = [
+        Dump(f"node{number}", 1.0, 1.0, 1, ("192.0.2.1",)) for number in range(2499, 1499, -1)
+    ]
+    for pages, most, shown in ((answers, "2400", 2400), (answers, "7", 7), (None, "2400", 1000)):
+        path = str(tmp_path / "control")
+        with Server(path, answers=pages) as server:
+            server.publish(status(dumping=2500, dumps=newest))
+            found = json.loads(ok("status", "--json", "--most", most, "--socket", path))
+        nodes = [dump["node"] for dump in found["dumps"]]
+        assert nodes == [f"node{number}" for number in range(2499, 2499 - shown, -1)]
+
+
 def test_status_tells_how_dumps_of_the_last_hour_ended(server: Server) -> None:
     now = time.time()
+    kinds: tuple[Kind, ...] = ("finished", "failed", "silent", "finished")
     ends = [
         Event(kind, f"node{at}", now - 60 * at, now - 400, now - 100, 7, ("192.0.2.1",), 300.0)
-        for at, kind in enumerate(("finished", "failed", "silent", "finished"))
+        for at, kind in enumerate(kinds)
     ]
     ends.append(ends[0]._replace(node=HOSTILE, when=now - 4000))
     server.publish(status(ended=ends[1:]))
@@ -63,7 +83,7 @@ def test_status_tells_how_dumps_of_the_last_hour_ended(server: Server) -> None:
     found = json.loads(ok("status", "--json", "--socket", server.path))
     assert found["ended"][0] == {
         "node": "node0", "since": now - 400, "last": now - 100, "messages": 7,
-        "addresses": ["192.0.2.1"], "took": 300.0, "end": "finished", "ended": now,
+        "addresses": ["192.0.2.1"], "took": 300.0, "port": 0, "end": "finished", "ended": now,
     }  # fmt: skip
 
 
@@ -74,7 +94,8 @@ def test_status_tells_programs_everything(server: Server) -> None:
     found = json.loads(told)
     assert found["age"] < 20
     assert [dump["node"] for dump in found["dumps"]] == ["node1", HOSTILE]
-    assert set(found["dumps"][0]) == {"node", "since", "last", "messages", "addresses", "took"}
+    members = {"node", "since", "last", "messages", "addresses", "took", "port"}
+    assert set(found["dumps"][0]) == members
     assert (found["nodes"], found["dumping"], found["up"]) == (1000, 2, 90061.0)
     assert found["counts"] == {"accepted": 1234, "magic": 5, "unread": 0}
     assert (found["unresolved"], found["troubles"]) == (["node7"], ["full"])

@@ -8,12 +8,19 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdumpfence.cli import watch
+from kdumpfence.cli.changes import Changes
+from kdumpfence.daemon.control import Answers
+from kdumpfence.daemon.status_client import Client
 from kdumpfence.daemon.status_server import Server
+from kdumpfence.daemon.told import Told
+from kdumpfence.listener.events import Event, Kind
 from tests.cli.commands import (
     COMMAND,
     ENVIRONMENT,
@@ -204,6 +211,70 @@ def test_watch_without_a_terminal_prints_a_line_for_each_change(
         assert "Traceback" not in rest
 
 
+@pytest.mark.slow
+def test_watch_leaves_out_nothing_that_came_and_went_between_two_looks(tmp_path: Path) -> None:
+    path, told = str(tmp_path / "control"), Told()
+    started = event("node0", "began")
+    told.tell(started)
+    answers = Answers(told, lambda nodes: [None for _ in nodes], lambda _: True)
+    with Server(path, answers=answers) as server:
+        server.publish(status())
+        with Lines(path, COMMAND) as lines:
+            assert lines.next().startswith("kdumpfenced 0.1.0")
+            assert lines.next().startswith("node0 has been dumping since ")
+            # More than an answer holds, and a node that crashed twice.
+            expected = []
+            for number in range(1500):
+                for when in (1.0, 2.0) if number == 7 else (1.0,):
+                    told.tell(event(f"node{number}", "began", when))
+                    told.tell(event(f"node{number}", "finished", when))
+                    expected += [f"node{number} has been dumping since "] * (number > 0)
+                    expected.append(f"node{number} finished its dump")
+            for start in expected:
+                assert lines.next().startswith(start)
+
+
+def test_watch_follows_a_daemon_that_was_started_again() -> None:
+    changes = Changes()
+    first, second = Played(), Played()
+    for node in ("node1", "node2"):
+        first.told.tell(event(node, "began"))
+    assert len(list(changes.follow(first))) == 2
+    first.told.tell(event("node1", "silent"))
+    assert [line.split(",")[0] for line in changes.follow(first)] == ["node1 fell silent"]
+    second.told.tell(event("node3", "dumping"))
+    lines = list(changes.follow(second))
+    assert lines[0].startswith("node3 has been dumping since ")
+    assert lines[1].startswith("node2 fell silent, ")
+    assert lines[1].endswith(" or more")
+    assert list(changes.follow(second)) == []
+
+
+def test_watch_says_how_much_the_daemon_did_not_keep() -> None:
+    changes, client = Changes(), Played(Told(most=4))
+    assert list(changes.follow(client)) == []
+    for number in range(6):
+        client.told.tell(event(f"node{number}", "silent"))
+    lines = list(changes.follow(client))
+    assert lines[0] == "2 beginnings and ends were too many to be shown"
+    assert [line.split()[0] for line in lines[1:]] == ["node2", "node3", "node4", "node5"]
+
+
+class Played(Client):
+    """A client of a daemon without a socket between them."""
+
+    def __init__(self, told: Told | None = None) -> None:
+        self.told = Told() if told is None else told
+        self._answers = Answers(self.told, lambda nodes: [None for _ in nodes], lambda _: True)
+
+    def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        return self._answers.answer(question)
+
+
+def event(node: str, kind: Kind, since: float = 1.0) -> Event:
+    return Event(kind, node, since, since, since, 1, ("192.0.2.1",))
+
+
 def test_watch_on_a_terminal_without_rich_prints_lines_as_well(server: Server) -> None:
     with watching(server.path, command=WITHOUT_RICH) as terminal:
         terminal.await_text(rf"{STAMP} node1 has been dumping since")
@@ -214,7 +285,7 @@ def test_watch_on_a_terminal_without_rich_prints_lines_as_well(server: Server) -
 
 
 def test_watch_tells_no_end_of_a_dump_that_an_answer_had_no_room_for() -> None:
-    changes = watch.Changes()
+    changes = Changes()
     whole = status(*(f"node{n}" for n in range(3)))
     assert len(changes.seen(whole)) == 4
     # Two more began; an answer has room for three.

@@ -5,13 +5,22 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import deque
 from collections.abc import Mapping
 
 from kdumpfence.cli import CommandError
 from kdumpfence.cli.numbers import whole
 from kdumpfence.cli.tables import SHOWN, joined, make_console, plural, print_table, stamp
-from kdumpfence.daemon.status_client import MOST, PATH, Client, ControlError, Status, as_object
 from kdumpfence.daemon.timeout_advice import duration
+from kdumpfence.daemon.status_client import (
+    MOST,
+    PATH,
+    Client,
+    ControlError,
+    Refused,
+    Status,
+    as_object,
+)
 from kdumpfence.listener.dumps import Dump, Event, length
 from kdumpfence.text import one_line
 
@@ -58,10 +67,12 @@ def run(given: argparse.Namespace) -> int:
     try:
         with Client(given.socket or PATH) as client:
             found = client.status(min(given.most, MOST))
+            if given.most > len(found.dumps) < found.dumping:
+                found = found._replace(dumps=_newest(client, given.most) or found.dumps)
     except ControlError as error:
         raise CommandError(str(error)) from None
     if given.json:
-        print(json.dumps({**as_object(found), "age": found.age}))
+        print(json.dumps({**as_object(found, given.most), "age": found.age}))
         return 0
     console = make_console()
     for line in headings(found):
@@ -75,6 +86,17 @@ def run(given: argparse.Namespace) -> int:
         print(line)
     print(f"datagrams: {counts(found.counts)}")
     return 0
+
+
+def _newest(client: Client, most: int) -> list[Dump]:
+    """More dumps than an answer holds; [] if the daemon is of a version that has no pages."""
+    dumps: deque[Dump] = deque(maxlen=most)
+    try:
+        for page in client.dumps():
+            dumps.extend(page)
+    except Refused:
+        return []
+    return list(reversed(dumps))
 
 
 def headings(found: Status) -> list[str]:

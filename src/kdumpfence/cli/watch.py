@@ -13,23 +13,16 @@ import select
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kdumpfence import signals
-from kdumpfence.cli.status import (
-    HEADS,
-    add_socket,
-    counts,
-    endings,
-    headings,
-    how_it_ended,
-    row,
-)
-from kdumpfence.cli.tables import joined, make_console, plural, rich_lines, stamp
-from kdumpfence.daemon.status_client import PATH, Client, ControlError, Status
+from kdumpfence.cli.changes import Changes
+from kdumpfence.cli.status import HEADS, add_socket, counts, endings, headings, row
+from kdumpfence.cli.tables import make_console, rich_lines, stamp
 from kdumpfence.daemon.timeout_advice import duration
-from kdumpfence.listener.dumps import Dump, length
+from kdumpfence.daemon.status_client import PATH, Client, ControlError, Refused, Status
+from kdumpfence.listener.events import Dump
 from kdumpfence.text import one_line
 
 if TYPE_CHECKING:
@@ -90,6 +83,16 @@ class _Looker:
         self.last, self.heard, self.trouble = found, time.monotonic(), ""
         return found
 
+    def follow(self, changes: Changes) -> Iterator[str]:
+        """What `changes` makes of the daemon's list of what began and ended; raises as that."""
+        try:
+            if self._client is None:
+                self._client = Client(self.path)
+            yield from changes.follow(self._client)
+        except ControlError:
+            self.close()
+            raise
+
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
@@ -107,101 +110,34 @@ def rates(before: Status | None, now: Status) -> dict[str, float]:
     }
 
 
-class Changes:
-    """Tells two looks apart: a line for each change."""
-
-    def __init__(self) -> None:
-        self._dumps: dict[tuple[str, float], Dump] = {}
-        #: How those ended that are known to be over; None: nothing is known yet.
-        self._ended: dict[tuple[str, float], str] | None = None
-        self._counts: dict[str, int] | None = None
-        self._trouble: str | None = None
-        self._troubles: tuple[str, ...] = ()
-        self._dumping = 0
-        self._whole = True
-
-    def lost(self, trouble: str) -> list[str]:
-        """There is no status, and why."""
-        if trouble == self._trouble:
-            return []
-        self._trouble = trouble
-        self._counts = None
-        return [one_line(trouble)]
-
-    def seen(self, found: Status) -> list[str]:
-        """There is one; what is new in it."""
-        lines = []
-        if self._trouble is not None:
-            lines.append("the daemon answers again")
-        if self._trouble is not None or self._counts is None:
-            lines += headings(found)[:1]
-        self._trouble = None
-        troubles = tuple(found.troubles)
-        lines += [f"trouble: {one_line(text)}" for text in troubles if text not in self._troubles]
-        lines += [f"over: {one_line(text)}" for text in self._troubles if text not in troubles]
-        self._troubles = troubles
-        lines += self._dumps_changed(found)
-        lines += self._rejected(found.counts)
-        return lines
-
-    def _dumps_changed(self, found: Status) -> list[str]:
-        lines = []
-        now = {(dump.node, dump.since): dump for dump in found.dumps}
-        whole = found.dumping <= len(found.dumps)
-        # Of more dumps than an answer holds only the newest are known.
-        oldest = 0.0 if whole else min((dump.since for dump in found.dumps), default=0.0)
-        before, self._ended = (
-            self._ended,
-            {(event.node, event.since): event.kind for event in found.ended},
-        )
-        for event in reversed(found.ended):
-            known = None if before is None else before.get((event.node, event.since))
-            if before is not None and known != event.kind:
-                lines.append(
-                    f"{one_line(event.node)} {how_it_ended(event)}; "
-                    f"heard {plural(event.messages, 'message')}"
-                )
-        for key, dump in self._dumps.items():
-            if key not in now and key not in self._ended and dump.since >= oldest:
-                lines.append(  # a daemon that does not say how
-                    f"{one_line(dump.node)} fell silent, {duration(length(dump))} after "
-                    f"its first message; heard {plural(dump.messages, 'message')} or more"
-                )
-        for key, dump in reversed(now.items()):
-            if key not in self._dumps:
-                lines.append(
-                    f"{one_line(dump.node)} has been dumping since {stamp(dump.since)}, "
-                    f"from {joined(dump.addresses)}"
-                )
-        if (not whole and found.dumping != self._dumping) or whole != self._whole:
-            told = "" if whole else f"; showing the newest {len(now):,}"
-            lines.append(f"{plural(found.dumping, 'node')} dumping{told}")
-        self._dumps, self._dumping, self._whole = now, found.dumping, whole
-        return lines
-
-    def _rejected(self, found: Mapping[str, int]) -> list[str]:
-        before, self._counts = self._counts, dict(found)
-        if before is None:
-            return []
-        new = {
-            name: number - before.get(name, 0)
-            for name, number in found.items()
-            if name != "accepted" and number > before.get(name, 0)
-        }
-        return [f"datagrams not counted as messages: {counts(new)}"] if new else []
-
-
 def _lines(looker: _Looker) -> None:
     """A line for each change, until a signal ends it."""
     changes = Changes()
+    followed = True
     while True:
         found = looker.look()
-        news = changes.lost(looker.trouble) if found is None else changes.seen(found)
-        for line in news:
-            print(f"{stamp(time.time())} {line}")
-        if news:
-            sys.stdout.flush()
+        news: Iterable[str]
+        if found is None:
+            news, followed = changes.lost(looker.trouble), True  # it may be another one next time
+        else:
+            news = changes.seen(found, followed)
+        _print(news)
+        if found is not None and followed:
+            try:
+                _print(looker.follow(changes))
+            except Refused:
+                followed = False
+            except ControlError:
+                pass  # it is said when it is asked the next time
         time.sleep(_PERIOD)
+
+
+def _print(lines: Iterable[str]) -> None:
+    try:
+        for line in lines:
+            print(f"{stamp(time.time())} {line}")
+    finally:
+        sys.stdout.flush()
 
 
 def _live(console: Console, looker: _Looker) -> None:
