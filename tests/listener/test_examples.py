@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -129,6 +131,32 @@ def test_the_code_on_the_page_is_that_of_the_example() -> None:
     assert any(loop in block for block in blocks)
     for block in blocks:
         compile(textwrap.dedent(block), "docs/listener.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_what_the_page_says_about_restarts_works(tmp_path: Path) -> None:
+    (recipe,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+                 if "def restore(" in block)  # fmt: skip
+    names: dict[str, Any] = {"json": json, "kdumpfence": kdumpfence, "os": os, "time": time}
+    exec(recipe, names)
+    path = str(tmp_path / "stored")
+    nodes = {"node1": [A], "node2": [B], "node3": [C]}
+    with kdumpfence.Listener(nodes, port=0) as listener:
+        say(A, listener.port)
+        say(C, listener.port)
+        wait_for(lambda: listener.counts["accepted"] == 2)
+        now = time.time()
+        over = kdumpfence.Event("failed", "node2", now, now - 90, now, 3, (B,), 90.0)
+        old = over._replace(node="node1", when=now - 100_000)
+        names["store"](listener, {"node1": old, "node2": over}, path)
+        before = {dump.node: dump.since for dump in listener.snapshot().dumps}
+    del nodes["node3"]
+    with kdumpfence.Listener(nodes, port=0) as listener:
+        names["restore"](listener, path)
+        (dump,) = listener.snapshot().dumps
+        assert (dump.node, dump.since) == ("node1", before["node1"])
+        say(B, listener.port)
+        wait_for(lambda: listener.counts["accepted"] == 1)
+        assert listener.dump("node2") is None
 
 
 def test_every_option_event_and_count_is_explained() -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from kdumpfence.listener.events import ENDS, Event
 
-#: Beginnings and ends that are kept, for those who follow them. 60 MB at most.
+#: Beginnings and ends that are kept, for those who follow them. 70 MB, if there were so many.
 MOST_EVENTS = 131_072
 
 
