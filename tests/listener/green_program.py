@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A program of an eventlet or gevent service with a Listener: each step has to work in it.
 
-Arguments: "eventlet" or "gevent". It prints a line for each step that it has done. Python's
-modules are patched before the package is imported, as these libraries demand.
+Arguments: "eventlet" or "gevent", and "first" or "later": whether Python's modules are patched
+before the package is imported, as these libraries demand, or only before there is a Listener. It
+prints a line for each step that it has done.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
+
+if sys.argv[2] == "later":
+    import kdumpfence.listener.listener  # noqa: F401
 
 warnings.simplefilter("ignore")
 
