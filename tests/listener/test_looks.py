@@ -8,6 +8,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -83,10 +84,17 @@ def test_node_in_listener_says_whether_it_is_dumping_and_takes_no_events(
     assert "node1" in listening
     assert "node2" not in listening
     assert A not in listening
+    assert ip_address(A) not in listening
+    listening.add(ip_address(C))
+    listening.say(C)
+    listening.wait_for_count("accepted", 2)
+    assert ip_address(C) in listening
+    assert listening.dump(ip_address(C)) == listening.dumps([ip_address(C)])[0] is not None
+    assert listening.listens_for(ip_address(C))
     thing: Any = 7
     assert thing not in listening
-    assert listening.nodes == ["node1", "node2"]
-    assert kinds(listening.events(0)) == ["began"]
+    assert listening.nodes == ["node1", "node2", C]
+    assert kinds(listening.events(0)) == ["began", "began"]
     assert bool(listening), "one without dumps is no empty list"
     with pytest.raises(TypeError):
         len(listening)  # type: ignore[arg-type]

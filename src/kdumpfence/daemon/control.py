@@ -28,7 +28,7 @@ QUESTIONS = ("status", "node", "dumps", "ended", "events")
 _MOST_NUMBER = (1 << 53) - 1
 
 #: The dumps of these nodes now, as `Listener.dumps`; RuntimeError if that hears nothing any more.
-Figures = Callable[[Iterable[str]], "list[Dump | None]"]
+Figures = Callable[["list[str]"], "list[Dump | None]"]
 
 
 class Answers:

@@ -10,6 +10,7 @@ about a cluster.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import socket
@@ -222,7 +223,7 @@ class Listener:
         with self._in_use.lock:
             return list(self._nodes)
 
-    def add(self, name: str | AnyAddress, addresses: Iterable[AnyAddress] = ()) -> None:
+    def add(self, name: AnyAddress, addresses: Iterable[AnyAddress] = ()) -> None:
         """Listen for this node too, or, if it is known, with these addresses from now on.
 
         Without `addresses` its name is its address. If one of `networks` had admitted such an
@@ -234,7 +235,7 @@ class Listener:
             self._nodes.add(as_text(name), addresses, time.monotonic())
         self._in_use.poke()
 
-    def remove(self, name: str | AnyAddress) -> None:
+    def remove(self, name: AnyAddress) -> None:
         """Do not listen for this node any more. "silent" is told if it was dumping.
 
         KeyError if there is no such node.
@@ -267,11 +268,11 @@ class Listener:
         self._nodes.remove(name)
         self._events.forget(name)
 
-    def listens_for(self, node: str) -> bool:
+    def listens_for(self, node: AnyAddress) -> bool:
         """Whether a dump can be this node's: it was told of it, or its name is an address in one of
         the networks (with `auth` any name, if there are networks).
         """
-        return self._events.listens_for(node)
+        return self._events.listens_for(as_text(node))
 
     def reload_keys(self, keys: Keys | None = None) -> list[int]:
         """Use these keys, or what the key file has now; the ids of those that are believed.
@@ -400,7 +401,7 @@ class Listener:
 
     # ---------------------------------------------------------------------------- the rest
 
-    def dump(self, node: str) -> Dump | None:
+    def dump(self, node: AnyAddress) -> Dump | None:
         """The dump of this node, now; None if it is not dumping.
 
         From any thread, as often as you like: it takes some microseconds. Events of what it finds
@@ -408,16 +409,18 @@ class Listener:
         died: nothing that is out of date is ever told.
         """
         _ = self._open
-        return self._events.find(node)
+        return self._events.find(as_text(node))
 
-    def dumps(self, nodes: Iterable[str]) -> list[Dump | None]:
+    def dumps(self, nodes: Iterable[AnyAddress]) -> list[Dump | None]:
         """As `dump`, for several nodes at once: what is known of each, in their order."""
         _ = self._open
-        return self._events.find_all(nodes)
+        return self._events.find_all([as_text(node) for node in nodes])
 
     def __contains__(self, node: object) -> bool:
         """Whether this node is dumping now, as `dump` says. `nodes` are those it listens for."""
-        return isinstance(node, str) and self.dump(node) is not None
+        if isinstance(node, (str, ipaddress.IPv4Address, ipaddress.IPv6Address)):
+            return self.dump(node) is not None
+        return False
 
     @property
     def counts(self) -> dict[str, int]:
