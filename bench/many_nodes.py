@@ -77,7 +77,7 @@ def follow(options: argparse.Namespace, listener: Listener) -> bool:
                 last = time.monotonic()
                 first = first or last
         at = time.monotonic()
-        listener.snapshot()
+        listener.snapshot(fresh=False)
         snapshots.append(time.monotonic() - at)
     used = time.process_time() - used
     counts = listener.snapshot().counts

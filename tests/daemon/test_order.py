@@ -40,10 +40,10 @@ class Played:
         taken, self.ready = self.ready, []
         return taken
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, fresh: bool = True) -> Snapshot:
         return Snapshot(1.0, self.known, 1, [], {"accepted": 1, "unread": 0}, [], [])
 
-    def dumps(self, nodes: Iterable[str]) -> list[Dump | None]:
+    def dumps(self, nodes: Iterable[str], fresh: bool = True) -> list[Dump | None]:
         return [next((one for one in self.known if one.node == node), None) for node in nodes]
 
     def listens_for(self, node: str) -> bool:

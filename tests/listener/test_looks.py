@@ -109,6 +109,16 @@ def test_several_are_asked_for_at_once(listen: MakeListener) -> None:
     assert [dump and dump.node for dump in found] == [C, None, A]
 
 
+def test_who_takes_events_all_the_time_can_do_without_a_look(listen: MakeListener) -> None:
+    listening = listen([A])
+    listening.say(A)
+    listening.wait_for_count("accepted", 1)
+    assert listening.snapshot(fresh=False).dumps == []
+    assert listening.dumps([A], fresh=False) == [None]
+    assert kinds(listening.events(0)) == ["began"]
+    assert listening.snapshot(fresh=False).dumps == listening.dumps([A], fresh=False)
+
+
 def test_a_look_wakes_whoever_waits_for_events(listen: MakeListener) -> None:
     listening = listen([A])
     taken: list[str] = []

@@ -6,9 +6,9 @@
     {"ask": "ended", "before": 12, "most": 1000}
     {"ask": "events", "after": 12, "most": 1000}
 
-kdumpfenced(8) explains each field. An answer is as current as it can be: figures of a dump come
-from the Listener at this moment. Only whether there is a dump is as of what was written in the
-history. What may not be in this file: sockets.
+kdumpfenced(8) explains each field. Whether there is a dump is as of what was written in the
+history, its figures are what the Listener knows at this moment. What may not be in this file:
+sockets.
 """
 
 from __future__ import annotations

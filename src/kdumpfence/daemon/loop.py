@@ -154,8 +154,7 @@ class Daemon:
             raise DaemonError(str(error)) from None
         undo.callback(self.listener.close)
         self._restore(before)
-        listener = self.listener
-        self.control.answers = control.Answers(self.told, listener.dumps, listener.listens_for)
+        self.control.answers = control.Answers(self.told, self._known, self.listener.listens_for)
 
     def _answer(self, settings: Settings) -> tuple[str | None, Keys | None]:
         """As which node questions are answered, and with whose keys; says so if it is news."""
@@ -283,7 +282,7 @@ class Daemon:
         """Publish what control socket, metrics and service manager tell."""
         moment = time.monotonic()
         self._next_figures = moment + PULSE / 2
-        now = self.listener.snapshot()
+        now = self.listener.snapshot(fresh=False)
         self.health.look(now)
         if self.metrics is not None:
             self.metrics.publish(self._for_metrics(now))
@@ -296,7 +295,7 @@ class Daemon:
                 unresolved=now.unresolved[: status.MOST_UNRESOLVED],
                 dumping=len(self.told),
                 # Only what was told; but with the newest that is known of it.
-                dumps=control.current(self.told.newest(status.MOST), self.listener.dumps),
+                dumps=control.current(self.told.newest(status.MOST), self._known),
                 ended=[one.event for one in self.told.ended(None, status.MOST_ENDED)],
                 counts=now.counts,
                 troubles=self.health.troubles(),
@@ -308,6 +307,10 @@ class Daemon:
             self._said_status = summary
             self._next_status = moment + 1.0
             self.service.status(summary)
+
+    def _known(self, nodes: list[str]) -> list[Dump | None]:
+        """Their dumps as of the last event: each is taken at once, and told when it is written."""
+        return self.listener.dumps(nodes, fresh=False)
 
     def _for_metrics(self, now: Snapshot) -> metrics.Figures:
         most = self.settings.metrics_nodes

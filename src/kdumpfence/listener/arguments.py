@@ -7,7 +7,7 @@ What may not be in this file: what is done with it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Union
 
 from kdumpfence.addresses import FAMILIES, Address
@@ -78,13 +78,13 @@ def check_numbers(port: int, max_admitted: int, receive_buffer: int) -> None:
             raise ValueError(f"{what} {number}: must be {least} to {most}{unit}")
 
 
-def pairs(nodes: GivenNodes) -> list[tuple[str, Iterable[AnyAddress]]]:
+def pairs(nodes: GivenNodes) -> Iterator[tuple[str, Iterable[AnyAddress]]]:
     """Names and addresses of nodes. TypeError for what is neither a mapping nor a list."""
     if isinstance(nodes, (str, bytes)) or not isinstance(nodes, Iterable):
         raise TypeError(f"nodes: expected a list or a mapping, not {type(nodes).__name__}")
     if isinstance(nodes, Mapping):
-        return [(as_text(name), addresses) for name, addresses in nodes.items()]
-    return [(as_text(name), ()) for name in nodes]
+        return ((as_text(name), addresses) for name, addresses in nodes.items())
+    return ((as_text(name), ()) for name in nodes)
 
 
 def parsed_hosts(host: AnyAddress | Iterable[AnyAddress] | None, family: int) -> Sequence[Address]:

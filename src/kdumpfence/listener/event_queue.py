@@ -227,9 +227,10 @@ class EventQueue:
         if due is not None and self._await_reading(due):
             self._look()
 
-    def find_all(self, nodes: Iterable[str]) -> list[Dump | None]:
-        """As `find`, for all of them."""
-        self.look()
+    def find_all(self, nodes: Iterable[str], fresh: bool) -> list[Dump | None]:
+        """As `find`, for all of them; if not `fresh`, without a look."""
+        if fresh:
+            self.look()
         with self._reader.lock:
             found = map(self._dumps.get, nodes)
             return [None if dump is None else self._clock.told(dump) for dump in found]

@@ -411,10 +411,13 @@ class Listener:
         _ = self._open
         return self._events.find(as_text(node))
 
-    def dumps(self, nodes: Iterable[AnyAddress]) -> list[Dump | None]:
-        """As `dump`, for several nodes at once: what is known of each, in their order."""
+    def dumps(self, nodes: Iterable[AnyAddress], fresh: bool = True) -> list[Dump | None]:
+        """As `dump`, for several nodes at once: what is known of each, in their order.
+
+        `fresh`: see `snapshot`.
+        """
         _ = self._open
-        return self._events.find_all([as_text(node) for node in nodes])
+        return self._events.find_all([as_text(node) for node in nodes], fresh)
 
     def __contains__(self, node: object) -> bool:
         """Whether this node is dumping now, as `dump` says. `nodes` are those it listens for."""
@@ -427,14 +430,17 @@ class Listener:
         """Datagrams so far by verdict, as `Snapshot.counts`; also after `close`."""
         return self._in_use.counts
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, fresh: bool = True) -> Snapshot:
         """What is known now. From any thread.
 
-        Events of what it finds can be taken later. After `close`: what was known then; if the
-        reading thread has died, what was known before, and `deaf` says so.
+        Events of what it finds can be taken later. If a hundred thousand nodes have just spoken,
+        that takes a second: a program that takes events all the time, and tells of no dump before
+        it took its beginning, can do with what was known at its last event (not `fresh`). After
+        `close`: what was known then; if the reading thread has died, what was known before, and
+        `deaf` says so.
         """
         reader = self._in_use
-        if not self.closed and reader.failure is None:
+        if fresh and not self.closed and reader.failure is None:
             self._events.look()
         with reader.lock:
             when, dumps, own = self._events.known()

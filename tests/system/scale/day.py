@@ -78,7 +78,7 @@ class Played:
         events, self._ready = self._ready, []
         return events
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, fresh: bool = True) -> Snapshot:
         """As a Listener has it."""
         counts = {"accepted": int(self.now), "unread": 0}
         return Snapshot(self.now, self.decided.snapshot(), self.nodes, [], counts, [], [])
@@ -87,7 +87,7 @@ class Played:
         """As a Listener has it."""
         return True
 
-    def dumps(self, nodes: Iterable[str]) -> list[Dump | None]:
+    def dumps(self, nodes: Iterable[str], fresh: bool = True) -> list[Dump | None]:
         """As a Listener has it."""
         return [self.decided.get(node) for node in nodes]
 
