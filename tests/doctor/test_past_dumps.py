@@ -10,6 +10,7 @@ import pytest
 
 from kdumpfence.daemon.history import PATH, History
 from kdumpfence.listener.dumps import Event
+from kdumpfence.listener.events import Kind
 from tests.doctor import planted
 from tests.doctor.cluster_root import COROSYNC, Fault, Root, judge
 from tests.install import roots
@@ -25,7 +26,7 @@ def healthy(tmp_path: Path) -> Root:
 def dumped(
     folder: Path,
     took: float,
-    end: str = "finished",
+    end: Kind = "finished",
     node: str = "node2",
     messages: int = 20,
     day: int = 0,
@@ -38,13 +39,13 @@ def dumped(
     with History(str(path)) as history:
         history.record(
             [
-                Event(kind, node, when, began, last, messages, ("192.0.2.2",), took, (7,))
-                for kind, when in (("began", began), (end, last + 30))
+                Event("began", node, began, began, last, messages, ("192.0.2.2",), took, (7,)),
+                Event(end, node, last + 30, began, last, messages, ("192.0.2.2",), took, (7,)),
             ]
         )
 
 
-def record(took: float, end: str = "finished") -> Callable[[Root], object]:
+def record(took: float, end: Kind = "finished") -> Callable[[Root], object]:
     """Let node2 have dumped."""
     return lambda root: dumped(root.folder, took, end)
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from kdumpfence.cli.status import counts, headings, how_it_ended
 from kdumpfence.cli.tables import joined, plural, stamp
-from kdumpfence.cli.timeout_advice import duration
 from kdumpfence.daemon.status_client import Client, Status
+from kdumpfence.daemon.timeout_advice import duration
 from kdumpfence.listener.events import ENDS, Dump, Event, length
 from kdumpfence.text import one_line
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from kdumpfence.cli import CommandError
 from kdumpfence.cli.numbers import whole
 from kdumpfence.cli.tables import SHOWN, joined, make_console, plural, print_table, stamp
-from kdumpfence.daemon.timeout_advice import duration
 from kdumpfence.daemon.status_client import (
     MOST,
     PATH,
@@ -21,6 +20,7 @@ from kdumpfence.daemon.status_client import (
     Status,
     as_object,
 )
+from kdumpfence.daemon.timeout_advice import duration
 from kdumpfence.listener.dumps import Dump, Event, length
 from kdumpfence.text import one_line
 

@@ -20,8 +20,8 @@ from kdumpfence import signals
 from kdumpfence.cli.changes import Changes
 from kdumpfence.cli.status import HEADS, add_socket, counts, endings, headings, row
 from kdumpfence.cli.tables import make_console, rich_lines, stamp
-from kdumpfence.daemon.timeout_advice import duration
 from kdumpfence.daemon.status_client import PATH, Client, ControlError, Refused, Status
+from kdumpfence.daemon.timeout_advice import duration
 from kdumpfence.listener.events import Dump
 from kdumpfence.text import one_line
 
