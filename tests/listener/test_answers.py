@@ -173,7 +173,7 @@ def test_an_answer_that_cannot_leave_keeps_no_other_from_leaving(
 ) -> None:
     sock = Cut(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
-    listening = listen([A], answer="node1", sockets=[sock])
+    listening = listen([A], answer_as="node1", sockets=[sock])
     asker.ask(listening, question(nonce=b"1" * 16))
     assert answered(asker, listening, question(nonce=b"2" * 16)).nonce == b"2" * 16
     wait_for(lambda: listening.snapshot().answers == 1)
