@@ -14,11 +14,28 @@ from typing import Any
 import pytest
 
 from kdumpfence.listener import event_queue, reader
+from kdumpfence.listener.event_queue import EventQueue
 from kdumpfence.listener.events import Dump, Overflow
 from kdumpfence.listener.listener import Listener, ListenerClosed
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
-from tests.listener.conftest import NETWORK, A, B, C, MakeListener, kinds, wait_for
+from tests.listener.conftest import (
+    NETWORK,
+    A,
+    B,
+    C,
+    MakeListener,
+    TrialListener,
+    kinds,
+    wait_for,
+)
+
+#: Whether node1 is dumping; None if it is not.
+LOOKS: list[Callable[[Listener], object]] = [
+    lambda one: one.dump("node1"),
+    lambda one: one.dumps(["node1"])[0],
+    lambda one: one.snapshot().dumps or None,
+]
 
 
 def test_a_message_and_the_silence_after_it_can_be_seen_without_taking_events(
@@ -38,18 +55,74 @@ def test_a_message_and_the_silence_after_it_can_be_seen_without_taking_events(
     assert kinds(events) == ["began", "silent"]
 
 
-def test_who_fell_silent_before_anybody_looked_is_not_dumping(listen: MakeListener) -> None:
+def after_silence(listen: MakeListener) -> TrialListener:
+    """One that has heard node1, whose silence is over the limit by now; and nobody has looked."""
+    listening = listen({"node1": [A]}, silence_timeout=0.2)
+    listening.say(A)
+    listening.wait_for_count("accepted", 1)
+    time.sleep(0.3)
+    return listening
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_who_fell_silent_before_anybody_looked_is_not_dumping(
+    listen: MakeListener, look: Callable[[Listener], object]
+) -> None:
     """Nobody asked in that time, so the thread had no reason to read up to any moment."""
-    looks: list[Callable[[Listener], object]] = [
-        lambda one: one.dump("node1"),
-        lambda one: one.snapshot().dumps or None,
-    ]
-    for look in looks:
-        listening = listen({"node1": [A]}, silence_timeout=0.3)
-        listening.say(A)
-        listening.wait_for_count("accepted", 1)
-        time.sleep(0.4)
-        assert look(listening) is None
+    assert look(after_silence(listen)) is None
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_is_current_though_the_thread_has_read_in_the_middle_of_it(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch, look: Callable[[Listener], object]
+) -> None:
+    """What the decision needs is read then, and nobody has decided yet."""
+    first = EventQueue._look
+
+    def look_and_be_late(queue: EventQueue) -> None:
+        first(queue)
+        wait_for(lambda: queue._reader.through >= enough)
+
+    listening = after_silence(listen)
+    enough = time.monotonic()
+    monkeypatch.setattr(EventQueue, "_look", look_and_be_late)
+    assert look(listening) is None
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_waits_for_a_thread_that_takes_its_time(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch, look: Callable[[Listener], object]
+) -> None:
+    """As on a machine that is busy."""
+    read_all = reader.Reader._read_all
+
+    def slow(its_reader: reader.Reader) -> None:
+        time.sleep(1.2)
+        read_all(its_reader)
+
+    monkeypatch.setattr(reader.Reader, "_read_all", slow)
+    assert look(after_silence(listen)) is None
+
+
+def test_a_thread_that_does_not_read_is_no_source_of_answers(
+    listen: MakeListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_queue, "READING", 0.1)
+    go_on = threading.Event()
+    monkeypatch.setattr(reader.Reader, "_read_all", lambda _: go_on.wait())
+    listening = after_silence(listen)
+    try:
+        for ask in (
+            lambda: listening.dump("node1"),
+            lambda: listening.dumps(["node1"]),
+            lambda: "node1" in listening,
+        ):
+            with pytest.raises(RuntimeError, match="the reading thread has not read for"):
+                ask()
+        assert [dump.node for dump in listening.snapshot().dumps] == ["node1"]
+    finally:
+        go_on.set()
+    wait_for(lambda: listening.snapshot().dumps == [])
 
 
 def test_a_look_goes_on_until_all_is_known(
@@ -57,7 +130,7 @@ def test_a_look_goes_on_until_all_is_known(
 ) -> None:
     monkeypatch.setattr(event_queue, "MOST", 10)
     hosts = [f"127.7.4.{last}" for last in range(1, 36)]
-    listening = listen(networks=[NETWORK], silence_timeout=0.5, max_admitted=35)
+    listening = listen(networks=[NETWORK], max_admitted=35)
     looks: list[Callable[[], list[Dump | None]]] = [
         lambda: listening.dumps(hosts),
         lambda: [listening.dump(hosts[-1]), *listening.snapshot().dumps[1:]],
@@ -69,7 +142,7 @@ def test_a_look_goes_on_until_all_is_known(
         listening.wait_for_count("accepted", before + 35)
         assert all(look())
         assert len(listening.snapshot().dumps) == 35
-        time.sleep(0.6)
+        listening._events._clock.base += 60.0  # so long later
         assert not any(look())
         listening.events(0)
 

@@ -49,9 +49,9 @@ DECIDE = 0.02
 
 #: Seconds that a look waits until the thread has read what a decision needs: it takes less than a
 #: millisecond, unless the machine is in trouble.
-READING = 1.0
-#: Seconds between two looks whether it has.
-LOOK = 0.0005
+READING = 5.0
+#: Seconds between two looks whether it has: from the first value to the last.
+LOOK_FIRST, LOOK_LAST = 0.0005, 0.02
 
 #: Events that wait for somebody who takes them: so many at least, and with many nodes a beginning
 #: and an end of each that there can be.
@@ -218,13 +218,15 @@ class EventQueue:
     # -------------------------------------------------------------------------------- looks
 
     def look(self) -> None:
-        """What was heard so far is known from now on; its events wait for whoever takes them.
+        """What was heard, and who fell silent, until this was called is known from now on.
 
-        RuntimeError if the reading thread has died.
+        The events wait for whoever takes them. RuntimeError if the reading thread has died, or
+        does not read.
         """
+        began = time.monotonic()
         self._look()
         due = self._dumps.next_due
-        if due is not None and self._await_reading(due):
+        if due is not None and self._await_reading(due, began):
             self._look()
 
     def find_all(self, nodes: Iterable[str], fresh: bool) -> list[Dump | None]:
@@ -237,8 +239,9 @@ class EventQueue:
 
     def find(self, node: str) -> Dump | None:
         """The dump of this node now (Unix times). RuntimeError as `look`."""
+        began = time.monotonic()
         self._look()
-        if node in self._dumps and self._await_reading(self._dumps.over(node)):
+        if node in self._dumps and self._await_reading(self._dumps.over(node), began):
             self._look()
         with self._reader.lock:
             dump = self._dumps.get(node)
@@ -260,20 +263,26 @@ class EventQueue:
             if not more:
                 return
 
-    def _await_reading(self, moment: float) -> bool:
-        """Silence that is due can be decided once all that came until then was read: wait for that.
+    def _await_reading(self, due: float, began: float) -> bool:
+        """Have all read that had come when a look began, if there was silence to decide by then.
 
-        False if nothing is due, or it takes too long.
+        False if there was none. The thread may have read it since, of its own accord: then the
+        look has to come again all the same. RuntimeError if the thread does not read.
         """
-        reader, wanted = self._reader, moment - self._clock.base
-        now = time.monotonic()
+        reader = self._reader
         held_here: bool = reader.lock._is_owned()  # type: ignore[attr-defined]
-        if held_here or not reader.through < wanted <= now:
+        if held_here or due - self._clock.base > began:
             return False
-        while reader.through < wanted and not reader.bell.closed and reader.failure is None:
-            if time.monotonic() > now + READING:
-                return False
-            time.sleep(LOOK)
+        if reader.through < began:
+            reader.read_now(began)
+        # By its naps and not by the clock: a process that was stopped has lost no time.
+        nap, waited = LOOK_FIRST, 0.0
+        while reader.through < began and not reader.bell.closed and reader.failure is None:
+            if waited >= READING:
+                raise RuntimeError(f"the reading thread has not read for {READING:g} s")
+            time.sleep(nap)
+            waited += nap
+            nap = min(2 * nap, LOOK_LAST)
         return True
 
     # ------------------------------------------------------------------------ making new ones

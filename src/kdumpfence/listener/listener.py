@@ -10,6 +10,7 @@ about a cluster.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import os
@@ -404,12 +405,15 @@ class Listener:
     def dump(self, node: AnyAddress) -> Dump | None:
         """The dump of this node, now; None if it is not dumping.
 
-        From any thread, as often as you like: it takes some microseconds. Events of what it finds
+        From any thread, as often as you like: it takes some microseconds, or, if the node may have
+        fallen silent, until the reading thread has read what came by now. Events of what it finds
         can be taken later. ListenerClosed after `close`, and RuntimeError if the reading thread has
-        died: nothing that is out of date is ever told.
+        died, or does not read for 5 seconds: nothing that is out of date is ever told.
         """
         _ = self._open
-        return self._events.find(as_text(node))
+        found = self._events.find(as_text(node))
+        _ = self._open  # closed meanwhile: then that is what was known before
+        return found
 
     def dumps(self, nodes: Iterable[AnyAddress], fresh: bool = True) -> list[Dump | None]:
         """As `dump`, for several nodes at once: what is known of each, in their order.
@@ -417,7 +421,9 @@ class Listener:
         `fresh`: see `snapshot`.
         """
         _ = self._open
-        return self._events.find_all([as_text(node) for node in nodes], fresh)
+        found = self._events.find_all([as_text(node) for node in nodes], fresh)
+        _ = self._open
+        return found
 
     def __contains__(self, node: object) -> bool:
         """Whether this node is dumping now, as `dump` says. `nodes` are those it listens for."""
@@ -436,12 +442,13 @@ class Listener:
         Events of what it finds can be taken later. If a hundred thousand nodes have just spoken,
         that takes a second: a program that takes events all the time, and tells of no dump before
         it took its beginning, can do with what was known at its last event (not `fresh`). After
-        `close`: what was known then; if the reading thread has died, what was known before, and
-        `deaf` says so.
+        `close`: what was known then; if the reading thread has died or does not read, what was
+        known before, and `deaf` says so.
         """
         reader = self._in_use
-        if fresh and not self.closed and reader.failure is None:
-            self._events.look()
+        if fresh and not self.closed:
+            with contextlib.suppress(RuntimeError):  # `deaf` tells
+                self._events.look()
         with reader.lock:
             when, dumps, own = self._events.known()
             nodes, unresolved = len(self._nodes), self._nodes.unresolved

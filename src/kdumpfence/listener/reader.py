@@ -119,6 +119,7 @@ class Reader:
         #: All that had arrived before this moment is in the table of sources.
         self.through = -math.inf
         self._due = math.inf  # what `through` is to reach next
+        self._wanted = -math.inf  # what it is to reach at once
         self._deadline = -math.inf  # until when the thread waits at most
         self._upkeep = 0.0
         self._port: int = sockets[0].getsockname()[1]
@@ -161,6 +162,12 @@ class Reader:
         self._due = moment
         if moment < self._deadline:
             self.poke()
+
+    def read_now(self, moment: float) -> None:
+        """`through` is to reach that moment, which has come, as soon as can be."""
+        with self.lock:
+            self._wanted = max(self._wanted, moment)
+        self.poke()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -222,6 +229,8 @@ class Reader:
         moments = [self._upkeep, self._look_up_names()]
         if self._due > self.through:
             moments.append(self._due)
+        if self._wanted > self.through:
+            moments.append(self._wanted)
         self._deadline = min(moments)
         self._count(_nanoseconds(self._deadline))
         self._wake.hush()
@@ -229,7 +238,7 @@ class Reader:
         if now >= self._upkeep:
             self._upkeep = now + UPKEEP
             self._look_after(now)
-        if self.through < self._due <= now:
+        if self.through < self._due <= now or self.through < self._wanted:
             try:
                 self._read_all()
             except OSError as error:
