@@ -20,7 +20,7 @@ and has it as `c`. They are guarded by plain counters, which the GIL makes sound
 must not declare itself compatible with free-threaded Python, which then keeps the GIL for it.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from kdumpwire.linux cimport *
@@ -30,6 +30,7 @@ include "kdumpwire/packet.pxi"
 include "kdumpwire/mac.pxi"
 include "kdumpwire/derive.pxi"
 include "kdumpwire/sources.pxi"
+include "kdumpwire/shared.pxi"
 include "kdumpwire/signed.pxi"
 include "kdumpwire/questions.pxi"
 include "kdumpwire/receive.pxi"

@@ -471,6 +471,7 @@ class _Source:
         "node",
         "place",
         "port",
+        "record",
         "scope",
         "told",
     )
@@ -484,6 +485,7 @@ class _Source:
         self.last = 0  # when it was heard last
         self.messages = 0  # since it was last given out as heard
         self.place = -1  # its place in the row of those heard
+        self.record: _Record | None = None  # that it has in a table shared with the kernel
         self.admitted = False
         #: (session, state, when, `messages` at that time) of statuses since it was last given out.
         self.told: tuple[_Told, ...] = ()
@@ -514,12 +516,16 @@ class Sources:
         self._given = 0
         # Signal handlers may come here too.
         self._lock = _thread.RLock()
+        self._shared: _Shared | None = None
+        self._counted_before = 0  # messages that the kernel counted, as far as they were heard of
 
     def add(self, packed: bytes, scope: int = 0, node: int = 0) -> None:
         """Know this address; one that is there already gets the new number."""
         host = _show_host(packed)
         with self._lock:
             source = self._known.setdefault(_key(host, scope), _Source(host, scope, node))
+            if source.record is not None and source.node != node:
+                self._unrecord(source.record)  # for this node its next message is news
             source.node = node
             self._admitted -= source.admitted
             source.admitted = False
@@ -533,6 +539,8 @@ class Sources:
         source = self._known.pop(key, None)
         if source is None:
             return False
+        if source.record is not None:
+            self._unrecord(source.record)
         self._admitted -= source.admitted
         if source.place >= 0:
             # The newest of those heard takes its place.
@@ -549,6 +557,8 @@ class Sources:
         """
         with self._lock:
             source = self._known.get(_key(_show_host(packed), scope))
+            if source is not None and source.record is not None:
+                self._fold(source.record)
             if source is None or not source.admitted or source.place >= 0:
                 return False
             return self.discard(packed, scope)
@@ -607,11 +617,15 @@ class Sources:
         self._given += len(given)
         result = []
         for one in given:
+            if one.record is not None:
+                self._fold(one.record)
             told = (one.port, one.first, one.last, min(one.messages, 0xFFFFFFFF), one.told)
             result.append((one, told))
             one.place = -1
             one.messages = 0
             one.told = ()
+            if one.record is not None:
+                one.record.given = one.last
         return result
 
     def _network(self, host: str) -> int | None:
@@ -646,10 +660,14 @@ class Sources:
 
     def _hear(self, source: _Source, now: int, port: int) -> None:
         """A message came from there."""
-        source.last = now
-        source.messages += 1
+        self._hear_more(source, now, now, 1, port)
+
+    def _hear_more(self, source: _Source, first: int, last: int, more: int, port: int) -> None:
+        """So many messages came from there, the first and the last of them then."""
+        source.last = last
+        source.messages += more
         if source.place < 0:
-            source.first = now
+            source.first = first
             source.port = port
             source.place = self._given + len(self._heard)
             self._heard.append(source)
@@ -675,6 +693,108 @@ class Sources:
         messages = min(source.messages, 0xFFFFFFFF)
         source.told = (*told, (packet.session, packet.state, now, messages))
 
+    def share(self, table: Buffer, seed: int, quiet_ns: int) -> None:
+        """Count together with a program in the kernel, which has the same table and `seed`.
+
+        `kdumpfence.listener.kernel.program` says what is in it; it has to be full of zeros, and 128
+        times a power of two bytes long. Once a source was heard by `Receiver.count`, the kernel
+        counts its messages until none has come for `quiet_ns` nanoseconds, or the source is
+        discarded. Whether there is room for a source makes no difference but to the cost.
+        """
+        with self._lock:
+            if self._shared is not None:
+                raise RuntimeError("these sources share a table already")
+            self._shared = _Shared(table, seed, quiet_ns)
+
+    def sweep(self, again_ns: int = 0) -> bool:
+        """Have heard what the kernel counted; whether `heard` has something now, and had not.
+
+        Of a source that has sent nothing since `again_ns` nanoseconds after its last message that
+        was given out, the rest waits, for half of `quiet_ns` at most. When the first of these
+        messages came is not known: it is told as the time of the one before.
+        """
+        with self._lock:
+            shared = self._shared
+            if shared is None:
+                return False
+            before = bool(self._heard)
+            now = time.monotonic_ns()
+            linger = shared.quiet_ns // 2
+            for record in shared.records.values():
+                since = record.given
+                if shared.last(record.entry) - since >= again_ns or now - since >= linger:
+                    self._fold(record)
+            return bool(self._heard) and not before
+
+    def unshare(self) -> None:
+        """Share no table any more, after the kernel has stopped counting; `heard` has the rest."""
+        with self._lock:
+            shared = self._shared
+            if shared is None:
+                return
+            for record in list(shared.records.values()):
+                self._fold(record)
+                self._unrecord(record)
+            shared.release()
+            self._shared = None
+
+    @property
+    def shared(self) -> int:
+        """How many sources the kernel counts messages of."""
+        return 0 if self._shared is None else len(self._shared.records)
+
+    @property
+    def counted(self) -> int:
+        """Messages that the kernel counted, and that nobody read."""
+        with self._lock:
+            shared = self._shared
+            if shared is None:
+                return self._counted_before
+            return self._counted_before + sum(map(shared.more, shared.records.values()))
+
+    def _fold(self, record: _Record) -> None:
+        """What the kernel counted since the last time was heard of this source."""
+        shared, source = self._shared, record.source
+        more = 0 if shared is None else shared.more(record)
+        if shared is None or not more:
+            return
+        record.seen = (record.seen + more) & 0xFFFFFFFF
+        self._counted_before += more
+        last = max(source.last, shared.last(record.entry))
+        # Nobody wrote down when the first of these came: as soon after the one before as may be.
+        # No gap between any two of them was one that makes a difference.
+        self._hear_more(source, source.last, last, more, source.port)
+
+    def _unrecord(self, record: _Record) -> None:
+        """Its source has no entry any more."""
+        shared = self._shared
+        if shared is not None:
+            shared.forget(record)
+            self._counted_before += shared.more(record)
+            record.source.record = None
+
+    def _share(self, source: _Source, now: int) -> None:
+        """A message of this source was read: the kernel may count those that repeat it."""
+        shared = self._shared
+        if shared is None:
+            return
+        if source.record is not None:
+            self._fold(source.record)
+            shared.renew(source.record, now)
+            return
+        address = _pack_host(source.host)
+        if len(address) == 4:
+            address = bytes(10) + b"\xff\xff" + address
+        for entry in shared.places(address, source.scope):
+            record = shared.records.get(entry)
+            if record is not None and now - shared.last(entry) > shared.quiet_ns:
+                self._fold(record)
+                self._unrecord(record)
+                record = None
+            if record is None:
+                shared.take(entry, source, address, now)
+                return
+
     def __len__(self) -> int:
         return len(self._known)
 
@@ -682,6 +802,89 @@ class Sources:
         with self._lock:
             known = list(self._known.values())
         return iter([(_pack_host(source.host), source.scope) for source in known])
+
+
+# ------------------------------------------- counted in the kernel as well: shared.pxi
+
+#: Entries of a bucket, and bytes of an entry.
+_BUCKET, _ENTRY = 4, 32
+
+
+class _Record:
+    """A source that has an entry."""
+
+    __slots__ = ("entry", "given", "seen", "source")
+
+    def __init__(self, entry: int, source: _Source, seen: int) -> None:
+        self.entry = entry
+        self.source = source
+        self.seen = seen  # messages in the entry that were heard of
+        self.given = 0  # when the last message came that was given out as heard
+
+
+class _Shared:
+    """The table that a program in the kernel and the sources share."""
+
+    def __init__(self, table: Buffer, seed: int, quiet_ns: int) -> None:
+        self._memory = memory = memoryview(table)
+        buckets = len(memory) // (_BUCKET * _ENTRY)
+        if not buckets or buckets & (buckets - 1) or len(memory) % (_BUCKET * _ENTRY):
+            raise ValueError(f"table of {len(memory)} bytes: must be 128 times a power of two")
+        # As numbers of 32 and of 64 bits: an entry has eight of these, or four.
+        self._words, self._wide = memory.cast("I"), memory.cast("Q")
+        self._mask = buckets - 1
+        self._seed = seed
+        self.quiet_ns = quiet_ns
+        self.records: dict[int, _Record] = {}
+
+    def places(self, address: bytes, scope: int) -> Iterator[int]:
+        """The entries that an address may have."""
+        high, low = (int.from_bytes(half, sys.byteorder) for half in (address[:8], address[8:]))
+        whole = (1 << 64) - 1
+        mixed = (high ^ self._seed) * 0x9E3779B97F4A7C15 & whole
+        mixed ^= mixed >> 32
+        mixed = (mixed ^ low ^ (scope << 32)) * 0xD6E8FEB86659FD93 & whole
+        mixed ^= mixed >> 32
+        # Only its upper half depends on all of the address.
+        mixed = (mixed * 0xD6E8FEB86659FD93 & whole) >> 32
+        other = (mixed * 0x9E3779B97F4A7C15 & whole) >> 40
+        for bucket in (mixed & self._mask, other & self._mask):
+            yield from range(bucket * _BUCKET, (bucket + 1) * _BUCKET)
+
+    def last(self, entry: int) -> int:
+        """When a message was counted there last."""
+        return self._wide[4 * entry + 2]
+
+    def more(self, record: _Record) -> int:
+        """Messages that were counted there and not heard of."""
+        return (self._words[8 * record.entry + 6] - record.seen) & 0xFFFFFFFF
+
+    def renew(self, record: _Record, now: int) -> None:
+        """A message of its source was read."""
+        if self.last(record.entry) < now:
+            self._wide[4 * record.entry + 2] = now
+
+    def take(self, entry: int, source: _Source, address: bytes, now: int) -> None:
+        """Give a free entry to that source."""
+        source.record = _Record(entry, source, self._words[8 * entry + 6])
+        self.records[entry] = source.record
+        # The time comes last: without one the kernel counts nothing there.
+        self._words[8 * entry + 7] = source.scope
+        self._wide[4 * entry + 1] = int.from_bytes(address[8:], sys.byteorder)
+        self._wide[4 * entry] = int.from_bytes(address[:8], sys.byteorder)
+        self._wide[4 * entry + 2] = now
+
+    def forget(self, record: _Record) -> None:
+        """Its entry is free."""
+        del self.records[record.entry]
+        for word in range(3):
+            self._wide[4 * record.entry + word] = 0
+
+    def release(self) -> None:
+        """Whoever made the memory may do away with it."""
+        self._words.release()
+        self._wide.release()
+        self._memory.release()
 
 
 # -------------------------------------------------------- signed messages: signed.pxi
@@ -1208,6 +1411,7 @@ class Receiver:
         self._view = memoryview(self._buffer)
         self._sockets: list[_Socket] = []
         self._forgotten = 0  # dropped, of sockets that were discarded
+        self._unread = 0  # dropped and not counted, as was told of last
         self._end: int | None = None
         self._ahead = 0  # by how much CLOCK_REALTIME was ahead when it was looked at last before
         self._counts = _zero_counts()
@@ -1361,6 +1565,7 @@ class Receiver:
         now = time.monotonic_ns()
         if found is None:
             self._tallied += 1
+            sources._share(source, now)
             sources._hear(source, now, source_port)
             if self._is_packet_long(payload):
                 sources._tell(source, now, payload)
@@ -1477,6 +1682,7 @@ class Receiver:
         is_ipv4 = sock.family == _socket.AF_INET
         sources = self._sources
         known, heard, given = sources._known, sources._heard, sources._given
+        shared = sources._shared is not None
         control: Sequence[tuple[int, int, bytes]] = ()
         rejected = got = 0
         now = time.monotonic_ns()
@@ -1506,6 +1712,8 @@ class Receiver:
                         self._rejected(admitted, address[0], _destination(control)[1] or scope)
                         continue
                     source = admitted
+                if shared:
+                    sources._share(source, now)
                 source.last = now
                 messages = source.messages
                 source.messages = messages + 1
@@ -1685,11 +1893,17 @@ class Receiver:
     def dropped(self) -> int:
         """Datagrams that the kernel dropped unread, most of them for want of room.
 
-        On a UDP socket that includes what a socket filter dropped.
+        On a UDP socket that includes what a socket filter dropped, but not what was counted by one.
         """
         for one in self._sockets:
             one.look_for_drops()
-        return self._forgotten + sum(one.dropped for one in self._sockets)
+        dropped = self._forgotten + sum(one.dropped for one in self._sockets)
+        counted = self._sources.counted
+        if not counted:
+            return dropped
+        # In this order it never seems more than it was.
+        self._unread = max(self._unread, dropped - counted)
+        return self._unread
 
 
 # --------------------------------------------------------- the send loop: send.pxi

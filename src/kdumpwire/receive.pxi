@@ -76,6 +76,7 @@ ctypedef struct CReceiver:
     uint64_t counts[VERDICTS]
     uint64_t errors
     uint64_t forgotten  # dropped, of sockets that were discarded
+    uint64_t unread     # dropped and not counted, as was told of last
     CSources *sources
     CSources *strangers # NULL: not remembered
     CSigned *signed     # NULL: messages need not be signed
@@ -278,6 +279,8 @@ cdef int receiver_match(CReceiver *receiver, int valid) noexcept nogil:
         accepted += 1
         found.node = sources.known[index].node
         if receiver.tally:
+            if sources.shared != NULL:
+                shared_hear(sources, index, receiver.found_at)
             sources_hear(sources, index, receiver.found_at, found.port)
             if found.length == PACKET_LENGTH:
                 receiver_tell(receiver, index, found)

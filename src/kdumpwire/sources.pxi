@@ -29,7 +29,8 @@ ctypedef struct Source:
     uint16_t port
     uint8_t admitted    # not by the caller, but by the receive loop
     uint8_t told        # how many of its places in sources.told are taken
-    uint8_t spare[12]   # 64 bytes in all, a cache line: see take_lines
+    uint32_t record     # 1 + its place in sources.shared.records, 0 = none
+    uint8_t spare[8]    # 64 bytes in all, a cache line: see take_lines
 
 ctypedef struct Slot:
     uint32_t index      # 1 + index of a known source, 0 = free
@@ -45,8 +46,33 @@ ctypedef struct Network:
     int ipv6            # and no IPv4 address is in it, whatever its prefix
     int loopback        # else no loopback address is in it
 
+ctypedef struct Entry:
+    # What the kernel counts of a source; `kdumpfence.listener.kernel.program` has the same.
+    uint64_t high       # both halves 0: free
+    uint64_t low
+    int64_t last        # CLOCK_MONOTONIC, nanoseconds
+    uint32_t messages
+    uint32_t scope
+
+ctypedef struct Record:
+    # A source that has an entry.
+    Entry *entry
+    int64_t given       # when the last message came that was given out as heard
+    uint32_t source     # its index
+    uint32_t seen       # of entry.messages
+
+ctypedef struct Shared:
+    Entry *entries
+    Record *records     # dense, as many as there are entries at most
+    uint64_t seed
+    int64_t quiet       # nanoseconds without a message that make the next one news
+    uint32_t mask       # number of buckets - 1
+    uint32_t count      # of records
+
 ctypedef struct CSources:
     pthread_mutex_t lock
+    Shared *shared      # NULL: the kernel counts nothing
+    uint64_t counted    # messages that the kernel counted, as far as they were heard of
     Source *known       # dense, in order of insertion until something is removed
     Told *told          # MOST_TOLD for each of them; not touched for who sends bare messages
     Slot *slots         # open addressing
@@ -65,6 +91,7 @@ ctypedef struct CSources:
 
 cdef enum:
     LARGE_PAGE = 2 << 20    # bytes
+    AHEAD = 16      # records from the one in hand to the one that is fetched
 
 
 cdef inline void split_address(
@@ -94,15 +121,20 @@ cdef inline int is_loopback(uint64_t high, uint64_t low) noexcept nogil:
     return half[0] == 0 and half[1] == htonl(1)
 
 
-cdef inline uint32_t hash_address(
-    CSources *sources, uint64_t high, uint64_t low, uint32_t scope
+cdef inline uint64_t mix_address(
+    uint64_t seed, uint64_t high, uint64_t low, uint32_t scope
 ) noexcept nogil:
-    cdef uint64_t h = (high ^ sources.seed) * <uint64_t>0x9E3779B97F4A7C15
+    cdef uint64_t h = (high ^ seed) * <uint64_t>0x9E3779B97F4A7C15
     h ^= h >> 32
     h = (h ^ low ^ (<uint64_t>scope << 32)) * <uint64_t>0xD6E8FEB86659FD93
     h ^= h >> 32
-    h *= <uint64_t>0xD6E8FEB86659FD93
-    return <uint32_t>(h >> 32)
+    return h * <uint64_t>0xD6E8FEB86659FD93
+
+
+cdef inline uint32_t hash_address(
+    CSources *sources, uint64_t high, uint64_t low, uint32_t scope
+) noexcept nogil:
+    return <uint32_t>(mix_address(sources.seed, high, low, scope) >> 32)
 
 
 cdef inline int is_address(Source *source, uint64_t high, uint64_t low, uint32_t scope) noexcept nogil:
@@ -259,6 +291,8 @@ cdef int sources_add(
     cdef Source *source
     if found >= 0:
         source = &sources.known[sources.slots[found].index - 1]
+        if source.record and source.node != node:
+            shared_forget(sources, sources.slots[found].index - 1)   # its next message is news
         source.node = node
         sources.admitted -= source.admitted
         source.admitted = 0
@@ -284,6 +318,8 @@ cdef int sources_discard(CSources *sources, uint64_t high, uint64_t low, uint32_
     if found < 0:
         return 0
     index = sources.slots[found].index - 1
+    if sources.known[index].record:
+        shared_forget(sources, index)
     sources.admitted -= sources.known[index].admitted
     if sources.known[index].place:
         # The newest of those heard takes its place.
@@ -302,6 +338,8 @@ cdef int sources_discard(CSources *sources, uint64_t high, uint64_t low, uint32_
                    told_bytes(1))
         if last.place:
             sources.heard[last.place - 1] = index
+        if last.record:
+            sources.shared.records[last.record - 1].source = index
     sources.count -= 1
     # Close the gap in the probe sequence (Knuth 6.4, algorithm R): no tombstones.
     at = <uint32_t>found
@@ -350,12 +388,18 @@ cdef int sources_admit_stranger(
 
 cdef inline void sources_hear(CSources *sources, uint32_t index, int64_t now, uint16_t port) noexcept nogil:
     """A message came from this source."""
+    sources_hear_more(sources, index, now, now, 1, port)
+
+
+cdef inline void sources_hear_more(
+    CSources *sources, uint32_t index, int64_t first, int64_t last, uint32_t more, uint16_t port
+) noexcept nogil:
+    """So many messages came from this source, the first and the last of them then."""
     cdef Source *source = &sources.known[index]
-    source.last = now
-    if ~source.messages:         # it stays at its greatest value
-        source.messages += 1
+    source.last = last
+    source.messages += min(more, ~source.messages)  # it stays at its greatest value
     if source.place == 0:
-        source.first = now
+        source.first = first
         source.port = port
         source.place = 1 + (sources.heard_at + sources.heard_count) % sources.room
         sources.heard[source.place - 1] = index
@@ -399,12 +443,16 @@ cdef uint32_t sources_heard(CSources *sources, Source *given, Told *told, uint32
     for i in range(number):
         index = sources.heard[sources.heard_at]
         source = &sources.known[index]
+        if source.record:
+            shared_fold(sources, &sources.shared.records[source.record - 1])
         given[i] = source[0]
         if source.told:
             memcpy(&told[i * MOST_TOLD], &sources.told[index * MOST_TOLD], told_bytes(1))
         source.messages = 0
         source.place = 0
         source.told = 0
+        if source.record:
+            sources.shared.records[source.record - 1].given = source.last
         sources.heard_at = (sources.heard_at + 1) % sources.room
     sources.heard_count -= number
     return number

@@ -293,7 +293,7 @@ cdef class Receiver:
         cdef socklen_t length
         cdef CSocket *sock
         cdef int i
-        cdef uint64_t total = self.c.forgotten
+        cdef uint64_t counted, total = self.c.forgotten
         for i in range(self.c.socket_count):
             # See `_purewire.Receiver.dropped`. Its field 8 is SK_MEMINFO_DROPS.
             sock = &self.c.sockets[i]
@@ -305,4 +305,9 @@ cdef class Receiver:
                 if more < <uint32_t>1 << 31 or sock.dropped == 0:
                     sock.dropped += more
             total += sock.dropped
+        counted = self.sources.count_all()
+        if counted:
+            # What the kernel has counted it has dropped as well. In this order it never seems more.
+            self.c.unread = max(self.c.unread, total - counted if total > counted else 0)
+            return self.c.unread
         return total

@@ -29,10 +29,13 @@ cdef class Sources:
     """See `_purewire.Sources`."""
 
     cdef CSources c
+    cdef Shared shared_table
+    cdef Py_buffer table
 
     def __cinit__(self):
         import posix
         memset(&self.c, 0, sizeof(CSources))
+        memset(&self.shared_table, 0, sizeof(Shared))
         pthread_mutex_init(&self.c.lock, NULL)
         self.c.seed = int.from_bytes(posix.urandom(8), "little")
 
@@ -40,6 +43,7 @@ cdef class Sources:
         self.c.admit_room = room
 
     def __dealloc__(self):
+        self.release_table()
         sources_free(&self.c)
         free(self.c.networks)
         pthread_mutex_destroy(&self.c.lock)
@@ -70,6 +74,8 @@ cdef class Sources:
         check_address(packed, &high, &low)
         pthread_mutex_lock(&self.c.lock)
         source = sources_find(&self.c, high, low, scope)
+        if source != NULL and source.record:
+            shared_fold(&self.c, &self.c.shared.records[source.record - 1])
         if source != NULL and source.admitted and source.place == 0:
             result = sources_discard(&self.c, high, low, scope)
         pthread_mutex_unlock(&self.c.lock)
@@ -130,6 +136,71 @@ cdef class Sources:
                                given[i].port, given[i].first, given[i].last, given[i].messages,
                                what_was_told(&told[i * MOST_TOLD], given[i].told)))
         return result
+
+    def share(self, table, uint64_t seed, int64_t quiet_ns):
+        cdef Shared *shared = &self.shared_table
+        cdef size_t buckets
+        if self.c.shared != NULL:
+            raise RuntimeError("these sources share a table already")
+        PyObject_GetBuffer(table, &self.table, PyBUF_WRITABLE)
+        buckets = self.table.len // (BUCKET * sizeof(Entry))
+        if not buckets or buckets & (buckets - 1) or self.table.len % (BUCKET * sizeof(Entry)):
+            size = self.table.len
+            PyBuffer_Release(&self.table)
+            raise ValueError(f"table of {size} bytes: must be 128 times a power of two")
+        shared.entries = <Entry *>self.table.buf
+        shared.records = <Record *>take_lines(buckets * BUCKET * sizeof(Record))
+        if shared.records == NULL:
+            PyBuffer_Release(&self.table)
+            raise MemoryError
+        shared.mask = <uint32_t>(buckets - 1)
+        shared.seed = seed
+        shared.quiet = quiet_ns
+        pthread_mutex_lock(&self.c.lock)
+        self.c.shared = shared
+        pthread_mutex_unlock(&self.c.lock)
+
+    cdef void release_table(self):
+        cdef Shared *shared = self.c.shared
+        if shared != NULL:
+            self.c.shared = NULL
+            free_lines(shared.records, self.table.len // sizeof(Entry) * sizeof(Record))
+            memset(shared, 0, sizeof(Shared))
+            PyBuffer_Release(&self.table)
+
+    def unshare(self):
+        pthread_mutex_lock(&self.c.lock)
+        while self.c.shared != NULL and self.c.shared.count:
+            shared_fold(&self.c, &self.c.shared.records[0])
+            shared_forget(&self.c, self.c.shared.records[0].source)
+        self.release_table()
+        pthread_mutex_unlock(&self.c.lock)
+
+    def sweep(self, int64_t again_ns=0):
+        cdef int news = 0
+        with nogil:
+            pthread_mutex_lock(&self.c.lock)
+            if self.c.shared != NULL:
+                news = shared_sweep(&self.c, again_ns)
+            pthread_mutex_unlock(&self.c.lock)
+        return news != 0
+
+    @property
+    def shared(self):
+        return self.shared_table.count
+
+    @property
+    def counted(self):
+        return self.count_all()
+
+    cdef uint64_t count_all(self):
+        """Messages that the kernel counted."""
+        cdef uint64_t counted = 0
+        with nogil:
+            pthread_mutex_lock(&self.c.lock)
+            counted = shared_counted(&self.c)
+            pthread_mutex_unlock(&self.c.lock)
+        return counted
 
     def __len__(self):
         cdef uint32_t count

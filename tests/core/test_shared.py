@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sources and a table that they share with the kernel, which the tests play: both cores."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+from tests.core.scene import BIG, LITTLE, Scene, numbered, pack, status
+
+ENTRY = struct.Struct("=16sqII")
+SECOND = 10**9
+SEED = 0x0123456789ABCDEF
+
+
+class Table:
+    """What the program in the kernel sees of it."""
+
+    def __init__(self, scene: Scene, buckets: int = 32, quiet_ns: int = 30 * SECOND) -> None:
+        self.memory = bytearray(128 * buckets)
+        self.scene = scene
+        scene.sources.share(self.memory, SEED, quiet_ns)
+
+    def entries(self) -> Iterator[tuple[int, bytes, int, int, int]]:
+        """Where an entry is, its address, time, messages and scope: of all that are in use."""
+        for at in range(0, len(self.memory), ENTRY.size):
+            address, last, messages, scope = ENTRY.unpack_from(self.memory, at)
+            if address != bytes(16):
+                yield at, address, last, messages, scope
+
+    def entry(self, host: str) -> int:
+        """Where the entry of that host is."""
+        packed = pack(host)
+        wanted = bytes(10) + b"\xff\xff" + packed if len(packed) == 4 else packed
+        (at,) = (at for at, address, *_ in self.entries() if address == wanted)
+        return at
+
+    def count(self, host: str, messages: int, last: int | None = None) -> int:
+        """The kernel counts messages of that host; the time of the last."""
+        at = self.entry(host)
+        (before,) = struct.unpack_from("=I", self.memory, at + 24)
+        struct.pack_into("=I", self.memory, at + 24, (before + messages) & 0xFFFFFFFF)
+        when = time.monotonic_ns() if last is None else last
+        struct.pack_into("=q", self.memory, at + 16, when)
+        return when
+
+
+@pytest.fixture
+def table(scene: Scene) -> Table:
+    return Table(scene)
+
+
+def say(scene: Scene, *hosts: str | int, data: bytes = LITTLE) -> None:
+    scene.send(*hosts, data=data)
+    scene.receiver.count(0)
+
+
+def heard(scene: Scene) -> list[tuple[bytes, int]]:
+    return [(one[1], one[6]) for one in scene.sources.heard()]
+
+
+HOST = numbered(1)
+
+
+def test_whoever_was_heard_has_an_entry_with_the_time_of_it(scene: Scene, table: Table) -> None:
+    scene.sources.add(pack(HOST), node=1)
+    scene.sources.add(pack("::1"), node=2)
+    assert list(table.entries()) == []
+    before = time.monotonic_ns()
+    say(scene, HOST)
+    scene.listen("::1")
+    say(scene, "::1")
+    assert {one[1] for one in table.entries()} == {
+        bytes(10) + b"\xff\xff" + pack(HOST),
+        pack("::1"),
+    }
+    assert scene.sources.shared == 2
+    for _, _, last, messages, scope in table.entries():
+        assert before <= last <= time.monotonic_ns()
+        assert (messages, scope) == (0, 0)
+
+
+def test_strangers_and_rubbish_have_none(scene: Scene, table: Table) -> None:
+    scene.sources.add(pack(HOST))
+    say(scene, 2)
+    say(scene, HOST, data=b"rubbish!")
+    assert scene.sources.shared == 0
+
+
+def test_what_the_kernel_counted_is_heard(scene: Scene, table: Table) -> None:
+    scene.sources.add(pack(HOST), node=7)
+    say(scene, HOST)
+    ((*_, first, messages, _),) = scene.sources.heard()
+    assert messages == 1
+    assert not scene.sources.sweep()
+    last = table.count(HOST, 5)
+    assert scene.sources.sweep()
+    assert not scene.sources.sweep()
+    ((number, packed, _, port, since, until, messages, told),) = scene.sources.heard()
+    assert (number, packed, messages, told) == (7, pack(HOST), 5, ())
+    assert (since, until) == (first, last)
+    assert port
+    assert (scene.counts(), scene.sources.counted) == ({"accepted": 1}, 5)
+    assert scene.sources.heard() == []
+
+
+def test_there_is_news_only_if_nothing_waited(scene: Scene, table: Table) -> None:
+    scene.sources.admit(pack("127.1.0.0"), 16)
+    say(scene, 1)
+    say(scene, 2)
+    table.count(HOST, 1)
+    assert not scene.sources.sweep()
+    assert [messages for _, messages in heard(scene)] == [2, 1]
+
+
+def test_a_source_that_was_told_of_waits_until_it_has_sent_long_enough(
+    scene: Scene, table: Table
+) -> None:
+    scene.sources.add(pack(HOST))
+    say(scene, HOST)
+    last = scene.sources.heard()[0][5]
+    table.count(HOST, 1, last + SECOND - 1)
+    assert not scene.sources.sweep(SECOND)
+    assert scene.sources.counted == 1
+    table.count(HOST, 1, last + SECOND)
+    assert scene.sources.sweep(SECOND)
+    assert heard(scene) == [(pack(HOST), 2)]
+
+
+def test_but_not_for_longer_than_half_of_what_makes_a_message_news(scene: Scene) -> None:
+    table = Table(scene, quiet_ns=SECOND // 50)
+    scene.sources.add(pack(HOST))
+    say(scene, HOST)
+    last = scene.sources.heard()[0][5]
+    table.count(HOST, 1, last + 1)
+    time.sleep(0.011)
+    assert scene.sources.sweep(1000 * SECOND)
+
+
+def test_a_number_that_begins_again_is_none_that_went_back(scene: Scene, table: Table) -> None:
+    scene.sources.add(pack(HOST))
+    say(scene, HOST)
+    scene.sources.heard()
+    for _ in range(3):
+        table.count(HOST, 0x60000000)
+        scene.sources.sweep()
+        assert heard(scene) == [(pack(HOST), 0x60000000)]
+
+
+def test_a_message_that_was_read_counts_with_what_the_kernel_counted_before(
+    scene: Scene, table: Table, core: ModuleType
+) -> None:
+    scene.sources.add(pack(HOST))
+    say(scene, HOST)
+    scene.sources.heard()
+    last = table.count(HOST, 3)
+    say(scene, HOST, data=status(core, 9, "finished"))
+    ((*_, until, messages, told),) = scene.sources.heard()
+    assert messages == 4
+    assert until > last
+    assert [(session, state, number) for session, state, _, number in told] == [(9, "finished", 4)]
+    ((_, _, there, _, _),) = table.entries()
+    assert there == until
+
+
+def test_who_is_discarded_has_no_entry_and_its_messages_stay_counted(
+    scene: Scene, table: Table
+) -> None:
+    for number in (1, 2, 3):
+        scene.sources.add(pack(numbered(number)), node=number)
+        say(scene, number)
+    table.count(numbered(1), 5)
+    scene.sources.discard(pack(numbered(1)))
+    assert scene.sources.shared == 2
+    assert (scene.counts(), scene.sources.counted) == ({"accepted": 3}, 5)
+    scene.sources.heard()
+    for number in (2, 3):
+        table.count(numbered(number), number)
+    scene.sources.sweep()
+    assert sorted(heard(scene)) == [(pack(numbered(2)), 2), (pack(numbered(3)), 3)]
+    scene.sources.discard(pack(numbered(3)))
+    assert [address[12:] for _, address, *_ in table.entries()] == [pack(numbered(2))]
+
+
+def test_what_waits_is_given_out_with_what_the_kernel_counted_meanwhile(
+    scene: Scene, table: Table
+) -> None:
+    scene.sources.add(pack(HOST))
+    say(scene, HOST)
+    last = table.count(HOST, 4)
+    ((*_, until, messages, _),) = scene.sources.heard()
+    assert (until, messages) == (last, 5)
+
+
+def test_a_source_that_is_another_node_s_by_now_is_news(scene: Scene, table: Table) -> None:
+    scene.sources.add(pack(HOST), node=1)
+    say(scene, HOST)
+    scene.sources.heard()
+    table.count(HOST, 2)
+    scene.sources.add(pack(HOST), node=1)
+    assert scene.sources.shared == 1
+    scene.sources.add(pack(HOST), node=2)
+    assert scene.sources.shared == 0
+    assert list(table.entries()) == []
+    assert scene.sources.counted == 2
+    say(scene, HOST)
+    assert [(one[0], one[6]) for one in scene.sources.heard()] == [(2, 1)]
+
+
+def test_when_nothing_is_shared_any_more_what_was_counted_is_heard(scene: Scene) -> None:
+    table = Table(scene)
+    scene.sources.add(pack(HOST))
+    say(scene, HOST)
+    scene.sources.heard()
+    table.count(HOST, 2)
+    scene.sources.unshare()
+    scene.sources.unshare()
+    assert (scene.sources.shared, scene.sources.counted) == (0, 2)
+    assert heard(scene) == [(pack(HOST), 2)]
+    table.memory.append(0)  # which nobody looks into
+    say(scene, HOST)
+    assert heard(scene) == [(pack(HOST), 1)]
+    Table(scene)
+
+
+def test_who_was_admitted_is_not_released_while_its_messages_wait_in_the_kernel(
+    scene: Scene, table: Table
+) -> None:
+    scene.sources.admit(pack("127.1.0.0"), 16)
+    say(scene, HOST)
+    scene.sources.heard()
+    table.count(HOST, 1)
+    assert not scene.sources.release(pack(HOST))
+    assert heard(scene) == [(pack(HOST), 1)]
+    assert scene.sources.release(pack(HOST))
+    assert scene.sources.shared == 0
+
+
+def test_without_room_a_source_is_heard_as_ever(scene: Scene, core: ModuleType) -> None:
+    table = Table(scene, buckets=1)
+    hosts = [numbered(number) for number in range(1, 7)]
+    for host in hosts:
+        scene.sources.add(pack(host))
+    say(scene, *hosts, *hosts)
+    assert scene.sources.shared == 4
+    assert [messages for _, messages in heard(scene)] == [2] * 6
+    del table
+
+
+def test_the_entry_of_one_that_is_silent_goes_to_another(scene: Scene) -> None:
+    table = Table(scene, buckets=1, quiet_ns=SECOND // 100)
+    hosts = [numbered(number) for number in range(1, 10)]
+    for host in hosts:
+        scene.sources.add(pack(host))
+    say(scene, *hosts[:4])
+    scene.sources.heard()
+    table.count(hosts[0], 3)
+    time.sleep(0.011)
+    say(scene, *hosts[4:8])
+    # What was counted in the entry that another has now is not lost.
+    assert sorted(heard(scene)) == sorted(
+        [(pack(hosts[0]), 3), *((pack(host), 1) for host in hosts[4:8])]
+    )
+    assert {address[12:] for _, address, *_ in table.entries()} == {
+        pack(host) for host in hosts[4:8]
+    }
+    table.count(hosts[5], 2)
+    scene.sources.sweep()
+    assert heard(scene) == [(pack(hosts[5]), 2)]
+
+
+def test_thousands_find_their_entries_where_the_other_core_would_put_them(
+    scene: Scene, core: ModuleType
+) -> None:
+    table = Table(scene, buckets=512)
+    for number in range(1000):
+        scene.sources.add(pack(numbered(number)))
+    for start in range(0, 1000, 8):
+        say(scene, *range(start, start + 8), data=BIG)
+    # With about two for four entries, hardly any finds both of its buckets full.
+    assert scene.sources.shared >= 990
+    for at, address, *_ in table.entries():
+        assert at // 128 in buckets(address[12:], 511)
+
+
+def buckets(packed: bytes, mask: int) -> tuple[int, int]:
+    """As the program has it."""
+    whole = (1 << 64) - 1
+    low = int.from_bytes(b"\0\0\xff\xff" + packed, "little")
+    h = SEED * 0x9E3779B97F4A7C15 & whole
+    h = ((h ^ h >> 32) ^ low) * 0xD6E8FEB86659FD93 & whole
+    h = ((h ^ h >> 32) * 0xD6E8FEB86659FD93 & whole) >> 32
+    return h & mask, (h * 0x9E3779B97F4A7C15 & whole) >> 40 & mask
+
+
+@pytest.mark.parametrize("size", [0, 64, 127, 128 * 3, 129])
+def test_a_table_of_another_size_is_refused(core: ModuleType, size: int) -> None:
+    with pytest.raises(ValueError, match="must be 128 times a power of two"):
+        core.Sources().share(bytearray(size), 0, SECOND)
+
+
+def test_sources_share_one_table(scene: Scene, table: Table) -> None:
+    with pytest.raises(RuntimeError, match="share a table already"):
+        Table(scene)
