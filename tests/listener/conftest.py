@@ -18,6 +18,7 @@ from kdumpfence.listener.events import AnyEvent, Event
 from kdumpfence.listener.listener import Listener
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import cannot_run, udp
+from tests.support.kernel import need_kernel_counting
 
 #: Seconds that a test waits for what has to come.
 PATIENCE = 60.0
@@ -69,8 +70,19 @@ class TrialListener(Listener):
 MakeListener = Callable[..., TrialListener]
 
 
+@pytest.fixture(params=["user", "kernel"])
+def counting(request: pytest.FixtureRequest) -> str:
+    """Who counts messages that say nothing new: whatever holds for one way holds for the other."""
+    way = str(request.param)
+    if way == "kernel":
+        need_kernel_counting()
+    return way
+
+
 @pytest.fixture
-def listen(core: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeListener]:
+def listen(
+    core: ModuleType, counting: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakeListener]:
     """Makes Listeners with that core on a free port, and closes them after the test."""
     monkeypatch.setattr(reader, "Receiver", core.Receiver)
     monkeypatch.setattr(listener, "Sources", core.Sources)
@@ -81,6 +93,9 @@ def listen(core: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeLi
 
     def make(*arguments: Any, **options: Any) -> TrialListener:
         options.setdefault("port", 0)
+        options.setdefault(
+            "counting", "user" if options.get("auth", "none") != "none" else counting
+        )
         made.append(TrialListener(*arguments, **options))
         return made[-1]
 

@@ -12,6 +12,7 @@ from typing import Any, Union
 
 from kdumpfence.addresses import FAMILIES, Address
 from kdumpfence.listener.cluster_keys import AUTHS
+from kdumpfence.listener.kernel import WAYS
 from kdumpfence.listener.nodes import AnyAddress, as_text
 from kdumpfence.listener.sockets import parsed_host
 
@@ -59,12 +60,14 @@ def current_names(given: Mapping[str, object], names: Mapping[str, object]) -> l
     return [given.get(old, names[new]) for old, new in RENAMED.items()]
 
 
-def check_words(family: str, auth: str) -> None:
-    """ValueError if one of them is none of those that there are."""
+def check_words(family: str, auth: str, counting: object) -> None:
+    """ValueError if one of them is none of those that there are; only as a word `counting` is."""
     if family not in FAMILIES:
         raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
     if auth not in AUTHS:
         raise ValueError(f"auth {auth!r}: must be one of {', '.join(AUTHS)}")
+    if isinstance(counting, str) and counting not in WAYS:
+        raise ValueError(f"counting {counting!r}: must be one of {', '.join(WAYS)}")
 
 
 def check_numbers(port: int, max_admitted: int, receive_buffer: int) -> None:

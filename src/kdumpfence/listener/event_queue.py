@@ -44,9 +44,6 @@ MOST = 2048
 #: Seconds between two looks at what was heard, so that there is something to be seen.
 REST = 0.02
 
-#: Seconds between two decisions over who fell silent.
-DECIDE = 0.02
-
 #: Seconds that a look waits until the thread has read what a decision needs: it takes less than a
 #: millisecond, unless the machine is in trouble.
 READING = 5.0
@@ -224,6 +221,7 @@ class EventQueue:
         does not read.
         """
         began = time.monotonic()
+        self._reader.catch_up()
         self._look()
         due = self._dumps.next_due
         if due is not None and self._await_reading(due, began):
@@ -240,6 +238,7 @@ class EventQueue:
     def find(self, node: str) -> Dump | None:
         """The dump of this node now (Unix times). RuntimeError as `look`."""
         began = time.monotonic()
+        self._reader.catch_up()
         self._look()
         if node in self._dumps and self._await_reading(self._dumps.over(node), began):
             self._look()
@@ -440,7 +439,7 @@ class EventQueue:
         elif due <= reader.through + base:
             return False
         else:
-            reader.read_through(max(due - base, reader.through + DECIDE))
+            reader.read_through(max(due - base, reader.through + reader.decide))
         return True
 
 

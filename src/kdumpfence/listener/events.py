@@ -145,6 +145,8 @@ class Snapshot(NamedTuple):
     #: The name with which it answers, and the last one that was asked for if that was another; "".
     answers_as: str = ""
     asked_for: str = ""
+    #: What counts messages that say nothing new: "kernel" or "user".
+    counting: str = "user"
 
 
 #: What a `Listener` yields: `kind` says which of the two it is.

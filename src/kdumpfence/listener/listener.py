@@ -44,6 +44,7 @@ from kdumpfence.listener.events import (
     Overflow,
     Snapshot,
 )
+from kdumpfence.listener.kernel import SIGNED, CannotCountError
 from kdumpfence.listener.networks import IPNetwork, parsed_network
 from kdumpfence.listener.nodes import ADMITTED, AnyAddress, Nodes, as_text
 from kdumpfence.listener.reader import Reader
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from kdumpfence.listener.arguments import OldNames
+    from kdumpfence.listener.kernel.counting import Counting
 
 __all__ = ["Dump", "Event", "Listener", "ListenerClosed", "Overflow", "Snapshot"]
 
@@ -106,6 +108,12 @@ class Listener:
     is /etc/kdumpfence/key unless given. Answers are signed with this node's key, or, without a
     key file, not signed. `keys`: the same, from elsewhere.
 
+    `counting`: "user": this process reads every message. "kernel": the kernel counts those that
+    repeat what is known, and OSError says why if it cannot; that needs CAP_BPF. "auto": whichever
+    can be had. Or what `kdumpfence.listener.kernel.counting.load` made of the `sockets`, for a
+    program that has given up its rights since. That a dump goes on, or is over because of silence,
+    is told up to a second later then, and at once to those who ask.
+
     `silence_timeout`, `repeat_interval`: seconds, see `kdumpfence.listener.dumps.Dumps`.
     `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free. `host`: an
     address of this machine to listen on, or several; None: all of them.
@@ -144,6 +152,7 @@ class Listener:
         answer_as: str | None = None,
         key_file: str | None = None,
         keys: Keys | None = None,
+        counting: Literal["auto", "kernel", "user"] | Counting = "user",
         **old_names: Unpack[OldNames],
     ) -> None:
         if old_names:
@@ -154,7 +163,7 @@ class Listener:
         given = pairs(nodes)
         if isinstance(networks, (str, bytes)):
             raise TypeError("networks: expected a list, not a string")
-        check_words(family, auth)
+        check_words(family, auth, counting)
         if key_file is not None and auth == "none" and answer_as is None:
             raise ValueError(f"key_file {key_file!r}: needs auth='sha256' or answer_as")
         if key_file is not None and keys is not None:
@@ -191,18 +200,27 @@ class Listener:
         for sock in opened:
             deepen(sock, receive_buffer)
         self._port: int = opened[0].getsockname()[1]
+        counted: Counting | None = None
         try:
             if answer_as is None:
                 answers = None
             else:
                 answers = Answers(opened, answer_as, keys, questions)
-            reader = Reader(self._nodes, sources, self._signed, opened, answers)
+            if isinstance(counting, str):
+                places = (max_admitted if admitted else 0) + self._nodes.places
+                counted = self._loaded(counting, opened, places, dumps)
+            else:
+                counted = counting
+            reader = Reader(self._nodes, sources, self._signed, opened, answers, counted)
             self._events = EventQueue(
                 reader, self._nodes, sources, self._signed, admitted, max_admitted, dumps, clock
             )
             reader.start()
             self._reader = reader
         except BaseException:
+            if counted is not None:
+                sources.unshare()
+                counted.close()
             for sock in opened:
                 if sockets is None or sock not in sockets:
                     sock.close()
@@ -210,6 +228,23 @@ class Listener:
         for sock in sockets or ():
             if sock not in opened:
                 sock.close()  # a copy of it is in use
+
+    def _loaded(
+        self, how: str, sockets: list[socket.socket], places: int, dumps: Dumps
+    ) -> Counting | None:
+        """What counts in the kernel; None if nothing is to. OSError if nothing can, but is to."""
+        if how == "user":
+            return None
+        from kdumpfence.listener.kernel.counting import load  # and ctypes with it
+
+        try:
+            if self._signed is not None:
+                raise CannotCountError(SIGNED)
+            return load(sockets, places, dumps.silence, dumps.repeat)
+        except CannotCountError as error:
+            if how == "auto":
+                return None
+            raise OSError(error.errno, f"cannot count in the kernel: {error}") from None
 
     # -------------------------------------------------------------------------- the nodes
 
@@ -463,7 +498,8 @@ class Listener:
             shared,
             own,
             reader.deaf,
-            *((answers.sent, answers.node, answers.asked_for) if answers else ()),
+            *((answers.sent, answers.node, answers.asked_for) if answers else (0, "", "")),
+            "kernel" if reader.counts_in_kernel else "user",
         )
 
     def fileno(self) -> int:

@@ -222,6 +222,11 @@ class Nodes:
         return len(self._numbers)
 
     @property
+    def places(self) -> int:
+        """How many addresses and names they have, all together."""
+        return sum(len(node.literals) + len(node.hosts) for node in self._nodes.values())
+
+    @property
     def unresolved(self) -> list[str]:
         """The nodes with a name, their own or another, that has no address so far."""
         numbers = {number for host in self._unresolved for number in self._hosts[host].nodes}

@@ -34,6 +34,7 @@ from kdumpfence.wire import PACKET_BYTES, Receiver, Signed, Sources, signing_cor
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kdumpfence.listener.events import Counter
+    from kdumpfence.listener.kernel.counting import Counting
 
 #: Seconds between two looks of the reading thread at the kernel's counters and name files.
 UPKEEP = 1.0
@@ -55,6 +56,13 @@ SIZE = PACKET_BYTES + 8
 #: being woken for each datagram; but not where a queue cannot hold what comes meanwhile.
 REST_NS = 1_000_000
 REST_QUEUE = 1 << 21
+
+#: Seconds between two looks at what the kernel counted, and between two decisions over who fell
+#: silent: from the first to the last, so that looks at very many nodes have this share of the
+#: thread's time. Who asks does not wait for that: `catch_up`, `read_now`.
+SWEEP_FIRST, SWEEP_LAST = 0.02, 1.0
+SWEEP_SHARE = 0.005
+
 #: Questions between two looks at the queues that make a flood, if one was overfull.
 FLOOD = 1000
 
@@ -97,8 +105,11 @@ class Reader:
         signed: Signed | None,
         sockets: list[socket.socket],
         answers: Answers | None = None,
+        counting: Counting | None = None,
     ) -> None:
         self.nodes = nodes
+        self._sources = sources
+        self._counting = counting
         # One that a thread may take twice, since signal handlers may come here.
         self.lock = _thread.RLock()
         self.bell = Bell()
@@ -118,6 +129,13 @@ class Reader:
         self._rest_ns = REST_NS if min(self._room) >= REST_QUEUE else 0
         #: All that had arrived before this moment is in the table of sources.
         self.through = -math.inf
+        #: Seconds between two decisions over who fell silent, at least.
+        self.decide = SWEEP_FIRST
+        self._sweep_every = self._sweep_at = math.inf
+        if counting is not None:
+            counting.share(sources)
+            self._sweep_every = min(SWEEP_LAST, max(SWEEP_FIRST, counting.again_ns * 1e-9 / 4))
+            self._sweep_at = 0.0
         self._due = math.inf  # what `through` is to reach next
         self._wanted = -math.inf  # what it is to reach at once
         self._deadline = -math.inf  # until when the thread waits at most
@@ -126,6 +144,8 @@ class Reader:
         self._deaf = port_rivals.why_deaf(sockets, self._port)
         self._look_again = time.monotonic() + port_rivals.EVERY
         self._fence_up = NOTHING
+        if counting is not None:
+            self._attach()
         self._fenced_until = 0.0
         self._questions_until = math.inf
         self._unread = 0
@@ -169,12 +189,18 @@ class Reader:
             self._wanted = max(self._wanted, moment)
         self.poke()
 
+    def catch_up(self) -> None:
+        """Take all that the kernel has counted by now into the table of sources."""
+        if self._counting is not None and self._sources.sweep():
+            self.bell.ring()
+
     @property
     def counts(self) -> dict[str, int]:
         """Datagrams so far, by verdict."""
         final = self._final_counts
         if final is None:
             final = {**self._receiver.counts, "unread": self._receiver.dropped}
+            final["accepted"] += self._sources.counted
         return dict(final)
 
     def new_losses(self) -> dict[Counter, int]:
@@ -187,6 +213,11 @@ class Reader:
             return {}
         self._told, self._tell_again = losses, now + OVERFLOW_REPEAT
         return {name: n - before[name] for name, n in losses.items() if n > before[name]}
+
+    @property
+    def counts_in_kernel(self) -> bool:
+        """Whether the kernel counts messages that say nothing new."""
+        return self._counting is not None
 
     @property
     def deaf(self) -> str:
@@ -216,7 +247,11 @@ class Reader:
                 self.failure = failure
                 self.bell.ring()
             finally:
+                counting = self._stop_counting()
                 self._final_counts = self.counts
+                if counting is not None:
+                    self._sources.unshare()
+                    counting.close()
                 if self.answers is not None:
                     self.answers.stop()
                     self.answers.join(PATIENCE)
@@ -226,7 +261,9 @@ class Reader:
 
     def _turn(self) -> None:
         self._deadline = math.inf  # whoever wants less meanwhile pokes
-        moments = [self._upkeep, self._look_up_names()]
+        if self._counting is not None:
+            self._counting.renew()
+        moments = [self._upkeep, self._sweep_at, self._look_up_names()]
         if self._due > self.through:
             moments.append(self._due)
         if self._wanted > self.through:
@@ -238,12 +275,15 @@ class Reader:
         if now >= self._upkeep:
             self._upkeep = now + UPKEEP
             self._look_after(now)
+        if now >= self._sweep_at and self._sweep():
+            self.bell.ring()
         if self.through < self._due <= now or self.through < self._wanted:
             try:
                 self._read_all()
             except OSError as error:
                 _wait_for_memory(error)  # not all was read: so not so far yet
                 return
+            self._sweep()
             self.through = now
             self.bell.ring()
 
@@ -268,6 +308,29 @@ class Reader:
             if not poller.poll(0) or sum(self._receiver.counts.values()) > until:
                 break
             self._receiver.count(0)
+
+    def _sweep(self) -> bool:
+        """Take what the kernel counted into the table of sources; whether there is news in it.
+
+        What can wait waits: that a dump goes on, which was told of lately.
+        """
+        counting = self._counting
+        if counting is None:
+            return False
+        began, used = time.monotonic(), time.thread_time()
+        news = self._sources.sweep(counting.again_ns)
+        self.decide = (time.thread_time() - used) / SWEEP_SHARE
+        self.decide = min(max(SWEEP_FIRST, self.decide), SWEEP_LAST)
+        self._sweep_at = began + max(self.decide, self._sweep_every)
+        return news
+
+    def _stop_counting(self) -> Counting | None:
+        """Leave the sockets, which others may have as well, as they would be without it."""
+        counting, self._counting = self._counting, None
+        if counting is not None:
+            counting.revoke()
+            self._attach()
+        return counting
 
     def _look_up_names(self) -> float:
         """Take the answers, and ask for other names; when to come again."""
@@ -329,7 +392,11 @@ class Reader:
         if up == self._fence_up:
             return
         self._fence_up = up
+        self._attach()
+
+    def _attach(self) -> None:
+        up = self._fence_up
+        attach = filters.attach if self._counting is None else self._counting.attach
         for sock in self._sockets:
             with contextlib.suppress(OSError):  # then the one that it has stays
-                program = udp_program(sock, messages_only=up > NOTHING, questions=up == RUBBISH)
-                filters.attach(sock, program)
+                attach(sock, udp_program(sock, messages_only=up > NOTHING, questions=up == RUBBISH))
