@@ -14,14 +14,24 @@ import pytest
 from kdumpfence.daemon.history import History
 from tests.conftest import cannot_run
 from tests.daemon.running import Kdumpfenced, Manager
+from tests.support.kernel import need_kernel_counting
 from tests.support.netlab import Lab, why_not
 from tests.support.programs import as_user
 
 
+@pytest.fixture(params=["user", "kernel"])
+def counting(request: pytest.FixtureRequest) -> str:
+    """Who counts messages that say nothing new: whatever holds for one way holds for the other."""
+    way = str(request.param)
+    if way == "kernel":
+        need_kernel_counting()
+    return way
+
+
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Kdumpfenced]:
+def daemon(tmp_path: Path, counting: str) -> Iterator[Kdumpfenced]:
     """One that is set up and not started."""
-    made = Kdumpfenced(tmp_path)
+    made = Kdumpfenced(tmp_path, counting=counting)
     yield made
     made.close()
 

@@ -54,9 +54,10 @@ def patched(change: str) -> list[str]:
 class Kdumpfenced:
     """One daemon: its settings, its process, and what it says."""
 
-    def __init__(self, folder: Path, core: str = "compiled") -> None:
+    def __init__(self, folder: Path, core: str = "compiled", counting: str = "user") -> None:
         self.folder = folder
         self.core = core
+        self.counting = counting
         self.port = unused_port()
         self.metrics_port = unused_port()
         self.settings = folder / "kdumpfenced.toml"
@@ -77,6 +78,7 @@ class Kdumpfenced:
         """Write the settings file."""
         self.settings.write_text(
             f'port = {self.port}\nqueue = "1M"\n{top}\n'
+            f'[listen]\ncounting = "{self.counting}"\n'
             f'[history]\npath = "{self.history}"\n{history}\n[control]\npath = "{self.control}"\n'
             f"[metrics]\nport = {self.metrics_port}\n{metrics}\n[log]\n{log}\n[nodes]\n{nodes}\n"
         )

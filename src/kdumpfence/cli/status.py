@@ -84,7 +84,8 @@ def run(given: argparse.Namespace) -> int:
         print(f"and {left:,} more")
     for line in endings(found):
         print(line)
-    print(f"datagrams: {counts(found.counts)}")
+    in_kernel = "; repeated messages are counted in the kernel"
+    print(f"datagrams: {counts(found.counts)}{in_kernel if found.counting == 'kernel' else ''}")
     return 0
 
 

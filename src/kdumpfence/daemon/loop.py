@@ -18,7 +18,17 @@ from functools import partial
 
 from kdumpfence._version import __version__
 from kdumpfence.addresses import FAMILIES, socket_families
-from kdumpfence.daemon import control, directories, http, key, metrics, privileges, status, systemd
+from kdumpfence.daemon import (
+    control,
+    counting,
+    directories,
+    http,
+    key,
+    metrics,
+    privileges,
+    status,
+    systemd,
+)
 from kdumpfence.daemon.errors import DaemonError, starting_threads
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.health import Health
@@ -105,6 +115,7 @@ class Daemon:
         sockets = _open_port(settings, self.journal)
         for sock in sockets:
             undo.callback(sock.close)
+        counted = counting.load(settings, sockets, self.journal.say)
         directories.make(settings)
         if settings.metrics_port:
             self.metrics = metrics.Metrics(self.health.trouble)
@@ -149,6 +160,7 @@ class Daemon:
                 auth=settings.auth,
                 answer_as=answer,
                 keys=self._believed or keys,
+                counting=counted,
             )
         except ValueError as error:
             raise DaemonError(str(error)) from None
@@ -300,6 +312,7 @@ class Daemon:
                 counts=now.counts,
                 troubles=self.health.troubles(),
                 unresolved_nodes=len(now.unresolved),
+                counting=now.counting,
             )
         )
         summary = self._summary()
@@ -331,6 +344,7 @@ class Daemon:
             settings_refused=self.health.settings_refused or self.health.keys_refused,
             deaf=bool(self.health.deaf),
             answers=now.answers,
+            counting_in_kernel=now.counting == "kernel",
         )
 
     def _summary(self) -> str:

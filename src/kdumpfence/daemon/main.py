@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kdumpfence import signals, wire
 from kdumpfence._version import __version__
-from kdumpfence.daemon import key, metrics, privileges, systemd
+from kdumpfence.daemon import counting, key, metrics, privileges, systemd
 from kdumpfence.daemon.errors import DaemonError
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.log import Journal
@@ -39,6 +39,14 @@ class _Parser(argparse.ArgumentParser):
         raise DaemonError(f"{message}; see {self.prog} --help")
 
 
+class _Version(argparse.Action):
+    """Says what is at work here, which takes a moment to find out."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"{PROGRAM} {__version__} ({wire.IMPLEMENTATION} core; {counting.possible()})")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = _Parser(prog=PROGRAM, description="Listens for dumping nodes and records their dumps.")
@@ -49,10 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="check the settings, print what they mean, and exit"
     )
     made.add_argument(
-        "-V",
-        "--version",
-        action="version",
-        version=f"{PROGRAM} {__version__} ({wire.IMPLEMENTATION} core)",
+        "-V", "--version", action=_Version, nargs=0, help="print the version and exit"
     )
     return made
 

@@ -57,6 +57,8 @@ class Figures(NamedTuple):
     deaf: bool = False
     #: Questions that were answered.
     answers: int = 0
+    #: Whether the kernel counts messages that say nothing new.
+    counting_in_kernel: bool = False
 
 
 #: What is just one of the Figures: name without its prefix -> help, field.
@@ -75,6 +77,7 @@ GAUGES = {
         "settings_refused",
     ),
     "deaf": ("1 if messages may not reach the daemon", "deaf"),
+    "counting_in_kernel": ("1 if the kernel counts repeated messages", "counting_in_kernel"),
 }
 COUNTERS = {
     "dumps": ("Dumps started", "dumps"),

@@ -31,6 +31,7 @@ from kdumpfence.daemon.values import (
     yes_or_no,
 )
 from kdumpfence.listener.cluster_keys import AUTHS
+from kdumpfence.listener.kernel import WAYS
 from kdumpfence.wire import PORT
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Settings:
     room: int = 131072
     #: Bytes of the kernel's queue for a socket.
     queue: int = 1 << 26
+    #: Who counts messages that say nothing new: one of `WAYS`.
+    counting: str = "user"
     #: Whether questions are answered, and with which name; "": that of `uname -n`.
     answer: bool = True
     node: str = ""
@@ -113,6 +116,11 @@ class Settings:
             else f"auth: {self.auth}, a node is known by its name; keys: {self.key_file}",
             f"a dump is over after {self.silence:g} s without a message; "
             f"one in progress is reported at most every {self.repeat:g} s",
+            {
+                "auto": "counting: in the kernel if that is possible",
+                "kernel": "counting: in the kernel",
+                "user": "counting: every message is read",
+            }[self.counting],
             f"questions: answered as node '{self.name}', signed"
             + (f" if there is {self.key_file}" if self.auth == "none" else "")
             if self.answer
@@ -180,6 +188,7 @@ KEYS = (
     Key("", "answer", "answer", yes_or_no, True),
     Key("", "node", "node", packet_name, False),
     Key("", "key_file", "key_file", path, False),
+    Key("listen", "counting", "counting", choice(WAYS), True),
     Key("history", "path", "history_path", path, True),
     Key("history", "days", "history_days", number(1, 36500, "days"), False),
     Key("history", "most", "history_most", whole(1, 100_000_000), False),

@@ -52,6 +52,7 @@ class Status(NamedTuple):
     age: float = 0.0  # seconds since it was published; filled in for the client
     unresolved_nodes: int = 0  # how many `unresolved` would be if it had all
     ended: Sequence[Event] = ()  # dumps that are over, newest first; MOST_ENDED at most
+    counting: str = ""  # "kernel" or "user"; "" of a daemon that does not say
 
 
 def as_object(status: Status, most: int = MOST) -> dict[str, Any]:
@@ -70,6 +71,7 @@ def as_object(status: Status, most: int = MOST) -> dict[str, Any]:
             for event in status.ended[: min(most, MOST_ENDED)]
         ],
         "counts": dict(status.counts),
+        "counting": status.counting,
         "troubles": list(status.troubles),
     }
 
@@ -128,6 +130,7 @@ def from_object(answer: Mapping[str, Any]) -> Status:
             float(answer.get("age", 0.0)),
             int(answer.get("unresolved_nodes", 0)),
             ended,
+            str(answer.get("counting", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("not a status") from None

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kdumpfenced says who counts messages, and does without the kernel where it has to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kdumpfence import wire
+from kdumpfence.daemon.counting import possible
+from tests.conftest import udp
+from tests.daemon.running import COMMAND, MESSAGE, NODE, PROGRAM, Kdumpfenced, until
+from tests.daemon.test_rights import NOTHING, rights
+
+MANY = 20_000
+NOT_POSSIBLE = "not counting in the kernel: no right to load the program: it needs CAP_BPF"
+
+
+def shown(daemon: Kdumpfenced) -> str:
+    """What `kdumpfence status` prints."""
+    return subprocess.run(
+        [*COMMAND, "status", "--control", str(daemon.control)],
+        env=daemon.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+@pytest.mark.usefixtures("root")
+def test_status_and_metrics_say_who_counts(daemon: Kdumpfenced, counting: str) -> None:
+    daemon.start()
+    assert daemon.status().counting == counting
+    in_kernel = counting == "kernel"
+    assert ("counted in the kernel" in shown(daemon)) == in_kernel
+    daemon.page_with(f"\nkdumpfence_counting_in_kernel {float(in_kernel)}\n")
+    assert ("counting in the kernel" in daemon.said()) == in_kernel
+    assert rights(daemon.pid) == NOTHING | {("NoNewPrivs:", "1")}
+
+
+@pytest.mark.parametrize("counting", ["kernel"])
+@pytest.mark.usefixtures("root")
+def test_a_flood_of_nodes_that_are_dumping_is_counted_whole(daemon: Kdumpfenced) -> None:
+    daemon.start()
+    daemon.hear(NODE)
+    until(lambda: daemon.dumping() == {NODE})
+    with udp(NODE) as sock:
+        for _ in range(MANY):
+            sock.sendto(MESSAGE, ("127.0.0.1", daemon.port))
+    until(lambda: daemon.status().counts["accepted"] == MANY + 1)
+    assert daemon.status().counts["unread"] == 0
+    assert daemon.end() == 0
+    (dump,) = daemon.past()
+    assert dump.messages == MANY + 1
+
+
+@pytest.mark.parametrize("way", ["auto", "kernel"])
+def test_without_the_right_it_says_so_and_reads_each_message(
+    public: Path, as_nobody: tuple[str, ...], way: str
+) -> None:
+    os.chown(public, 65534, 65534)
+    with contextlib.closing(Kdumpfenced(public, counting=way)) as daemon:
+        daemon.start(as_nobody)
+        daemon.says(NOT_POSSIBLE)
+        assert daemon.status().counting == "user"
+        daemon.hears(NODE)
+
+
+@pytest.mark.usefixtures("root")
+def test_the_version_says_whether_it_is_possible(as_nobody: tuple[str, ...]) -> None:
+    for wrapper, words in ((), possible()), (as_nobody, "cannot count in the kernel: no right"):
+        done = subprocess.run(
+            [*wrapper, *PROGRAM, "-V"], capture_output=True, text=True, check=True
+        )
+        assert f"({wire.IMPLEMENTATION} core; {words}" in done.stdout
