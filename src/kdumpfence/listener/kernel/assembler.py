@@ -28,8 +28,8 @@ _ALU64, _ALU32, _JUMP64, _JUMP32 = 0x07, 0x04, 0x05, 0x06
 # What stands in place of a descriptor: it itself, or the memory of its only entry.
 _MAP, _MAP_VALUE = 1, 2
 
-#: Helpers.
-LOOK_UP, NANOSECONDS, LOAD_BYTES_RELATIVE = 1, 5, 68
+#: Helpers. The coarse clock is that of the last tick, and a tenth of the cost (Linux 5.11).
+LOOK_UP, NANOSECONDS, LOAD_BYTES_RELATIVE, COARSE_NANOSECONDS = 1, 5, 68, 160
 
 #: Offsets in struct __sk_buff, which R1 leads to at the beginning.
 LENGTH, PACKET_TYPE, INTERFACE = 0, 4, 40
@@ -49,7 +49,7 @@ Line = Union[Instruction, str]
 
 _OPERATIONS = {"+": 0x00, "-": 0x10, "*": 0x20, "&": 0x50, "<<": 0x60, ">>": 0x70, "^": 0xA0}
 _MOVE = 0xB0
-_CONDITIONS = {"==": 0x10, ">": 0x20, ">=": 0x30, "!=": 0x50}
+_CONDITIONS = {"==": 0x10, ">": 0x20, ">=": 0x30, "!=": 0x50, "signed >": 0x60}
 
 
 class Register(int):
@@ -127,7 +127,10 @@ def jump(label: str) -> Instruction:
 
 
 def jump_if(left: int, condition: str, right: int, label: str, bits: int = 64) -> Instruction:
-    """To the label if the register `left` is == right, say: a number or a Register, unsigned."""
+    """To the label if the register `left` is == right, say: a number or a Register.
+
+    Numbers are unsigned, but for a condition that says so.
+    """
     code = _CONDITIONS[condition] | (_JUMP64 if bits == 64 else _JUMP32)
     if isinstance(right, Register):
         return Instruction(code | _REGISTER, left, int(right), label)
@@ -169,7 +172,9 @@ def _packed(line: Instruction, offset: int) -> bytes:
 _LOADS = {0x20: 4, 0x28: 2, 0x30: 1}
 _AND, _TAX, _RET = 0x54, 0x07, 0x06
 _CLASSIC_JUMPS = {0x15: ("==", False), 0x35: (">=", False), 0x1D: ("==", True)}
-#: From here on offsets name something else than bytes of the packet...
+#: From here on offsets are those from the IP header, ...
+_NETWORK = 0xFFF00000
+#: ...and from here on they name something else than bytes of the packet...
 _OTHER = 0xFFFFF000
 #: ...such as what struct __sk_buff has as well.
 _FIELDS = {_OTHER + 4: PACKET_TYPE, _OTHER + 8: INTERFACE}
@@ -178,9 +183,16 @@ _FIELDS = {_OTHER + 4: PACKET_TYPE, _OTHER + 8: INTERFACE}
 _A, _X = R7, R8
 
 
-def translated(program: Iterable[Classic], kept: str, base: int = 0) -> list[Line]:
-    """A classic program of `kdumpfence.filters` for a UDP socket; R6 has to be as R1 was.
+#: What `translated` has to find at the end of the stack: as many bytes of the IP header, or of it
+#: and what follows, as every UDP datagram has.
+HEADER = 28
+HEADER_AT = -40
 
+
+def translated(program: Iterable[Classic], kept: str, base: int = 0) -> list[Line]:
+    """A classic program of `kdumpfence.filters` for a UDP socket.
+
+    R6 has to be as R1 was at the beginning, and HEADER bytes from the IP header on at HEADER_AT.
     Where it keeps the whole packet, it goes on at the label `kept`. `base`: where the UDP header
     is, for programs that are run where it is not at 0. Raises ValueError for other instructions.
     """
@@ -189,6 +201,11 @@ def translated(program: Iterable[Classic], kept: str, base: int = 0) -> list[Lin
         lines.append(f"classic {here}")
         if code in _LOADS and value >= _OTHER:
             lines.append(load(4, _A, R6, _FIELDS[value]))
+        elif code in _LOADS and 0 <= value - _NETWORK <= HEADER - _LOADS[code]:
+            size = _LOADS[code]
+            lines.append(load(size, _A, FP, HEADER_AT + value - _NETWORK))
+            if size > 1:
+                lines.append(from_network(_A, 8 * size))
         elif code in _LOADS:
             at = value - (1 << 32) if value >> 31 else value + base
             lines += [load_packet(_LOADS[code], at), move(_A, Register(R0))]

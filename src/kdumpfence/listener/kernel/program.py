@@ -48,11 +48,12 @@ _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
 
 _UDP_HEADER = 8
 _FROM_NETWORK_HEADER = 1  # BPF_HDR_START_NET
-#: So much of the IP header is looked at, and so deep in the stack it is: sources are at 12 in
-#: IPv4's, at 8 in IPv6's.
-_HEADER = 24
-_MAPPED = -32  # ::ffff:a.b.c.d: the second half of it
-_BUCKETS = (-36, -40)
+# Where in the stack the source is, which is at 12 in IPv4's header, at 8 in IPv6's; and the message
+# behind an IPv4 header without options and the UDP header.
+_SOURCE4, _SOURCE6 = asm.HEADER_AT + 12, asm.HEADER_AT + 8
+_MESSAGE4 = asm.HEADER_AT + asm.HEADER
+_MAPPED = -48  # ::ffff:a.b.c.d: the second half of it
+_BUCKETS = (-52, -56)
 
 _KEEP = -1
 
@@ -69,6 +70,8 @@ class Table(NamedTuple):
     lease: int
     #: A source that was not heard for so many nanoseconds is news.
     quiet_ns: int
+    #: The helper that says what time it is.
+    clock: int = asm.COARSE_NANOSECONDS
 
 
 def text(
@@ -80,7 +83,7 @@ def text(
     the program. `base`: where the UDP header is; for a UDP socket, at 0.
     """
     return [
-        asm.move(R6, Register(R1)),
+        *header(base),
         *asm.translated(classic, "kept", base),
         "kept",
         *_is_message(base),
@@ -96,44 +99,70 @@ def text(
     ]
 
 
+def header(base: int) -> list[Line]:
+    """What a translated program needs, without which the packet is dropped; R9: the length.
+
+    One call for it, with the message too if it may be one: calls are what costs most here.
+    """
+    return [
+        asm.move(R6, Register(R1)),
+        asm.load(4, R9, R1, asm.LENGTH),
+        asm.move(R2, 0),
+        asm.store(4, FP, _MESSAGE4, 0),
+        asm.store(4, FP, _MESSAGE4 + 4, 0),
+        asm.move(R3, Register(FP)),
+        asm.change(R3, "+", asm.HEADER_AT),
+        asm.move(R4, asm.HEADER),
+        asm.jump_if(R9, "!=", base + _UDP_HEADER + MESSAGE_SIZE, "load"),
+        asm.move(R4, asm.HEADER + MESSAGE_SIZE),
+        "load",
+        asm.move(R5, _FROM_NETWORK_HEADER),
+        asm.call(asm.LOAD_BYTES_RELATIVE),
+        asm.jump_if(R0, "==", 0, "header"),
+        asm.move(R0, 0),
+        asm.leave(),
+        "header",
+    ]
+
+
 def _is_message(base: int) -> list[Line]:
     """Exactly one message, in either byte order, or it is news."""
-    lines: list[Line] = [
-        asm.load(4, R0, R6, asm.LENGTH),
-        asm.jump_if(R0, "!=", base + _UDP_HEADER + MESSAGE_SIZE, "news"),
+    return [
+        asm.jump_if(R9, "!=", base + _UDP_HEADER + MESSAGE_SIZE, "news"),
+        asm.load(1, R1, FP, asm.HEADER_AT),
+        asm.jump_if(R1, "!=", 0x45, "loaded"),
+        asm.load(4, R7, FP, _MESSAGE4),
+        asm.from_network(R7, 32),
+        asm.load(4, R8, FP, _MESSAGE4 + 4),
+        asm.from_network(R8, 32),
+        asm.jump("look"),
+        "loaded",
         asm.load_packet(4, base + _UDP_HEADER),
-        asm.jump_if(R0, "==", MAGIC, "big", 32),
-        asm.jump_if(R0, "!=", _swapped(MAGIC), "news", 32),
+        asm.move(R7, Register(R0)),
         asm.load_packet(4, base + _UDP_HEADER + 4),
-        asm.jump_if(R0, "!=", _swapped(VERSION), "news", 32),
+        asm.move(R8, Register(R0)),
+        "look",
+        asm.jump_if(R7, "==", MAGIC, "big", 32),
+        asm.jump_if(R7, "!=", _swapped(MAGIC), "news", 32),
+        asm.jump_if(R8, "!=", _swapped(VERSION), "news", 32),
         asm.jump("message"),
         "big",
-        asm.load_packet(4, base + _UDP_HEADER + 4),
-        asm.jump_if(R0, "!=", VERSION, "news", 32),
+        asm.jump_if(R8, "!=", VERSION, "news", 32),
         "message",
     ]
-    return lines
 
 
 def _source(inside: bool) -> list[Line]:
     """R7, R8: the two halves of the source's address; R9: its scope."""
     return [
-        asm.move(R1, Register(R6)),
-        asm.move(R2, 0),
-        asm.move(R3, Register(FP)),
-        asm.change(R3, "+", -_HEADER),
-        asm.move(R4, _HEADER),
-        asm.move(R5, _FROM_NETWORK_HEADER),
-        asm.call(asm.LOAD_BYTES_RELATIVE),
-        asm.jump_if(R0, "!=", 0, "news"),
         asm.move(R9, 0),
-        asm.load(1, R1, FP, -_HEADER),
+        asm.load(1, R1, FP, asm.HEADER_AT),
         asm.change(R1, "&", 0xF0),
         asm.jump_if(R1, "==", 0x40, "IPv4"),
         asm.jump_if(R1, "!=", 0x60, "news"),
-        asm.load(8, R7, FP, 8 - _HEADER),
-        asm.load(8, R8, FP, 16 - _HEADER),
-        asm.load(2, R1, FP, 8 - _HEADER),
+        asm.load(8, R7, FP, _SOURCE6),
+        asm.load(8, R8, FP, _SOURCE6 + 8),
+        asm.load(2, R1, FP, _SOURCE6),
         asm.from_network(R1, 16),
         asm.change(R1, "&", 0xFFC0),
         asm.jump_if(R1, "!=", 0xFE80, "source"),
@@ -142,7 +171,7 @@ def _source(inside: bool) -> list[Line]:
         "IPv4",
         asm.move(R7, 0),
         asm.store(4, FP, _MAPPED, socket.htonl(0xFFFF)),
-        asm.load(4, R1, FP, 12 - _HEADER),
+        asm.load(4, R1, FP, _SOURCE4),
         asm.store(4, FP, _MAPPED + 4, Register(R1)),
         asm.load(8, R8, FP, _MAPPED),
         "source",
@@ -217,7 +246,7 @@ def _count(table: Table) -> list[Line]:
     return [
         "found",
         asm.move(R7, Register(R0)),
-        asm.call(asm.NANOSECONDS),
+        asm.call(table.clock),
         *asm.memory_of(R1, table.lease),
         asm.load(8, R1, R1, 0),
         asm.jump_if(R0, ">", Register(R1), "news"),
@@ -225,7 +254,8 @@ def _count(table: Table) -> list[Line]:
         asm.load(8, R1, R7, _TIME),
         asm.change(R2, "-", Register(R1)),
         *asm.constant(R1, table.quiet_ns),
-        asm.jump_if(R2, ">", Register(R1), "news"),
+        # The difference may be below zero: a coarse clock is behind that of this process.
+        asm.jump_if(R2, "signed >", Register(R1), "news"),
         asm.store(8, R7, _TIME, Register(R0)),
         asm.move(R1, 1),
         asm.add_atomically(4, R7, _NUMBER, R1),
