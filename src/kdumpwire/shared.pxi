@@ -126,7 +126,8 @@ cdef int shared_sweep(CSources *sources, int64_t again) noexcept nogil:
     for i in range(shared.count):
         record = &shared.records[i]
         prefetch(shared.records[min(i + AHEAD, shared.count - 1)].entry)
-        if look_64(&record.entry.last) - record.given >= again or now - record.given >= shared.quiet // 2:
+        if (look_64(&record.entry.last) - record.given >= again
+                or now - record.given >= shared.quiet // 2):
             shared_fold(sources, record)
     return before == 0 and sources.heard_count != 0
 

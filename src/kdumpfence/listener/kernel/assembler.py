@@ -28,8 +28,8 @@ _ALU64, _ALU32, _JUMP64, _JUMP32 = 0x07, 0x04, 0x05, 0x06
 # What stands in place of a descriptor: it itself, or the memory of its only entry.
 _MAP, _MAP_VALUE = 1, 2
 
-#: Helpers. The coarse clock is that of the last tick, and a tenth of the cost (Linux 5.11).
-LOOK_UP, NANOSECONDS, LOAD_BYTES_RELATIVE, COARSE_NANOSECONDS = 1, 5, 68, 160
+#: Helpers.
+LOOK_UP, NANOSECONDS, LOAD_BYTES_RELATIVE = 1, 5, 68
 
 #: Offsets in struct __sk_buff, which R1 leads to at the beginning.
 LENGTH, PACKET_TYPE, INTERFACE = 0, 4, 40
@@ -49,7 +49,7 @@ Line = Union[Instruction, str]
 
 _OPERATIONS = {"+": 0x00, "-": 0x10, "*": 0x20, "&": 0x50, "<<": 0x60, ">>": 0x70, "^": 0xA0}
 _MOVE = 0xB0
-_CONDITIONS = {"==": 0x10, ">": 0x20, ">=": 0x30, "!=": 0x50, "signed >": 0x60}
+_CONDITIONS = {"==": 0x10, ">": 0x20, ">=": 0x30, "!=": 0x50}
 
 
 class Register(int):
@@ -127,10 +127,7 @@ def jump(label: str) -> Instruction:
 
 
 def jump_if(left: int, condition: str, right: int, label: str, bits: int = 64) -> Instruction:
-    """To the label if the register `left` is == right, say: a number or a Register.
-
-    Numbers are unsigned, but for a condition that says so.
-    """
+    """To the label if the register `left` is == right, say: a number or a Register, unsigned."""
     code = _CONDITIONS[condition] | (_JUMP64 if bits == 64 else _JUMP32)
     if isinstance(right, Register):
         return Instruction(code | _REGISTER, left, int(right), label)

@@ -111,24 +111,14 @@ def load(sockets: Iterable[socket.socket], places: int, silence: float, repeat: 
                     classic = udp_program(sock, *kind)
                     if filters.packed(classic) in programs:
                         continue
-                    program, terms = _loaded(terms, classic, hears_vrfs(sock))
+                    code = assembler.assembled(text(terms, classic, inside=hears_vrfs(sock)))
+                    program = bpf.load("kdumpfence", code)
                     undo.callback(os.close, program)
                     programs[filters.packed(classic)] = program
         except OSError as error:
             raise CannotCountError(why(error), error.errno or errno.EOPNOTSUPP) from None
         undo.pop_all()
     return Counting(programs, table, lease, terms, round(repeat * 1e9))
-
-
-def _loaded(terms: Table, classic: list[filters.Instruction], inside: bool) -> tuple[int, Table]:
-    """The program, and the terms on which the kernel takes it: it may have one clock only."""
-    try:
-        code = assembler.assembled(text(terms, classic, inside=inside))
-        return bpf.load("kdumpfence", code), terms
-    except bpf.RefusedError:
-        if terms.clock == assembler.NANOSECONDS:
-            raise
-    return _loaded(terms._replace(clock=assembler.NANOSECONDS), classic, inside)
 
 
 def why(error: OSError) -> str:

@@ -70,8 +70,6 @@ class Table(NamedTuple):
     lease: int
     #: A source that was not heard for so many nanoseconds is news.
     quiet_ns: int
-    #: The helper that says what time it is.
-    clock: int = asm.COARSE_NANOSECONDS
 
 
 def text(
@@ -246,7 +244,7 @@ def _count(table: Table) -> list[Line]:
     return [
         "found",
         asm.move(R7, Register(R0)),
-        asm.call(table.clock),
+        asm.call(asm.NANOSECONDS),
         *asm.memory_of(R1, table.lease),
         asm.load(8, R1, R1, 0),
         asm.jump_if(R0, ">", Register(R1), "news"),
@@ -254,8 +252,7 @@ def _count(table: Table) -> list[Line]:
         asm.load(8, R1, R7, _TIME),
         asm.change(R2, "-", Register(R1)),
         *asm.constant(R1, table.quiet_ns),
-        # The difference may be below zero: a coarse clock is behind that of this process.
-        asm.jump_if(R2, "signed >", Register(R1), "news"),
+        asm.jump_if(R2, ">", Register(R1), "news"),
         asm.store(8, R7, _TIME, Register(R0)),
         asm.move(R1, 1),
         asm.add_atomically(4, R7, _NUMBER, R1),
