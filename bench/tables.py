@@ -90,7 +90,8 @@ def table(figures: list[Figure]) -> str:
     for one in figures:
         if one.group != group:
             group = one.group
-            lines.append(f"| **{group[0]}. {DEMANDED.get(group, (group, set()))[0]}** | | | | | |")
+            title, _ = DEMANDED.get(group, (group[2:].capitalize(), set()))
+            lines.append(f"| **{group[0]}. {title}** | | | | | |")
         mark = ""
         if one.note:
             notes.append(one.note)
