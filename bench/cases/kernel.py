@@ -144,7 +144,7 @@ def _share(count: int, rounds: int) -> Figure:
         lost = sockets.lost / (sockets.sent * (rounds + 1))
     floor, kernel, loop = (samples[name] for name in ("floor", "kernel", "bare"))
     return figure(
-        f"kernel-{count}", "8 counting in the kernel",
+        f"kernel-{count}", "9 counting in the kernel",
         f"receiver's share of a message, {count:,} known nodes", "ns a message",
         tuple(one - other for one, other in zip(kernel, floor)),
         tuple(one - other for one, other in zip(loop, floor)),
@@ -155,7 +155,7 @@ def _share(count: int, rounds: int) -> Figure:
 
 
 def figures(quick: bool) -> list[Figure]:
-    """Figure 8."""
+    """Figure 9."""
     rounds = 5 if quick else 21
     with pinned():
         return [_share(1_000, rounds), _share(100_000, rounds)]
