@@ -23,7 +23,7 @@ NOT_POSSIBLE = "not counting in the kernel: no right to load the program: it nee
 def shown(daemon: Kdumpfenced) -> str:
     """What `kdumpfence status` prints."""
     return subprocess.run(
-        [*COMMAND, "status", "--control", str(daemon.control)],
+        [*COMMAND, "status", "--socket", str(daemon.control)],
         env=daemon.environment(),
         capture_output=True,
         text=True,
@@ -77,3 +77,18 @@ def test_the_version_says_whether_it_is_possible(as_nobody: tuple[str, ...]) -> 
             [*wrapper, *PROGRAM, "-V"], capture_output=True, text=True, check=True
         )
         assert f"({wire.IMPLEMENTATION} core; {words}" in done.stdout
+
+
+def test_the_one_capability_is_enough_and_is_given_up(
+    public: Path, as_nobody: tuple[str, ...], counting: str
+) -> None:
+    os.chown(public, 65534, 65534)
+    only = ("--inh-caps=+bpf", "--ambient-caps=+bpf", "--bounding-set=-all,+bpf")
+    with contextlib.closing(Kdumpfenced(public, counting=counting)) as daemon:
+        daemon.start((*as_nobody, *only))
+        assert daemon.status().counting == counting
+        left = {name: int(value, 16) for name, value in rights(daemon.pid)}
+        # Without CAP_SETPCAP the bounding set stays, and NoNewPrivs makes it worthless.
+        assert left.pop("CapBnd:")
+        assert left == {"CapInh:": 0, "CapPrm:": 0, "CapEff:": 0, "CapAmb:": 0, "NoNewPrivs:": 1}
+        daemon.hears(NODE)

@@ -58,3 +58,16 @@ def test_nobody_else_looks_into_the_history_and_nobody_shares_the_port() -> None
     # Asking is for everybody: the socket's mode says who may.
     assert "RuntimeDirectoryMode" not in service
     assert not re.search("(?m)^ReusePort", (UNITS / "kdumpfenced.socket").read_text())
+
+
+def test_what_the_manual_adds_for_counting_in_the_kernel_is_sound(units: Path) -> None:
+    manual = (UNITS.parents[1] / "docs" / "kdumpfenced.8").read_text()
+    dropin = re.findall(r"(?ms)^\.nf\n\n(\[Service\]\n.*?)\.fi$", manual)[0]
+    assert "CapabilityBoundingSet=CAP_BPF\nAmbientCapabilities=CAP_BPF\n" in dropin
+    folder = units / "kdumpfenced.service.d"
+    folder.mkdir()
+    (folder / "counting.conf").write_text(dropin)
+    done = analyze("verify", "./kdumpfenced.service", folder=units)
+    assert (done.returncode, done.stdout) == (0, "")
+    (folder / "counting.conf").write_text(dropin.replace("PrivateUsers", "PrivateUsres"))
+    assert "PrivateUsres" in analyze("verify", "./kdumpfenced.service", folder=units).stdout
