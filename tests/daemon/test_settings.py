@@ -57,6 +57,8 @@ auth = "sha256"
 answer = false
 node = "node9"
 key_file = "/tmp/k"
+[listen]
+counting = "kernel"
 [history]
 path = "/tmp/h"
 days = 30
@@ -136,7 +138,7 @@ REFUSED = {
     '[control] mode = "0777": not a socket mode': ['[control]\nmode = "0777"'],
     "too long for a socket": [f'[control]\npath = "/{"x" * 200}"'],
     "not one of debug, info, warning, error": ['[log]\nlevel = "loud"'],
-    "listen is unknown": ["[listen]\nport = 1"],
+    "hear is unknown": ["[hear]\nport = 1"],
     "level is unknown here; it belongs in [log]": ["level = 1"],
     "[log] silence is unknown here; it belongs before": ["[log]\nsilence = 1"],
     "history must be a table: write [history] on a line of its own": ["history = 5"],

@@ -116,11 +116,14 @@ class Settings:
             else f"auth: {self.auth}, a node is known by its name; keys: {self.key_file}",
             f"a dump is over after {self.silence:g} s without a message; "
             f"one in progress is reported at most every {self.repeat:g} s",
-            {
-                "auto": "counting: in the kernel if that is possible",
-                "kernel": "counting: in the kernel",
-                "user": "counting: every message is read",
-            }[self.counting],
+            f"counting: {self.counting}, "
+            + (
+                "every message is read"
+                if self.counting == "user"
+                else "but every message is read, for it has to be checked"
+                if self.auth != "none"
+                else "the kernel counts repeated messages if it can"
+            ),
             f"questions: answered as node '{self.name}', signed"
             + (f" if there is {self.key_file}" if self.auth == "none" else "")
             if self.answer
