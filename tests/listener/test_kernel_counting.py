@@ -200,6 +200,13 @@ def test_why_the_kernel_refuses_is_said(
     cannot(why, code)
 
 
+def test_on_a_machine_whose_number_of_the_call_is_not_known_nothing_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bpf, "_NUMBERS", {})
+    cannot("this kernel cannot do it", errno.ENOSYS)
+
+
 def test_what_the_verifier_says_of_a_program_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_result(*_: object, **__: object) -> list[assembler.Line]:
         return [assembler.leave()]

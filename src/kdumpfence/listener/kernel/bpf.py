@@ -8,6 +8,7 @@ Sources: bpf(2), linux/bpf.h; the numbers of the call: asm/unistd.h of each arch
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import socket
@@ -22,20 +23,20 @@ _SO_ATTACH_BPF = 50
 #: What bpf_ktime_get_ns may be called by.
 _LICENSE = b"GPL"
 
-#: By what `uname -m` says; others have the number of all newer architectures.
+#: The number of the call, by what `uname -m` says and the bytes of a pointer.
 _NUMBERS = {
-    "x86_64": 321,
-    "i386": 357,
-    "i486": 357,
-    "i586": 357,
-    "i686": 357,
-    "ppc64": 361,
-    "ppc64le": 361,
-    "s390x": 351,
-    "armv6l": 386,
-    "armv7l": 386,
+    ("x86_64", 8): 321,
+    ("x86_64", 4): 357,
+    ("i686", 4): 357,
+    ("aarch64", 8): 280,
+    ("aarch64", 4): 386,
+    ("armv7l", 4): 386,
+    ("ppc64", 8): 361,
+    ("ppc64le", 8): 361,
+    ("s390x", 8): 351,
+    ("riscv64", 8): 280,
+    ("loongarch64", 8): 280,
 }
-_NUMBER = 280
 
 #: Bytes that are told of why the kernel refuses a program.
 _LOG = 1 << 16
@@ -43,12 +44,11 @@ _LOG = 1 << 16
 
 def _call(command: int, attributes: bytes) -> bytearray:
     """bpf(2): what became of the attributes, with the result before them. Raises OSError."""
+    number = _NUMBERS.get((os.uname().machine, struct.calcsize("P")))
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    machine = os.uname().machine
-    if machine == "x86_64" and struct.calcsize("P") == 4:
-        machine = "i686"
-    number = _NUMBERS.get(machine, _NUMBER)
     result = libc.syscall(number, command, buffer, ctypes.c_uint(len(attributes)))
     if result < 0:
         code = ctypes.get_errno()
@@ -96,7 +96,7 @@ def load(name: str, code: bytes) -> int:
     try:
         return _load(name, code, 0)
     except OSError as error:
-        if error.errno not in (22, 13, 7):  # EINVAL, EACCES, E2BIG
+        if error.errno not in (errno.EINVAL, errno.EACCES, errno.E2BIG):
             raise
         log = ctypes.create_string_buffer(_LOG)
         try:
