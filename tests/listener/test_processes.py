@@ -71,11 +71,12 @@ Start = Callable[..., Program]
 
 
 @pytest.fixture
-def start(core_name: str, tmp_path: Path) -> Iterator[Start]:
-    """Starts the program with each core, and ends it after the test."""
+def start(core_name: str, counting: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts the program with each core in both ways, and ends it after the test."""
     started: list[Program] = []
 
     def make(**options: Any) -> Program:
+        options.setdefault("counting", counting)
         started.append(Program(core_name, tmp_path / "said", **options))
         return started[-1]
 
