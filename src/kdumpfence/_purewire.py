@@ -525,6 +525,8 @@ class Sources:
         with self._lock:
             source = self._known.setdefault(_key(host, scope), _Source(host, scope, node))
             if source.record is not None and source.node != node:
+                if source.admitted:  # what that machine says goes on, as this node's
+                    self._fold(source.record)
                 self._unrecord(source.record)  # for this node its next message is news
             source.node = node
             self._admitted -= source.admitted

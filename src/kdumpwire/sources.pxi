@@ -292,6 +292,8 @@ cdef int sources_add(
     if found >= 0:
         source = &sources.known[sources.slots[found].index - 1]
         if source.record and source.node != node:
+            if source.admitted:     # what that machine says goes on, as this node's
+                shared_fold(sources, &sources.shared.records[source.record - 1])
             shared_forget(sources, sources.slots[found].index - 1)   # its next message is news
         source.node = node
         sources.admitted -= source.admitted

@@ -211,6 +211,20 @@ def test_a_source_that_is_another_node_s_by_now_is_news(scene: Scene, table: Tab
     assert [(one[0], one[6]) for one in scene.sources.heard()] == [(2, 1)]
 
 
+def test_a_machine_of_a_network_that_is_a_node_by_now_takes_along_what_was_counted(
+    scene: Scene, table: Table
+) -> None:
+    scene.sources.admit(pack("127.1.0.0"), 16)
+    say(scene, HOST)
+    scene.sources.heard()
+    last = table.count(HOST, 2)
+    scene.sources.add(pack(HOST), node=2)
+    assert (scene.sources.shared, scene.sources.counted) == (0, 2)
+    assert list(table.entries()) == []
+    ((number, *_, until, messages, _),) = scene.sources.heard()
+    assert (number, until, messages) == (2, last, 2)
+
+
 def test_when_nothing_is_shared_any_more_what_was_counted_is_heard(scene: Scene) -> None:
     table = Table(scene)
     scene.sources.add(pack(HOST))

@@ -138,6 +138,21 @@ def test_a_node_that_is_removed_while_it_sends_is_a_stranger(listen: MakeListene
     assert (event.kind, event.node, event.messages) == ("began", "b", 1)
 
 
+def test_a_dump_that_goes_on_under_another_name_keeps_what_was_counted(
+    listen: MakeListener,
+) -> None:
+    listening = listen(networks=[NETWORK], repeat_interval=3600)
+    began = listening.after_message(A)
+    repeat(A, listening.port, 10)
+    listening.add("node1", [A])
+    dump = listening.dump("node1")
+    assert dump is not None
+    assert (dump.since, dump.messages) == (began.since, 11)
+    repeat(A, listening.port, 10)
+    listening.wait_for_count("accepted", 21)
+    assert kinds(listening.events(0)) == ["silent", "dumping"]
+
+
 def test_when_nobody_looks_any_more_messages_are_queued(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
