@@ -178,6 +178,7 @@ def test_every_option_event_and_count_is_explained() -> None:
         ("silence_timeout=30.0", f"silence_timeout={dumps.SILENCE}"),
         ("repeat_interval=10.0", f"repeat_interval={dumps.REPEAT}"),
         ("every 5 minutes", f"every {nodes.REFRESH / 60:.0f} minutes"),
+        ("not read for 5 seconds", f"not read for {event_queue.READING:.0f} seconds"),
         ("every 5 seconds", f"every {reader.OVERFLOW_REPEAT:.0f} seconds"),
         ("for 30 seconds", f"for {reader.FENCE:.0f} seconds"),
         ("at most 2,048", f"at most {event_queue.MOST:,}"),

@@ -111,6 +111,15 @@ def test_who_asks_is_told_of_all_that_the_kernel_has_counted(listen: MakeListene
     assert listening.events(0) == []
 
 
+def test_a_dump_has_the_port_of_the_last_message_that_was_read(listen: MakeListener) -> None:
+    listening = listen({"a": [A]}, repeat_interval=3600)
+    began = listening.after_message(A)
+    repeat(A, listening.port, 10)  # from another one
+    dump = listening.dump("a")
+    assert dump is not None
+    assert (dump.messages, dump.port) == (11, began.port)
+
+
 def test_who_asks_does_not_wait_until_the_thread_looks_at_what_the_kernel_counted(
     listen: MakeListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

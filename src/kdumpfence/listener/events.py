@@ -58,7 +58,8 @@ class Event(NamedTuple):
     took: float = 0.0
     #: Of the senders that told of it, as far as they said; MOST_SESSIONS at most.
     sessions: tuple[int, ...] = ()
-    #: UDP port that the last message came from; 0: not known.
+    #: UDP port that the last message came from (of those that the kernel does not count); 0: not
+    #: known.
     port: int = 0
     #: The last message by CLOCK_MONOTONIC, for `age`; 0.0: not known.
     heard: float = 0.0
