@@ -13,6 +13,7 @@ import pytest
 
 from kdumpfence import _purewire, cmdline, wire
 from kdumpfence.agent import options as agent
+from kdumpfence.daemon.status import Status, as_object
 from kdumpfence.install import layouts
 from kdumpfence.sender import options as sender
 from tests.conftest import cannot_run
@@ -143,6 +144,12 @@ def test_every_distribution_is_explained_and_where_the_sender_goes() -> None:
         for item in layout.items:
             if item.source == layouts.SENDER:
                 assert item.path in manpage.whole("kdumpfence")
+
+
+def test_every_member_of_a_status_is_explained_and_no_other() -> None:
+    explained = manpage.entries("kdumpfence", "WHO IS DUMPING")
+    names = {name for heading in explained for name in heading.split(", ")}
+    assert names == {*as_object(Status("", 0.0, 0.0, 0, (), 0, (), {})), "age"}
 
 
 @pages
