@@ -6,6 +6,7 @@ That the kernel counted is seen by a queue that has no room for what came.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -269,6 +270,13 @@ def test_signed_messages_are_not_counted_there(tmp_path: Path) -> None:
     key_file.touch(0o600)
     key_file.write_text(key_text(KEY))
     cannot("messages have to be signed", auth="sha256", key_file=str(key_file))
+    need_kernel_counting()
+    with (
+        udp() as sock,
+        contextlib.closing(counting.load([sock], 1, 30.0, 10.0)) as made,
+        pytest.raises(ValueError, match="counting: messages have to be signed"),
+    ):
+        Listener({"a": [A]}, auth="sha256", key_file=str(key_file), counting=made)
 
 
 def test_an_unknown_way_is_refused() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Union
 
 from kdumpfence.addresses import FAMILIES, Address
 from kdumpfence.listener.cluster_keys import AUTHS
-from kdumpfence.listener.kernel import WAYS
+from kdumpfence.listener.kernel import SIGNED, WAYS
 from kdumpfence.listener.nodes import AnyAddress, as_text
 from kdumpfence.listener.sockets import parsed_host
 
@@ -61,12 +61,18 @@ def current_names(given: Mapping[str, object], names: Mapping[str, object]) -> l
 
 
 def check_words(family: str, auth: str, counting: object) -> None:
-    """ValueError if one of them is none of those that there are; only as a word `counting` is."""
+    """ValueError if one of them is none of those that there are, or they contradict each other.
+
+    `counting` may be no word, but what counts.
+    """
     if family not in FAMILIES:
         raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
     if auth not in AUTHS:
         raise ValueError(f"auth {auth!r}: must be one of {', '.join(AUTHS)}")
-    if isinstance(counting, str) and counting not in WAYS:
+    if not isinstance(counting, str):
+        if auth != "none":
+            raise ValueError(f"counting: {SIGNED}")
+    elif counting not in WAYS:
         raise ValueError(f"counting {counting!r}: must be one of {', '.join(WAYS)}")
 
 
