@@ -108,7 +108,8 @@ def test_each_fault_is_found_alone(healthy: Root, fault: Fault) -> None:
 
 
 def test_the_last_dump_of_each_node_counts(healthy: Root) -> None:
-    for day, (took, end) in enumerate(((300, "failed"), (6.5, "finished"), (252, "silent"))):
+    dumps: list[tuple[float, Kind]] = [(300, "failed"), (6.5, "finished"), (252, "silent")]
+    for day, (took, end) in enumerate(dumps):
         dumped(healthy.folder, took, end, day=day)
     dumped(healthy.folder, 40, node="node3")
     found = healthy.find("cluster")
