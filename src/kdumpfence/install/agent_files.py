@@ -25,9 +25,9 @@ TEMPLATE = "common/fence_kdump"
 
 MODULES = (
     *("__init__", "_purewire", "_version", "addresses", "cmdline", "crashkernel", "filters"),
-    *("keys", "links", "log", "own_addresses", "signals", "sockets", "text", "wire"),
-    *("agent/__init__", "agent/asking", "agent/decision", "agent/main", "agent/metadata"),
-    *("agent/options", "agent/signed", "agent/sockets", "agent/validate"),
+    *("keys", "links", "log", "own_addresses", "signals", "sockets", "text", "unpatched"),
+    *("wire", "agent/__init__", "agent/asking", "agent/decision", "agent/main"),
+    *("agent/metadata", "agent/options", "agent/signed", "agent/sockets", "agent/validate"),
 )
 CORE = "_kdumpwire"
 
