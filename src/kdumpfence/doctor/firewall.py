@@ -18,6 +18,9 @@ from kdumpfence.wire import PORT
 
 _SERVICE = "kdumpfence"
 
+#: Seconds for firewall-cmd, which loads a lot of Python: on a busy machine that takes a while.
+_PATIENCE = 20.0
+
 
 class Firewall(NamedTuple):
     """The one that is in use."""
@@ -78,11 +81,14 @@ def active(machine: Machine) -> Firewall:
 
 
 def _firewalld(machine: Machine) -> Firewall | None:
-    if machine.ask("firewall-cmd", "--state").stdout.strip() != "running":
+    def ask(question: str) -> str:
+        return machine.ask("firewall-cmd", question, seconds=_PATIENCE).stdout
+
+    if ask("--state").strip() != "running":
         return None
     interfaces = [name for _, name in socket.if_nameindex() if name != "lo"]
-    default = machine.ask("firewall-cmd", "--get-default-zone").stdout.strip()
-    zones = machine.ask("firewall-cmd", "--list-all-zones").stdout
+    default = ask("--get-default-zone").strip()
+    zones = ask("--list-all-zones")
     return firewalld(zones, default, interfaces)
 
 
