@@ -18,17 +18,24 @@ latter's enums and helpers cost as much start-up time as the interpreter itself.
 from __future__ import annotations
 
 import _socket
+import _thread
 import posix
 import time
 
 from kdumpfence.signals import Wakeup
 from kdumpfence.text import whole_number
-from kdumpfence.unpatched import original
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _thread
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Protocol
+
+    class Threads(Protocol):
+        """What is used of `_thread`; a Listener has that of the system, see `unpatched`."""
+
+        def allocate_lock(self) -> _thread.LockType: ...  # noqa: D102
+        def start_new_thread(self, run: Callable[[str], None], args: tuple[str], /) -> Any: ...  # noqa: D102, ANN401
+
 
 FAMILIES = {"auto": _socket.AF_UNSPEC, "ipv4": _socket.AF_INET, "ipv6": _socket.AF_INET6}
 
@@ -344,14 +351,16 @@ class Resolver:
         family: int,
         retry_last: float = RETRY_LAST,
         ask: Callable[[str, int], list[Address]] = look_up,
+        threads: Threads = _thread,
     ) -> None:
         self._family = family
+        self._threads = threads
         self._retry_last = max(retry_last, RETRY_FIRST)
         self._ask = ask
         now = time.monotonic()
         self._pending = {name: _Pending(now) for name in names}
         self._answers: list[tuple[str, list[Address] | LookUpError]] = []
-        self._lock: _thread.LockType = original("_thread", "allocate_lock")()
+        self._lock = threads.allocate_lock()
         self._wakeup: Wakeup | None = Wakeup()
         #: Can be read when an answer came: for poll, not for reading.
         self.fd = self._wakeup.fileno()
@@ -422,7 +431,7 @@ class Resolver:
         for name, pending in self._pending.items():
             if room > 0 and pending.due is not None and pending.due <= now:
                 try:
-                    original("_thread", "start_new_thread")(self._run, (name,))
+                    self._threads.start_new_thread(self._run, (name,))
                 except RuntimeError:  # no thread to be had at the moment
                     pending.due = now + 1.0
                     continue

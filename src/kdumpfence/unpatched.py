@@ -37,3 +37,11 @@ def original(module: str, name: str) -> Any:  # noqa: ANN401 - whatever is there
 def is_patched() -> bool:
     """Whether what Python calls a thread is none of the system's."""
     return original("_thread", "start_new_thread") is not __import__("_thread").start_new_thread
+
+
+class Threads:
+    """Python's own `_thread`, as far as `kdumpfence.addresses.Resolver` needs it."""
+
+    def __init__(self) -> None:
+        self.allocate_lock = original("_thread", "allocate_lock")
+        self.start_new_thread = original("_thread", "start_new_thread")

@@ -28,7 +28,7 @@ from kdumpfence.listener.nodes import Nodes
 from kdumpfence.listener.threads import make_thread
 from kdumpfence.own_addresses import look_up_node
 from kdumpfence.sockets import udp_program
-from kdumpfence.unpatched import original
+from kdumpfence.unpatched import Threads, original
 from kdumpfence.wire import PACKET_BYTES, Receiver, Signed, Sources, signing_core
 
 TYPE_CHECKING = False
@@ -114,7 +114,7 @@ class Reader:
         self.lock = _thread.RLock()
         self.bell = Bell()
         self._wake = Bell()
-        self._resolver = Resolver((), nodes.family, ask=look_up_node)
+        self._resolver = Resolver((), nodes.family, ask=look_up_node, threads=Threads())
         self._name_files = NameFiles()
         self._sockets = sockets
         self.answers = answers
