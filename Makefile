@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # What there is to make; `make` alone lists it. Everything happens in .venv and build/.
 
 PYTHON ?= python3

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Builds the compiled core and the native sender; everything else stands in pyproject.toml.
 
 KDUMPFENCE_COMPILE in the environment says what happens with them:

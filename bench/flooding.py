@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A flood of foreign and malformed datagrams on loopback, for the agents to stand in.
 
 Half are whole messages from nodes that nobody waits for, half are no messages, and none comes

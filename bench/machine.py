@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The machine that figures are measured on, as far as a reader needs it to judge them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a Listener costs while thousands of nodes panic at once: the figures of docs/listener.md.
 
     python -m bench.many_nodes [--nodes 100000] [--rounds 7] [--gap 10] [--networks] [--rubbish]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The frame of all figures: two things measured in turns, in one run, on one core.
 
 A rate alone says little on a machine that others share: it may halve from one minute to the

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The picture of the rates, with a ground of its own: legible on light and dark pages."""
 
 from __future__ import annotations

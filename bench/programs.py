@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whole programs under measurement: where they come from, and what they cost.
 
 Our agent is measured as `kdumpfence install-agent` puts it into a system: modules with byte code

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A listener's queue, filled from many nodes, for whatever is measured by emptying it.
 
 The listener and who fills it are two sockets on loopback, in this process and on this processor,

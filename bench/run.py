@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """All figures, one after the other: their table, the picture, and the results as JSON.
 
     python -m bench.run [--quick] [--only CASE ...] [--write]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How figures are told: what is demanded of them, and the tables in Markdown."""
 
 from __future__ import annotations

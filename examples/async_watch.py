@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Prints the events of some networks, in a program that does other work as well.
 
     examples/async_watch.py NETWORK...

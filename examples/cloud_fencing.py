@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A cloud's fencing service that spares hosts while they save their dumps.
 
     examples/cloud_fencing.py PROGRAM NAME=ADDRESS[,ADDRESS...]...

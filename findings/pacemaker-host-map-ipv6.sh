@@ -1,5 +1,5 @@
 #!/bin/sh
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # pcmk_host_map with IPv6 addresses: no spelling is right in Pacemaker 3.0.0 and in 3.0.3.
 #

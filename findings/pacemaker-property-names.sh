@@ -1,5 +1,5 @@
 #!/bin/sh
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # stonith-enabled alone fails a check of Pacemaker 3.0.3, fencing-enabled alone does nothing in 3.0.0.
 #

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The two cores as the fuzz targets see them: both tell libFuzzer which way an input took."""
 
 from __future__ import annotations

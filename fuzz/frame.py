@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What every fuzz target does: tell a finding, plant a fault for the fuzzer's own test, and run."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Coverage of the compiled core for libFuzzer, with any compiler that has
  * -fsanitize-coverage=trace-pc, GCC for one. Linked into a copy of the core that exists for

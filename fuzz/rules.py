@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What both targets of the options hold against them: valid throughout, or an OptionError."""
 
 from __future__ import annotations

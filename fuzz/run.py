@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Run the fuzz targets for a while, each in a process of its own; fail if one finds something.
 
     python fuzz/run.py --seconds 20

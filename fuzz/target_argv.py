@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Fuzz target: any bytes, cut at NUL, as the command line of both programs."""
 
 from __future__ import annotations

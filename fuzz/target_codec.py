@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Fuzz target: any bytes through the codec of both cores, which must see the same in them."""
 
 from __future__ import annotations

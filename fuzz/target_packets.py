@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Fuzz target: any bytes as a packet, signed and as they come, through both cores and the rules."""
 
 from __future__ import annotations

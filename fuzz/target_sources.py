@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Fuzz target: any sequence of changes to the table of known sources, beside a dict.
 
 Every three bytes are one change: what is done, and to which of 65,536 addresses.

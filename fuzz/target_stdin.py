@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Fuzz target: any bytes on the agent's stdin are valid options, or an error in one line."""
 
 from __future__ import annotations

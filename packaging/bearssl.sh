@@ -1,5 +1,5 @@
 #!/bin/sh
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # Makes BearSSL's static library, for systems that have no package of it:
 #
 #     sh packaging/bearssl.sh FOLDER [ARCHIVE]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # Makes the Debian package for this machine's distribution and processor:
 #
 #     sh packaging/deb.sh BUILDER FOLDER [SDIST]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # What is in the packages for Debian and for rpm systems, and where: one list for both.
 #
 #     make -f packaging/files.mk build

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """pytest plugin: with CI=true a test that cannot run has failed.
 
 A skip is a kindness to somebody whose machine lacks something. In CI it would be a hole that

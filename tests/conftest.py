@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What all tests share: both cores, and the rule that CI may not skip."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Runs the quick tests of everything, or those that guard the folders you name.
 
     .venv/bin/python tools/check.py [FOLDER...]       which is: make check [FOR="FOLDER..."]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Play tests/system/cluster with both agents, for the table of docs/cluster-tests.md.
 
     python -m tools.clustertable [--print] [PLAN...]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What pcs, crm_verify and crmsh say of a cluster, less what they say of a healthy one."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Measure what the senders cost a crash kernel, and write the table of docs/crash-kernel.md.
 
     python -m tools.crashtable [--runs 3] [--print]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Shows the main job on this machine's loopback, in real processes and real time.
 
     .venv/bin/python tools/demo.py [--agent PROGRAM] [--sender PROGRAM]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Plant the faults of tests/doctor, and see who finds them, for the tables of docs/doctor.md.
 
     python -m tools.doctortable [--print] [--roots] [FAULT...]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Runs the unit tests on every CPython from 3.9 up that this machine has.
 
     .venv/bin/python -m tools.every_python [--others] [--list]

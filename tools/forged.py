@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Forged and mutated packets, a million each, to the agent, a listener and the sender.
 
     python -m tools.forged [--each N]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Tables that a program writes into a page of the documentation, each between two marks."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A network of its own for a program: one loopback interface, and no other program's sockets."""
 
 from __future__ import annotations

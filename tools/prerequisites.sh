@@ -1,5 +1,5 @@
 #!/bin/sh
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # Sees to what the machine itself must have, beside python3, git and make.
 #
 #     sh tools/prerequisites.sh [--plan] build|packages|tests [PYTHON]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced at its greatest size, for the tables of docs/scale.md.
 
     python -m tools.scale [--nodes N] [--rounds N] [--print]

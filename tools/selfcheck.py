@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Tries the installed programs on loopback: is this installation a working one?
 
     python tools/selfcheck.py compiled|pure

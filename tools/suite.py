@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Run the tests on another suite of Debian than this machine's: `make suite SUITE=trixie`.
 
     python -m tools.suite [--write] [--part PART]... SUITE...

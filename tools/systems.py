@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What was run on which suite of Debian, and the table of it in docs/systems.md.
 
     python -m tools.systems       puts there what the last `make test` of this checkout found

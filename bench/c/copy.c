@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later
+/* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The limit of validating: memcpy(3) of the same buffer, as one call. Loaded by
  * bench/cases/validate.py through ctypes.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later
+/* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The limit of verifying: HMAC-SHA256 of the same library over as many packets that lie in memory, with
  * keys that are prepared, and the comparison. Loaded by bench/cases/signed.py through ctypes.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later
+/* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The limit of receiving: recvmmsg(2) in a loop until the queue is empty, with no look at
  * what came. Loaded by bench/cases/receive.py through ctypes, so that it reads the very

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later
+/* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The limit of sending: sendmmsg(2) in a loop over headers that were prepared once, one
  * for each destination of one IP family, with no look at what became of them. Loaded

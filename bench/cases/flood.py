@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A whole agent that waits in a flood of foreign and malformed datagrams.
 
 Ours and the stock agent wait in turns on one processor, in a network of their own, and are

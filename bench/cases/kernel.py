@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Counting in the kernel: what a message costs beyond a filter that drops it, beside bare recvmmsg.
 
 On one processor a program sends messages of known nodes as fast as it can, over loopback, where it

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Two moments in which a cluster waits for the agent: its start, and its answer.
 
 The answer: from just before the message is sent to the return of waitpid(2) for the agent, which

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Memory: what a known node takes in the core, as the growth of a fresh process."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The most memory that the agent ever has in use, beside the bare interpreter's.
 
 The agent is asked while it waits, and again after a flood in which more strangers sent valid

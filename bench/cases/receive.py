@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Receiving: messages of known nodes, read, validated, matched and counted, from a full queue.
 
 Ours and the peer are called in this process and empty the same socket's queue, filled in the same

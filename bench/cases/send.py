@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Sending one message to each of 10,000 nodes.
 
 First the loop: `Transmitter.send` beside a bare C loop, from the same socket to the same

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Signed messages of known nodes: read, verified and counted, from a full queue.
 
 Beside it the same library's HMAC-SHA256 alone, over the same packets as they lie in memory: what no

@@ -1,4 +1,4 @@
--- SPDX-License-Identifier: GPL-2.0-or-later
+-- SPDX-License-Identifier: LGPL-2.1-or-later
 -- A dissector for Wireshark and tshark (3.0 or newer) of what kdumpfence and the stock programs send.
 --
 --     wireshark -X lua_script:kdumpfence.lua

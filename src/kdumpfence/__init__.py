@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence: a crashed cluster node tells the others that it is dumping.
 
 The public interface, and nothing else. The programs are `kdumpfence.agent`

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The core in plain Python: turns bytes into messages and moves datagrams.
 
 The twin of ``_kdumpwire.pyx`` for installations without a compiled core, and the

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What an address is, what a name is, and names -> addresses without ever waiting.
 
 The one judge for all programs (the native sender has the same in Cython). What inet_pton

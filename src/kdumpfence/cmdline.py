@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the command lines of agent and sender share: a table of options, its usage text, getopt.
 
 `getopt_long` is GNU's, which is what the stock programs use: abbreviated long options,

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether this machine could save a dump if it crashed now, as far as it can be seen here.
 
 The kernel tells it in /sys: memory reserved for a crash kernel, and a crash kernel

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Classic BPF programs that let the kernel drop what is no message, or cannot be a node's.
 
 Two jobs:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Key files: the cluster's key, and the keys of single nodes that are derived from it.
 
 A line has a word and what belongs to it; empty ones and those that begin with # are passed over.

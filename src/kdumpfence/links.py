@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the kernel tells of network interfaces (rtnetlink), and how netlink is asked anything.
 
 Which are VRFs or lie in one, and that something has changed: an interface went, came back under

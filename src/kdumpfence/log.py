@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the programs say: ``[debug]: ...`` on stdout, ``[error]: ...`` on stderr, and both
 to syslog (facility daemon) under the program's name, as the stock programs do.
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which addresses are this machine's own: what comes from there proves nothing about a node.
 
 The routing table knows. bind() does not: it takes any address with ip_nonlocal_bind. Who asks now

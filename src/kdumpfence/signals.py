@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What ends a program, or a wait of it.
 
 Signals that end a program become an exception, so that it can say so and clean up (the daemon's

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What every socket here has to go through: the guard first, then a queue as deep as may be.
 
 No socket is read that has not had the guard of `filters` from before it heard anything: without

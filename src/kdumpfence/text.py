@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Text that comes from outside: how it is shown, and the whole numbers in it.
 
 What may not be in this file: what a program says, and which numbers it allows.

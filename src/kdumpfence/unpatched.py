@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What Python itself has where gevent or eventlet have put something of their own in its place.
 
 With `monkey_patch` a "thread" is a piece of the one thread that there is, and its turn ends only

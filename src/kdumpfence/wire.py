@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The one door to the core: compiled if there is one, else pure Python.
 
 Only this file knows that there are two. ``KDUMPFENCE_PURE=1`` in the environment

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The bytes of a message, and counting very many of them, with AVX2 where there is one; codec.pxi
  * takes it.
  *

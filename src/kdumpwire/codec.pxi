@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The codec: whether bytes are a message, and whose checksum fits.
 
 C without Python. May be here: what can be said of bytes alone. May not: sockets, and who is known.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What is derived from a cluster's key: docs/protocol.md, Keys. Over mac.pxi.
 
 C without Python. Key files are read by kdumpfence/keys.py, which derives keys for itself.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What the compiled core takes from libc and the kernel; linux.pxd tells Cython of it.
  *
  * May be here: #include, what older headers lack, and what Cython has no words for. May not: anything

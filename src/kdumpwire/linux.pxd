@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the compiled core and the native sender take from libc and the kernel, for Cython.
 
 May be here: declarations, and the one number that everything that waits needs. What has to be

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* HMAC-SHA256 by BearSSL (https://bearssl.org), where the build found it; mac.pxi takes it.
  *
  * KDUMPFENCE_SIGNING is defined if it did (src/native/build_flags.py). SIGNING says so, too; where it is

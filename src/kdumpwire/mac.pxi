@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """HMAC-SHA256: the MACs of packets, and what derived keys are made with.
 
 C without Python. May be here: what is computed with a key. May not: which key a packet ought to be

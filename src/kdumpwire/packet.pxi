@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Packets: the 152 bytes of a status with its trailer, of a question and of an answer "alive".
 
 C without Python; docs/protocol.md has the layout. May be here: what can be said of the bytes

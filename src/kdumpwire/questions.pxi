@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Questions that wait for an answer: from the receive loop to whoever answers.
 
 C without Python; the twin of `_purewire.Questions`. May be here: which of them are kept, and for

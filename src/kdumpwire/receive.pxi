@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The receive loop: from datagrams in the sockets' queues to messages of known sources.
 
 C without Python; the twin of `_purewire.Receiver`. May be here: waiting, reading, judging and

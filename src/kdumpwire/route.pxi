@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which way a datagram would go: a question to the kernel by netlink, rtnetlink(7).
 
 C without Python; the twin of `_purewire.find_route`. Nothing here sends to the network.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The schedule's numbers, which `_purewire` explains. In C, for no enum holds 60 seconds in ns. */
 #ifndef KDUMPWIRE_SCHEDULE_H
 #define KDUMPWIRE_SCHEDULE_H

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The schedule: who is sent the next message when, and when it is enough.
 
 C without Python; the twin of `_purewire.Schedule`, which says why. May be here: arithmetic on times

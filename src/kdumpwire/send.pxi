@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The send loop: messages to any number of destinations, and what became of them.
 
 C without Python; the twin of `_purewire.Transmitter`. May be here: sockets to send with, and what

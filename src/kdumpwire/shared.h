@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Memory that a program in the kernel changes meanwhile; shared.pxi tells Cython of it.
  *
  * A 64-bit number may come in two halves where a word has 32 bits: then a time is off, once, by

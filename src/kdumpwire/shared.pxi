@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Sources whose messages the kernel counts: the table that its program and the sources share.
 
 C without Python; the twin of what `_purewire.Sources` has for it. `kdumpfence.listener.kernel.program`

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The numbers of signed.pxi, with their reasons in `_purewire`. */
 #ifndef KDUMPWIRE_SIGNED_H
 #define KDUMPWIRE_SIGNED_H

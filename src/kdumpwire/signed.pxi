@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Signed messages: which are believed, and what is to be asked before; docs/protocol.md has the rules.
 
 C without Python; the twin of `_purewire.Signed`. A node is in the table of sources under 16 bytes made

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The known sources: a hash table of addresses, with what was heard of each.
 
 C without Python; the twin of what `_purewire.Sources` keeps in dicts and lists. May be here:

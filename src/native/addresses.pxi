@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What is an address, what may be a host name, and what is neither; how they are written.
 
 The only judge of it in the native sender, as kdumpfence/addresses.py is in Python. Nothing here asks

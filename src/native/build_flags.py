@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The C compiler's flags: the one place where they stand.
 
     python3 src/native/build_flags.py compile|link|signing

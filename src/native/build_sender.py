@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Builds the native sender: `fence_kdump_send`, and `fence_kdump_send.static` without libc.
 
     python3 src/native/build_sender.py FOLDER [--static auto|require|no]

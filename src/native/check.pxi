@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """--check: which way the messages would go, if there is one to every node. Nothing is sent."""
 
 cdef int check(Sender *sender) noexcept nogil:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The key file, as kdumpfence/keys.py has it: read, judged, and what is wrong with it.
 
 May not be here: what is done with a key (status.pxi).

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The sockets of each family, what goes through them, and what became of it.
 
 A message that the kernel took may wait for a neighbour that never answers; so what left is learnt

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the sender says: a line to stdout or stderr, and to the system log. Never waits for a reader.
 
 What is said stands where it is found out. Neither dprintf(3) nor syslog(3) will do, since both wait

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The loop: send what is due, take in what happened, wait; until it is enough, or a signal came.
 
 When a message is due is the core's to say (its schedule). May not be here: how a message gets out

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Links fence_kdump_send.pyx into a program without Python. */
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What a library that was compiled for glibc calls, and musl does not have: a distribution's BearSSL is
  * hardened with _FORTIFY_SOURCE. Linked into the static sender alone. */
 #include <stdlib.h>

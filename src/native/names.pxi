@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Look-ups of names, each in a thread of its own, since a name service may hang for ever.
 
 The loop sees to it that they are started, repeated and taken in; no thread touches anything but

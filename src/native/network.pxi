@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the kernel says of interfaces, routes and source addresses.
 
 The question for a route itself is the core's (`route_find`). May not be here: what follows from the

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Nodes and their addresses: which are known, which are not, and how both are told.
 
 May not be here: where an address comes from (options.pxi, names.pxi), or what is sent to it.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The tables of the command line: which options there are, and what the words mean that may be their
  * values. As in kdumpfence/sender/options.py, and the tests compare what both make of them.
  *

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The command line of a program that has to send, whatever it was given.
 
 In a crash kernel nobody reads an error. So what can be understood is used, and what cannot is

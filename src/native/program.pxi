@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The program, from its arguments to its exit status; main.c calls it."""
 
 cdef void on_signal(int number) noexcept nogil:

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What of a socket's datagrams the kernel lets in: questions (docs/protocol.md), by a classic BPF filter.
  *
  * In C since a table of Cython's would have to be filled in by an import. May not be here: what becomes of

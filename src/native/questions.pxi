@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Questions and their answers: at the port that everybody knows, and where messages leave from.
 
 All of it is hostile until its MAC fits. A question costs a few looks and at most one MAC, a turn has an

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """All that the sender knows while it runs: nodes, their addresses, sockets, look-ups.
 
 Structures and limits alone; what happens with them stands in the files behind this one. The

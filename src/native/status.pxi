@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What this node says of itself: its name and its key, and the packets that are made of them.
 
 May not be here: who gets them (loop.pxi, questions.pxi).

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What the native sender takes from libc and Linux beside what the core takes; system.pxd tells
  * Cython of it.
  *

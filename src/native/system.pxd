@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the native sender takes from libc and Linux beside what the core takes, for Cython.
 
 May be here: declarations. What has to be compiled stands in system.h. Socket addresses and other

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* A line of text that is put together piece by piece, as printf(3) would write it.
  *
  * In C since Cython has no words for a function with any number of arguments. May not be here: where

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Texts: putting them together (text.h), and looking at letters and words.
 
 May not be here: what a word means, or where a text goes. strspn(3), strcspn(3), strncasecmp(3) and

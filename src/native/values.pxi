@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the value of an option means: as it should be written, and as people write it all the same.
 
 Texts here are a pointer and a length, of a command line that is not to be changed. May not be here:

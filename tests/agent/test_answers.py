@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The agent as a process that asks, on loopback, with both cores; with a key and without."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Who is asked, how often, and which datagrams are heard as answers at all; on loopback."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What becomes of the decision when addresses move; tests/property/test_watch.py has the rest."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which interface a message came through, and whether it counts for that; without a VRF.
 
 tests/system/guest has real ones.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the agent says of itself; tests/interop checks it against the schema."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """argv and stdin -> options. What stock fence_kdump takes is checked in tests/interop."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Raw sockets hear all that there is from the moment they are made: so they begin with a filter."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which packets are the node's: with a key, and without; and when it counts as alive."""
 
 from __future__ import annotations

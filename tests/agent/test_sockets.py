@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Hearing a port that others hold. Both kinds of sockets, whichever core is in use."""
 
 from __future__ import annotations

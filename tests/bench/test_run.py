@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What `make bench` tells of its figures: nothing demanded left out, and no shortfall hidden."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The wheels that a release would have, as far as that can be told without containers."""
 
 from __future__ import annotations

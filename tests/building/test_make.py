@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The Makefile, in a folder where all programs are made up and write down how they were called."""
 
 from __future__ import annotations

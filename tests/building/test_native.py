@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The native sender: in the wheel, by itself, and without a trace of Python in it."""
 
 from __future__ import annotations

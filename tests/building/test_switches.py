@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """KDUMPFENCE_COMPILE and KDUMPFENCE_SIGNING: nobody gets a slow install, or one that cannot sign,
 without being told.
 """

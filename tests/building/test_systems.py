@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The table of suites, from reports of pytest to docs/systems.md."""
 
 from __future__ import annotations

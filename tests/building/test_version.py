@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The version stands in src/kdumpfence/_version.py; what cannot read it there has to agree."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What is in the sdist and the wheels, and whether it works where nothing else is."""
 
 from __future__ import annotations

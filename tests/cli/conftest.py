@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A daemon's socket to ask, and the command with and without rich."""
 
 from __future__ import annotations

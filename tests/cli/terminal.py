@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A program on a terminal of its own: what it draws, and how it leaves the terminal."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence doctor: its table, its JSON and its exit status. What it finds is in tests/doctor."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence doctor --drill: what it prints, for people and for programs, and how it ends."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence key: what it leaves in files, what it says, and that a rotation excludes no node."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence status shows who is dumping: to people, to programs, on any terminal."""
 
 from __future__ import annotations

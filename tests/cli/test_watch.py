@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence watch shows it live, with rich and without, and leaves the terminal as it was."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Run by test_signed_time.py where `later` works: what of signed messages takes its time."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the tests of the cores share: messages, addresses, a receiver and hosts that send to it."""
 
 from __future__ import annotations

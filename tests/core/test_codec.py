@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Bytes -> messages, on both cores. The literal bytes are what stock senders put on the wire."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What counting leaves in the table of sources, on both cores. Loopback only."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Packets and keys: the test vectors, through both cores and what the native sender is made of."""
 
 from __future__ import annotations

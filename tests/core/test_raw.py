@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The receive loop on raw sockets, whose UDP headers and checksums it judges itself.
 
 Any packet at all, beside a judge that is not ourselves: tests/property/test_raw_sockets.py.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The receive loop on UDP sockets: how long it waits, what it reads, what arrives.
 
 What `receive` and `count` have in common is tested with both. What `count` leaves in the table

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which way a datagram would go; real networks are in tests/system/network/test_check.py."""
 
 from __future__ import annotations

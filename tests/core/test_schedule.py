@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The sender's schedule to the second, with a clock of our own.
 
 Any order of events, beside a model: tests/property/test_schedule.py.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Sources and a table that they share with the kernel, which the tests play: both cores."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Signed messages in the receive loop, on both cores: what is believed, what is asked."""
 
 from __future__ import annotations

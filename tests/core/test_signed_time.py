@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Signed messages whose rules take half a minute, with a clock that does not: inside_time.py."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The table of known addresses, on both cores.
 
 Any sequence of changes, beside a dict: tests/property/test_sources.py.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Both cores and the type stub have the same interface; the chooser chooses."""
 
 from __future__ import annotations

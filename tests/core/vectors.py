@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The test vectors of docs/protocol.md, made by tests/support/packets.py.
 
     python -m tests.core.vectors

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A daemon, a service manager, a history and another user for one test."""
 
 from __future__ import annotations

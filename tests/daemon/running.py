@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A real kdumpfenced, on loopback, with everything of its own below one folder."""
 
 from __future__ import annotations

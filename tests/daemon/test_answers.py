@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A real daemon answers who asks whether its machine is alive: with which name, key and rights."""
 
 from __future__ import annotations

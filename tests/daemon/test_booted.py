@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The daemon's units under a real systemd: what the daemon gets there, and when it starts."""
 
 from __future__ import annotations

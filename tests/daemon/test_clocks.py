@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Clocks that are wrong or are set, and what is old: what is removed, and how long dumps were."""
 
 from __future__ import annotations

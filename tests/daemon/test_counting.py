@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced says who counts messages, and does without the kernel where it has to."""
 
 from __future__ import annotations

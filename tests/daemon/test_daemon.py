@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced as it runs: real messages in, history, log, status and metrics out."""
 
 from __future__ import annotations

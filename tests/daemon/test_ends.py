@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A real daemon whose nodes say how their dumps ended: log, history, status and metrics."""
 
 from __future__ import annotations

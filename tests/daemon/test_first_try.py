@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The first try of the daemon under EXAMPLES in kdumpfenced(8) does what it says."""
 
 from __future__ import annotations

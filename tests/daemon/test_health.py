@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What is wrong is logged once, when it begins, and told as long as it lasts."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What is recorded, found again, and removed: by age and by number."""
 
 from __future__ import annotations

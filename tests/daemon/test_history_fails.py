@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A history that cannot be written does not stop the daemon, and gets what it missed."""
 
 from __future__ import annotations

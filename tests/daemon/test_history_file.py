@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The history's file: whatever happens to it, what was recorded is there, and nobody else's is."""
 
 from __future__ import annotations

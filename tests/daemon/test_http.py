@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The pages over HTTP, whatever clients ask, and whatever they do instead of asking."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kill -9 at random moments: what was told is in the history, and dumps go on as the same."""
 
 from __future__ import annotations

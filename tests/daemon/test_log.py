@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The log: one line an event, never more than was asked for, and nobody waits for it."""
 
 from __future__ import annotations

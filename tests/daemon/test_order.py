@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """First written down, then told: looked at from within, at the moment of the writing.
 
 What test_killed.py does from outside hits that moment only now and then.

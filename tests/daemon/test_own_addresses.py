@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A daemon on a member of the cluster that it watches: its own addresses are nobody's dump."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The port is the daemon's alone: nobody takes its messages, and one who could is noticed."""
 
 from __future__ import annotations

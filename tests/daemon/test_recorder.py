@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What waits for a history that cannot be written: decided without a disk or a clock."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Settings that are read again: what is right counts at once, what is wrong changes nothing."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a daemon makes of the dumps that were in progress when it last ran."""
 
 from __future__ import annotations

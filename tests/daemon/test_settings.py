@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The settings file: what is allowed, and how it is said what is not."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whatever stands in the settings file: it is taken, or refused in clean lines."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced believes only what is signed, if it is told so; and never without a key."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The daemon answers who asks, whatever others do to its socket; who asks is told what is wrong."""
 
 from __future__ import annotations

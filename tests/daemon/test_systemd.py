@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the daemon and systemd say to each other, and the sockets that are passed."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What past dumps say about time-outs is true, and no more than is known."""
 
 from __future__ import annotations

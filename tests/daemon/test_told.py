@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What was told can be paged through and followed; on its own, and over the control socket."""
 
 from __future__ import annotations

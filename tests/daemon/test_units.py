@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The daemon's systemd units: sound, hardened, and about the same port as the settings."""
 
 from __future__ import annotations

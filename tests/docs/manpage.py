@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Reads our man pages, as far as their roff goes: sections, headings and plain text."""
 
 from __future__ import annotations

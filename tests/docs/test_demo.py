@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """`make demo` shows what README says, notices what goes wrong, and leaves nothing behind."""
 
 from __future__ import annotations

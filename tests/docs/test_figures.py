@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The figures of the pages are those of the results that lie beside them."""
 
 from __future__ import annotations

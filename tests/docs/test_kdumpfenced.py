@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced(8) has the daemon's settings, metrics, numbers, paths and columns."""
 
 from __future__ import annotations

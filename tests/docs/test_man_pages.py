@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The man pages are sound roff, and their facts are those of the programs."""
 
 from __future__ import annotations

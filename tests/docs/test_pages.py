@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What README, guides and manuals refer to is there: files, headings, sections, tests, targets."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A root directory of one node of a healthy cluster, and faults that are planted there.
 
 Three nodes on two networks, configured by pcs as docs/operations.md says in section 4; this is

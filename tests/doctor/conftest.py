@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Roots in which nothing is wrong, for faults to be planted in."""
 
 from __future__ import annotations

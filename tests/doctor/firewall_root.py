@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Debian's ufw and firewalld, as they run on a host of a Lab.
 
 Their programs are Debian's, in a root of its own; the rules that they make are those of the host's

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Roots of machines in a cluster, as far as `kdumpfence doctor` looks at them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which agent a root has, and who holds the port of a running system."""
 
 from __future__ import annotations

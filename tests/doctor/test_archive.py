@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Images are read as the kernel unpacks them; what is no image is said to be none."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence-doctor.service and its timer under a real systemd: hardening hides nothing from it."""
 
 from __future__ import annotations

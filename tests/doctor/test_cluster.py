@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Faults in a cluster's configuration, planted one by one in one that has none."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What SELinux and pacemaker.service may take away from the agent, planted one by one."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What keeps a crash or hang from a crash kernel, or resets the node while it dumps."""
 
 from __future__ import annotations

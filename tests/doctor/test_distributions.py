@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """SUSE's kdump and images of one's own; and files that nobody would expect."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The steps of a drill have the cluster's own names, and it is refused where nobody could watch."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a drill makes of what was seen: which steps are new, and who fenced the node."""
 
 from __future__ import annotations

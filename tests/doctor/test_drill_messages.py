@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A drill hears what the node sends, of which grade, and takes nothing from anybody who listens."""
 
 from __future__ import annotations

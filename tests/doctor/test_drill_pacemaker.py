@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What Pacemaker's programs and its log say of a fencing, in the words of 2.1 and of 3."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How long a dead node's resources are down, and faults in those times, planted one by one."""
 
 from __future__ import annotations

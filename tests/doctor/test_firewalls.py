@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Real ufw and firewalld of Debian: the doctor's line opens what they close, and nothing else does.
 
 Another node sends, after each change, to the port and then to one that is open; the two arrive in

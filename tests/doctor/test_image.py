@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What keeps the sender from telling the cluster, in the image or the root that the crash boots."""
 
 from __future__ import annotations

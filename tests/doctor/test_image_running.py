@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What only the running system knows: the interfaces that lead to the nodes, when kdump started."""
 
 from __future__ import annotations

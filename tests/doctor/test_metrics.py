@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The doctor's findings as metrics: promtool's opinion, and what Prometheus would read."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Faults in the list of a sender, in names and in what devices know, planted one by one."""
 
 from __future__ import annotations

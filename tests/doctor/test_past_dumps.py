@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a history of kdumpfenced makes of the time-outs of a cluster that has no faults."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Images that dracut and initramfs-tools of Debian have made: nothing is wrong with them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The file for node_exporter: whole or not at all, and where it was meant to be."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The doctor's units and alert rules: sound, hardened as far as it goes, and in step."""
 
 from __future__ import annotations

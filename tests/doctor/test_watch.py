@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence doctor --watch: from what is planted in a root to what Prometheus reads."""
 
 from __future__ import annotations

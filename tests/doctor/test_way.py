@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Firewalls and routes between two nodes, with a real kdumpfenced and real rules of nftables."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A machine on which scripts run as they do there, with a root file system of its own."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Root directories of distributions, as far as the installation of the sender looks at them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Terminals on a host of the lab, as its consoles."""
 
 from __future__ import annotations

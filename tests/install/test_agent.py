@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The agent is put at /usr/sbin/fence_kdump, and taken away again, in made-up roots.
 
 On a whole Debian, with its own Python and dpkg, it is done in tests/packages.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Images are built in roots that have no /dev and no /proc, or lack a program."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Debian's crash kernel starts the sender before the dump: the real units, and a real systemd.
 
 The units and the init script are those of the real kdump-tools. Of the machine that runs the

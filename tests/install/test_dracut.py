@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The dracut module, taken in by the real dracut: whatever is missing, there is an image.
 
 Images that boot are made in tests/system/crash; these have no kernel modules.

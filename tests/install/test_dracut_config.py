@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The dracut module stays while somebody asks dracut for it, who would get no image without."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the guide and the manuals tell administrators to write does what they say."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Nothing that starts the sender or looks up its nodes holds up a dump, a reboot or an image."""
 
 from __future__ import annotations

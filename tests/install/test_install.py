@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What install-agent and install-sender have in common, and where each distribution's sender goes.
 
 The files are where others look for them, everybody may read them, and the way back is exact.

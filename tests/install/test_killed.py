@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A run that is killed anywhere leaves the old file or the new one, and can be repeated.
 
 The run is done in a child, which leaves for good before its first, second, third... call that

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whatever cannot be done is said in one line, and nothing has changed then."""
 
 from __future__ import annotations

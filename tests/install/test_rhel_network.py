@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What kdump-utils would make of a node is told before it makes the image: routes, names, hosts.
 
 That it does so was seen with the functions of kdump-utils 1.0.61 in such networks.

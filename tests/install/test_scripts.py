@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The scripts that go into images, run where they run: names are looked up, the sender is started.
 
 Real images with real panics are made in tests/system/crash; here are the other cases.

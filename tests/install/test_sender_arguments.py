@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the sender will be told is judged by its own parser, wherever it stands."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The image of SUSE's kdump, as its mkdumprd orders it from dracut: the sender is in it unasked.
 
 That is what mkdumprd 1.0.3 to 2.1.9 does: `dracut --hostonly --add kdump`, and the module kdump

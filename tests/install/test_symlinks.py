@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Nothing outside of --root is ever touched, whatever links lead there."""
 
 from __future__ import annotations

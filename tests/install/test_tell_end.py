@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How a dump has ended is told by whatever saves it, and costs three seconds at most.
 
 What the programs of distributions do around it is theirs: kdump-tools' init script and kdump-config

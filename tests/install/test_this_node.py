@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Every crash kernel gets its own node's name and key, and never the cluster's key."""
 
 from __future__ import annotations

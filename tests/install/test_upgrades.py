@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What was kept survives upgrades of this program, of the stock package, and edited files."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """End-to-end tests beside the stock programs.
 
 Everything here runs the installed console scripts as real processes on real sockets, on

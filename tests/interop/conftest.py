@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Fixtures of the tests beside the stock programs: which programs, and where they run."""
 
 from __future__ import annotations

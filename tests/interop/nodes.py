@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The other side of the wire: plain sockets that play cluster nodes, on this host or on another.
 
 Every address of 127.0.0.0/8 is ours to send from, so most nodes are sockets bound to one of

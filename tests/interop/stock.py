@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Get the stock fence_kdump, its sender and the metadata schema, without installing them.
 
 They are taken from the machine if it has the stock programs installed, else from Debian's

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Stock and ours understand each other, whoever sends and whoever listens."""
 
 from __future__ import annotations

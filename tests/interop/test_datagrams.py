@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What is a message and what is none, on the wire.
 
 The agent waits for a node with two addresses. The datagram in question comes from the first;

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The dissector for Wireshark sees in the test vectors what the cores see in them."""
 
 from __future__ import annotations

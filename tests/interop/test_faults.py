@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What becomes of ordinary situations with the stock programs, and with ours.
 
 Every test runs three times, and what it finds goes through `fault`: the stock programs have to

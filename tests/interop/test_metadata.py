@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What our agent tells Pacemaker, pcs and crmsh about itself, beside what the stock one tells."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The same command line or stdin has the same effect, whichever of the programs gets it.
 
 An effect is what can be seen from outside: the exit status, the address that was heard, the

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the programs write: people and their scripts know the stock programs' lines.
 
 Ours may say more, in a line or between the lines, but what the stock programs say is there.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Any number of agents on one host, also beside programs that hold the port themselves."""
 
 from __future__ import annotations

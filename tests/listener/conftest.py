@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A Listener on loopback with each core, and nodes that speak to it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A program of an eventlet or gevent service with a Listener: each step has to work in it.
 
 Arguments: "eventlet" or "gevent", and "first" or "later": whether Python's modules are patched

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A program with a Listener, to be stopped, flooded and killed by tests.
 
 Its argument is a JSON object of the Listener's options. It prints a JSON array a line:

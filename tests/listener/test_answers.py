@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A Listener answers who asks whether this machine is alive, and only so. With each core."""
 
 from __future__ import annotations

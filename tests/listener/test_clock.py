@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The clock that decisions are made by, while the system's is set."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the kernel is told to drop when a queue was overfull, by what was read since the last look.
 
 tests/listener/test_answers.py and test_hearing.py have real floods.

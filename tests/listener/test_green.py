@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A Listener works under eventlet and gevent, whose threads are none of the system's."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A Listener whose kernel counts: what is not said by the tests of this folder, of both ways.
 
 That the kernel counted is seen by a queue that has no room for what came.

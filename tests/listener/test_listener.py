@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a Listener refuses, and a reading thread in trouble. What it hears is in test_hearing."""
 
 from __future__ import annotations

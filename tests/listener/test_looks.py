@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a Listener says when it is asked, whether anybody takes its events or not."""
 
 from __future__ import annotations

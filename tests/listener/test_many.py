@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Thousands of nodes at once, played from loopback's addresses by one socket."""
 
 from __future__ import annotations

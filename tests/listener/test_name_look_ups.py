@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A Listener looks the names of nodes up, with a made-up name service."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which node has which address, without sockets or a name service; with each core's table."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Listeners in processes of their own: stopped, flooded, ended by signals."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """An address that a network had admitted becomes a node's: its dump goes on, under one name."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a program stored of its dumps is restored as a whole or not at all."""
 
 from __future__ import annotations

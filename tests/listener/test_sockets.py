@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The sockets of a Listener: its own and those of others' making, their port, queue and guard."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What nodes say of their dumps, from the socket to the events; on loopback, each core."""
 
 from __future__ import annotations

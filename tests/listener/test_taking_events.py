@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Ways to take events from a Listener, and how they end: loops, descriptors, `close`, signals."""
 
 from __future__ import annotations

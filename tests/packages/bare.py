@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A bare Debian, of real packages: what is essential, and python3. And machines made of it.
 
 The packages are unpacked below build/debian, once for all tests, and entered into dpkg's database

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What tests do with dpkg on a machine: install ours and the stock agent, look what is there."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The Debian package and the stock one, in every order; installations that are refused or killed.
 
 What is looked at is also dpkg's own state: a package that stays half-installed, or a diversion that

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The Debian package: what is in it, and that it works. dpkg is really run, in a bare Debian."""
 
 from __future__ import annotations

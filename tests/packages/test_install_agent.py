@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """`kdumpfence install-agent` on a whole Debian, with its own Python and the real dpkg."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The package for rpm systems, as far as Debian's rpm can tell.
 
 It is built and installed by the real rpm and the real dnf, in a bare Debian with a made-up

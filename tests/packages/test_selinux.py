@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The SELinux module can be compiled, and allows what the agent needs and nothing else."""
 
 from __future__ import annotations

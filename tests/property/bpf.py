@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A small machine for classic BPF programs, as Linux runs them on sockets.
 
 Written from the kernel's Documentation/networking/filter.rst. Only what a socket filter

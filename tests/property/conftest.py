@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How long hypothesis looks, and the cores that it looks at.
 
 The folder is to take a minute on two processors. In CI the examples are the same in every

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Both cores side by side: what one sees of a call, the other must see as well."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Sends forgeries to a program, over loopback, and fails if a single one is believed.
 
     python -m tests.property.forged agent|listener|sender FORM NUMBER

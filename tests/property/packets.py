@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Messages, and IP packets that carry them, good and bad in every field, for hypothesis."""
 
 from __future__ import annotations

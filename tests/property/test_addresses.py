@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Any text is addresses, a name or a LookUpError. No name service is asked here."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Bytes -> messages: any bytes at all, and both cores word for word the same."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A filter only ever drops what the receive loop would reject as well.
 
 Programs are run in a machine of our own (`bpf`), which the kernel's is compared with in

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A few thousand of the forgeries of which `make forged` sends a million."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Any command line: the native sender says the same as the Python one, letter for letter.
 
 What would make them send or wait is kept out: every command line has --check or ends by

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A short run of the fuzz targets finds nothing, and a fault that was planted is found."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Command lines are split as GNU getopt_long splits them: util-linux' getopt(1) is the judge."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The program that counts in the kernel, run there over made-up packets (BPF_PROG_TEST_RUN).
 
 The codec is the judge of what is a message, and a model of a page is the judge of the rest.

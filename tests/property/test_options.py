@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whatever is given on stdin or argv: options that are valid throughout, or an OptionError."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """When a storm's datagrams leave, and of which kind they are, with a clock of the tests' own."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Bytes -> packets and back: both cores beside each other, and beside the rules written anew."""
 
 from __future__ import annotations

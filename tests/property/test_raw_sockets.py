@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The receive loop over real sockets: every verdict, against a judge of the tests' own.
 
 Whole packets are written onto the loopback interface with a raw socket, good and bad in

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whatever is said is one printable line, on the descriptor and in syslog."""
 
 from __future__ import annotations

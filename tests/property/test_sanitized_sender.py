@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What strangers, files and command lines hand to the native sender, under AddressSanitizer and
 UBSan: no byte is touched that is not its own, whatever comes.
 """

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The sender's schedule, under any weather and with a clock of the tests' own."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which signed messages are believed: any sequence of them, against a model, on both cores at once.
 
 The model has no questions, no tables and no clock: it knows which sessions answered and what was

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The table of known sources, against a dict: any sequence of changes, on both cores at once.
 
 The compiled one is an open-addressing table without tombstones, so what goes wrong there

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Yes is said for one reason only: a message came from an address of the node."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Somebody who asks a sender on loopback, at the port that its messages leave from."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The forms of the sender, keys for it, and what it sends, as packets."""
 
 from __future__ import annotations

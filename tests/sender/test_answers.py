@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Questions that come to the port that messages leave from, on loopback, in each of the forms.
 
 tests/system/network/test_asked_senders.py asks on the agents' port, and over networks.

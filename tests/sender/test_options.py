@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Any command line -> options to send with; tests/property/test_forms.py: all forms alike."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """An output that nobody reads holds up no sender, and neither stops nor ends it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The sender as a process on loopback, in each of its forms. tests/system/network: bad networks."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A session is another one at each start, also where the crash kernel has no randomness yet."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whom the kernel keeps out once a second's answers are given, and that who asks much in one place
 keeps nobody waiting in another. In each of the forms, at the ports that messages leave from.
 """

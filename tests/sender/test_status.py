@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the sender says with --key-file, --node and --state, in each of its forms."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Names -> addresses, and the resolver that never waits."""
 
 from __future__ import annotations

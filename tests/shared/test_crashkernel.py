@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What monitor sees, in a /sys and /proc made for the test."""
 
 from __future__ import annotations

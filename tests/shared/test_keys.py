@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Key files: what is read, what is refused, and that no complaint gives a key away."""
 
 from __future__ import annotations

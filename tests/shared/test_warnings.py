@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """No warning when Python compiles the source, whichever Python it is."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A storm in this process, what its datagrams are made of, and which addresses it takes for own."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence storm as a process, heard by a plain socket of Python's own."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Nodes that answer questions, honest ones and others; and the keys that they sign with.
 
 Nothing is taken from the product: packets are those of `packets`, which is written from

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The units of packages under a real systemd, in namespaces.
 
 Nothing of the machine can be reached from there: all is laid over its root, and in memory. A unit

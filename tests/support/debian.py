@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Files of Debian's packages, without installing them.
 
 A package is downloaded with apt and unpacked below build/debian, once for all tests and however

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Run a script over Debian's root with files of one's own, in namespaces that have no network.
 
 Nothing of it is left but what the script puts into its folder.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Root directories of Debian, made of real packages.
 
 apt is asked what the packages need on a machine that has nothing yet. They are unpacked below

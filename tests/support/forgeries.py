@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Forged and mutated packets without end, of every kind that somebody could think of who has heard
 all that was said, and has every key but the node's.
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A machine without randomness whose clocks stand still, for programs of the C library's."""
 
 from __future__ import annotations

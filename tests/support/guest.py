@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Guests in QEMU: Debian's kernel for virtual machines, its modules, and the command that boots it.
 
 QEMU emulates (TCG), which is ten to twenty times slower than the machine, but works wherever QEMU

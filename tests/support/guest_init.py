@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Process 1 of a guest: load the modules, run pytest, hand the results out, switch off.
 
 /orders.json says what: {"modules": [file], "environment": {name: value}, "runs": {name:

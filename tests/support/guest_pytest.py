@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Run pytest in a guest with this machine's Python, tools and tests, under Debian's kernel.
 
 The guest has every file at the path where the machine has it. guest_init.py is its process 1.

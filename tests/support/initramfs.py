@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A file system for a guest's kernel to unpack: this machine's files at their paths, and others.
 
 A cpio archive in the "newc" format, which is the one the kernel unpacks (Linux,

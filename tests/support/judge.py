@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What tests and fuzzer compare with: the wire format and its rules, written a second time.
 
 Nothing here may import the package, or the judge would be the accused. Sources: the

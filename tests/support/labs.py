@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A Lab for one test, which is skipped where none can be built (and fails there in CI)."""
 
 from __future__ import annotations

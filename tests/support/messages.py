@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Messages, what only looks like one, and UDP datagrams made by hand.
 
 Nothing is taken from the product: the bytes are written out once more, on purpose.

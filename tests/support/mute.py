@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A kernel that lacks a socket option, for programs of the C library's: one that cannot tell which
 messages left, or takes no filters.
 """

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Packets as the native sender has them: a program that is made of the same parts."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Packets, MACs and derived keys as the native sender has them, for native_packets.py.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Several hosts on one machine, for tests that need a real network between real processes.
 
 A `Lab` holds hosts, a `Host` is a set of namespaces (net, mount, uts, pid) with its own name,

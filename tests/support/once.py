@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What takes long to make, and is made once for all of pytest's processes of one run."""
 
 from __future__ import annotations

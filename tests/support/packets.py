@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Packets and keys written a second time, from docs/protocol.md and the RFCs alone.
 
 What the cores, the native sender and keys.py do is compared with this; it takes nothing from them.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Prometheus' promtool: what it says of rules, and of metrics."""
 
 from __future__ import annotations

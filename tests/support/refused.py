@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Words that are neither names nor addresses, for all who judge them."""
 
 from __future__ import annotations

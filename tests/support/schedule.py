@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The cores' `Schedule` as tests like it: nodes by name, addresses by any key, seconds.
 
 The node of an address is the first letter of its key, or the key itself if that is a number.

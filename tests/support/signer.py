@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Nodes that sign what they say, and answer questions, for tests of who believes them."""
 
 from __future__ import annotations

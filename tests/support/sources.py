@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """An sdist and wheels, built in copies of the sources."""
 
 from __future__ import annotations

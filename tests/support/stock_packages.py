@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which of Debian's packages have the stock fence_kdump: one up to fence-agents 4.12, then two.
 
 From 4.16 on (Debian 13) `fence-agents` is empty and depends on a package for each agent.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Crowds of nodes, played on loopback by `kdumpfence storm` in a process of its own.
 
 In this process, where the sender's own processor time counts, use `kdumpfence.storm`.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The systemd units that packages install, and what systemd-analyze says of them."""
 
 from __future__ import annotations

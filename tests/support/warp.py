@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Time that passes at once, for a pytest of its own: both cores ask the C library for the time."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Asks the node's addresses whether it is in its crash kernel, and reads what is answered.
 
 A UDP socket for each family, at a port that the kernel chooses. Its filter lets in nothing but

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The decision: is this node in its crash kernel?
 
 A plain object without sockets, clock or name service: it is told what was heard, what

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """fence_kdump: the fence agent. Exit status 0 = the node is in its crash kernel.
 
 The actions, and the loop that waits. What is believed is decided in `decision`, how the

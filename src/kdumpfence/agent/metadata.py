@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the agent tells Pacemaker, pcs and crmsh about itself.
 
 Parameters, types and defaults are the stock agent's, so that every configuration made

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """fence_kdump: argv or stdin -> one validated object; nothing further down looks at either."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """From the key file to `decision.Signatures`; only for auth=sha256."""
 
 from __future__ import annotations

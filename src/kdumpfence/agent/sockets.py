@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Opens the sockets that hear a port that others may hold as well.
 
 Two kinds of sockets, each read by a `wire.Receiver` of its own:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The action validate-all: what can be known without a crash.
 
 The options as such were checked before. Of a fence daemon's request only what the device says is

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The command `kdumpfence`: a file for each of its subcommands, and the table of them in main.py.
 
 A subcommand's file has HELP, its line in `kdumpfence --help`; add_arguments(parser); and

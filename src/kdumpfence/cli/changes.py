@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What has changed at kdumpfenced since the last look, in lines: for `watch` without a screen.
 
 What may not be in this file: asking again and again, and the terminal.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence doctor: what would make kdump fencing fail on this node, and what to do."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence doctor --drill: the steps of a crash on purpose, and what is seen of it, as it comes.
 
 With --json a line of JSON for each of them, which can be read while it goes on.

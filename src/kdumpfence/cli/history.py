@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence history: past dumps, and what they say about time-outs.
 
 The figures come from timeout_advice.py. The daemon's history needs SQLite, which is imported only

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence install-sender: the native sender where the distribution's kdump looks for it."""
 
 from __future__ import annotations

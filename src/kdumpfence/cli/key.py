@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence key: the key that the nodes of a cluster share, and those derived from it.
 
 A rotation is made so that at each step every node accepts what any crash kernel signs, whichever

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The program `kdumpfence`: the table of its subcommands, and how each failure is reported."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Numbers on the command line, as argparse's `type`: a function for each kind and range."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence status: what kdumpfenced knows now. What is said of a status is here for watch too."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Tables and words for people: rich's on a terminal, where it is installed, and plain text else.
 
 Whatever is printed, names above all, may hold anything: pass it through `one_line`, which escapes

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence watch: what kdumpfenced knows, live, until the user ends it.
 
 On a terminal, with rich, the whole screen; else a line for each change.

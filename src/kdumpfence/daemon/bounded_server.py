@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The one small server of the daemon: a thread that answers clients over stream sockets.
 
 What a client can cost is bounded in connections, bytes and seconds, so one that is slow, gone or

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The questions over the control socket beside that for the status, and their answers.
 
     {"ask": "node", "node": "node1"}

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether the kernel counts messages for kdumpfenced: tried while it has the right, and said.
 
 What may not be in this file: how the kernel does so (`kdumpfence.listener.kernel`).

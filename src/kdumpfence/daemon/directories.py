@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The directories of control socket and history: made if they are missing, and closed to others."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What is wrong with the daemon at the moment: logged when it begins, told to whoever asks.
 
 What may not be in this file: how any of it is found out.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Past and present dumps on disk: who crashed when, how long it took, from which address.
 
 One SQLite file, which is all that survives a daemon that is killed or a power cut. Whatever

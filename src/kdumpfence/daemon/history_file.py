@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The history's file: where it is, who may read it, whether it is whole and still in its place.
 
 SQLite keeps what is in it; here is what SQLite would not look after. What may not be in this

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The daemon's pages over HTTP: GET and HEAD, one request a connection.
 
 `bounded_server` keeps slow and many clients in bounds. What may not be in this file: what is on a

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """One daemon a history: a lock on the file that is held as long as the daemon lives.
 
 It is the file that is locked and not its name, so a second name leads to the same lock. The

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The daemon's key: from the service manager, which can read it, or from its file.
 
 The daemon's user may read no key file. So systemd reads it for the unit, and passes it as a

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced's log: one line for each event, on stderr.
 
 Under systemd each line begins with its priority, as sd-daemon(3) has it. However much happens,

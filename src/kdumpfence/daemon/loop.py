@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The main loop of kdumpfenced: wires the rooms together, and decides nothing itself.
 
 Settings, Listener, Recorder, the log, metrics, the control socket, and systemd. What may not be

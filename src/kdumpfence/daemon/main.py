@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The program kdumpfenced: options, signals, exit status. What it does is in loop.py."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What kdumpfenced tells Prometheus, and whether it is well: /metrics and /health.
 
 The daemon publishes figures when it has new ones; a request is answered from the newest, and

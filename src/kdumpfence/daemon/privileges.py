@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Gives up every capability for good, and looks whether that is so.
 
 For a daemon that was started as root without a service manager that takes them away. Only of

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Hands what happened to the history, and holds it while the history cannot be written.
 
 One rule holds all through: what happened is written first, and told only then, so no event that

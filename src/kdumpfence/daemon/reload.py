@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """SIGHUP: settings that are read again while the daemon runs, and nodes that come and go with that.
 
 What may not be in this file: what the daemon does with other new settings (`loop`).

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced's settings as one object; every key of the file stands in `KEYS`, once, with its
 default and what it may be. How the file is read is in settings_file.py. What may not be in this
 file: what is done with a setting.

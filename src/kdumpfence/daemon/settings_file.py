@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced's settings file: TOML -> checked Settings.
 
 A file is taken whole or not at all, and all that is wrong with it is told at once, a line for

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What both ends of the control socket share: its place, and the status of kdumpfenced as JSON.
 
 A Unix stream socket. The client sends one line of JSON, the daemon answers with one:

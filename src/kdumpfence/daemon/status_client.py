@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The commands' end of the control socket: asks kdumpfenced for its status."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced's end of the control socket: hands out its newest status.
 
 The daemon publishes its status when it likes; a thread of its own hands it out, so a question

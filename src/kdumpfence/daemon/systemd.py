@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What systemd and a service say to each other: sd_notify(3), the watchdog, passed sockets.
 
 Without systemd nothing here does anything. What may not be in this file: when something is to

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What past dumps say about time-outs, and what they do not.
 
 Figures and the words for them: no files, no terminal. Known of a dump are its first and its

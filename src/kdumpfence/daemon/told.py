@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the daemon has told of dumps: those under way, and the last that began and ended, numbered.
 
 The main loop tells, the thread of the control socket looks into it. Nothing is in here before it

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a value in a settings file may be: each reader returns it checked, or raises ValueError
 with what is allowed.
 """

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The agent that Pacemaker would run on this node, and who else wants its port."""
 
 from __future__ import annotations

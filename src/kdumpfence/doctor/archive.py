@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The files of a crash kernel's image, looked up as in a root directory."""
 
 from __future__ import annotations

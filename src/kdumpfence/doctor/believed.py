@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whom the devices would believe: their addresses against those of corosync.conf.
 
 And against the addresses that this node would send from.

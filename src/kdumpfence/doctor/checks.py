@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """All checks, by the part of the set-up that they look at."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Pacemaker's configuration, read once: from the running cluster, else from its file.
 
 What is wrong with it is not said here. Element and attribute names are those of Pacemaker's schema

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether the cluster has devices of fence_kdump, and fences at all.
 
 Pacemaker's side of docs/operations.md, section 4. Levels, waits and authentication have modules of

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the system takes away from the agent: SELinux, and the sandbox of pacemaker.service.
 
 Pacemaker starts the agent, so what holds for its unit holds for the agent as well. What the agent

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The cluster's nodes and their addresses, as corosync.conf lists them."""
 
 from __future__ import annotations

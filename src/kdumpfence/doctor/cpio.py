@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What is in the image of a crash kernel: cpio archives as the kernel unpacks them.
 
 Uncompressed ones come first (microcode), and the last may be compressed (Linux,

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether a crash, or a hang, would lead to a crash kernel: now, and after the next boot.
 
 What the settings mean is in the kernel's Documentation/admin-guide/sysctl/kernel.rst and

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A fencing device as Pacemaker has it configured, and the nodes that it is for."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How to crash a node of this cluster on purpose, step by step, with the cluster's own names.
 
 The steps are data; who prints them is elsewhere. Nothing is changed, and no node is crashed, here

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What happened in a drill: the node's crash, as those saw it who watched, and who fenced the node.
 
 A plain object without sockets, programs or clocks: it is told what was seen, in any order and more

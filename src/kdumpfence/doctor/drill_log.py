@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What Pacemaker's log says of the fencing of a node, line by line, as it grows.
 
 The lines are those of the fencer of Pacemaker 2.1 and 3: the node that leads says which device is

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the node says of its dump, heard beside everybody who waits for the same.
 
 The sockets are the agent's: raw ones, which get copies, whoever has the port, and take nothing from

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a running Pacemaker says of a node: crm_mon, the fencing history, and the log.
 
 All of it becomes events; how they are put together is decided in `drill_course`. The XML is that of

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Watches a node that is to be crashed, until it is back: everything around `drill_course`.
 
 It only reads and listens. What cannot be looked at any more is told once, and the rest goes on.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a program needs before it can run: its interpreter and its libraries, from its ELF headers.
 
 See elf(5). The program may be damaged, or made up: whatever its numbers say, nothing outside of it

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The other nodes' agents, as far as the cluster itself knows them.
 
 Neither Pacemaker nor the protocol tells which agent another node has, of which version and with

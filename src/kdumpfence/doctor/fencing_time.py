@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How long a node that does not dump keeps its resources, and who cannot bear that.
 
 The sum is Pacemaker's own (get_op_total_timeout of its fenced): the times of all devices of all

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which firewall this machine has, whether it lets messages in, and the command that makes it.
 
 It is asked, and nothing is tried. What nftables' own rules mean cannot be told from their text with

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether what the crash kernel boots has the sender, and what starts it and tells it its nodes.
 
 That is an image, or for kdump-tools the machine's own root.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether an image was made after the last change of what went into it.
 
 Where the image has a copy of a file, the copy decides; else the times of the files do.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether the crash kernel signs with a key that the other nodes believe, and with no other's."""
 
 from __future__ import annotations

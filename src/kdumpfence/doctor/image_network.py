@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether the image has the drivers of the interfaces that lead to the nodes, and a network.
 
 kdump-tools boots the machine's own root, which has both.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether what install-sender put there is still there, and what it would say if it ran again."""
 
 from __future__ import annotations

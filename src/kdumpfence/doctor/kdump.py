@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which kdump this machine has, and what its crash kernel boots: an image, or its own root."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether Pacemaker asks kdump first, and cuts the power if that says no.
 
 docs/operations.md, section 4.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The machine that is examined: the files of a root directory, and what its programs say.
 
 Only the running system's programs are asked. Of another root, an image's for example, files alone

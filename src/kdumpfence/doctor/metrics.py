@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the doctor found, in Prometheus' text format: behind `kdumpfence doctor --watch`.
 
 A state is one series for each of STATES, of which one is 1, as client libraries write an

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What names mean that stand for addresses: the nodes that are meant, without a name server too."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Who is told of a crash of this node: the sender's list against the addresses of corosync.conf."""
 
 from __future__ import annotations

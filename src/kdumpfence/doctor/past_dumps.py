@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the dumps that kdumpfenced recorded on this machine say about the set-up.
 
 As much as `kdumpfence history` says, and no more: how long dumps took and how they ended, not how

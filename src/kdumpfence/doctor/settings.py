@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Variables in files that shells and systemd read, as far as they say what they mean."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Commands that change the cluster's configuration, for remedies."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What is in a squashfs: dracut's modules squash and squash-squashfs put the image's files in one.
 
 unsquashfs lists them, and unpacks those few whose content is looked at.

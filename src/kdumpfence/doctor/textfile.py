@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A file for node_exporter's textfile collector, which is there whole or not at all.
 
 The collector reads each file of its directory whose name ends in .prom, whenever it is asked; so

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Settings of a systemd unit, out of its file and drop-ins, as systemd.unit(5) merges them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whether the agent is given its time, once and for all nodes together.
 
 docs/operations.md, sections 4 and 5.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Watchdogs that would reset the node while it dumps.
 
 A hardware watchdog that sbd, systemd or another program has started goes on counting after a panic:

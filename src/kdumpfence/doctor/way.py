@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The way between this node and each other one: firewalls and routes, without a crash.
 
 Each other node's kdumpfenced is asked whether it is alive, as docs/protocol.md says: the question

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What of this package is the agent, and where it is put so that a cluster can run it.
 
 The modules are copied, since this package may live in an environment that hacluster cannot

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Ask a program of this machine, which may be missing or hang: nobody is to wait for its answer."""
 
 from __future__ import annotations

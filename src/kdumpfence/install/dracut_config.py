@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whose configuration asks dracut for the module `kdumpfence`.
 
 dracut makes no image at all, not even that of a normal boot, where it is asked for a module that it

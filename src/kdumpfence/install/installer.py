@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Puts the files of a layout in their places, and takes them away again.
 
 First all steps are found, then they are told, then they are done. Each leaves either the

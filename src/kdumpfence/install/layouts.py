@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Where each distribution's kdump looks for the sender, and what else it takes there.
 
 The files are in distributions/, beside this module.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Where the native sender is: `fence_kdump_send` as a program that needs no Python.
 
 It is built from the compiled core's own source when the package is built, for crash

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """By which name the cluster knows a node: the one that its packets and its key have.
 
 A running Pacemaker says it. Else it is in corosync.conf, where a node is found as corosync finds

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What `kdumpfence install-...` did below a root, as it is written down there.
 
 By it the next run knows our files from others, also after one that was killed: the digests of a

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What kdump-utils makes of a node when it makes the image: its module 99kdumpbase, version 1.0.61.
 
 For each node of kdump.conf it looks for the route that there is at that moment, and takes the

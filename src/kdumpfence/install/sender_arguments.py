@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Every place that gives a crash kernel's sender its arguments, and what is wrong there.
 
 In a crash kernel nobody reads a complaint. So the very words that the sender will get are put

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which network SUSE's kdump sets up in the image, by its functions: versions 1.0.3 to 2.1.9.
 
 It is one interface, that of KDUMP_NETCONFIG or, for auto, that of the default route that there is

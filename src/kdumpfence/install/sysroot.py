@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A directory that is taken for a system's root, and nothing outside of it.
 
 Paths are absolute and looked up as if the process had changed its root to that directory: a

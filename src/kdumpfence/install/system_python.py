@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The Python that a system has as /usr/bin/python3: the one that is there at three in the morning.
 
 The agent runs under it, whatever environment this package itself lives in. That of this

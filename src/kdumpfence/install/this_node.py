@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the sender of a crash kernel is told of its own node: its name, and the key to sign with.
 
 The node's key is derived from the cluster's, which never leaves its file. Where there is none, a

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Answers "alive" to the questions that a `Listener` hears: this machine runs.
 
 In a thread of its own, so that reading messages waits for nothing here: the reading thread hands

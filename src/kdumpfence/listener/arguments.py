@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a `Listener` is given, checked: every fault raises TypeError or ValueError with one line.
 
 What may not be in this file: what is done with it.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the reading thread rings when somebody is to look, and what wakes that thread.
 
 Through `posix`: eventlet's `os.read` waits where this one says that there is nothing. What may not

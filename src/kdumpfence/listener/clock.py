@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The clock that a `Listener` decides by, and what its times are as Unix times.
 
 Decisions need a clock that only goes forward, users want Unix times, and the system's clock may

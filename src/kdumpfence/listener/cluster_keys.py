@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The keys that messages have to be signed with: the cluster's.
 
 What may not be in this file: how a key file looks (`kdumpfence.keys`), and what is signed.

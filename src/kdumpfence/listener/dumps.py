@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The decision: which nodes are dumping, since when, and whose dump is over.
 
 A plain object without sockets, clock, threads or files: it is told what was heard and what

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the reading thread counted becomes events, and waits here until somebody takes them.
 
 The thread counts each message at its source, in a table of the core (`reader`). `collect` takes

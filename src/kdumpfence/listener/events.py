@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a `Listener` tells: events, dumps under way, losses, and what it knows at a moment.
 
 **These types are stable.** Fields keep their names, meaning and place; new ones are added at the

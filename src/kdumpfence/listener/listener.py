@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The public interface: hears any number of nodes, and tells what happens to them as events.
 
 This file checks what it is given, opens the sockets, and hands events to whoever waits for them,

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The networks whose machines are nodes while they dump.
 
 The core admits who speaks from there. What may not be in this file: nodes that were named.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which node has which addresses, and when its names are to be looked up (again).
 
 A plain object without sockets, threads, name service or clock: it is told of nodes and of

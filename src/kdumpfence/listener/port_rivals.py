@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Who could take our messages away: whether what is sent to the UDP port still reaches our sockets.
 
 A user without any right can take datagrams away from a socket that shares its port: bind it as

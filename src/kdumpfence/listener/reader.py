@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Reads the sockets of a `Listener`, in a thread that does nothing else for long.
 
 The core counts each message at its source, the compiled one without Python's lock, so the

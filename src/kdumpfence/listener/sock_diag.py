@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which sockets hold a UDP port in this network namespace, and whose they are.
 
 The kernel says so (sock_diag(7), linux/inet_diag.h), and /proc which processes have them open.

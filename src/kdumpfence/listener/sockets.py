@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The UDP sockets that a `Listener` reads: opened on one port, or made by others and checked.
 
 What every socket here has to go through is in `kdumpfence.sockets`. What may not be in this file:

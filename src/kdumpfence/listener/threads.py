@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Threads of the system, and a wait that lets others have their turn, with gevent and eventlet too.
 
 What may not be in this file: what the threads do.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Answers questions: "are you in your crash kernel?", with a status, to whoever asks.
 
 Questions come to the agents' port and to the lanes, the ports that messages leave from. Whoever

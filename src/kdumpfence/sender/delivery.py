@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What goes out now, and what became of it: between the schedule and the sockets.
 
 When to send is decided by `wire.Schedule`. The kernel takes a message long before it leaves: it

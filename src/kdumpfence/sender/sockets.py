@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The sockets that messages leave by, a few for each IP family.
 
 What may not be in this file: which message is due, and what is said of it.

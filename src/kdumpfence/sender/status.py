@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What this sender says of its node: the packets, and whose name and key they have.
 
 A key that cannot be used keeps nothing from being sent: the packets are not signed then. What may

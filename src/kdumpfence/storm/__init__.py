@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Plays any number of dumping nodes, to try what listens to them.
 
     with Storm(Plan(port=7411, nodes=1000, rounds=3)) as storm:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """When each datagram of a storm is due, and of which kind it is.
 
 Arithmetic, and nothing else: no socket, no clock, no address. Datagrams are numbered from 0.

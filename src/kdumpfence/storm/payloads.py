@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the datagrams of a storm contain: messages, and what is nearly one or none at all."""
 
 from __future__ import annotations

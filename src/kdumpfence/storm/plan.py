@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a storm is asked for, checked as far as that goes without a socket.
 
 Complaints name the options of `kdumpfence storm`; the arguments here have the same names.

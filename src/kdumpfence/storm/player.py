@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Sends the datagrams of a storm, and keeps count.
 
 Sockets and figures; when a datagram is due and of which kind it is, is told by pacing.py.

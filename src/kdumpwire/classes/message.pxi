@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Messages as Python has them, over codec.pxi."""
 
 class Rejected(ValueError):

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """`Packet`, its bytes and its MAC, over packet.pxi."""
 
 from sys import byteorder as OWN_BYTEORDER

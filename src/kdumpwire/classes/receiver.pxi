@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """`Arrival` and `Receiver`, over receive.pxi."""
 
 cdef class Arrival:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """`Schedule`, the Python class over the C of schedule.pxi: checks numbers, and nothing else."""
 
 # In C they have these names already.

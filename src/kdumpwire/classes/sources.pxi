@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """`Sources`, over sources.pxi."""
 
 cdef bytes join_address(uint64_t high, uint64_t low):

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A stranger in the cluster's network: what it sends must never count as a node's fencing.
 
 Run as a process, in a namespace where it can do no harm:

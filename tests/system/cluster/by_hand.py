@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Faults of an examined cluster that no file says: firewalls, routes, programs, crash kernels.
 
 Rules of nftables and routes are the machine's own, in the namespaces of a node.

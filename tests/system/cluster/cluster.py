@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A Pacemaker cluster of several machines, and what it says about its own fencings."""
 
 from __future__ import annotations

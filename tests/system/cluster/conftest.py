@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The clusters that the tests of this folder ask, started before the first question."""
 
 from __future__ import annotations

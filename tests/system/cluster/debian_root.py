@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The nodes' root file system: Debian with corosync, pacemaker, pcs and crmsh, of real packages.
 
 dpkg's database has them all, so that a package can be installed on top, with its dependencies

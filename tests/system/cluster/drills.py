@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Crashes that `kdumpfence doctor --drill` watches on both survivors. Nothing is judged here.
 
 An outcome's notes have what it printed, as objects, and its exit status: that of the node that

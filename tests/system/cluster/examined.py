@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A real cluster that is configured as the healthy one of tests/doctor, for its faults.
 
 A fault of tests/doctor changes the files of a root directory. Here the same root goes to the first

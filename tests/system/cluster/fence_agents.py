@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What is installed on the nodes: fence agents, ours or the stock one; a power device that bears
 witness; and what our package brings beside, keys and the daemon.
 """

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Computers made of namespaces, which can be crashed, unplugged and switched on again.
 
 A `Site` is one `unshare` that everything else lives in: its death, or that of the thread that

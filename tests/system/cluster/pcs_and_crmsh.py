@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The commands that people are told to configure fence_kdump with, word for word, and better ones.
 
 Every command's output is kept: it must not complain of more than it does with the stock agent.

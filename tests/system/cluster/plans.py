@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which scenarios are played on which cluster, one after the other; several clusters at a time.
 
 Nearly all the time is spent in waiting for time-outs, so the clusters' courses run in threads.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What can happen to a cluster, played with either agent. Nothing is judged here.
 
 A scenario does something to a cluster that runs, and returns an `Outcome`: what Pacemaker says

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What kdumpfence doctor --drill sees of a crash in a real cluster, and what it makes of it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence doctor in a real cluster: a handful of the faults of tests/doctor, and none."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The machines themselves: a crash takes everything at once, and nothing outlives a test."""
 
 from __future__ import annotations

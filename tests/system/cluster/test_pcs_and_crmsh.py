@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The commands that people configure fence_kdump with, on a real cluster, and then a panic."""
 
 from __future__ import annotations

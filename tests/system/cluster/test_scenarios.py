@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Crashes in real Pacemaker clusters: what their own fencing history and the power device say."""
 
 from __future__ import annotations

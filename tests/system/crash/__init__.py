@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Proof by panic: a guest's kernel really panics, and an agent outside hears its crash kernel.
 
 harness.py         one panic: boots the guest, lets it panic, tells what was said and heard

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Two guests at a time, as many as there are processors where this is meant to run.
 
 A test says by name what has to happen before it has something to say (`about`); the BOOTS of its

@@ -1,5 +1,5 @@
 #!/usr/bin/sh
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # Process 1 of the small crash kernel: does what /plan says, which is a script made of the words
 # below. What it tells begins with "@" and the seconds that this kernel runs.
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Debian's root file system, of real packages, as far as the makers of crash images need it.
 
 dracut-core and initramfs-tools-core get along with each other, so one root serves both. The kernel

@@ -1,5 +1,5 @@
 #!/bin/sh
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # Stands for makedumpfile: a hook of dracut's or initramfs-tools' kind that reads the memory of
 # the panicked kernel for some seconds, says what else goes on, has the nodes told how it ended, and
 # restarts the machine.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """One panic: a guest boots, its kernel panics, its crash kernel boots, an agent outside listens.
 
     outcome = run(Crash(kernel=vmlinuz, initramfs=file, arguments="console=ttyS0 ...",

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Crash images as distributions make them: by real dracut and by real initramfs-tools.
 
 In Debian's root (debian_root.py) `kdumpfence key create` makes the cluster's key, `kdumpfence

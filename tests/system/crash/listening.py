@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A program for the survivor: what a Listener with a key hears of the node, an event a line.
 
 python listening.py KEY-FILE NODE ADDRESS

@@ -1,5 +1,5 @@
 #!/usr/bin/sh
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # Process 1 of the kernel that panics. /crash has the crash kernel and what it is given; when this
 # script ends before the panic, the kernel panics too, but into nothing: the guest switches off.
 mount -t proc proc /proc

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The panics that are tested and measured: what the crash kernel does, and who listens.
 
 A `Scenario` says it without naming programs; `prepare` makes a Crash of it for one sender and one

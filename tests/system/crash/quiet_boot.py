@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A boot without a panic: the same kernel, image and arguments, but no memory to be saved.
 
 The guest's network is one inside of QEMU, from which nothing gets out. QEMU writes down what the

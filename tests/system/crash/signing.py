@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The node's name, keys for it, and agents that believe what is signed with them alone.
 
 The files are written from docs/protocol.md: nothing is taken from the product.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The two initramfs that need no distribution: busybox, a script as init, and little else.
 
 One is that of the kernel that panics: it loads the crash kernel, and panics (panicking_init.sh).

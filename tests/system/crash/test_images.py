@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The sender in crash images made by real dracut and by real initramfs-tools, and real panics.
 
 Each image is made in Debian's root by the distribution's own program, with the sender and the key

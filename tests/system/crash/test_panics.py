@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A kernel panics, its crash kernel tells, and the agent on the other side believes it.
 
 Each test is about real panics of a guest; names are those of panics.py. Times are taken outside of

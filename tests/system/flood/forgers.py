@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Sends one datagram to a port of this machine, over and over, as fast as it goes.
 
 Run as `python forgers.py SOURCE PORT DATA SECONDS`, DATA in hexadecimal. It says "sends", and at

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """One true message in a flood of rubbish and of strangers' valid messages is heard.
 
 One flood of at least 100,000 datagrams a second runs on, while 100 agents, one after the

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The node's answer is heard, however many forged ones come beside it.
 
 Who forges without the nonce, which only those know who can read the questions, costs the agent

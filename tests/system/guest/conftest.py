@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The one guest that all tests of this folder ask what came of the tests inside it."""
 
 from __future__ import annotations

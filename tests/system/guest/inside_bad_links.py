@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Run in the guest: a link that loses, delays and reorders still carries the node's message."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Run in the guest: netem makes links as bad as the lab asks, or the other tests prove nothing."""
 
 from __future__ import annotations

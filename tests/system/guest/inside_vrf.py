@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Run in the guest, whose kernel has VRFs and whose clock is nobody else's.
 
 The survivor has eth0, where the node is, and eth1, where a tenant's machine is that has the node's

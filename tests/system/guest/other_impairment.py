@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """pytest plugin for control runs: whatever impairment a test asks for, netem gets another."""
 
 from __future__ import annotations

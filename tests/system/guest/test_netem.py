@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Impaired links made by netem: not every kernel has it, so these tests bring one that has.
 
 The guest runs what is in inside_bad_links.py and inside_impairment.py, and then, as a control,

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """VRFs, and a system clock that is set: few kernels have the one, and nobody's may be the other.
 
 The guest runs `inside_vrf.py`. Clocks are set in a guest of their own: what goes on beside would

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What every test of this folder starts from: a lab with two hosts, and our two programs."""
 
 from __future__ import annotations

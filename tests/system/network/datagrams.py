@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Plain sockets on a lab's hosts: what the tests send and count without any help of ours."""
 
 from __future__ import annotations

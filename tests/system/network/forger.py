@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What any user of a host can do: send a message from an address that the host does not have.
 
 Run as `python forger.py SOURCE TARGET DEVICE PORT DATA` on the host, without rights. TARGET may

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A router that hides the hosts behind it, as most do: what goes out has its own address and a port
 of its choice, and in comes nothing but what answers that, from the very address and port.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Our two programs on a lab's hosts, run as an administrator runs them: as installed commands."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Questions over real networks: on the agents' port, from anywhere, and from where nobody is."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Questions and answers between hosts: who is believed, from where, and whatever lies between."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """`fence_kdump_send --check`: what it says of a network, and that it sends nothing into it."""
 
 from __future__ import annotations

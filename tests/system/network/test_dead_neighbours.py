@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Neighbours that never answer take nothing from those that live, however many they are."""
 
 from __future__ import annotations

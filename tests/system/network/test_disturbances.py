@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """ICMP errors, dead neighbours and closed ports disturb neither program."""
 
 from __future__ import annotations

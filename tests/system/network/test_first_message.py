@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The moment in which a message can leave, and the one in which it does: 0.2 s are promised.
 
 Each case is played five times, and the median counts: a machine that is busy with something

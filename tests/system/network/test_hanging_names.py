@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A name service that never answers holds up nobody but the node whose name is asked for."""
 
 from __future__ import annotations

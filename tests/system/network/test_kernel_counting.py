@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A listener whose kernel counts, on a real network: whose messages it counts, and whose not.
 
 That they were counted there is seen by a queue that has no room for them.

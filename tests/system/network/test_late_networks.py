@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A crash kernel starts its sender before its network: whatever comes late is waited for."""
 
 from __future__ import annotations

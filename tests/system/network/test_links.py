@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the kernel tells of interfaces; of VRFs in tests/system/guest, for few kernels have them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A node is all of its addresses, whichever network, family or local address is used."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which addresses are the node's: what the cluster says, what names say, and what never counts."""
 
 from __future__ import annotations

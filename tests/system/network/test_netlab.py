@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The lab does what it says: without this, the other tests of this folder would prove nothing."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which addresses are this machine's own: the routing table's word, asked for in two ways."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What this machine sends itself is never a proof, whoever it says that it comes from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A kernel that takes no long filter (net.core.optmem_max) still lets every address in."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """An interface that is deleted and made anew while an agent waits, as bonds and bridges may be."""
 
 from __future__ import annotations

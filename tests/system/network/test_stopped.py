@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A program that is stopped for a while (SIGSTOP, a paused guest) judges and sends as ever."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A day of kdumpfenced in virtual time.
 
     python -m tests.system.scale.day FOLDER NODES [HOURS [LEAK]]

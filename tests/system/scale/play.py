@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """So many nodes panic, one real kdumpfenced hears them, and everything is measured.
 
 The nodes are played by `kdumpfence storm`, each with an address of its own in 127/8. Every

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A day's worth of dumps, in virtual time, leaves nothing behind in the daemon but its history."""
 
 from __future__ import annotations

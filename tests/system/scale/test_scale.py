@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Many nodes panic within a second: a short form of what `make scale` does in full.
 
 How fast it goes is told by docs/scale.md. Here only a daemon that hangs is found to be slow.

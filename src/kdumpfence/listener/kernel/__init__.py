@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Counting in the kernel: messages that say nothing new are counted where they arrive.
 
 A message of a node that is known to be dumping says only that it still is. It needs no queue, no

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Instructions of eBPF, with labels, and classic programs as such.
 
 A program is a list of instructions and of labels, which are strings; `assembled` makes the bytes

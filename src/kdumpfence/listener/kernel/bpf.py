@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The system call bpf(2), as far as it is needed here: maps in shared memory, and socket filters.
 
 By ctypes, for libc has no function for it. What may not be in this file: what a program does.
@@ -20,7 +20,8 @@ _MMAPABLE = 1 << 10  # BPF_F_MMAPABLE, Linux 5.5
 _SOCKET_FILTER = 1
 _SO_ATTACH_BPF = 50
 
-#: What bpf_ktime_get_ns may be called by.
+#: What the helper bpf_ktime_get_ns asks for. kdumpfence is LGPL-2.1-or-later, whose section 3 lets
+#: anyone pass a copy on under the GPL; so is the program, as the kernel gets it.
 _LICENSE = b"GPL"
 
 #: The number of the call, by what `uname -m` says and the bytes of a pointer.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a `Listener` has of counting in the kernel: the programs, the table, and the lease.
 
 All that needs a right (CAP_BPF, or CAP_SYS_ADMIN) is done by `load`; a program that gives up its

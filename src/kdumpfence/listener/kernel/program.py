@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The program that counts in the kernel, instruction by instruction.
 
 To read with its table beside it, which `kdumpfence.wire.Sources` shares: an array of buckets, each

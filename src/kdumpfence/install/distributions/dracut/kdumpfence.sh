@@ -1,5 +1,5 @@
 #!/bin/sh
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # dracut's hook cmdline/00, read in by its shell. start-sender does nothing outside of a crash
 # kernel and returns at once.
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # The dracut module `kdumpfence`: the sender in a crash kernel's image, started before all else.
 # Taken in on request, dracut --add kdumpfence, and into the image of kdump-utils and of SUSE's kdump,
 # whose mkdumprd ask for the modules kdumpbase and kdump.
