@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Makes the Debian package for this machine's distribution and processor:
+# Makes the Debian packages for this machine's distribution and processor:
 #
 #     sh packaging/deb.sh BUILDER FOLDER [SDIST]
 #
@@ -39,5 +39,5 @@ env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL DEB_BUILD_OPTIONS="noautodbgsym ${DEB_BU
 	cat "$scratch/log" >&2
 	exit 1
 }
-cp "$scratch"/kdumpfence_*.deb "$folder"
-ls "$folder"/kdumpfence_"$version"-1_*.deb
+cp "$scratch"/*.deb "$folder"
+ls "$folder"/*kdumpfence_"$version"-1_*.deb

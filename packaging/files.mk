@@ -2,7 +2,8 @@
 # What is in the packages for Debian and for rpm systems, and where: one list for both.
 #
 #     make -f packaging/files.mk build
-#     make -f packaging/files.mk install DESTDIR=...
+#     make -f packaging/files.mk library DESTDIR=...     python3-kdumpfence: what programs import
+#     make -f packaging/files.mk programs DESTDIR=...    kdumpfence, which needs the library
 #
 # in the root of the source. BUILDER is any Python with Cython 3.1 or newer, which need not be
 # the one that the agent will run under.
@@ -14,11 +15,14 @@ SIGNING ?= auto
 SBINDIR ?= /usr/sbin
 # Where units belong; empty: they are not installed here.
 UNITDIR ?= /usr/lib/systemd/system
+# Where the system's Python looks for what its packages bring.
+SITEDIR ?= $(call ask,path('platlib'))
 DESTDIR ?=
 
 HOME    := /usr/lib/kdumpfence
-MODULES := $(HOME)/python/kdumpfence
+MODULES  = $(SITEDIR)/kdumpfence
 BUILT   := build/package
+version := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/kdumpfence/_version.py)
 ask      = $(shell $(SYSTEM) -ISc "import sysconfig; print(sysconfig.get_$(1))")
 CORE     = $(BUILT)/_kdumpwire$(call ask,config_var('EXT_SUFFIX'))
 
@@ -37,10 +41,18 @@ build:
 	CFLAGS="$(CPPFLAGS) $(CFLAGS)" $(signing) src/native/build_sender.py $(BUILT)/_native \
 		--static $(STATIC)
 
-install:
-	$(INSTALL) -d $(DESTDIR)$(MODULES)/_native $(DESTDIR)$(SBINDIR)
-	cd src/kdumpfence && find * -name '*.py' -exec $(INSTALL) -D -m 644 {} $(DESTDIR)$(MODULES)/{} \;
-	$(INSTALL) -m 755 $(CORE) $(DESTDIR)$(MODULES)
+# As pip would have it, so that programs which ask for "kdumpfence" find it; an sdist has PKG-INFO.
+library:
+	cd src/kdumpfence && find * '(' -name '*.py' -o -name '*.pyi' -o -name py.typed ')' \
+		-exec $(INSTALL) -D -m 644 {} $(DESTDIR)$(MODULES)/{} \;
+	$(INSTALL) -m 644 $(CORE) $(DESTDIR)$(MODULES)
+	$(INSTALL) -D -m 644 PKG-INFO $(DESTDIR)$(SITEDIR)/kdumpfence-$(version).dist-info/METADATA
+
+# The programs find the library by the link, and nothing else beside it: the agent is to import
+# what is ours and Python's own, whatever else somebody has installed.
+programs:
+	$(INSTALL) -d $(DESTDIR)$(MODULES)/_native $(DESTDIR)$(SBINDIR) $(DESTDIR)$(HOME)/modules
+	ln -sr $(DESTDIR)$(MODULES) $(DESTDIR)$(HOME)/modules/kdumpfence
 	$(INSTALL) -m 755 $(BUILT)/_native/* $(DESTDIR)$(MODULES)/_native
 	cd src/kdumpfence/install/distributions && find * -type d \
 		-exec $(INSTALL) -d $(DESTDIR)$(MODULES)/install/distributions/{} \;
@@ -63,4 +75,4 @@ install:
 	$(INSTALL) -m 644 packaging/common/firewalld.xml \
 		$(DESTDIR)/usr/lib/firewalld/services/kdumpfence.xml
 
-.PHONY: build install
+.PHONY: build library programs

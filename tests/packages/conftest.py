@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,9 @@ from tests.packages import bare
 from tests.support import debian, sources
 from tests.support.once import once
 from tests.support.sources import ROOT
+
+#: Where the Debian packages have the modules.
+MODULES = "usr/lib/python3/dist-packages/kdumpfence"
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
@@ -31,15 +34,14 @@ def needs(*programs: str) -> None:
 
 
 def make_deb(sdist: Path, folder: Path) -> Path:
-    """Make the Debian package."""
+    """Make the Debian packages; that of the programs."""
     needs("dpkg-buildpackage", "dh", "gcc")
     run("sh", "packaging/deb.sh", sys.executable, folder, sdist)
-    (made,) = folder.iterdir()
-    return made
+    return the_programs(folder.glob("*.deb"))
 
 
 def make_rpm(sdist: Path, folder: Path) -> Path:
-    """Make the package for rpm systems."""
+    """Make the packages for rpm systems; that of the programs."""
     needs("rpmbuild", "rpm", "gcc")
     (folder / "rpmbuild/SOURCES").mkdir(parents=True)
     shutil.copy(sdist, folder / "rpmbuild/SOURCES")
@@ -48,7 +50,7 @@ def make_rpm(sdist: Path, folder: Path) -> Path:
 
 
 def rpmbuild(spec: Path, folder: Path, *arguments: str) -> Path:
-    """Make the one package that the spec is about."""
+    """Make the package that the spec is about."""
     where = ("--define", f"_topdir {folder / 'rpmbuild'}")
     # Debian's rpm knows nothing of what is installed here.
     run("rpmbuild", "-bb", "--nodeps", *where, *arguments, spec, cwd=folder)
@@ -56,22 +58,34 @@ def rpmbuild(spec: Path, folder: Path, *arguments: str) -> Path:
 
 
 def the_rpm(folder: Path) -> Path:
-    """The one package that rpmbuild has made there."""
-    (made,) = (folder / "rpmbuild/RPMS").rglob("*.rpm")
-    return made
+    """The package that rpmbuild has made there."""
+    return the_programs((folder / "rpmbuild/RPMS").rglob("*.rpm"))
+
+
+def the_programs(made: Iterable[Path]) -> Path:
+    """Of these packages, the one that is not the library."""
+    (programs,) = [package for package in made if not package.name.startswith("python3-")]
+    return programs
+
+
+def library_of(programs: Path) -> Path:
+    """The package with the library, which lies beside that with the programs."""
+    library = programs.with_name(f"python3-{programs.name}")
+    assert library.exists()
+    return library
 
 
 @pytest.fixture(scope="session")
 def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Debian package."""
+    """The Debian package of the programs; `library_of` it is the other one."""
     sdist = sources.sdist_of(tmp_path_factory)
-    (made,) = once(tmp_path_factory, "deb", lambda folder: make_deb(sdist, folder)).iterdir()
-    return made
+    folder = once(tmp_path_factory, "deb", lambda folder: make_deb(sdist, folder))
+    return the_programs(folder.glob("*.deb"))
 
 
 @pytest.fixture(scope="session")
 def rpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package for rpm systems."""
+    """The same for rpm systems."""
     sdist = sources.sdist_of(tmp_path_factory)
     folder = once(tmp_path_factory, "rpm", lambda folder: make_rpm(sdist, folder))
     return the_rpm(folder)
@@ -81,16 +95,19 @@ def rpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def newer_deb(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as version 9, with another native sender."""
     folder = tmp_path_factory.mktemp("newer")
-    content = folder / "content"
-    run("dpkg-deb", "--raw-extract", deb, content)
-    control = content / "DEBIAN/control"
-    control.write_text(re.sub(r"(?m)^Version: .*$", "Version: 9-1", control.read_text()))
-    modules = content / "usr/lib/kdumpfence/python/kdumpfence"
-    (modules / "_version.py").write_text('__version__ = "9"\n')
-    for sender in (modules / "_native").iterdir():
+    programs, library = (Path("kdumpfence"), Path("python3-kdumpfence"))
+    for package, file in ((programs, deb), (library, library_of(deb))):
+        run("dpkg-deb", "--raw-extract", file, folder / package)
+        control = folder / package / "DEBIAN/control"
+        numbered = re.sub(r"(?m)^Version: .*$", "Version: 9-1", control.read_text())
+        control.write_text(re.sub(r"(?<=python3-kdumpfence )\(= .*?\)", "(= 9-1)", numbered))
+    (folder / library / MODULES / "_version.py").write_text('__version__ = "9"\n')
+    for sender in (folder / programs / MODULES / "_native").iterdir():
         sender.write_bytes(sender.read_bytes() + b"\nversion 9\n")
-    run("dpkg-deb", "--build", "--root-owner-group", content, folder / "kdumpfence_9-1.deb")
-    return folder / "kdumpfence_9-1.deb"
+    for package in (programs, library):
+        built = folder / f"{package}_9-1.deb"
+        run("dpkg-deb", "--build", "--root-owner-group", folder / package, built)
+    return folder / f"{programs}_9-1.deb"
 
 
 @pytest.fixture(scope="session")

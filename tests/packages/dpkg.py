@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.packages import bare
+from tests.packages.conftest import library_of
 
 AGENT = "/usr/sbin/fence_kdump"
 KEPT = "/usr/sbin/.fence_kdump.stock"
@@ -18,8 +19,18 @@ def stock(machine: bare.Machine, debian: bare.Debian) -> str:
 
 
 def ours(machine: bare.Machine, deb: Path) -> str:
-    """Install the package; what dpkg said."""
-    return machine.dpkg("-i", machine.put(deb))
+    """Install the package and its library; what dpkg said."""
+    return machine.dpkg("-i", machine.put(library_of(deb)), machine.put(deb))
+
+
+def library(machine: bare.Machine, deb: Path) -> str:
+    """Install the library alone; what dpkg said."""
+    return machine.dpkg("-i", machine.put(library_of(deb)))
+
+
+def ours_gone(machine: bare.Machine) -> str:
+    """Purge both; what dpkg said."""
+    return machine.dpkg("-P", "kdumpfence", "python3-kdumpfence")
 
 
 def version(machine: bare.Machine) -> str:

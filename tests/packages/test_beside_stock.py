@@ -22,7 +22,9 @@ from tests.packages.dpkg import (
     agents,
     everything,
     is_stock,
+    library,
     ours,
+    ours_gone,
     state,
     stock,
     version,
@@ -69,7 +71,7 @@ def test_it_gets_along_with_the_stock_package(
 
     stock(machine, bare_debian)  # an update of that package
     assert "compiled core" in version(machine)
-    machine.dpkg("-P", "kdumpfence")
+    ours_gone(machine)
     assert is_stock(machine)
     assert machine.run("dpkg", "--verify", package) == ""
     assert machine.run("dpkg-divert", "--list", "*kdump*") == ""
@@ -77,7 +79,7 @@ def test_it_gets_along_with_the_stock_package(
     machine.dpkg("-P", package)
     assert "compiled core" in version(machine)
     assert agents(machine) == ["fence_kdump"]
-    machine.dpkg("-P", "kdumpfence")
+    ours_gone(machine)
     left = {line.split()[0] for line in machine.files() ^ pristine}
     assert not [path for path in left if "kdump" in path or path.startswith("/usr/sbin/")], left
 
@@ -95,7 +97,7 @@ def test_an_upgrade_keeps_the_stock_files_where_they_are(
     assert is_stock(machine, KEPT)
     ours(machine, deb)  # and back
     assert version(machine).startswith("fence_kdump 0.")
-    machine.dpkg("-P", "kdumpfence")
+    ours_gone(machine)
     assert machine.files() == before
 
 
@@ -142,7 +144,7 @@ def test_a_diversion_of_somebody_else_is_not_touched(
     machine.run(*divert, "--remove", path)
     ours(machine, deb)
     assert "compiled core" in version(machine)
-    machine.dpkg("-P", "kdumpfence")
+    ours_gone(machine)
     assert everything(machine) == before
 
 
@@ -166,7 +168,7 @@ def test_install_agents_agent_is_not_run_over(
     assert "compiled core" in version(machine)
     assert is_stock(machine, KEPT)
     run("rm", "-r", machine.root / "home/somebody")
-    machine.dpkg("-P", "kdumpfence")
+    ours_gone(machine)
     assert is_stock(machine)
     assert state(machine) == before
 
@@ -230,6 +232,7 @@ def test_a_killed_installation_is_made_up_for_by_the_next(
     machine: bare.Machine, bare_debian: bare.Debian, deb: Path
 ) -> None:
     stock(machine, bare_debian)
+    library(machine, deb)
     before = everything(machine)
     package = machine.put(deb)
     calls = divert_calls(machine, "-i", package)
@@ -250,6 +253,7 @@ def test_a_killed_removal_is_made_up_for_by_the_next(
     machine: bare.Machine, bare_debian: bare.Debian, deb: Path
 ) -> None:
     stock(machine, bare_debian)
+    library(machine, deb)
     before = everything(machine)
     ours(machine, deb)
     calls = divert_calls(machine, "-r", "kdumpfence")
@@ -294,7 +298,7 @@ def test_fence_agents_is_split_up_at_any_time(
         if moment == order[0]:
             ours(machine, deb)
         if moment == order[1]:
-            machine.dpkg("-P", "kdumpfence")
+            ours_gone(machine)
         if moment < 3 and steps[moment]:
             machine.dpkg("-iB", *map(machine.put, steps[moment]))
         there = order[0] <= moment < order[1]

@@ -10,14 +10,32 @@ from pathlib import Path
 
 import pytest
 
+from kdumpfence._version import __version__
 from tests.packages import bare
-from tests.packages.conftest import TRAPS, lay_traps, needs, run
-from tests.packages.dpkg import AGENT, PAGES, ours, version
+from tests.packages.conftest import MODULES, TRAPS, lay_traps, library_of, needs, run
+from tests.packages.dpkg import AGENT, PAGES, library, ours, ours_gone, version
 from tests.support.units import UNITS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 NODES = 'NODES="192.0.2.7"\n'
+
+#: An example runs until it has called its program once, for a message that Python has sent.
+HEARD = """
+echo '#!/bin/sh
+echo "$@" >/tmp/heard.new && mv /tmp/heard.new /tmp/heard' >/tmp/fence
+chmod +x /tmp/fence
+KDUMP_PORT=7410 python3 {example} /tmp/fence node1=127.0.0.9 &
+until [ -e /tmp/heard ]; do
+    python3 -c 'import kdumpfence, socket
+sender = socket.socket(type=socket.SOCK_DGRAM)
+sender.bind(("127.0.0.9", 0))
+sender.sendto(kdumpfence.encode("little"), ("127.0.0.1", 7410))'
+done
+kill $!
+wait
+cat /tmp/heard
+"""
 
 
 # ------------------------------------------------------------------ the package itself
@@ -27,20 +45,21 @@ def test_lintian_is_content(deb: Path) -> None:
     needs("lintian")
     run("lintian", "--fail-on", "error,warning,info", "--suppress-tags",
         # They call nothing that could be fortified.
-        "hardening-no-fortify-functions", deb)  # fmt: skip
+        "hardening-no-fortify-functions", deb, library_of(deb))  # fmt: skip
+
+
+def content(package: Path) -> dict[str, str]:
+    """The package's files, with their rights."""
+    listed = run("dpkg-deb", "--contents", package)
+    found = re.findall(r"^(-\S+) root/root .* \.(/\S+)$", listed, re.MULTILINE)
+    return {path: rights for rights, path in found}
 
 
 def test_what_is_in_the_package(deb: Path) -> None:
-    listed = run("dpkg-deb", "--contents", deb)
-    paths = {
-        path: rights
-        for rights, path in re.findall(r"^(-\S+) root/root .* \.(/\S+)$", listed, re.MULTILINE)
-    }
+    paths = content(deb)
     assert paths[AGENT] == paths["/usr/sbin/kdumpfence"] == "-rwxr-xr-x"
-    modules = "/usr/lib/kdumpfence/python/kdumpfence"
     for sender in ("fence_kdump_send", "fence_kdump_send.static"):
-        assert paths[f"{modules}/_native/{sender}"] == "-rwxr-xr-x"
-    assert len([path for path in paths if path.startswith(f"{modules}/_kdumpwire.cpython-")]) == 1
+        assert paths[f"/{MODULES}/_native/{sender}"] == "-rwxr-xr-x"
     # No other program of ours is in anybody's way.
     assert [path for path in paths if re.match(r"/(usr/)?s?bin/", path)] == [
         AGENT,
@@ -58,6 +77,33 @@ def test_what_is_in_the_package(deb: Path) -> None:
     for page in (*PAGES, "kdumpfence", "kdumpfenced"):
         assert f"/usr/share/man/man8/{page}.8.gz" in paths
     assert all(rights.endswith(("r--", "r-x")) for rights in paths.values())
+
+
+def test_what_is_in_the_librarys_package(deb: Path) -> None:
+    paths = content(library_of(deb))
+    assert len([path for path in paths if path.startswith(f"/{MODULES}/_kdumpwire.cpython-")]) == 1
+    for file in ("__init__.py", "py.typed", "_kdumpwire.pyi", "listener/listener.py"):
+        assert paths[f"/{MODULES}/{file}"] == "-rw-r--r--"
+    assert not [path for path in paths if re.match(r"/(usr/)?s?bin/|/etc/", path)]
+    assert not paths.keys() & content(deb).keys()
+
+
+def test_a_program_can_import_the_library_alone(machine: bare.Machine, deb: Path) -> None:
+    """Nothing of an agent, no unit and no setting comes along; and it goes without a trace."""
+    before = machine.files()
+    library(machine, deb)
+    script = "import kdumpfence; print(kdumpfence.IMPLEMENTATION, kdumpfence.Listener.__name__)"
+    assert machine.run("python3", "-c", script) == "compiled Listener\n"
+    script = "from importlib.metadata import version; print(version('kdumpfence'))"
+    assert machine.run("python3", "-c", script) == f"{__version__}\n"
+    example = "/usr/share/doc/python3-kdumpfence/examples/cloud_fencing.py"
+    said = machine.run("sh", "-euc", HEARD.format(example=example))
+    assert said == "hold node1 60\n"
+    added = {line.split()[0] for line in machine.files() - before}
+    ours_alone = rf"/{MODULES}|/usr/share/(doc|lintian)/.*kdumpfence"
+    assert [path for path in added if not re.match(ours_alone, path)] == []
+    machine.dpkg("-P", "python3-kdumpfence")
+    assert machine.files() == before
 
 
 def test_what_firewalls_are_told(machine: bare.Machine, deb: Path) -> None:
@@ -94,7 +140,7 @@ def test_the_daemon_works_and_its_settings_outlive_an_upgrade(
     settings = machine.root / "etc/kdumpfence/kdumpfenced.toml"
     settings.write_text("networks = ['127.0.0.0/8']\n" + settings.read_text())
     assert "networks: 127.0.0.0/8;" in machine.run("kdumpfenced", "--check")
-    native = "/usr/lib/kdumpfence/python/kdumpfence/_native/fence_kdump_send"
+    native = f"/{MODULES}/_native/fence_kdump_send"
     heard = machine.run(
         "sh", "-euc", f"timeout 3 kdumpfenced 2>&1 & sleep 1; {native} -c 1 127.0.0.1 2>&1; wait"
     )
@@ -102,7 +148,7 @@ def test_the_daemon_works_and_its_settings_outlive_an_upgrade(
     assert (machine.root / "var/lib/kdumpfenced/history.sqlite").exists()
     ours(machine, newer_deb)
     assert "networks: 127.0.0.0/8;" in machine.run("kdumpfenced", "--check")
-    machine.dpkg("-P", "kdumpfence")
+    ours_gone(machine)
     assert not settings.exists()
 
 
@@ -143,7 +189,7 @@ def test_nothing_is_left_after_purge(machine: bare.Machine, deb: Path) -> None:
     before = machine.files()
     ours(machine, deb)
     version(machine)
-    machine.dpkg("-P", "kdumpfence")
+    ours_gone(machine)
     assert machine.files() == before
     assert machine.run("dpkg-divert", "--list", "*kdump*") == ""
 
@@ -167,7 +213,7 @@ def test_the_clusters_key_outlives_all_but_a_purge(
     machine.dpkg("-r", "kdumpfence")
     assert key.read_bytes() == made
     assert not node_key.exists()
-    machine.dpkg("-P", "kdumpfence")
+    ours_gone(machine)
     assert machine.files() == before
 
 
@@ -176,11 +222,14 @@ def test_another_python_makes_it_slower_and_does_not_stop_it(
 ) -> None:
     """The compiled core is for the Python of its day."""
     ours(machine, deb)
-    core = next((machine.root / "usr/lib/kdumpfence/python/kdumpfence").glob("_kdumpwire.*"))
+    core = next((machine.root / MODULES).glob("_kdumpwire.*.so"))
     core.rename(core.with_name("_kdumpwire.cpython-399-x86_64-linux-gnu.so"))
     assert "pure core" in machine.as_hacluster("fence_kdump", "-V")
     # What Debian runs when it comes.
-    machine.run("/usr/share/python3/runtime.d/kdumpfence.rtupdate", "rtupdate", "3.10", "3.11")
+    machine.run("py3clean", "-p", "python3-kdumpfence")
+    assert not list(core.parent.rglob("*.pyc"))
+    python = Path(machine.run("readlink", "-f", "/usr/bin/python3").strip()).name
+    machine.run("/usr/share/python3/runtime.d/public_modules.rtinstall", "rtinstall", python)
     assert list((core.parent / "agent/__pycache__").glob("main.*.pyc"))
 
 
@@ -216,7 +265,7 @@ def test_the_sender_is_put_in_its_place_on_request_and_follows_the_package(
     assert (machine.root / "etc/kdumpfence/nodes").read_text() == NODES
     assert not (machine.root / "usr/lib/kdumpfence").exists()
     assert not list((machine.root / "etc").rglob("*kdumpfence-send*"))
-    machine.dpkg("-P", "kdumpfence")
+    ours_gone(machine)
     assert machine.files() == before
 
 
@@ -228,7 +277,7 @@ def test_a_sender_that_cannot_be_renewed_does_not_stop_the_upgrade(
     (machine.root / "etc/kdumpfence/nodes").write_text("this is no list\n")
     assert "still the older one" in ours(machine, newer_deb)
     assert version(machine).startswith("fence_kdump 9 ")
-    machine.dpkg("-P", "kdumpfence")
+    ours_gone(machine)
     assert not (machine.root / "etc/kdumpfence").exists()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.packages import bare
-from tests.packages.conftest import needs, rpmbuild, run
+from tests.packages.conftest import library_of, needs, rpmbuild, run
 from tests.support.units import UNITS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
@@ -63,8 +63,12 @@ def made_up(
 @pytest.fixture
 def fedora(machine: bare.Machine, rpm: Path, tmp_path: Path) -> bare.Machine:
     """A machine on which rpm knows all that ours requires, and fence-agents with its agent."""
-    required = run("rpm", "-qp", "--requires", rpm).splitlines()
-    there = {re.sub(r">=", "=", line).strip() for line in required if "rpmlib(" not in line}
+    required = run("rpm", "-qp", "--requires", rpm, library_of(rpm)).splitlines()
+    there = {
+        line.replace(">=", "=").strip()
+        for line in required
+        if not line.startswith(("rpmlib(", "python3-kdumpfence"))
+    }
     base = made_up(tmp_path, "base", "1", *(f"Provides: {line}" for line in sorted(there)))
     everything = made_up(tmp_path, "fence-agents-all", "4.12.1", "Requires: fence-agents-kdump")
     rpm_in(machine, "-i", base, everything, stock(tmp_path, "4.12.1"))
@@ -76,9 +80,20 @@ def stock(folder: Path, version: str) -> Path:
     return made_up(folder, "fence-agents-kdump", version, files=(f"/{AGENT}", f"/{SENDER}"))
 
 
+def content(package: Path) -> dict[str, str]:
+    """The package's files, with their rights."""
+    wanted = "[%{FILEMODES:perms} %{FILEUSERNAME} %{FILENAMES}\n]"
+    listed = run("rpm", "-qp", "--qf", wanted, package)
+    return {path: rights for rights, user, path in map(str.split, listed.splitlines())}
+
+
+def both(rpm: Path) -> tuple[Path, Path]:
+    """The package and its library."""
+    return rpm, library_of(rpm)
+
+
 def test_what_is_in_the_package(rpm: Path) -> None:
-    listed = run("rpm", "-qp", "--qf", "[%{FILEMODES:perms} %{FILEUSERNAME} %{FILENAMES}\n]", rpm)
-    paths = {path: rights for rights, user, path in map(str.split, listed.splitlines())}
+    paths = content(rpm)
     for program in (AGENT, SENDER, "usr/sbin/kdumpfence", "usr/sbin/kdumpfenced"):
         assert paths[f"/{program}"] == "-rwxr-xr-x"
     assert "/usr/lib/firewalld/services/kdumpfence.xml" in paths
@@ -92,25 +107,43 @@ def test_what_is_in_the_package(rpm: Path) -> None:
     assert run("rpm", "-qpc", rpm) == "/etc/kdumpfence/kdumpfenced.toml\n"
     for page in ("fence_kdump", "fence_kdump_send", "kdumpfence", "kdumpfenced"):
         assert [path for path in paths if path.startswith(f"/usr/share/man/man8/{page}.8")]
-    assert any("_kdumpwire.cpython-" in path for path in paths)
-    assert any("/agent/__pycache__/main.cpython-" in path for path in paths)
+    assert any(path.endswith("/_native/fence_kdump_send") for path in paths)
     shared = "^/usr/lib/.build-id|^/usr/lib/firewalld(/services)?$"
     strangers = [path for path in paths if not re.search(f"kdump|{shared}", path)]
     assert strangers == []
     assert "python3 >= 3.9" in run("rpm", "-qp", "--requires", rpm)
 
 
+def test_what_is_in_the_librarys_package(rpm: Path) -> None:
+    paths = content(library_of(rpm))
+    for file in ("/_kdumpwire.cpython-", "/agent/__pycache__/main.cpython-", "/py.typed"):
+        assert any(f"/kdumpfence{file}" in path for path in paths), file
+    assert any(path.endswith(".dist-info/METADATA") for path in paths)
+    assert not paths.keys() & content(rpm).keys()
+    # Else the agent would have to go when another Python comes.
+    requires = run("rpm", "-qp", "--requires", *both(rpm))
+    assert "python(abi)" not in requires
+    assert re.search(r"^python3-kdumpfence\(.*\) = ", requires, re.MULTILINE)
+
+
+def test_a_program_can_import_the_library_alone(fedora: bare.Machine, rpm: Path) -> None:
+    rpm_in(fedora, "-i", library_of(rpm))
+    script = "import kdumpfence; print(kdumpfence.IMPLEMENTATION, kdumpfence.Listener.__name__)"
+    assert fedora.run("python3", "-c", script) == "compiled Listener\n"
+    assert fedora.run("fence_kdump") == "fence-agents-kdump 4.12.1\n"
+
+
 def test_the_stock_package_has_to_go_and_is_not_missed(
     fedora: bare.Machine, rpm: Path, tmp_path: Path
 ) -> None:
-    refused = rpm_try(fedora, "-U", rpm)
+    refused = rpm_try(fedora, "-U", *both(rpm))
     assert refused.returncode != 0
     assert "fence-agents-kdump conflicts with kdumpfence" in refused.stdout
     assert fedora.run("fence_kdump") == "fence-agents-kdump 4.12.1\n"
 
     # As dnf swap does it, which rpm alone cannot do in one go.
     rpm_in(fedora, "-e", "--nodeps", "fence-agents-kdump")
-    rpm_in(fedora, "-U", rpm)
+    rpm_in(fedora, "-U", *both(rpm))
     assert "compiled core" in fedora.as_hacluster("fence_kdump", "-V")
     assert "</resource-agent>" in fedora.as_hacluster("fence_kdump", "-o", "metadata")
     assert "--check" in fedora.run(f"/{SENDER}", "--help")
@@ -126,16 +159,16 @@ def test_the_stock_package_has_to_go_and_is_not_missed(
 def test_nothing_is_left_of_it(fedora: bare.Machine, rpm: Path) -> None:
     rpm_in(fedora, "-e", "--nodeps", "fence-agents-kdump")
     before = on_disk(fedora)
-    rpm_in(fedora, "-i", rpm)
+    rpm_in(fedora, "-i", *both(rpm))
     fedora.run("fence_kdump", "-V")
     fedora.run("kdumpfence", "install-sender", "--distribution", "dracut")
     sender = fedora.root / "usr/lib/kdumpfence/fence_kdump_send"
     sender.write_bytes(b"older, needs /lib64/ld-linux-x86-64.so.2")
     record = fedora.root / "usr/lib/kdumpfence/installed"
     record.write_text(record.read_text().replace(digest(fedora, SENDER), digest(fedora, sender)))
-    rpm_in(fedora, "-U", "--force", rpm)
+    rpm_in(fedora, "-U", "--force", *both(rpm))
     assert sender.read_bytes() == (fedora.root / SENDER).read_bytes()
-    rpm_in(fedora, "-e", "--nodeps", "kdumpfence")
+    rpm_in(fedora, "-e", "--nodeps", "kdumpfence", "python3-kdumpfence")
     assert on_disk(fedora) == before
 
 
@@ -147,12 +180,13 @@ def digest(machine: bare.Machine, path: str | Path) -> str:
 def on_disk(machine: bare.Machine) -> set[str]:
     """All but rpm's own database, and what belongs to every Fedora."""
     ignored = r"/var/lib/rpm|/root/\.rpmdb|/usr/share/licenses d |/usr/libexec d "
+    ignored += r"|/usr/local/lib/python3[.\d]*(/dist-packages)? d |/usr/local(/lib)? d "
     return {line for line in machine.files() if not re.match(ignored, line)}
 
 
 def test_install_sender_and_the_package_agree_on_the_place(fedora: bare.Machine, rpm: Path) -> None:
     rpm_in(fedora, "-e", "--nodeps", "fence-agents-kdump")
-    rpm_in(fedora, "-i", rpm)
+    rpm_in(fedora, "-i", *both(rpm))
     fedora.run("kdumpfence", "install-sender", "--distribution", "rhel")
     assert rpm_in(fedora, "-V", "kdumpfence") == ""
     said = fedora.try_("kdumpfence", "install-agent")
@@ -203,6 +237,8 @@ def test_dnf_swaps_the_stock_package_for_it_and_back(
 ) -> None:
     """As README.md says it; updates of either leave the other alone."""
     repo = repository(tmp_path, *tmp_path.glob("fence-agents-*/rpmbuild/RPMS/*/*.rpm"))
+    status, said = dnf(fedora, repo, "install", library_of(rpm))
+    assert status == 0, said
     status, said = dnf(fedora, repo, "install", rpm)
     assert (status != 0, "conflicts with" in said) == (True, True), said
     assert fedora.run("fence_kdump") == "fence-agents-kdump 4.12.1\n"
@@ -230,6 +266,7 @@ def test_kdump_is_to_take_the_new_sender(fedora: bare.Machine, rpm: Path) -> Non
     rpm_in(fedora, "-e", "--nodeps", "fence-agents-kdump")
     settings = fedora.root / "etc/kdump.conf"
     settings.write_text("path /var/crash\n")
+    rpm_in(fedora, "-i", library_of(rpm))
     for arguments in (("-i", rpm), ("-U", "--force", rpm), ("-e", "--nodeps", "kdumpfence")):
         os.utime(settings, (1, 1))
         said = rpm_in(fedora, *arguments)

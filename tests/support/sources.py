@@ -17,7 +17,16 @@ from tests.support.once import once
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (
-    *("src", "docs", "packaging", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md"),
+    *(
+        "src",
+        "docs",
+        "examples",
+        "packaging",
+        "setup.py",
+        "pyproject.toml",
+        "MANIFEST.in",
+        "README.md",
+    ),
     *("LICENSE", "LICENSE.libraries"),
 )
 #: For cores that are not built to be fast.

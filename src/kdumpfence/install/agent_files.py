@@ -20,7 +20,9 @@ from kdumpfence.install.system_python import SystemPython
 
 AGENT = "/usr/sbin/fence_kdump"
 #: Where packages have the modules; an agent that uses these belongs to a package.
-PACKAGED = f"{HOME}/python"
+PACKAGED = f"{HOME}/modules"
+#: Where those of 0.1.0 had them.
+_EARLIER = f"{HOME}/python"
 TEMPLATE = "common/fence_kdump"
 
 MODULES = (
@@ -40,7 +42,8 @@ _AFTERWARDS = (
 
 def is_packaged(root: Sysroot) -> bool:
     """Whether the agent there is that of a package of this project."""
-    return f'"{PACKAGED}"'.encode() in (root.read(AGENT) or b"")
+    script = root.read(AGENT) or b""
+    return any(f'"{place}"'.encode() in script for place in (PACKAGED, _EARLIER))
 
 
 def layout(python: SystemPython | None, say: Callable[[str], None] = lambda _: None) -> Layout:
