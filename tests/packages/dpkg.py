@@ -19,8 +19,8 @@ def stock(machine: bare.Machine, debian: bare.Debian) -> str:
 
 
 def ours(machine: bare.Machine, deb: Path) -> str:
-    """Install the package and its library; what dpkg said."""
-    return machine.dpkg("-i", machine.put(library_of(deb)), machine.put(deb))
+    """Install the library and the package, in two steps as apt does it; what dpkg said."""
+    return library(machine, deb) + machine.dpkg("-i", machine.put(deb))
 
 
 def library(machine: bare.Machine, deb: Path) -> str:
