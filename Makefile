@@ -67,7 +67,7 @@ plan:
 tools:
 	@sh tools/prerequisites.sh tests $(HEADERS)
 
-lint: $(VENV)/.lint ## style, types, spelling, shell scripts and the CI's own workflow
+lint: $(VENV)/.lint ## style, types, spelling, shell scripts, the container's files, the CI's own workflow
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
@@ -75,6 +75,8 @@ lint: $(VENV)/.lint ## style, types, spelling, shell scripts and the CI's own wo
 	$(VENV)/bin/cython-lint --no-pycodestyle src
 	$(VENV)/bin/codespell
 	find $(SCRIPTS) -type f -exec awk '$(SHELL_SCRIPT)' {} + | xargs $(VENV)/bin/shellcheck
+	$(VENV)/bin/hadolint packaging/container/Containerfile
+	$(VENV)/bin/kubernetes-validate --strict --quiet packaging/container/kubernetes.yaml
 	$(VENV)/bin/zizmor --offline --no-progress --quiet --strict-collection .github
 
 pythons: build     ## the unit tests on every other CPython from 3.9 up that this machine has
@@ -116,7 +118,7 @@ native:            ## the native sender alone, in build/native; needs Cython and
 wheel: venv        ## an sdist and a wheel for this Python, in dist/
 	$(RUN) -m build -o dist
 
-deb: venv          ## a Debian package for this distribution, in dist/
+deb: venv          ## Debian packages of programs and library for this distribution, in dist/
 	sh tools/prerequisites.sh packages $(RUN)
 	sh packaging/deb.sh $(RUN) dist
 

@@ -41,6 +41,7 @@ look() {
     need rpm             tests   'makes and tries the rpm'      command -v rpmbuild
     need dnf             tests   'tries the rpm'                command -v dnf
     need createrepo-c    tests   'tries the rpm'                command -v createrepo_c
+    need buildah         tests   'builds the container image'   command -v buildah
     need lintian         tests   'checks the Debian package'    command -v lintian
     need checkpolicy     tests   'compiles the SELinux module'  command -v checkmodule
     need semodule-utils  tests   'compiles the SELinux module'  command -v semodule_package

@@ -20,8 +20,9 @@ LICENCE = "LGPL-2.1-or-later"
 WITHOUT = (
     *("*.md", "*.json", "*.png", "*.typed", "LICENSE*", ".gitignore", "MANIFEST.in", "PKG-INFO"),
     *("fuzz/corpus/*", "packaging/common/ufw", "src/kdumpfence/install/distributions/common/nodes"),
-    *(f"packaging/debian/{name}" for name in ("changelog", "control", "copyright", "*docs")),
-    *("packaging/debian/*.lintian-overrides", "packaging/debian/source/format", "setup.cfg"),
+    *(f"packaging/debian/{name}" for name in ("changelog", "control", "copyright")),
+    *(f"packaging/debian/*{name}" for name in ("docs", "examples", "lintian-overrides", "format")),
+    "setup.cfg",
 )
 BUILT = ("__pycache__", "*.egg-info", "_native", "*.so", "*.pyc", "build", "dist", ".git", ".venv*")
 TOOLS = (".*_cache", ".hypothesis", ".benchmarks")

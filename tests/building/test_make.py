@@ -28,7 +28,7 @@ class Folder:
         self.path = path
         self.log = path / "log"
         (path / ".venv" / "bin").mkdir(parents=True)
-        for name in (*PROGRAMS, "zizmor"):
+        for name in (*PROGRAMS, "hadolint", "kubernetes-validate", "zizmor"):
             script(path / ".venv" / "bin" / name, LOG)
         for name in ("tools", "src", ".ci", "findings", "packaging", "tests"):
             (path / name).mkdir()
