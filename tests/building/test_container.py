@@ -68,10 +68,14 @@ class Builder:
         self._policy = folder / "policy.json"
         self._policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
         (folder / "registries.conf").write_text("")
-        self._options = (
-            *("--root", folder / "storage", "--runroot", folder / "run", "--storage-driver", "vfs"),
+        self._options: tuple[str | Path, ...] = (
+            *("--root", folder / "storage", "--runroot", folder / "run"),
             *("--registries-conf", folder / "registries.conf"),
         )
+        # Not every file system can be below an overlay. Without one, each step is a copy.
+        trial = ("buildah", *self._options, "--storage-driver", "overlay", "info")
+        lays = subprocess.run(trial, capture_output=True, check=False, timeout=60).returncode == 0
+        self._options += ("--storage-driver", "overlay" if lays else "vfs")
 
     def __call__(self, command: str, *arguments: str | Path) -> str:
         """What buildah says."""
@@ -101,8 +105,13 @@ def make(folder: Path) -> None:
     image = ("--format", "docker", "--build-arg", "BASE=localhost/base", "-t", "kdumpfenced")
     builder("bud", "--isolation", "chroot", *image, "-f", file, ROOT)
     (folder / "image.json").write_text(builder("inspect", "--type", "image", "kdumpfenced"))
-    # Of vfs it is a directory like any other, and half a gigabyte of layers beside it can go.
-    Path(builder("mount", builder("from", "kdumpfenced"))).rename(folder / "root")
+    # Without the layers, which are half a gigabyte.
+    container = builder("from", "kdumpfenced")
+    run("cp", "-a", builder("mount", container), folder / "root")
+    builder("umount", container)
+    overlays = folder / "storage/overlay"
+    if overlays.is_mount():
+        run("umount", "--recursive", overlays)
     shutil.rmtree(folder / "storage")
 
 

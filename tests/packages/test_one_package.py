@@ -54,6 +54,8 @@ def test_the_agent_stays_and_so_does_what_was_set_up(
     before = machine.files()
     machine.dpkg("-i", machine.put(older_deb))
     assert "compiled core" in version(machine)
+    # Nor does an install-agent of today take that for a stock agent.
+    assert "belongs to the kdumpfence package" in machine.try_("kdumpfence", "install-agent").stdout
     machine.run("kdumpfence", "install-sender", "--distribution", "debian")
     diversions = state(machine)[1]
 
@@ -76,8 +78,16 @@ def test_the_agent_stays_and_so_does_what_was_set_up(
 def test_apt_does_it_in_one_go(machine: bare.Machine, deb: Path, older_deb: Path) -> None:
     """The command of README.md."""
     machine.dpkg("-i", machine.put(older_deb))
+    for folder in ("etc/apt/preferences.d", "var/cache/apt/archives/partial", "var/log/apt"):
+        (machine.root / folder).mkdir(parents=True, exist_ok=True)
+    (machine.root / "var/lib/apt/lists/partial").mkdir(parents=True, exist_ok=True)
     files = [machine.put(package) for package in (deb, library_of(deb))]
-    settings = {"RootDir": "ROOT/", "DPkg::Chroot-Directory": "ROOT/", "APT::Sandbox::User": "root"}
+    settings = {
+        "Dir": "ROOT/",
+        "Dir::State::status": "ROOT/var/lib/dpkg/status",
+        "DPkg::Chroot-Directory": "ROOT/",
+        "APT::Sandbox::User": "root",
+    }
     options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
     install = ("apt-get", *options, "--yes", "--no-install-recommends", "install")
     done = machine.outside(*install, *(f"ROOT{file}" for file in files))
