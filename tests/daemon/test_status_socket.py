@@ -159,7 +159,7 @@ NO_QUESTIONS = [
         for most in (b"-1", b'"all"', b"true", b"1e9", b"NaN")
     ),
     b'{"ask": "status", "most": ' + b"9" * 4000 + b"x}\n", b"[" * 4000 + b"\n",
-    b"GET / HTTP/1.1\r\n\r\n", b"x" * 4096, b"x" * 100_000,
+    b"x" * LIMITS.question, b"x" * (1 << 20),
 ]  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def test_what_is_no_question_is_refused_in_one_line(server: Server, question: by
             sock.sendall(question)
         answer = everything_from(sock)
     # What it had not read when it hung up takes the answer along.
-    if answer or len(question) <= 4096:
+    if answer or len(question) <= LIMITS.question:
         assert list(json.loads(answer)) == ["error"]
         assert answer.count(b"\n") == 1
     assert asked(server.path).dumping == 5

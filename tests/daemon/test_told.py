@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from kdumpfence.daemon.control import Answers
+from kdumpfence.daemon.control import Answers, Sources
+from kdumpfence.daemon.questions import Questions
 from kdumpfence.daemon.status import MOST
 from kdumpfence.daemon.status_client import Client, ControlError, Refused
 from kdumpfence.daemon.status_server import Server
@@ -35,8 +36,8 @@ def client(path: str, told: Told) -> Iterator[Client]:
         now = {"node1": Dump("node1", 1.8e9, 1.8e9 + 7, 9, ("192.0.2.1",), 7.0)}
         return [now.get(node) for node in nodes]
 
-    answers = Answers(told, figures, lambda node: node in ("node1", "node2"))
-    with Server(path, answers=answers), Client(path) as opened:
+    answers = Answers(told, Sources(figures, lambda node: node in ("node1", "node2")))
+    with Server(path, questions=Questions(answers)), Client(path) as opened:
         yield opened
 
 
@@ -46,7 +47,9 @@ def test_a_node_is_asked_for_by_its_name(client: Client, told: Told) -> None:
 
     answer = ask("node1")
     assert answer.pop("when") > 1.7e9
-    assert answer == {"node": "node1", "known": True, "dump": None, "ended": None}
+    assert answer == {
+        "doubt": "", "node": "node1", "known": True, "dumping": False, "dump": None, "ended": None
+    }  # fmt: skip
     assert ask("node7")["known"] is False
     told.tell(event("node1"))
     told.tell(event("node2"))
@@ -55,7 +58,7 @@ def test_a_node_is_asked_for_by_its_name(client: Client, told: Told) -> None:
     # What is known of it now, which is more than what was told.
     assert dump == {
         "node": "node1", "since": 1.8e9, "last": 1.8e9 + 7, "messages": 9,
-        "addresses": ["192.0.2.1"], "took": 7.0, "port": 0,
+        "addresses": ["192.0.2.1"], "took": 7.0, "port": 0, "proof": "address",
     }  # fmt: skip
     assert ask("node2")["dump"]["messages"] == 2
     told.tell(event("node1", "failed"))
@@ -188,5 +191,5 @@ def test_a_daemon_that_ends_still_answers_with_what_was_told(told: Told) -> None
         raise RuntimeError("this Listener is closed")
 
     told.tell(event("node1"))
-    answers = Answers(told, closed, lambda _: True)
-    assert json.loads(json.dumps(answers.answer({"ask": "node", "node": "node1"})))["dump"]
+    answers = Answers(told, Sources(closed, lambda _: True))
+    assert json.loads(answers.node("node1"))["dump"]

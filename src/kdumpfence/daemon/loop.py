@@ -19,6 +19,7 @@ from functools import partial
 from kdumpfence._version import __version__
 from kdumpfence.addresses import FAMILIES, socket_families
 from kdumpfence.daemon import (
+    api,
     control,
     counting,
     directories,
@@ -34,6 +35,7 @@ from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.health import Health
 from kdumpfence.daemon.history import History, HistoryInUse
 from kdumpfence.daemon.log import Journal
+from kdumpfence.daemon.questions import Questions
 from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.daemon.reload import Reload, Result, follow_nodes
 from kdumpfence.daemon.settings import KEYS, Settings, changes
@@ -119,15 +121,17 @@ class Daemon:
         directories.make(settings)
         if settings.metrics_port:
             self.metrics = metrics.Metrics(self.health.trouble)
-            self.health.pages = http.Pages(
-                settings.metrics_address,
-                settings.metrics_port,
-                self.metrics.answer,
-                self.journal.say,
-            )
-            undo.callback(self.health.pages.close)
+            where = settings.metrics_address, settings.metrics_port
+            self.health.pages.append(http.Pages(*where, self.metrics.answer, self.journal.say))
+        self.questions = Questions()
+        if settings.http_port:
+            self.health.pages.append(api.pages(settings, self.questions, self.journal.say))
+        for pages in self.health.pages:
+            undo.callback(pages.close)
         privileges.drop()
-        self.control = Server(settings.control_path, settings.control_mode)
+        self.control = Server(
+            settings.control_path, settings.control_mode, questions=self.questions
+        )
         if status.is_open_to_all(settings.control_path):
             self.journal.say(
                 "warning",
@@ -166,7 +170,14 @@ class Daemon:
             raise DaemonError(str(error)) from None
         undo.callback(self.listener.close)
         self._restore(before)
-        self.control.answers = control.Answers(self.told, self._known, self.listener.listens_for)
+        sources = control.Sources(
+            self._known,
+            self.listener.listens_for,
+            self._proof,
+            self.health.doubt,
+            self.health.trouble,
+        )
+        self.questions.answers = control.Answers(self.told, sources)
 
     def _answer(self, settings: Settings) -> tuple[str | None, Keys | None]:
         """As which node questions are answered, and with whose keys; says so if it is news."""
@@ -219,9 +230,9 @@ class Daemon:
 
     def run(self) -> None:
         """Work until `ending` says why it is to end."""
-        if self.health.pages is not None:
-            with starting_threads():
-                self.health.pages.start()
+        with starting_threads():
+            for pages in self.health.pages:
+                pages.start()
         self._figures()
         self.service.ready(self._summary())
         poller = select.poll()
@@ -248,9 +259,9 @@ class Daemon:
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             self.recorder.look()
-        if self.health.pages is not None:
-            with starting_threads():
-                self.health.pages.look()
+        with starting_threads():
+            for pages in self.health.pages:
+                pages.look()
         if now >= self._next_figures:
             self._figures()
         self.journal.flush()
@@ -279,6 +290,10 @@ class Daemon:
             if event.kind in ENDS and self.metrics is not None:
                 # One that contradicts an earlier end is no further dump.
                 self.metrics.dump_ended(event.kind, None if before is None else length(event))
+        if events:
+            self.control.news()
+            for pages in self.health.pages:
+                pages.news()
 
     def _trim(self, now: float) -> None:
         self._next_trim = now + TRIM_EVERY
@@ -298,7 +313,7 @@ class Daemon:
         self.health.look(now)
         if self.metrics is not None:
             self.metrics.publish(self._for_metrics(now))
-        self.control.publish(
+        self.questions.publish(
             status.Status(
                 version=__version__,
                 up=moment - self._started,
@@ -324,6 +339,14 @@ class Daemon:
     def _known(self, nodes: list[str]) -> list[Dump | None]:
         """Their dumps as of the last event: each is taken at once, and told when it is written."""
         return self.listener.dumps(nodes, fresh=False)
+
+    def _proof(self, dump: Dump) -> str:
+        """How the dump is known to be this node's."""
+        if not dump.heard:
+            return "history"  # nothing was heard of it since the start
+        if self._believed is not None:
+            return "signature"
+        return "address" if dump.node in self.settings.nodes else "network"
 
     def _for_metrics(self, now: Snapshot) -> metrics.Figures:
         most = self.settings.metrics_nodes

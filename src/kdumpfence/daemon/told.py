@@ -37,8 +37,11 @@ class Told:
         self._last = 0
         #: Node -> the number of its beginning, and what was told of it last; as they began.
         self._under_way: dict[str, Numbered] = {}
-        self._events: deque[Numbered] = deque(maxlen=most)
-        #: Of the nodes with an end among those, the last one.
+        self._most = most
+        #: By their numbers, without a gap.
+        self._events: dict[int, Numbered] = {}
+        #: The ends among them, in their order, and of each node the last one.
+        self._ended: deque[Numbered] = deque()
         self._ends: dict[str, Numbered] = {}
 
     def tell(self, event: Event) -> Event | None:
@@ -59,11 +62,15 @@ class Told:
             return None if before is None else before.event
 
     def _keep(self, new: Numbered) -> None:
-        if len(self._events) == self._events.maxlen:
-            oldest = self._events[0]
+        if len(self._events) == self._most:
+            oldest = self._events.pop(new.number - self._most)
             if self._ends.get(oldest.event.node) == oldest:
                 del self._ends[oldest.event.node]
-        self._events.append(new)
+            if self._ended and self._ended[0] is oldest:
+                self._ended.popleft()
+        self._events[new.number] = new
+        if new.event.kind in ENDS:
+            self._ended.append(new)
 
     def __len__(self) -> int:
         """How many dumps are under way."""
@@ -102,16 +109,15 @@ class Told:
     def ended(self, before: int | None, most: int) -> list[Numbered]:
         """The last ends, of those with a number below `before` if it is given, newest first."""
         with self._lock:
-            ends = (one for one in reversed(self._events) if one.event.kind in ENDS)
-            return list(islice((one for one in ends if not before or one.number < before), most))
+            ends = (one for one in reversed(self._ended) if not before or one.number < before)
+            return list(islice(ends, most))
 
     def events(self, after: int, most: int) -> tuple[list[Numbered], int]:
         """What was told with a number above `after`, in its order; how many of that are gone."""
         with self._lock:
-            number = min(max(0, self._last - after), len(self._events))
-            start = len(self._events) - number
-            missed = max(0, self._last - after) - number
-            return list(islice(self._events, start, start + most)), missed
+            first = max(after, self._last - len(self._events)) + 1
+            missed = max(0, min(first, self._last + 1) - 1 - after)
+            return [self._events[n] for n in range(first, min(first + most, self._last + 1))], missed
 
     @property
     def last(self) -> int:
