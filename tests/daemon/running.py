@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kdumpfence import wire
-from kdumpfence.daemon import status_client
+from kdumpfence.client import Client, ClientError, Status
 from kdumpfence.daemon.history import History, HistoryError, Past
 from tests.conftest import udp, unused_port
 from tests.support.netlab import Host
@@ -120,7 +120,7 @@ class Kdumpfenced:
         """Whether it does already; it must not have ended."""
         assert self.process is not None
         assert self.process.poll() is None, self.said()
-        with contextlib.suppress(status_client.ControlError):
+        with contextlib.suppress(ClientError):
             self.status()
             return True
         return False
@@ -187,9 +187,9 @@ class Kdumpfenced:
         except AssertionError:
             raise AssertionError(f"{text!r} is not said: {self.said()}") from None
 
-    def status(self) -> status_client.Status:
+    def status(self) -> Status:
         """Ask it."""
-        with status_client.Client(str(self.control)) as client:
+        with Client(str(self.control)) as client:
             return client.status()
 
     def dumping(self) -> set[str]:

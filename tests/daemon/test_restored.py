@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from kdumpfence.client import Client
 from kdumpfence.daemon import loop, privileges, systemd
 from kdumpfence.daemon.history import History
 from kdumpfence.daemon.log import Journal
 from kdumpfence.daemon.settings import Settings
-from kdumpfence.daemon.status_client import Client
 from kdumpfence.listener.events import Event
 from tests.conftest import unused_port
 

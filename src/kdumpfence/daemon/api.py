@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import ipaddress
 import json
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -149,8 +148,8 @@ class Api:
             if not dash or number is None:
                 raise ValueError("Last-Event-ID: not that of an event: LIFE-NUMBER")
             question = {"life": life, "after": number}
-        after, restarted = answers.place(question.get("after"), question.get("life"))
-        return Reply(200, STREAM, more=EventStream(answers.told, after, restarted))
+        begin, restarted = answers.place(question.get("after"), question.get("life"))
+        return Reply(200, STREAM, more=EventStream(answers.told, begin, restarted))
 
 
 def pages(settings: Settings, questions: Questions, say: Callable[[str, str], None]) -> Pages:

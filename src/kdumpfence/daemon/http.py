@@ -83,9 +83,7 @@ def as_text(status: int, why: str) -> Reply:
 class Speaker:
     """What a client's bytes are answered with, by this handler."""
 
-    def __init__(
-        self, handler: Handler, refuse: Refuse = as_text, limits: Limits = LIMITS
-    ) -> None:
+    def __init__(self, handler: Handler, refuse: Refuse = as_text, limits: Limits = LIMITS) -> None:
         self._handler = handler
         self._refuse = refuse
         self._most_head = min(MOST_HEAD, limits.question)
@@ -222,9 +220,7 @@ class Pages:
             self.trouble = trouble
         else:
             self.trouble = ""
-            self._server = BoundedServer(
-                self._name, listener, self._limits, self._speaker.respond
-            )
+            self._server = BoundedServer(self._name, listener, self._limits, self._speaker.respond)
 
 
 def _listen(address: str, port: int, queue: int) -> socket.socket:

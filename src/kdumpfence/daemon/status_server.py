@@ -86,7 +86,7 @@ class Server:
         except ValueError as error:
             return Answer(_refusal(str(error)), last=True)
         except NotReady as error:
-            return Answer(_refusal(str(error)), rest)
+            return Answer(_refusal(str(error), again=True), rest)
         if isinstance(found, str):
             return Answer(found.encode() + b"\n", rest)
         return Answer(b"", rest, more=_LaterLine(found))
@@ -111,8 +111,8 @@ class _LaterLine:
         return text.encode() + b"\n"
 
 
-def _refusal(why: str) -> bytes:
-    return json.dumps({"error": why}).encode() + b"\n"
+def _refusal(why: str, again: bool = False) -> bytes:
+    return json.dumps({"error": why, **({"again": True} if again else {})}).encode() + b"\n"
 
 
 def _question(line: bytes) -> dict[str, Any]:

@@ -116,8 +116,8 @@ class Told:
         """What was told with a number above `after`, in its order; how many of that are gone."""
         with self._lock:
             first = max(after, self._last - len(self._events)) + 1
-            missed = max(0, min(first, self._last + 1) - 1 - after)
-            return [self._events[n] for n in range(first, min(first + most, self._last + 1))], missed
+            end = min(first + most, self._last + 1)
+            return [self._events[number] for number in range(first, end)], max(0, first - 1 - after)
 
     @property
     def last(self) -> int:
