@@ -43,7 +43,7 @@ def until(look: Callable[[], Found], seconds: float = 60) -> Found:
 
 def patched(change: str) -> list[str]:
     """The program with something of it changed: these lines of Python come before it starts."""
-    names = "health, history, http, loop, main, privileges, recorder"
+    names = "control, health, history, http, loop, main, privileges, recorder"
     return [
         sys.executable,
         "-c",
@@ -60,6 +60,7 @@ class Kdumpfenced:
         self.counting = counting
         self.port = unused_port()
         self.metrics_port = unused_port()
+        self.http_port = unused_port()
         self.settings = folder / "kdumpfenced.toml"
         self.history = folder / "history.sqlite"
         self.control = folder / "control"
@@ -74,6 +75,7 @@ class Kdumpfenced:
         log: str = "",
         metrics: str = "",
         history: str = "",
+        http: bool = False,
     ) -> None:
         """Write the settings file."""
         self.settings.write_text(
@@ -81,6 +83,7 @@ class Kdumpfenced:
             f'[listen]\ncounting = "{self.counting}"\n'
             f'[history]\npath = "{self.history}"\n{history}\n[control]\npath = "{self.control}"\n'
             f"[metrics]\nport = {self.metrics_port}\n{metrics}\n[log]\n{log}\n[nodes]\n{nodes}\n"
+            + (f"[http]\nport = {self.http_port}\n" if http else "")
         )
 
     def environment(self) -> dict[str, str]:

@@ -111,8 +111,10 @@ class Api:
 
     def _asked(self, request: Request, path: Path) -> Reply | Later:
         question = _given(request.query, path.parameters)
-        if path.ask == "events" and STREAM in request.headers.get("accept", ""):
-            return self._stream(request, question)
+        if path.ask == "events":
+            last = _last_event(request)
+            if STREAM in request.headers.get("accept", ""):
+                return self._stream({**question, **last})
         found = self._questions.ask({**question, "ask": path.ask})
         if not isinstance(found, str):
             return _LaterReply(found)
@@ -136,18 +138,11 @@ class Api:
         assert isinstance(found, str)
         return _json(found)
 
-    def _stream(self, request: Request, question: Mapping[str, Any]) -> Reply:
+    def _stream(self, question: Mapping[str, Any]) -> Reply:
         answers: Answers = self._questions.ready()
         for name in ("most", "wait"):
             if name in question:
                 raise ValueError(f"{name}: not for {STREAM}")
-        last = request.headers.get("last-event-id")
-        if last:
-            life, dash, after = last.rpartition("-")
-            number = whole_number(after, 0, _MOST)
-            if not dash or number is None:
-                raise ValueError("Last-Event-ID: not that of an event: LIFE-NUMBER")
-            question = {"life": life, "after": number}
         begin, restarted = answers.place(question.get("after"), question.get("life"))
         return Reply(200, STREAM, more=EventStream(answers.told, begin, restarted))
 
@@ -217,6 +212,18 @@ def _given(query: str, allowed: Mapping[str, Callable[[str], object]]) -> dict[s
         except ValueError as error:
             raise ValueError(f"{name} {one_line(value)[:40]!r}: {error}") from None
     return found
+
+
+def _last_event(request: Request) -> dict[str, Any]:
+    """Where a client that comes back goes on: it knows better than the URL. Raises ValueError."""
+    given = request.headers.get("last-event-id")
+    if not given:
+        return {}
+    life, dash, after = given.rpartition("-")
+    number = whole_number(after, 0, _MOST)
+    if not dash or not life or number is None:
+        raise ValueError("Last-Event-ID: not that of an event: LIFE-NUMBER")
+    return {"life": life, "after": number}
 
 
 def _posted(request: Request) -> list[str]:
