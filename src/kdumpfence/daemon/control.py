@@ -8,9 +8,10 @@
     {"ask": "events", "after": 12, "most": 1000, "life": "0123456789abcdef", "wait": 30}
     {"ask": "health"}
 
-kdumpfenced(8) explains each member, openapi.py has their schemas. Whether there is a dump is as of
-what was told, its figures are what the Listener knows at this moment. What may not be in this file:
-sockets, and HTTP.
+kdumpfenced(8) explains each member, openapi.py has their schemas. Lists and events are of what was
+told, which is in the history. Who asks for a node has to decide something: that is answered with
+what was heard of it, and never waits for a disk. The figures of a dump are what the Listener knows
+at this moment. What may not be in this file: sockets, and HTTP.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Sources(NamedTuple):
     proof: Callable[[Dump], str] = lambda _: "address"
     #: Why the dump of a node may have been missed; "" if nothing is known of that.
     doubt: Callable[[], str] = lambda: ""
+    #: Has what was heard seen to if the main loop waits for the disk.
+    look: Callable[[], None] = lambda: None
     #: What keeps the daemon from its work; "" if all is well.
     trouble: Callable[[], str] = lambda: ""
 
@@ -99,19 +102,37 @@ class Answers:
 
     def _about(self, node: str) -> str:
         """The members that tell of a node."""
-        told, ended = self.told.get(node), self.told.end_of(node)
-        known = told is not None or self._sources.listens_for(node)
-        dump = "null" if told is None else self._texts([told])[0]
+        dump, text = self.told.get(node) or self._untold(node), "null"
+        if isinstance(dump, Dump):
+            text = dump_text(dump, self._sources.proof(dump), recorded=False)
+        elif dump is not None:
+            text = self._texts([dump])[0]
+        known = dump is not None or self._sources.listens_for(node)
+        ended = self.told.end_of(node)
         end = "null" if ended is None else end_text(ended)
         return (
             f'"node": {quoted(node)}, "known": {_bool(known)}, '
-            f'"dumping": {_bool(told is not None)}, "dump": {dump}, "ended": {end}'
+            f'"dumping": {_bool(dump is not None)}, "dump": {text}, "ended": {end}'
         )
+
+    def _untold(self, node: str) -> Dump | None:
+        """Its dump if that was heard and not told yet."""
+        self._sources.look()
+        try:
+            found = self._sources.figures([node])[0]
+        except RuntimeError:  # it does not hear any more: the daemon ends
+            return None
+        ended = self.told.end_of(node)
+        # That may have been told in between.
+        return None if ended is not None and found and found.since <= ended.since else found
 
     def _texts(self, events: list[Event]) -> list[str]:
         """Dumps under way, with what is known of them now."""
-        proof = self._sources.proof
-        return [dump_text(dump, proof(dump)) for dump in current(events, self._sources.figures)]
+        proof, unrecorded = self._sources.proof, self.told.unrecorded
+        return [
+            dump_text(dump, proof(dump), dump.node not in unrecorded)
+            for dump in current(events, self._sources.figures)
+        ]
 
     # ------------------------------------------------------------------------- pages
 

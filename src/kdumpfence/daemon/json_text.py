@@ -24,9 +24,12 @@ def members(dump: Dump | Event) -> str:
     )
 
 
-def dump_text(dump: Dump, proof: str) -> str:
+def dump_text(dump: Dump, proof: str, recorded: bool) -> str:
     """A dump under way."""
-    return f'{{{members(dump)}, "age": {round(dump.age, 3)!r}, "proof": "{proof}"}}'
+    return (
+        f'{{{members(dump)}, "age": {round(dump.age, 3)!r}, "proof": "{proof}", '
+        f'"recorded": {"true" if recorded else "false"}}}'
+    )
 
 
 def end_text(event: Event) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import math
 import select
 import socket
 import time
@@ -60,6 +61,10 @@ BATCH = 32_768
 #: Seconds for which they are gathered, at most: there may always be one more.
 GATHER = 0.1
 
+#: Seconds for which the history writes before those who answer see for themselves what was heard,
+#: and between two times that they do.
+SLOW = 0.1
+
 #: Seconds at the end for writing down what was heard, at most: systemd waits for ten.
 LAST_WORDS = 3.0
 
@@ -104,6 +109,9 @@ class Daemon:
         self._last_event = 0.0
         self._next_figures = self._next_status = self._next_trim = self._next_look = 0.0
         self._said_status = self._said_answer = ""
+        #: When the history was last given something to write that it has not written yet.
+        self._writing_since = math.inf
+        self._next_look_aside = 0.0
         #: The cluster's keys if messages have to be signed.
         self._believed: Keys | None = None
         with contextlib.ExitStack() as undo:
@@ -175,6 +183,7 @@ class Daemon:
             self.listener.listens_for,
             self._proof,
             self.health.doubt,
+            self._look,
             self.health.trouble,
         )
         self.questions.answers = control.Answers(self.told, sources)
@@ -277,7 +286,18 @@ class Daemon:
             if not more:
                 break
             events += more
-        self._tell(self.recorder.record(events))
+        self._writing_since = time.monotonic()
+        told = self.recorder.record(events)
+        self._writing_since = math.inf
+        self._tell(told)
+
+    def _look(self) -> None:
+        """For the threads that answer: what was heard is seen to, though this one is writing."""
+        now = time.monotonic()
+        if now - self._writing_since > SLOW and now >= self._next_look_aside:
+            self._next_look_aside = now + SLOW
+            with contextlib.suppress(RuntimeError):
+                self.listener.dumps([])
 
     def _tell(self, events: list[tuple[AnyEvent, bool]]) -> None:
         for event, recorded in events:
@@ -285,7 +305,7 @@ class Daemon:
             if event.kind == "overflow":
                 continue
             self._last_event = event.when
-            before = self.told.tell(event)
+            before = self.told.tell(event, recorded)
             self._dumps += event.kind == "began"
             if event.kind in ENDS and self.metrics is not None:
                 # One that contradicts an earlier end is no further dump.

@@ -67,6 +67,7 @@ _UNDER_WAY: Object = {
         "address in a network, and the node is called by it; it was under way before the daemon's "
         "start, and nothing was heard of it since",
     },
+    "recorded": _told(_YES, "Whether it is in the history, so that no end of the daemon loses it"),
 }
 _ENDED: Object = {
     "end": {"enum": list(ENDS), "description": "silent: it rebooted, or died while dumping"},

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the daemon has told of dumps: those under way, and the last that began and ended, numbered.
 
-The main loop tells, the thread of the control socket looks into it. Nothing is in here before it
-is written in the history. What may not be in this file: how an answer looks.
+The main loop tells, the threads that answer look into it. Nothing is in here before it is written
+in the history, unless that cannot be written. What may not be in this file: how an answer looks.
 """
 
 from __future__ import annotations
@@ -39,14 +39,20 @@ class Told:
         self._under_way: dict[str, Numbered] = {}
         self._most = most
         #: By their numbers, without a gap.
+        #: The nodes whose dumps under way the history lacks.
+        self.unrecorded: set[str] = set()
         self._events: dict[int, Numbered] = {}
         #: The ends among them, in their order, and of each node the last one.
         self._ended: deque[Numbered] = deque()
         self._ends: dict[str, Numbered] = {}
 
-    def tell(self, event: Event) -> Event | None:
+    def tell(self, event: Event, recorded: bool = True) -> Event | None:
         """Tell this; what was told of this dump before it, if it was under way."""
         with self._lock:
+            if recorded or event.kind in ENDS:
+                self.unrecorded.discard(event.node)
+            else:
+                self.unrecorded.add(event.node)
             before = self._under_way.get(event.node)
             if before is not None and event.kind == "dumping":
                 self._under_way[event.node] = before._replace(event=event)
