@@ -67,7 +67,7 @@ def test_dumps_go_on_but_those_of_nodes_that_it_does_not_listen_for(
     daemon = start()
     daemon.round()
     with Client(settings.control_path) as client:
-        dumps = [dump.node for page in client.dumps() for dump in page]
+        dumps = [dump.node for dump in client.dumps()]
         ends = [(event.node, event.kind, event.since) for event in client.status().ended]
         known = {
             node: client.ask({"ask": "node", "node": node})["known"]

@@ -123,7 +123,7 @@ def test_what_cannot_be_answered_says_why(
 
 def read_events(file: Any, number: int) -> list[tuple[str, str, dict[str, Any]]]:
     """The next events of a stream: id, type, data."""
-    found = []
+    found: list[tuple[str, str, dict[str, Any]]] = []
     while len(found) < number:
         fields = {}
         while (line := file.readline().decode().rstrip("\n")) != "":
@@ -235,7 +235,7 @@ def test_a_proof_says_how_a_node_is_known(daemon: Kdumpfenced) -> None:
 def test_json_by_hand_is_what_json_makes_of_it() -> None:
     for node in ("node1", 'n\u00f6 "\\\n\x1b', "\udcff"):
         dump = Dump(node, 1.8e9 + 0.1, 1.8e9, 7, ("192.0.2.1", "fe80::1%eth0"), 0.12345, (), 7410)
-        told = Event("finished", *dump[:1], 1.8e9 + 9, *dump[1:])
+        told = Event("finished", node, 1.8e9 + 9, *dump[1:])
         found = json.loads(dump_text(dump, "address", True))
         assert found.pop("age") >= 0
         assert found == {**dump_object(dump), "proof": "address", "recorded": True}

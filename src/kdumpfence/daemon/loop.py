@@ -181,10 +181,10 @@ class Daemon:
         sources = control.Sources(
             self._known,
             self.listener.listens_for,
-            self._proof,
-            self.health.doubt,
-            self._look,
-            self.health.trouble,
+            proof=self._proof,
+            doubt=self.health.doubt,
+            look=self._look,
+            trouble=self.health.trouble,
         )
         self.questions.answers = control.Answers(self.told, sources)
 
