@@ -6,16 +6,22 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kdumpfence import keys
 from kdumpfence.client import Client, Missed, Unreachable
 from kdumpfence.daemon import event_stream
+from kdumpfence.daemon.control import Answers, Sources
 from kdumpfence.daemon.json_text import dump_text, end_text, event_text
+from kdumpfence.daemon.questions import Questions
 from kdumpfence.daemon.status import dump_object
+from kdumpfence.daemon.status_server import LIMITS, Server
 from kdumpfence.daemon.told import Told
 from kdumpfence.listener.events import Dump, Event
 from tests.daemon.running import NODE, Kdumpfenced, patched, until
@@ -256,3 +262,65 @@ def test_ipv4_and_ipv6_are_listened_on(daemon: Kdumpfenced, address: str) -> Non
     host = f"[{address}]" if ":" in address else address
     with Client(f"http://{host}:{daemon.http_port}", timeout=30) as client:
         assert client.trouble() == ""
+
+
+def test_who_follows_and_does_not_read_is_dropped_and_holds_up_nobody(path: str) -> None:
+    told = Told()
+    questions = Questions(Answers(told, Sources(lambda nodes: [None for _ in nodes], bool)))
+    with (
+        Server(path, limits=LIMITS._replace(unread=0.5), questions=questions) as server,
+        socket.socket(socket.AF_UNIX) as greedy,
+        Client(path, timeout=60) as client,
+    ):
+        greedy.connect(path)
+        greedy.sendall(
+            b"GET /v1/events?after=0 HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
+        )
+        for number in range(20_000):  # more than a socket holds
+            told.tell(Event("began", f"node{number}", 1.0, 1.0, 1.0, 1, ("192.0.2.1",)))
+        server.news()
+        assert client.dump("node7") is not None
+        poller = select.poll()
+        poller.register(greedy, select.POLLRDHUP)
+        assert poller.poll(60_000)
+        assert client.dump("node7") is not None
+
+
+def test_who_waits_keeps_its_place_and_is_answered_when_it_asks_no_more(path: str) -> None:
+    told = Told()
+    questions = Questions(Answers(told, Sources(lambda nodes: [None for _ in nodes], bool)))
+    limits = LIMITS._replace(quiet=0.3)  # less than it waits
+    with (
+        Server(path, limits=limits, questions=questions) as server,
+        socket.socket(socket.AF_UNIX) as waiting,
+    ):
+        waiting.settimeout(60)
+        waiting.connect(path)
+        waiting.sendall(b'{"ask": "events", "after": 0, "wait": 60}\n{"ask": "health"}\n')
+        waiting.shutdown(socket.SHUT_WR)
+        time.sleep(0.6)
+        told.tell(Event("began", "node1", 1.0, 1.0, 1.0, 1, ("192.0.2.1",)))
+        server.news()
+        answers = [json.loads(line) for line in waiting.makefile("rb")]
+    assert [one["node"] for one in answers[0]["events"]] == ["node1"]
+    assert answers[1]["healthy"] is True
+
+
+def test_a_signed_dump_says_so_and_a_restored_one_does_not(
+    daemon: Kdumpfenced, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    cluster = bytes(range(32))
+    key.touch(0o600)
+    key.write_text(keys.Keys((keys.key_id(cluster), cluster), None).text())
+    daemon.configure(top='networks = ["127.3.0.0/16"]')
+    daemon.start()
+    daemon.hears(NODE)
+    daemon.end()
+    daemon.configure(top=f'auth = "sha256"\nkey_file = "{key}"\nnetworks = ["127.3.0.0/16"]')
+    daemon.start()
+    with Client(str(daemon.control)) as client:
+        assert client.node(NODE).proof == "history", "nobody signed that"
+        daemon.hear(NODE)  # nor this
+        until(lambda: daemon.status().counts["unsigned"] == 1)
+        assert client.node(NODE).proof == "history"

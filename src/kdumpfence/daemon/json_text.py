@@ -16,11 +16,15 @@ __all__ = ["dump_text", "end_text", "event_text", "members", "quoted"]
 
 def members(dump: Dump | Event) -> str:
     """The members of `status.dump_object`."""
-    addresses = ", ".join(map(quoted, dump.addresses[:MOST_ADDRESSES]))
+    # The longest is to write a number with all its digits, and most have just begun.
+    since, last, took = dump.since, dump.last, length(dump)
+    first = repr(since)
+    addresses = ", ".join([quoted(one) for one in dump.addresses[:MOST_ADDRESSES]])
     return (
-        f'"node": {quoted(dump.node)}, "since": {dump.since!r}, "last": {dump.last!r}, '
+        f'"node": {quoted(dump.node)}, "since": {first}, '
+        f'"last": {first if last == since else repr(last)}, '
         f'"messages": {dump.messages}, "addresses": [{addresses}], '
-        f'"took": {round(length(dump), 3)!r}, "port": {dump.port}'
+        f'"took": {repr(round(took, 3)) if took else "0.0"}, "port": {dump.port}'
     )
 
 

@@ -59,7 +59,7 @@ PULSE = 0.5
 BATCH = 32_768
 
 #: Seconds for which they are gathered, at most: there may always be one more.
-GATHER = 0.1
+GATHER = 0.06
 
 #: Seconds for which the history writes before those who answer see for themselves what was heard,
 #: and between two times that they do.

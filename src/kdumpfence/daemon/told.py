@@ -55,7 +55,7 @@ class Told:
                 self.unrecorded.add(event.node)
             before = self._under_way.get(event.node)
             if before is not None and event.kind == "dumping":
-                self._under_way[event.node] = before._replace(event=event)
+                self._under_way[event.node] = Numbered(before.number, event)
                 return before.event
             self._last += 1
             new = Numbered(self._last, event)
