@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A daemon, and a place for its socket, as the daemon's own tests have them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A program asks a daemon by one class, over either socket: what is told, and what is no answer."""
 
 from __future__ import annotations

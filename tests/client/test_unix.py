@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Over a Unix socket a client believes the daemon alone, and says what is wrong with others."""
 
 from __future__ import annotations

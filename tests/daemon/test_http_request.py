@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Bytes become requests, or a fault with its status: nothing is guessed."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a daemon answers is what its own description says, over HTTP and in lines of JSON."""
 
 from __future__ import annotations

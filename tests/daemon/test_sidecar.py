@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A real daemon beside a fencing service: HTTP on both sockets, events as they happen, restarts."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """docs/sidecar.md: every command and every program in it, run beside a real daemon."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Asks kdumpfenced which nodes are dumping; the public interface, and nothing else.
 
 >>> from kdumpfence.client import Client

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The class that asks: one method for each question, with types for what is told.
 
 **These types are stable.** Fields keep their names, meaning and place; new ones are added at the

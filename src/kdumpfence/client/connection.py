@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """One connection to kdumpfenced: a question as an object in, the answer as an object out.
 
 Over a Unix socket a question is a line of JSON, over TCP it is a request of HTTP/1.1. Whoever is at

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Why a question has no answer. None of these means that a node is not dumping."""
 
 from __future__ import annotations

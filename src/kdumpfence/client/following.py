@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Follows what begins and ends at a daemon, over its restarts and those of the network between.
 
 What may not be in this file: sockets.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The daemon's questions over HTTP: which path is which question, and what its answer is in HTTP.
 
     GET /v1/nodes/node1      {"ask": "node", "node": "node1"}

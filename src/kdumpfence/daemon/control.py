@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The questions about dumps, and their answers as JSON, however they are asked.
 
     {"ask": "node", "node": "node1"}

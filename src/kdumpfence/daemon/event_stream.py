@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What began and ended, as it happens: server-sent events (HTML Living Standard, 9.2).
 
     id: 0123456789abcdef-13

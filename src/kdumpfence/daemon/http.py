@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """HTTP as the daemon speaks it: a handler is called with a request and returns a reply.
 
 `http_request` reads requests, `bounded_server` keeps slow and many clients in bounds. Nothing can

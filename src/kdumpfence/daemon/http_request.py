@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Requests of HTTP/1.x: bytes in, one request or what is wrong with it out (RFC 9112).
 
 A server that only tells needs little of it: no chunked requests, no upgrades. What it does not

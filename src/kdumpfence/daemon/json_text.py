@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Dumps and events as JSON, written by hand: there may be a hundred thousand in a second.
 
 It is what `json.dumps` makes of `status.dump_object`, in a third of the time; a test compares

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The description of the HTTP interface, OpenAPI 3.1: what /v1/openapi.json tells.
 
 Its schemas are those of the control socket's answers too. Tests check a running daemon against it.
@@ -324,7 +324,7 @@ def description() -> Object:
             "version": __version__,
             "description": "Which nodes are dumping. Nothing can be changed by it. Members may be "
             "added to answers, and kinds of events.",
-            "license": {"name": "GPL-2.0-or-later", "identifier": "GPL-2.0-or-later"},
+            "license": {"name": "LGPL-2.1-or-later", "identifier": "LGPL-2.1-or-later"},
         },
         "paths": _paths(),
         "components": {"schemas": SCHEMAS},

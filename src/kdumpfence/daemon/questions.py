@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Where every way of asking leads: a question as an object in, its answer as JSON text out.
 
 The main loop publishes its status when it likes; everything else is answered by `control`, as soon

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced's end of the control socket: lines of JSON, or HTTP.
 
 A thread of its own answers, whatever the daemon is busy with. Which of the two a client speaks is

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Asks one kdumpfenced about one node after the other, so many times a second, and says how long
 each answer took.
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Programs beside a daemon that ask about nodes and follow events, while very many nodes dump.
 
 Each way is measured: lines of JSON and HTTP over the control socket, and HTTP over TCP. The daemon

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whoever asks or follows while many nodes begin to dump sees each of them, by each way.
 
 How soon is told by docs/scale.md, which `make scale` writes.
