@@ -35,6 +35,7 @@ look() {
     need nftables        tests   'firewalls of tests/doctor'   command -v nft
     need zstd            tests   'images of tests/doctor'      command -v zstd
     need lz4             tests   'images of tests/doctor'      command -v lz4
+    need curl            tests   'examples of docs/sidecar.md'  command -v curl
     need mandoc          tests   'checks the man pages'        command -v mandoc
     need groff-base      tests   'checks the man pages'        command -v groff
     need musl-tools      packages 'a static native sender'     command -v musl-gcc

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced at its greatest size, for the tables of docs/scale.md.
 
-    python -m tools.scale [--nodes N] [--rounds N] [--print]
+    python -m tools.scale [--nodes N] [--rounds N] [--asked] [--print]
 
 A hundred thousand nodes panic within a second and repeat for a minute, in two rhythms, with and
-without a flood beside them; a day passes in virtual time; and kdumpfenced is killed a hundred
-times. Eight minutes; root, for a deep queue. With --print the tables go to stdout and the page
+without a flood beside them; programs ask for nodes and follow events meanwhile; a day passes in
+virtual time; and kdumpfenced is killed a hundred times. With --asked only the second of these.
+Nine minutes; root, for a deep queue. With --print the tables go to stdout and the page
 stays as it is. The exit status is 1 if anything was lost, or told too late.
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import machine
-from tests.system.scale import day
+from tests.system.scale import asking, day
 from tests.system.scale.play import Outcome, Plan, play, quantile
 from tests.system.scale.test_day import hours
 from tools import markedtable
@@ -36,6 +37,15 @@ PROMPT = 0.1
 #: Seconds that an answer may be old. The daemon publishes one four times a second, if the disk
 #: that has to confirm what is told is not busy.
 STALE = 3.0
+
+#: Seconds within which a node that began to dump is to be seen, and questions a second of which
+#: 99 in 100 are to be answered within so many seconds.
+VISIBLE = 0.5
+RATE = 10_000
+ANSWERED = 0.002
+
+#: Nodes that begin to dump within a millisecond.
+AT_ONCE = 2000
 
 #: Nodes in the virtual day.
 DAY_NODES = 1000
@@ -161,6 +171,38 @@ def kills() -> tuple[str, bool]:
     )
 
 
+def _seen(seen: asking.Seen) -> str:
+    return f"{seen.nodes - seen.missing:,}; {_milliseconds(seen.delays)}"
+
+
+def asked(nodes: int) -> tuple[str, bool]:
+    """Who asks and who follows: what came of it, and whether it is well."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = asking.questions(Path(folder), nodes, RATE, 5.0)
+    rows = [
+        f"| {way} | {one.number / one.took:,.0f} | {one.dumping / one.number:.0%} | "
+        f"{1e3 * one.median:.1f} / {1e3 * one.most:.1f} / {1e3 * one.worst:.1f} ms |"
+        for way, one in found.items()
+    ]
+    well = all(one.dumping == one.number and one.most < ANSWERED for one in found.values())
+    lines = ["| | answers a second | that it is dumping | median / 99 % / worst |"]
+    lines += ["|---|---:|---:|---:|", *rows, ""]
+    lines.append(f"| seen; median / 99 % / worst | {AT_ONCE:,} at once | {nodes:,} in a second |")
+    lines.append("|---|---:|---:|")
+    for way in ("control socket, lines", "TCP, HTTP"):
+        bursts = []
+        for number, within in ((AT_ONCE, 0.001), (nodes, 1.0)):
+            with tempfile.TemporaryDirectory() as folder, asking.running(Path(folder)) as daemon:
+                bursts.append(asking.burst(daemon, daemon.places()[way], number, within))
+        well = well and all(not one.missing and max(one.delays) < VISIBLE for one in bursts)
+        lines.append(f"| events, {way} | {' | '.join(map(_seen, bursts))} |")
+    with tempfile.TemporaryDirectory() as folder, asking.running(Path(folder)) as daemon:
+        one = asking.polled(daemon, f"unix:{daemon.control}", AT_ONCE, 0.001)
+    well = well and not one.missing and max(one.delays) < VISIBLE
+    lines.append(f"| each asked for, control socket, lines | {_seen(one)} | |")
+    return "\n".join(lines), well
+
+
 def one_day() -> tuple[str, bool]:
     """A day in virtual time: what came of it, and whether it is well."""
     with tempfile.TemporaryDirectory() as folder:
@@ -188,9 +230,14 @@ def main() -> int:
     parser = markedtable.parser(__doc__)
     parser.add_argument("--nodes", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=60, help="seconds that they repeat")
+    parser.add_argument("--asked", action="store_true", help="only who asks and who follows")
     options = parser.parse_args()
     about = machine.in_a_line(machine.machine())
-    well = True
+    of_asked, well = asked(options.nodes)
+    print(of_asked, file=sys.stderr, flush=True)
+    text = {"scale-asked": f"{options.nodes:,} nodes. {about}.\n\n{of_asked}"}
+    if options.asked:
+        return markedtable.show(options, PAGE, text) or int(not well)
     outcomes = {}
     for title, plan in plans(options.nodes, options.rounds).items():
         with tempfile.TemporaryDirectory() as folder:
@@ -203,11 +250,13 @@ def main() -> int:
     print(of_day, file=sys.stderr, flush=True)
     of_kills, kills_well = kills()
     print(of_kills, file=sys.stderr, flush=True)
-    text = {
-        "scale": f"{options.nodes:,} nodes. {about}.\n\n{table(outcomes)}",
-        "scale-day": of_day,
-        "scale-kills": f"| | |\n|---|---:|\n{of_kills}",
-    }
+    text.update(
+        {
+            "scale": f"{options.nodes:,} nodes. {about}.\n\n{table(outcomes)}",
+            "scale-day": of_day,
+            "scale-kills": f"| | |\n|---|---:|\n{of_kills}",
+        }
+    )
     shown = markedtable.show(options, PAGE, text)
     return shown or int(not (well and day_well and kills_well))
 

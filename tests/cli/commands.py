@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kdumpfence.daemon.status_client import Status
+from kdumpfence.client import Status
+from kdumpfence.daemon.control import Answers
+from kdumpfence.daemon.questions import Questions
 from kdumpfence.listener.dumps import Dump
 
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -29,6 +31,13 @@ STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 #: A name that would clear the screen and be red, if anybody let it.
 HOSTILE = "n[red]\x1b[2Jx\n\u202e"
 ESCAPED = r"n[red]\x1b[2Jx\n\u202e"
+
+
+class StatusAlone(Questions):
+    """Those that a daemon of an older version answers."""
+
+    def ready(self) -> Answers:
+        raise ValueError("not known")
 
 
 def run_program(program: str, *argv: str) -> subprocess.CompletedProcess[str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from kdumpfence.daemon.status_server import Server
-from tests.cli.commands import COMMAND, WITHOUT_RICH, status
+from tests.cli.commands import COMMAND, WITHOUT_RICH, StatusAlone, status
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """What a daemon answers while two nodes are dumping."""
-    with Server(str(tmp_path / "control")) as opened:
+    """What a daemon of an older version answers while two nodes are dumping."""
+    with Server(str(tmp_path / "control"), questions=StatusAlone()) as opened:
         opened.publish(status("node1", "node2"))
         yield opened
 

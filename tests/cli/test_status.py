@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from kdumpfence.cli import tables
-from kdumpfence.daemon.control import Answers
+from kdumpfence.daemon.control import Answers, Sources
+from kdumpfence.daemon.questions import Questions
 from kdumpfence.daemon.status_server import Server
 from kdumpfence.daemon.told import Told
 from kdumpfence.listener.events import Dump, Event, Kind
@@ -23,6 +24,7 @@ from tests.cli.commands import (
     ESCAPED,
     HOSTILE,
     STAMP,
+    StatusAlone,
     complaint,
     ok,
     status,
@@ -48,13 +50,13 @@ def test_status_shows_as_many_dumps_as_it_is_asked_for(tmp_path: Path) -> None:
     told = Told()
     for number in range(2500):
         told.tell(Event("began", f"node{number}", 1.0, 1.0, 1.0, 1, ("192.0.2.1",)))
-    answers = Answers(told, lambda nodes: [None for _ in nodes], lambda _: True)
+    answers = Answers(told, Sources(lambda nodes: [None for _ in nodes], lambda _: True))
     newest = [
         Dump(f"node{number}", 1.0, 1.0, 1, ("192.0.2.1",)) for number in range(2499, 1499, -1)
     ]
     for pages, most, shown in ((answers, "2400", 2400), (answers, "7", 7), (None, "2400", 1000)):
         path = str(tmp_path / "control")
-        with Server(path, answers=pages) as server:
+        with Server(path, questions=Questions(pages) if pages else StatusAlone()) as server:
             server.publish(status(dumping=2500, dumps=newest))
             found = json.loads(ok("status", "--json", "--most", most, "--socket", path))
         nodes = [dump["node"] for dump in found["dumps"]]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,8 +17,9 @@ import pytest
 
 from kdumpfence.cli import watch
 from kdumpfence.cli.changes import Changes
-from kdumpfence.daemon.control import Answers
-from kdumpfence.daemon.status_client import Client
+from kdumpfence.client import Client
+from kdumpfence.daemon.control import Answers, Sources
+from kdumpfence.daemon.questions import Questions
 from kdumpfence.daemon.status_server import Server
 from kdumpfence.daemon.told import Told
 from kdumpfence.listener.events import Event, Kind
@@ -216,8 +218,8 @@ def test_watch_leaves_out_nothing_that_came_and_went_between_two_looks(tmp_path:
     path, told = str(tmp_path / "control"), Told()
     started = event("node0", "began")
     told.tell(started)
-    answers = Answers(told, lambda nodes: [None for _ in nodes], lambda _: True)
-    with Server(path, answers=answers) as server:
+    answers = Answers(told, Sources(lambda nodes: [None for _ in nodes], lambda _: True))
+    with Server(path, questions=Questions(answers)) as server:
         server.publish(status())
         with Lines(path, COMMAND) as lines:
             assert lines.next().startswith("kdumpfenced 0.1.0")
@@ -265,10 +267,15 @@ class Played(Client):
 
     def __init__(self, told: Told | None = None) -> None:
         self.told = Told() if told is None else told
-        self._answers = Answers(self.told, lambda nodes: [None for _ in nodes], lambda _: True)
+        super().__init__()
+        figures = Sources(lambda nodes: [None for _ in nodes], lambda _: True)
+        self._answers = Answers(self.told, figures)
 
-    def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        return self._answers.answer(question)
+    def ask(self, question: Mapping[str, Any], wait: float = 0.0) -> dict[str, Any]:
+        answer = self._answers.answer(question)
+        assert isinstance(answer, str)
+        found: dict[str, Any] = json.loads(answer)
+        return found
 
 
 def event(node: str, kind: Kind, since: float = 1.0) -> Event:

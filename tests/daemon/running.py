@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kdumpfence import wire
-from kdumpfence.daemon import status_client
+from kdumpfence.client import Client, ClientError, Status
 from kdumpfence.daemon.history import History, HistoryError, Past
 from tests.conftest import udp, unused_port
 from tests.support.netlab import Host
@@ -43,7 +43,7 @@ def until(look: Callable[[], Found], seconds: float = 60) -> Found:
 
 def patched(change: str) -> list[str]:
     """The program with something of it changed: these lines of Python come before it starts."""
-    names = "health, history, http, loop, main, privileges, recorder"
+    names = "control, health, history, http, loop, main, privileges, recorder"
     return [
         sys.executable,
         "-c",
@@ -60,6 +60,7 @@ class Kdumpfenced:
         self.counting = counting
         self.port = unused_port()
         self.metrics_port = unused_port()
+        self.http_port = unused_port()
         self.settings = folder / "kdumpfenced.toml"
         self.history = folder / "history.sqlite"
         self.control = folder / "control"
@@ -74,6 +75,7 @@ class Kdumpfenced:
         log: str = "",
         metrics: str = "",
         history: str = "",
+        http: bool = False,
     ) -> None:
         """Write the settings file."""
         self.settings.write_text(
@@ -81,6 +83,7 @@ class Kdumpfenced:
             f'[listen]\ncounting = "{self.counting}"\n'
             f'[history]\npath = "{self.history}"\n{history}\n[control]\npath = "{self.control}"\n'
             f"[metrics]\nport = {self.metrics_port}\n{metrics}\n[log]\n{log}\n[nodes]\n{nodes}\n"
+            + (f"[http]\nport = {self.http_port}\n" if http else "")
         )
 
     def environment(self) -> dict[str, str]:
@@ -120,7 +123,7 @@ class Kdumpfenced:
         """Whether it does already; it must not have ended."""
         assert self.process is not None
         assert self.process.poll() is None, self.said()
-        with contextlib.suppress(status_client.ControlError):
+        with contextlib.suppress(ClientError):
             self.status()
             return True
         return False
@@ -187,9 +190,9 @@ class Kdumpfenced:
         except AssertionError:
             raise AssertionError(f"{text!r} is not said: {self.said()}") from None
 
-    def status(self) -> status_client.Status:
+    def status(self) -> Status:
         """Ask it."""
-        with status_client.Client(str(self.control)) as client:
+        with Client(str(self.control)) as client:
             return client.status()
 
     def dumping(self) -> set[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kdumpfence.daemon.status_client import Client, ControlError
+from kdumpfence.client import Client, ClientError
 from tests.daemon.running import Kdumpfenced, until
 
 #: A daemon that runs for seconds.
@@ -48,7 +48,7 @@ class Witness:
                 with Client(str(self.daemon.control)) as client:
                     while not self._stop.wait(0.02):
                         self.dumps |= {(dump.node, dump.since) for dump in client.status().dumps}
-            except ControlError:
+            except ClientError:
                 pass  # it was killed
 
     def close(self) -> None:

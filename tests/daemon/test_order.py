@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from kdumpfence.client import Client
 from kdumpfence.daemon import loop, privileges, systemd
 from kdumpfence.daemon.history import History
 from kdumpfence.daemon.log import Journal
 from kdumpfence.daemon.settings import Settings
-from kdumpfence.daemon.status_client import Client
 from kdumpfence.listener.dumps import Dump, Event
 from kdumpfence.listener.listener import Snapshot
 from tests.conftest import unused_port

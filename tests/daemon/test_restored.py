@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from kdumpfence.client import Client
 from kdumpfence.daemon import loop, privileges, systemd
 from kdumpfence.daemon.history import History
 from kdumpfence.daemon.log import Journal
 from kdumpfence.daemon.settings import Settings
-from kdumpfence.daemon.status_client import Client
 from kdumpfence.listener.events import Event
 from tests.conftest import unused_port
 
@@ -67,7 +67,7 @@ def test_dumps_go_on_but_those_of_nodes_that_it_does_not_listen_for(
     daemon = start()
     daemon.round()
     with Client(settings.control_path) as client:
-        dumps = [dump.node for page in client.dumps() for dump in page]
+        dumps = [dump.node for dump in client.dumps()]
         ends = [(event.node, event.kind, event.since) for event in client.status().ended]
         known = {
             node: client.ask({"ask": "node", "node": node})["known"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kdumpfence.client import Client
 from kdumpfence.daemon import key
 from kdumpfence.keys import node_key
 from kdumpfence.wire import packet_fits
@@ -57,6 +58,8 @@ def test_what_is_signed_is_recorded_under_the_nodes_name_and_nothing_else_is(
     assert NODE in line
     until(lambda: signed.dumping() == {"node1"})
     assert [dump.node for dump in signed.past()] == ["node1"]
+    with Client(str(signed.control)) as client:
+        assert client.node("node1").proof == "signature"
     page = signed.page_with('verdict="unsigned"} 1.0')
     for verdict, number in {"accepted": 1, "replayed": 1, "forged": 0, "key": 0}.items():
         assert f'kdumpfence_datagrams_total{{verdict="{verdict}"}} {number}.0' in page

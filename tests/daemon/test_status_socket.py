@@ -13,18 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kdumpfence.daemon import status_client
-from kdumpfence.daemon.status import MOST, MOST_UNRESOLVED
-from kdumpfence.daemon.status_client import Client, ControlError, NoDaemon, Status
+from kdumpfence.client import Client, Status, Unreachable
+from kdumpfence.daemon.status import MOST, MOST_UNRESOLVED, ControlError
 from kdumpfence.daemon.status_server import LIMITS, Server
 from kdumpfence.listener.dumps import MOST_ADDRESSES, Dump
-from tests.daemon.running import neighbour
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTION = b'{"ask": "status", "most": 3}\n'
@@ -53,15 +50,6 @@ def connect(path: str) -> socket.socket:
     sock.settimeout(20)
     sock.connect(path)
     return sock
-
-
-@contextlib.contextmanager
-def listening(path: str, backlog: int = 8) -> Iterator[socket.socket]:
-    """Somebody in the daemon's place."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(path)
-        sock.listen(backlog)
-        yield sock
 
 
 def asked(path: str | Path) -> Status:
@@ -136,7 +124,7 @@ def test_the_age_tells_how_long_the_daemon_has_said_nothing_new(server: Server) 
 
 def test_before_the_first_status_one_is_asked_to_come_again(path: str) -> None:
     with Server(path) as server, Client(path) as client:
-        with pytest.raises(ControlError, match="still starting: try again"):
+        with pytest.raises(Unreachable, match="still starting: try again"):
             client.status()
         server.publish(status())
         assert client.status().dumping == 5
@@ -159,7 +147,7 @@ NO_QUESTIONS = [
         for most in (b"-1", b'"all"', b"true", b"1e9", b"NaN")
     ),
     b'{"ask": "status", "most": ' + b"9" * 4000 + b"x}\n", b"[" * 4000 + b"\n",
-    b"GET / HTTP/1.1\r\n\r\n", b"x" * 4096, b"x" * 100_000,
+    b"x" * LIMITS.question, b"x" * (1 << 20),
 ]  # fmt: skip
 
 
@@ -170,7 +158,7 @@ def test_what_is_no_question_is_refused_in_one_line(server: Server, question: by
             sock.sendall(question)
         answer = everything_from(sock)
     # What it had not read when it hung up takes the answer along.
-    if answer or len(question) <= 4096:
+    if answer or len(question) <= LIMITS.question:
         assert list(json.loads(answer)) == ["error"]
         assert answer.count(b"\n") == 1
     assert asked(server.path).dumping == 5
@@ -253,7 +241,7 @@ def test_many_at_once_are_all_answered(server: Server) -> None:
 
 WITHOUT_DESCRIPTORS = """
 import os, resource, socket, sys, time
-from kdumpfence.daemon.status_client import Client
+from kdumpfence.client import Client
 from kdumpfence.daemon.status_server import Server
 from tests.daemon.test_status_socket import status
 path = sys.argv[1]
@@ -344,148 +332,3 @@ def test_a_place_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"control socket {tmp_path / place}: ")
     assert (tmp_path / "file").read_text() == "mine"
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-# --- the client -----------------------------------------------------------------------------
-
-
-def test_without_a_daemon_it_is_said_so(path: str) -> None:
-    for _ in range(2):
-        with pytest.raises(NoDaemon, match=f"^no daemon at {path}: is kdumpfenced running\\?$"):
-            Client(path)
-        if not os.path.exists(path):
-            with socket.socket(socket.AF_UNIX) as killed:
-                killed.bind(path)  # and left it
-
-
-def test_a_place_that_is_no_socket_is_told_of(tmp_path: Path) -> None:
-    for place in (tmp_path, tmp_path / ("x" * 120)):
-        with pytest.raises(ControlError) as caught:
-            Client(str(place))
-        assert str(caught.value).startswith(f"{place}: ") or isinstance(caught.value, NoDaemon)
-
-
-NO_ANSWERS = {
-    "closed the connection": [b"", b'{"version": '],
-    "unexpected answer": [
-        b"rubbish\n", b"[1]\n", b"{}\n", b'{"dumps": [{"node": 1}]}\n', b'{"dumps": 5}\n',
-        b"\xff\xff\n",
-    ],
-    "the daemon says: no": [b'{"error": "no\\nway"}\n'],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("answer", "complaint"),
-    [(answer, complaint) for complaint in NO_ANSWERS for answer in NO_ANSWERS[complaint]],
-)
-def test_an_answer_that_makes_no_sense_is_told_of(path: str, answer: bytes, complaint: str) -> None:
-    with listening(path) as listener, Client(path) as client:
-        other, _ = listener.accept()
-        with other:
-            other.sendall(answer)
-            other.shutdown(socket.SHUT_WR)
-            with pytest.raises(ControlError, match=complaint):
-                client.status()
-
-
-def test_a_daemon_that_does_not_answer_is_not_waited_for(path: str) -> None:
-    reason = r"no answer within 0\.05 seconds"
-    with (
-        listening(path),
-        Client(path, timeout=0.05) as client,
-        pytest.raises(ControlError, match=reason),
-    ):
-        client.status()
-
-
-def test_where_too_many_wait_already_one_waits_for_its_turn(path: str) -> None:
-    with listening(path, 0) as listener, contextlib.ExitStack() as crowd:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                one = crowd.enter_context(socket.socket(socket.AF_UNIX))
-                one.setblocking(False)
-                one.connect(path)
-        begun = time.monotonic()
-        with pytest.raises(ControlError, match=r"no answer within 0\.2 seconds"):
-            Client(path, timeout=0.2)
-        assert time.monotonic() - begun >= 0.2
-
-        def make_room() -> None:
-            listener.accept()[0].close()
-
-        later = threading.Timer(0.2, make_room)
-        later.start()
-        Client(path, timeout=20).close()
-        later.join()
-
-
-def test_an_answer_without_an_end_is_given_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(sock: socket.socket) -> None:
-        with contextlib.suppress(OSError), sock:
-            while True:
-                sock.sendall(b"x" * 10_000)
-
-    monkeypatch.setattr(status_client, "MOST_ANSWER", 100_000)
-    with listening(path) as listener, Client(path, timeout=20) as client:
-        writer = threading.Thread(target=write, args=(listener.accept()[0],))
-        writer.start()
-        with pytest.raises(ControlError, match="unexpected answer"):
-            client.status()
-        writer.join()
-
-
-# --- impostors ------------------------------------------------------------------------------
-
-IMPOSTOR = """
-sock = socket.socket(socket.AF_UNIX)
-sock.bind(sys.argv[1])
-os.chmod(sys.argv[1], 0o666)
-sock.listen()
-"""
-
-
-def impostor(path: Path) -> AbstractContextManager[None]:
-    """The user nobody listens there."""
-    return neighbour(IMPOSTOR, str(path))
-
-
-@pytest.fixture
-def common(public: Path) -> Path:
-    """A directory to which everybody can write, as /tmp."""
-    public.chmod(0o1777)
-    return public
-
-
-def test_nobody_is_believed_who_only_came_first(common: Path, root: None) -> None:
-    place = common / "control"
-    with impostor(place), pytest.raises(ControlError, match="answered by user 65534"):
-        Client(str(place))
-    place.unlink()
-    # Nor by a way that leads there, or to a directory of theirs.
-    (common / "theirs").mkdir()
-    os.chown(common / "theirs", 65534, 65534)
-    (common / "link").symlink_to(common / "theirs" / "control")
-    with impostor(common / "theirs" / "control"):
-        with pytest.raises(ControlError, match="answered by user 65534"):
-            Client(str(common / "link"))
-        Client(str(common / "theirs" / "control")).close()  # whoever asks there means them
-
-
-def test_who_only_came_first_keeps_no_daemon_from_its_place(common: Path, root: None) -> None:
-    place = common / "control"
-    with impostor(place), Server(str(place)) as server, Client(str(place)) as client:
-        server.publish(status())
-        assert client.status().dumping == 5
-
-
-def test_the_user_whose_directory_it_is_is_believed(common: Path, root: None) -> None:
-    # As with DynamicUser=: /run/kdumpfenced belongs to the daemon's user.
-    folder = common / "run"
-    folder.mkdir(0o755)
-    os.chown(folder, 65534, 65534)
-    with impostor(folder / "control"):
-        Client(str(folder / "control")).close()
-        folder.chmod(0o777)
-        with pytest.raises(ControlError, match="answered by user 65534"):
-            Client(str(folder / "control"))

@@ -12,6 +12,7 @@ import pytest
 
 from kdumpfence import wire
 from kdumpfence.daemon import (
+    api,
     control,
     history,
     history_file,
@@ -42,7 +43,7 @@ def test_every_setting_is_explained_with_its_default() -> None:
         words = {"queue": "64M", "networks": "none", "answer": "true", "node": "that of uname -n"}
         words["address"] = "[]"
         shown = {**words, **modes}.get(
-            key.attribute, "none" if key.attribute == "metrics_port" else shown
+            key.attribute, "none" if key.attribute in ("metrics_port", "http_port") else shown
         )
         assert re.search(rf"Default: {re.escape(shown)}[.,]", explained[name]), name
     assert default.queue == 64 << 20
@@ -85,7 +86,10 @@ def test_every_metric_is_explained_and_no_other() -> None:
         (status.MOST, 1000, "in the order in which they began, 1000 at most"),
         (status.MOST_ENDED, 100, "with 1000 dumps and 100 ends at most"),
         (status_server.LIMITS.clients, 64, "64 clients are served at a time"),
-        (status_server.LIMITS.question, 4096, "A question has at most 4096 bytes"),
+        (status_server.LIMITS.question, 524288, "A question has at most 524288 bytes"),
+        (control.MOST_NODES, 10_000, "in their order; 10000 at most"),
+        (control.MOST_WAIT, 60, "before there is an event, for 60 seconds at most"),
+        (api.LIMITS.clients, 64, "64 clients are served at a time over TCP, too"),
         (http.LIMITS.quiet, 5, f"within five seconds; {http.LIMITS.clients} are served"),
     ],
 )

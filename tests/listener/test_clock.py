@@ -56,7 +56,7 @@ def test_of_a_clock_that_is_set_again_and_again_the_last_times_are_kept(times: T
         times.pass_by(1, 60.0)
         clock.follow()
         assert clock.unix(clock.now()) == times.unix
-    assert len(clock._steps) == MOST_CLOCK_STEPS
+    assert len(clock._line[0]) == MOST_CLOCK_STEPS
 
 
 def test_a_restored_dump_from_the_future_is_told_as_it_was_until_it_is_over(times: Times) -> None:

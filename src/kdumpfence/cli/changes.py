@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from kdumpfence.cli.status import counts, headings, how_it_ended
 from kdumpfence.cli.tables import joined, plural, stamp
-from kdumpfence.daemon.status_client import Client, Status
+from kdumpfence.client import Client, Status
 from kdumpfence.daemon.timeout_advice import duration
 from kdumpfence.listener.events import ENDS, Dump, Event, length
 from kdumpfence.text import one_line
@@ -66,11 +66,10 @@ class Changes:
     def _start(self, client: Client) -> Iterator[str]:
         """Another daemon than before, or the first one: what is under way there."""
         before, self._dumps = self._dumps, {}
-        for page in client.dumps():
-            for dump in page:
-                self._dumps[dump.node, dump.since] = dump
-                if (dump.node, dump.since) not in before:
-                    yield _began(dump)
+        for dump in client.dumps():
+            self._dumps[dump.node, dump.since] = dump
+            if (dump.node, dump.since) not in before:
+                yield _began(dump)
         yield from (_vanished(dump) for key, dump in before.items() if key not in self._dumps)
 
     def _happened(self, event: Event) -> str:

@@ -11,15 +11,8 @@ from collections.abc import Mapping
 from kdumpfence.cli import CommandError
 from kdumpfence.cli.numbers import whole
 from kdumpfence.cli.tables import SHOWN, joined, make_console, plural, print_table, stamp
-from kdumpfence.daemon.status_client import (
-    MOST,
-    PATH,
-    Client,
-    ControlError,
-    Refused,
-    Status,
-    as_object,
-)
+from kdumpfence.client import MOST, PATH, Client, ClientError, Refused, Status
+from kdumpfence.daemon.status import as_object
 from kdumpfence.daemon.timeout_advice import duration
 from kdumpfence.listener.dumps import Dump, Event, length
 from kdumpfence.text import one_line
@@ -69,7 +62,7 @@ def run(given: argparse.Namespace) -> int:
             found = client.status(min(given.most, MOST))
             if given.most > len(found.dumps) < found.dumping:
                 found = found._replace(dumps=_newest(client, given.most) or found.dumps)
-    except ControlError as error:
+    except ClientError as error:
         raise CommandError(str(error)) from None
     if given.json:
         print(json.dumps({**as_object(found, given.most), "age": found.age}))
@@ -93,8 +86,7 @@ def _newest(client: Client, most: int) -> list[Dump]:
     """More dumps than an answer holds; [] if the daemon is of a version that has no pages."""
     dumps: deque[Dump] = deque(maxlen=most)
     try:
-        for page in client.dumps():
-            dumps.extend(page)
+        dumps.extend(client.dumps())
     except Refused:
         return []
     return list(reversed(dumps))

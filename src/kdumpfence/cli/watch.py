@@ -20,7 +20,7 @@ from kdumpfence import signals
 from kdumpfence.cli.changes import Changes
 from kdumpfence.cli.status import HEADS, add_socket, counts, endings, headings, row
 from kdumpfence.cli.tables import make_console, rich_lines, stamp
-from kdumpfence.daemon.status_client import PATH, Client, ControlError, Refused, Status
+from kdumpfence.client import PATH, Client, ClientError, Refused, Status
 from kdumpfence.daemon.timeout_advice import duration
 from kdumpfence.listener.events import Dump
 from kdumpfence.text import one_line
@@ -72,7 +72,7 @@ class _Looker:
             if self._client is None:
                 self._client = Client(self.path)
             found = self._client.status()
-        except ControlError as error:
+        except ClientError as error:
             self.close()
             self._before = None
             self.trouble = str(error)
@@ -89,7 +89,7 @@ class _Looker:
             if self._client is None:
                 self._client = Client(self.path)
             yield from changes.follow(self._client)
-        except ControlError:
+        except ClientError:
             self.close()
             raise
 
@@ -127,7 +127,7 @@ def _lines(looker: _Looker) -> None:
                 _print(looker.follow(changes))
             except Refused:
                 followed = False
-            except ControlError:
+            except ClientError:
                 pass  # it is said when it is asked the next time
         time.sleep(_PERIOD)
 

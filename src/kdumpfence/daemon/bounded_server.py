@@ -2,19 +2,21 @@
 """The one small server of the daemon: a thread that answers clients over stream sockets.
 
 What a client can cost is bounded in connections, bytes and seconds, so one that is slow, gone or
-rude costs the daemon nothing, and holds up nobody else. What may not be in this file: what is
+rude costs the daemon nothing, and holds up nobody else. An answer may go on later, piece by piece,
+as things happen: the client keeps its place meanwhile. What may not be in this file: what is
 asked and answered.
 """
 
 from __future__ import annotations
 
 import contextlib
-import selectors
+import math
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Protocol
 
 from kdumpfence.signals import Wakeup
 
@@ -23,6 +25,9 @@ _PAUSE = 0.5
 
 #: Seconds that the end waits for an answer that is being made.
 _LAST_ANSWER = 1.0
+
+#: Bytes that are read at a time.
+_PIECE = 1 << 16
 
 
 class Limits(NamedTuple):
@@ -34,8 +39,19 @@ class Limits(NamedTuple):
     question: int
     #: Seconds that a client may take for its question.
     quiet: float
-    #: Seconds in which it has to read its answer; None: in what is left of `quiet`.
+    #: Seconds in which it has to read its answer, or a piece of it; None: in what is left of
+    #: `quiet`.
     unread: float | None = None
+
+
+class More(Protocol):
+    """The rest of an answer, which comes later and perhaps in pieces."""
+
+    #: When to ask for it at the latest, CLOCK_MONOTONIC; it may change with each piece.
+    due: float
+
+    def next(self) -> bytes | None:
+        """The next piece; b"" if there is none yet, None if there will be none."""
 
 
 class Answer(NamedTuple):
@@ -46,6 +62,8 @@ class Answer(NamedTuple):
     rest: bytes = b""
     #: Whether to hang up afterwards.
     last: bool = False
+    #: What comes after `data`.
+    more: More | None = None
 
 
 #: The answer to what a client has sent; None: the question is not complete.
@@ -62,14 +80,18 @@ class BoundedServer:
         self._listener = listener
         self._limits = limits
         self._respond = respond
-        self._clients: set[_Client] = set()
+        self._clients: dict[int, _Client] = {}
+        #: Those whose answer goes on later.
+        self._waiting: set[_Client] = set()
+        self._news = False
         self._closing = False
         self._wakeup = Wakeup()
         self._thread: threading.Thread | None = None
-        self._accept_at = 0.0  # CLOCK_MONOTONIC; 0: at any time
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ)
-        self._selector.register(self._wakeup, selectors.EVENT_READ)
+        self._accept_at = math.inf  # when to take in clients again; CLOCK_MONOTONIC as all times
+        self._look_at = math.inf  # when somebody may be overdue, or due for more
+        self._epoll = select.epoll()
+        self._epoll.register(listener, select.EPOLLIN)
+        self._epoll.register(self._wakeup, select.EPOLLIN)
         listener.setblocking(False)
 
     def start(self) -> None:
@@ -77,6 +99,13 @@ class BoundedServer:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         thread.start()
         self._thread = thread  # not before: `close` waits for it
+
+    def news(self) -> None:
+        """There may be something for those whose answer goes on later. From any thread."""
+        # Who waits is among them before it looks for more, so nobody sleeps over this.
+        if self._waiting and not self._news:
+            self._news = True
+            self._wakeup.wake()
 
     def close(self) -> None:
         """Hang up on all clients, at once; a second time does nothing."""
@@ -100,33 +129,55 @@ class BoundedServer:
             self._hang_up()
 
     def _hang_up(self) -> None:
-        for client in list(self._clients):
+        for client in list(self._clients.values()):
             self._drop(client)
-        self._selector.close()
+        self._epoll.close()
         self._listener.close()
 
     def _turn(self) -> None:
         """One round: answer who asked, take in who came, drop who is overdue."""
-        for key, _ in self._selector.select(self._wait()):
-            if key.fileobj is self._listener:
+        at = min(self._look_at, self._accept_at)
+        wait = -1 if at == math.inf else max(0.0, at - time.monotonic())
+        for fd, event in self._epoll.poll(wait):
+            client = self._clients.get(fd)
+            if client is not None:
+                if client.ended and event & (select.EPOLLHUP | select.EPOLLERR):
+                    self._drop(client)
+                else:
+                    self._serve(client)
+            elif fd == self._wakeup.fileno():
+                self._wakeup.clear()
+            elif fd == self._listener.fileno():
                 self._accept()
-            elif isinstance(key.data, _Client):
-                self._serve(key.data)
+        if self._news and not self._closing:
+            self._news = False  # first: what comes from now on is news again
+            for client in list(self._waiting):
+                self._serve(client)
         now = time.monotonic()
-        for client in [one for one in self._clients if one.overdue <= now]:
-            self._drop(client)
-        if self._accept_at and self._accept_at <= now:
-            self._accept_at = 0.0
-            self._selector.register(self._listener, selectors.EVENT_READ)
+        if now >= self._look_at:
+            self._look(now)
+        if now >= self._accept_at:
+            self._accept_at = math.inf
+            self._epoll.register(self._listener, select.EPOLLIN)
 
-    def _wait(self) -> float | None:
-        times = [client.overdue for client in self._clients]
-        if self._accept_at:
-            times.append(self._accept_at)
-        return max(0.0, min(times) - time.monotonic()) if times else None
+    def _look(self, now: float) -> None:
+        """Drop who is overdue, and go on with whose answer is due."""
+        self._look_at = math.inf
+        for client in list(self._clients.values()):
+            if client.overdue <= now:
+                self._drop(client)
+            elif client.more is not None and not client.unsent and client.more.due <= now:
+                self._serve(client)
+        self._look_at = min(map(self._next_look, self._clients.values()), default=math.inf)
 
-    # Each system call lets another thread have the interpreter, and to get it back can take 5 ms
-    # when that one is busy. So as few of them as can be stand between a question and its answer.
+    def _next_look(self, client: _Client) -> float:
+        if client.more is not None and not client.unsent:
+            return min(client.overdue, client.more.due)
+        return client.overdue
+
+    # Each system call lets another thread have the interpreter, and to get it back can take a
+    # while when that one is busy. So as few of them as can be stand between a question and its
+    # answer.
 
     def _accept(self) -> None:
         # One a turn: who was taken in is served before the next one comes.
@@ -135,14 +186,14 @@ class BoundedServer:
         except (BlockingIOError, InterruptedError, ConnectionError):
             return
         except OSError:
-            # No descriptor left: the next select would come back at once, for ever.
-            self._selector.unregister(self._listener)
+            # No descriptor left: the next poll would come back at once, for ever.
+            self._epoll.unregister(self._listener)
             self._accept_at = time.monotonic() + _PAUSE
             return
         if len(self._clients) >= self._limits.clients:
-            self._drop(min(self._clients, key=lambda one: one.active))
+            self._drop(min(self._clients.values(), key=lambda one: one.active))
         client = _Client(sock, self._limits.quiet)
-        self._clients.add(client)
+        self._clients[client.fd] = client
         self._serve(client)  # most have asked by now
 
     def _serve(self, client: _Client) -> None:
@@ -151,7 +202,9 @@ class BoundedServer:
             return
         try:
             with contextlib.suppress(BlockingIOError):
-                if not client.unsent:
+                if not client.unsent and client.more is not None:
+                    self._go_on(client)
+                if not client.unsent and not client.gone:
                     self._read(client)
                 if client.unsent:
                     self._send(client)
@@ -162,18 +215,24 @@ class BoundedServer:
 
     def _await(self, client: _Client) -> None:
         """Come back when it has room for the answer, or else when it says something."""
-        event = selectors.EVENT_WRITE if client.unsent else selectors.EVENT_READ
-        if client.awaited == 0:
-            self._selector.register(client.sock, event, client)
+        event = select.EPOLLOUT if client.unsent else 0 if client.ended else select.EPOLLIN
+        if client.awaited < 0:
+            self._epoll.register(client.fd, event)
         elif client.awaited != event:
-            self._selector.modify(client.sock, event, client)
+            self._epoll.modify(client.fd, event)
         client.awaited = event
+        self._look_at = min(self._look_at, self._next_look(client))
 
     def _read(self, client: _Client) -> None:
-        data = client.sock.recv(self._limits.question, socket.MSG_DONTWAIT)
+        if client.ended:
+            return
+        data = client.sock.recv(_PIECE, socket.MSG_DONTWAIT)
         client.active = time.monotonic()
+        if not data and client.more is not None:
+            client.ended = True  # it asks no more, but may still wait for its answer
+            return
         client.unread += data
-        if data:
+        if data and client.more is None:
             self._answer(client)
         if not data or (not client.unsent and len(client.unread) > self._limits.question):
             self._drop(client)
@@ -181,27 +240,60 @@ class BoundedServer:
     def _answer(self, client: _Client) -> None:
         """Answer the first question that is there, if there is one."""
         answer = self._respond(client.unread)
-        if answer is not None:
-            client.unsent, client.unread, client.last = memoryview(answer.data), *answer[1:]
-            if self._limits.unread is not None:
-                client.overdue = time.monotonic() + self._limits.unread
+        if answer is None:
+            return
+        data, client.unread, client.last, client.more = answer
+        client.unsent = memoryview(data)
+        self._hurry(client)
+        if client.more is not None and not data:
+            self._go_on(client)
+
+    def _hurry(self, client: _Client) -> None:
+        """It is to read what it gets in time."""
+        if self._limits.unread is not None:
+            client.overdue = time.monotonic() + self._limits.unread
+
+    def _go_on(self, client: _Client) -> None:
+        """The next piece of its answer, if there is one."""
+        self._waiting.add(client)
+        assert client.more is not None
+        piece = client.more.next()
+        if piece == b"":
+            client.overdue = math.inf  # it waits for us
+            return
+        self._waiting.discard(client)
+        if piece is None:
+            client.more = None
+            self._answered(client)
+        else:
+            client.unsent = memoryview(piece)
+            self._hurry(client)
 
     def _send(self, client: _Client) -> None:
         while client.unsent:
             sent = client.sock.send(client.unsent, socket.MSG_DONTWAIT)
             client.unsent = client.unsent[sent:]
+        client.active = time.monotonic()
+        if client.more is not None:
+            self._go_on(client)  # what that gives leaves next turn
+        else:
+            self._answered(client)
+
+    def _answered(self, client: _Client) -> None:
+        """It has its whole answer."""
         if client.last:
             self._drop(client)
             return
-        client.active = time.monotonic()
         client.overdue = client.active + self._limits.quiet
-        self._answer(client)  # it may have come along with this one; its answer leaves next turn
+        if client.unread:  # another one came along with this one; its answer leaves next turn
+            self._answer(client)
+        if client.ended and not client.gone and not client.unsent and client.more is None:
+            self._drop(client)
 
     def _drop(self, client: _Client) -> None:
         client.gone = True
-        self._clients.remove(client)
-        if client.awaited:
-            self._selector.unregister(client.sock)
+        del self._clients[client.fd]
+        self._waiting.discard(client)
         with contextlib.suppress(OSError):
             client.sock.close()
 
@@ -211,10 +303,13 @@ class _Client:
 
     def __init__(self, sock: socket.socket, quiet: float) -> None:
         self.sock = sock
+        self.fd = sock.fileno()
         self.gone = False
-        self.awaited = 0  # the event for which it is registered
+        self.ended = False  # nothing more comes from it
+        self.awaited = -1  # the events for which it is registered; -1: it is not
         self.unread = b""
         self.unsent = memoryview(b"")
+        self.more: More | None = None  # what is to be sent after that
         self.last = False  # to be closed after this answer
         self.active = time.monotonic()
         self.overdue = self.active + quiet

@@ -1,28 +1,38 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The questions over the control socket beside that for the status, and their answers.
+"""The questions about dumps, and their answers as JSON, however they are asked.
 
     {"ask": "node", "node": "node1"}
+    {"ask": "nodes", "nodes": ["node1", "node2"]}
     {"ask": "dumps", "after": 0, "most": 1000}
     {"ask": "ended", "before": 12, "most": 1000}
-    {"ask": "events", "after": 12, "most": 1000}
+    {"ask": "events", "after": 12, "most": 1000, "life": "0123456789abcdef", "wait": 30}
+    {"ask": "health"}
 
-kdumpfenced(8) explains each field. Whether there is a dump is as of what was written in the
-history, its figures are what the Listener knows at this moment. What may not be in this file:
-sockets.
+kdumpfenced(8) explains each member, openapi.py has their schemas. Lists and events are of what was
+told, which is in the history. Who asks for a node has to decide something: that is answered with
+what was heard of it, and never waits for a disk. The figures of a dump are what the Listener knows
+at this moment. What may not be in this file: sockets, and HTTP.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, Union
 
-from kdumpfence.daemon.status import MOST, dump_object
+from kdumpfence.daemon.json_text import dump_text, end_text, event_text, quoted
+from kdumpfence.daemon.status import MOST
 from kdumpfence.daemon.told import Numbered, Told
 from kdumpfence.listener.events import Dump, Event
 
 #: What questions there are.
-QUESTIONS = ("status", "node", "dumps", "ended", "events")
+QUESTIONS = ("status", "node", "nodes", "dumps", "ended", "events", "health")
+
+#: Nodes in one question.
+MOST_NODES = 10_000
+
+#: Seconds for which a question waits for events at most.
+MOST_WAIT = 60.0
 
 #: The largest number that one may ask with: what any JSON library can write.
 _MOST_NUMBER = (1 << 53) - 1
@@ -31,82 +41,178 @@ _MOST_NUMBER = (1 << 53) - 1
 Figures = Callable[["list[str]"], "list[Dump | None]"]
 
 
+class Sources(NamedTuple):
+    """Where answers come from, beside what was told."""
+
+    figures: Figures
+    #: Whether a node's dump would be heard.
+    listens_for: Callable[[str], bool]
+    #: How a dump is known to be this node's: "signature", "address", "network" or "history".
+    proof: Callable[[Dump], str] = lambda _: "address"
+    #: Why the dump of a node may have been missed; "" if nothing is known of that.
+    doubt: Callable[[], str] = lambda: ""
+    #: Has what was heard seen to if the main loop waits for the disk.
+    look: Callable[[], None] = lambda: None
+    #: What keeps the daemon from its work; "" if all is well.
+    trouble: Callable[[], str] = lambda: ""
+
+
 class Answers:
-    """Answers from what was `told`. `listens_for`: whether a node's dump would be heard."""
+    """Answers from what was `told`, and from `sources`, as JSON texts."""
 
-    def __init__(self, told: Told, figures: Figures, listens_for: Callable[[str], bool]) -> None:
-        self._told = told
-        self._figures = figures
-        self._listens_for = listens_for
+    def __init__(self, told: Told, sources: Sources) -> None:
+        self.told = told
+        self._sources = sources
+        self._asks: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
+            "node": self._node,
+            "nodes": self._nodes,
+            "dumps": self._dumps,
+            "ended": self._ended,
+            "events": self._events,
+            "health": self._health,
+        }
 
-    def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self, question: Mapping[str, Any]) -> Answer:
         """The answer to a question of QUESTIONS other than "status".
 
         ValueError says what is wrong with it.
         """
-        ask = {
-            "node": self._node,
-            "dumps": self._dumps,
-            "ended": self._ended,
-            "events": self._events,
-        }[question["ask"]]
-        return {"when": round(time.time(), 3), **ask(question)}
+        return self._asks[question["ask"]](question)
 
-    def _node(self, question: Mapping[str, Any]) -> dict[str, Any]:
+    # ------------------------------------------------------------------------- nodes
+
+    def node(self, node: str) -> str:
+        """What is known of a node."""
+        return f'{_now()}, "doubt": {quoted(self._sources.doubt())}, {self._about(node)}}}'
+
+    def _node(self, question: Mapping[str, Any]) -> str:
         node = question.get("node")
         if not isinstance(node, str) or not node:
             raise ValueError('"node": not a name')
-        told, ended = self._told.get(node), self._told.end_of(node)
-        return {
-            "node": node,
-            "known": self._listens_for(node),
-            "dump": self._objects([told])[0] if told is not None else None,
-            "ended": _end(ended) if ended is not None else None,
-        }
+        return self.node(node)
 
-    def _dumps(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        most = _number(question, "most", MOST, MOST)
-        page = self._told.page(_number(question, "after", 0), most)
-        objects = self._objects([one.event for one in page])
-        return {
-            "dumping": len(self._told),
-            "dumps": [{"number": one.number, **made} for one, made in zip(page, objects)],
-            "next": _next(page, most),
-        }
+    def _nodes(self, question: Mapping[str, Any]) -> str:
+        nodes = question.get("nodes")
+        if not isinstance(nodes, list) or not all(isinstance(one, str) and one for one in nodes):
+            raise ValueError('"nodes": not a list of names')
+        if len(nodes) > MOST_NODES:
+            raise ValueError(f'"nodes": {len(nodes)} names, {MOST_NODES} at most: ask twice')
+        found = ", ".join([f"{{{self._about(node)}}}" for node in nodes])
+        return f'{_now()}, "doubt": {quoted(self._sources.doubt())}, "nodes": [{found}]}}'
 
-    def _ended(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        most = _number(question, "most", MOST, MOST)
-        page = self._told.ended(_number(question, "before", 0), most)
-        return {
-            "ended": [{"number": one.number, **_end(one.event)} for one in page],
-            "next": _next(page, most),
-        }
+    def _about(self, node: str) -> str:
+        """The members that tell of a node."""
+        dump, text = self.told.get(node) or self._untold(node), "null"
+        if isinstance(dump, Dump):
+            text = dump_text(dump, self._sources.proof(dump), recorded=False)
+        elif dump is not None:
+            text = self._texts([dump])[0]
+        known = dump is not None or self._sources.listens_for(node)
+        ended = self.told.end_of(node)
+        end = "null" if ended is None else end_text(ended)
+        return (
+            f'"node": {quoted(node)}, "known": {_bool(known)}, '
+            f'"dumping": {_bool(dump is not None)}, "dump": {text}, "ended": {end}'
+        )
 
-    def _events(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        last = self._told.last
-        after = _number(question, "after", last)
-        page, missed = self._told.events(after, _number(question, "most", MOST, MOST))
-        return {
-            "life": self._told.life,
-            "events": [
-                {
-                    "number": one.number,
-                    "kind": one.event.kind,
-                    "at": one.event.when,
-                    **dump_object(one.event),
-                }
-                for one in page
-            ],
-            "missed": missed,
-            "last": page[-1].number if page else max(last, after),
-        }
+    def _untold(self, node: str) -> Dump | None:
+        """Its dump if that was heard and not told yet."""
+        self._sources.look()
+        try:
+            found = self._sources.figures([node])[0]
+        except RuntimeError:  # it does not hear any more: the daemon ends
+            return None
+        ended = self.told.end_of(node)
+        # That may have been told in between.
+        return None if ended is not None and found and found.since <= ended.since else found
 
-    def _objects(self, events: list[Event]) -> list[dict[str, Any]]:
+    def _texts(self, events: list[Event]) -> list[str]:
         """Dumps under way, with what is known of them now."""
+        proof, unrecorded = self._sources.proof, self.told.unrecorded
         return [
-            {**dump_object(dump), "age": round(dump.age, 3)}
-            for dump in current(events, self._figures)
+            dump_text(dump, proof(dump), dump.node not in unrecorded)
+            for dump in current(events, self._sources.figures)
         ]
+
+    # ------------------------------------------------------------------------- pages
+
+    def _dumps(self, question: Mapping[str, Any]) -> str:
+        most = number(question, "most", MOST, MOST)
+        page = self.told.page(number(question, "after", 0), most)
+        texts = self._texts([one.event for one in page])
+        dumps = [f'{{"number": {one.number}, {text[1:]}' for one, text in zip(page, texts)]
+        return (
+            f'{_now()}, "life": "{self.told.life}", "dumping": {len(self.told)}, '
+            f'"dumps": [{", ".join(dumps)}], "next": {_next(page, most)}}}'
+        )
+
+    def _ended(self, question: Mapping[str, Any]) -> str:
+        most = number(question, "most", MOST, MOST)
+        page = self.told.ended(number(question, "before", 0), most)
+        ended = [f'{{"number": {one.number}, {end_text(one.event)[1:]}' for one in page]
+        return (
+            f'{_now()}, "life": "{self.told.life}", '
+            f'"ended": [{", ".join(ended)}], "next": {_next(page, most)}}}'
+        )
+
+    # ------------------------------------------------------------------------- events
+
+    def _events(self, question: Mapping[str, Any]) -> Answer:
+        after, restarted = self.place(question.get("after"), question.get("life"))
+        most = number(question, "most", MOST, MOST)
+        wait = seconds(question, "wait", MOST_WAIT)
+        asked = _EventsAsked(self.told, after, most, restarted, wait)
+        return asked.look() or asked
+
+    def place(self, after: Any, life: Any) -> tuple[int, bool]:  # noqa: ANN401
+        """After which number events are asked for; whether the daemon was restarted since.
+
+        Then all of this life are: what was under way and goes on is among them.
+        """
+        if life is not None and not isinstance(life, str):
+            raise ValueError('"life": not a text')
+        last = self.told.last
+        if life is not None and life != self.told.life:
+            return 0, True
+        return number({"after": after}, "after", last), False
+
+    def _health(self, _: Mapping[str, Any]) -> str:
+        trouble = self._sources.trouble()
+        return f'{_now()}, "healthy": {_bool(not trouble)}, "trouble": {quoted(trouble)}}}'
+
+    def is_well(self) -> bool:
+        """What the answer for health says."""
+        return not self._sources.trouble()
+
+
+class _EventsAsked:
+    """What began and ended after a number, as soon as there is something of it."""
+
+    def __init__(self, told: Told, after: int, most: int, restarted: bool, wait: float) -> None:
+        self._told = told
+        self._after = after
+        self._most = most
+        self._restarted = restarted
+        #: When it is answered at the latest, CLOCK_MONOTONIC.
+        self.due = time.monotonic() + wait
+
+    def look(self) -> str | None:
+        """The answer; None if it is to be waited for."""
+        page, missed = self._told.events(self._after, self._most)
+        if not page and not missed and not self._restarted and time.monotonic() < self.due:
+            return None
+        last = page[-1].number if page else max(self._told.last, self._after)
+        if not self._most:
+            last = self._after + missed
+        texts = ", ".join([event_text(one.number, one.event) for one in page])
+        return (
+            f'{_now()}, "life": "{self._told.life}", "restarted": {_bool(self._restarted)}, '
+            f'"events": [{texts}], "missed": {missed}, "last": {last}}}'
+        )
+
+
+#: JSON text, or what will have it later.
+Answer = Union[str, _EventsAsked]
 
 
 def current(events: Iterable[Event], figures: Figures) -> list[Dump]:
@@ -121,16 +227,7 @@ def current(events: Iterable[Event], figures: Figures) -> list[Dump]:
     ]
 
 
-def _end(event: Event) -> dict[str, Any]:
-    return {**dump_object(event), "end": event.kind, "ended": event.when}
-
-
-def _next(page: list[Numbered], most: int) -> int | None:
-    """From where the next page goes on; None: this is the last one."""
-    return page[-1].number if page and len(page) == most else None
-
-
-def _number(question: Mapping[str, Any], name: str, default: int, most: int = _MOST_NUMBER) -> int:
+def number(question: Mapping[str, Any], name: str, default: int, most: int = _MOST_NUMBER) -> int:
     """A number of a question; one that is too large is as large as can be."""
     value = question.get(name)
     if value is None:
@@ -138,3 +235,27 @@ def _number(question: Mapping[str, Any], name: str, default: int, most: int = _M
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f'"{name}": not a whole number (0 or more)')
     return min(value, most)
+
+
+def seconds(question: Mapping[str, Any], name: str, most: float) -> float:
+    """Seconds of a question, 0 if it does not say; more than `most` are as many."""
+    value = question.get(name)
+    if value is None:
+        return 0.0
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+        raise ValueError(f'"{name}": not a number of seconds (0 or more)')
+    return float(min(value, most))
+
+
+def _now() -> str:
+    """The beginning of every answer."""
+    return f'{{"when": {round(time.time(), 3)!r}'
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _next(page: list[Numbered], most: int) -> str:
+    """From where the next page goes on; null: this is the last one."""
+    return str(page[-1].number) if page and len(page) == most else "null"

@@ -24,8 +24,8 @@ class Health:
     def __init__(self, journal: Journal, recorder: Recorder) -> None:
         self._journal = journal
         self._recorder = recorder
-        #: Those for metrics, if there are any.
-        self.pages: Pages | None = None
+        #: Those for metrics and for questions over HTTP, as far as there are any.
+        self.pages: list[Pages] = []
         #: Whether the settings file was refused when it was last read.
         self.settings_refused = False
         #: Whether the same goes for the key file.
@@ -43,17 +43,21 @@ class Health:
 
     def trouble(self) -> str:
         """What keeps the daemon from its work, in a line; "" if all is well. From any thread."""
+        return self.doubt() or self._history()
+
+    def doubt(self) -> str:
+        """Why a dump may have been missed, in a line; "" if nothing is known of that. As above."""
         silent = time.monotonic() - self._beat
         if silent > STUCK_AFTER:
             return f"the main loop has been stuck for {silent:.0f} s"
-        return self.deaf or self._history()
+        return self.deaf
 
     def troubles(self) -> list[str]:
         """All that is wrong, a line each."""
         troubles = [
             self.trouble(),
             self.deaf,
-            self.pages.trouble if self.pages is not None else "",
+            *(pages.trouble for pages in self.pages),
             self._history(),
             "settings refused: keeping the previous ones" if self.settings_refused else "",
             "key file refused: keeping the previous keys" if self.keys_refused else "",

@@ -321,7 +321,8 @@ class History:
                 ended, aged = (when, age) if kind in ENDS else (None, 0.0)
                 length = took or max(0.0, last - since)  # 0: nobody measured it
                 how = kind if kind in TOLD_ENDS else ""
-                where, said = " ".join(addresses), " ".join(f"{one:x}" for one in sessions)
+                where = " ".join(addresses)
+                said = " ".join([f"{one:x}" for one in sessions]) if sessions else ""
                 row = rows[node] if node in rows else self._rows.get(node)
                 if row is None and how:  # the node may have told of another end before
                     row = over[node] if node in over else self._over.get(node)
@@ -340,7 +341,8 @@ class History:
                     )
                     number += 1
                 rows[node] = None if ended is not None else row
-                over[node] = row if how else None
+                if how or node in self._over or node in over:
+                    over[node] = row if how else None
             # Added first: a dump may be left over in the same call.
             self._file.db.executemany(_ADD, add)
             change.sort(key=lambda row: row[-3])  # each page of the file once

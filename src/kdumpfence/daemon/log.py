@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from kdumpfence.listener.events import AnyEvent
 
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+_RANK = {level: rank for rank, level in enumerate(LEVELS)}
+
+#: The level of a kind of event, if it is not info.
+_LEVEL_OF = {"dumping": "debug", "overflow": "warning", "failed": "warning"}
 
 #: Bytes of a line, and of one write: what a pipe that can be written to takes as a whole.
 _MOST_LINE = 2000
@@ -98,12 +102,12 @@ class Journal:
 
     def shows(self, level: str) -> bool:
         """Whether lines of that level are written."""
-        return LEVELS.index(level) >= LEVELS.index(self.level)
+        return _RANK[level] >= _RANK[self.level]
 
     def event(self, event: AnyEvent, *, recorded: bool = True, kind: str = "") -> None:
         """Tell of an event. "dumping" is for those who want to know everything."""
         kind = kind or event.kind
-        level = {"dumping": "debug", "overflow": "warning", "failed": "warning"}.get(kind, "info")
+        level = _LEVEL_OF.get(kind, "info")
         if not self.shows(level):
             return
         self._turn(time.monotonic())

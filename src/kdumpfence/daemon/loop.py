@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import math
 import select
 import socket
 import time
@@ -19,6 +20,7 @@ from functools import partial
 from kdumpfence._version import __version__
 from kdumpfence.addresses import FAMILIES, socket_families
 from kdumpfence.daemon import (
+    api,
     control,
     counting,
     directories,
@@ -34,6 +36,7 @@ from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.health import Health
 from kdumpfence.daemon.history import History, HistoryInUse
 from kdumpfence.daemon.log import Journal
+from kdumpfence.daemon.questions import Questions
 from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.daemon.reload import Reload, Result, follow_nodes
 from kdumpfence.daemon.settings import KEYS, Settings, changes
@@ -56,7 +59,11 @@ PULSE = 0.5
 BATCH = 32_768
 
 #: Seconds for which they are gathered, at most: there may always be one more.
-GATHER = 0.1
+GATHER = 0.06
+
+#: Seconds for which the history writes before those who answer see for themselves what was heard,
+#: and between two times that they do.
+SLOW = 0.1
 
 #: Seconds at the end for writing down what was heard, at most: systemd waits for ten.
 LAST_WORDS = 3.0
@@ -102,6 +109,9 @@ class Daemon:
         self._last_event = 0.0
         self._next_figures = self._next_status = self._next_trim = self._next_look = 0.0
         self._said_status = self._said_answer = ""
+        #: When the history was last given something to write that it has not written yet.
+        self._writing_since = math.inf
+        self._next_look_aside = 0.0
         #: The cluster's keys if messages have to be signed.
         self._believed: Keys | None = None
         with contextlib.ExitStack() as undo:
@@ -119,15 +129,17 @@ class Daemon:
         directories.make(settings)
         if settings.metrics_port:
             self.metrics = metrics.Metrics(self.health.trouble)
-            self.health.pages = http.Pages(
-                settings.metrics_address,
-                settings.metrics_port,
-                self.metrics.answer,
-                self.journal.say,
-            )
-            undo.callback(self.health.pages.close)
+            where = settings.metrics_address, settings.metrics_port
+            self.health.pages.append(http.Pages(*where, self.metrics.answer, self.journal.say))
+        self.questions = Questions()
+        if settings.http_port:
+            self.health.pages.append(api.pages(settings, self.questions, self.journal.say))
+        for pages in self.health.pages:
+            undo.callback(pages.close)
         privileges.drop()
-        self.control = Server(settings.control_path, settings.control_mode)
+        self.control = Server(
+            settings.control_path, settings.control_mode, questions=self.questions
+        )
         if status.is_open_to_all(settings.control_path):
             self.journal.say(
                 "warning",
@@ -166,7 +178,15 @@ class Daemon:
             raise DaemonError(str(error)) from None
         undo.callback(self.listener.close)
         self._restore(before)
-        self.control.answers = control.Answers(self.told, self._known, self.listener.listens_for)
+        sources = control.Sources(
+            self._known,
+            self.listener.listens_for,
+            proof=self._proof,
+            doubt=self.health.doubt,
+            look=self._look,
+            trouble=self.health.trouble,
+        )
+        self.questions.answers = control.Answers(self.told, sources)
 
     def _answer(self, settings: Settings) -> tuple[str | None, Keys | None]:
         """As which node questions are answered, and with whose keys; says so if it is news."""
@@ -219,9 +239,9 @@ class Daemon:
 
     def run(self) -> None:
         """Work until `ending` says why it is to end."""
-        if self.health.pages is not None:
-            with starting_threads():
-                self.health.pages.start()
+        with starting_threads():
+            for pages in self.health.pages:
+                pages.start()
         self._figures()
         self.service.ready(self._summary())
         poller = select.poll()
@@ -248,9 +268,9 @@ class Daemon:
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             self.recorder.look()
-        if self.health.pages is not None:
-            with starting_threads():
-                self.health.pages.look()
+        with starting_threads():
+            for pages in self.health.pages:
+                pages.look()
         if now >= self._next_figures:
             self._figures()
         self.journal.flush()
@@ -266,7 +286,18 @@ class Daemon:
             if not more:
                 break
             events += more
-        self._tell(self.recorder.record(events))
+        self._writing_since = time.monotonic()
+        told = self.recorder.record(events)
+        self._writing_since = math.inf
+        self._tell(told)
+
+    def _look(self) -> None:
+        """For the threads that answer: what was heard is seen to, though this one is writing."""
+        now = time.monotonic()
+        if now - self._writing_since > SLOW and now >= self._next_look_aside:
+            self._next_look_aside = now + SLOW
+            with contextlib.suppress(RuntimeError):
+                self.listener.dumps([])
 
     def _tell(self, events: list[tuple[AnyEvent, bool]]) -> None:
         for event, recorded in events:
@@ -274,11 +305,15 @@ class Daemon:
             if event.kind == "overflow":
                 continue
             self._last_event = event.when
-            before = self.told.tell(event)
+            before = self.told.tell(event, recorded)
             self._dumps += event.kind == "began"
             if event.kind in ENDS and self.metrics is not None:
                 # One that contradicts an earlier end is no further dump.
                 self.metrics.dump_ended(event.kind, None if before is None else length(event))
+        if events:
+            self.control.news()
+            for pages in self.health.pages:
+                pages.news()
 
     def _trim(self, now: float) -> None:
         self._next_trim = now + TRIM_EVERY
@@ -298,7 +333,7 @@ class Daemon:
         self.health.look(now)
         if self.metrics is not None:
             self.metrics.publish(self._for_metrics(now))
-        self.control.publish(
+        self.questions.publish(
             status.Status(
                 version=__version__,
                 up=moment - self._started,
@@ -324,6 +359,14 @@ class Daemon:
     def _known(self, nodes: list[str]) -> list[Dump | None]:
         """Their dumps as of the last event: each is taken at once, and told when it is written."""
         return self.listener.dumps(nodes, fresh=False)
+
+    def _proof(self, dump: Dump) -> str:
+        """How the dump is known to be this node's."""
+        if not dump.heard:
+            return "history"  # nothing was heard of it since the start
+        if self._believed is not None:
+            return "signature"
+        return "address" if dump.node in self.settings.nodes else "network"
 
     def _for_metrics(self, now: Snapshot) -> metrics.Figures:
         most = self.settings.metrics_nodes

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 PROGRAM = "kdumpfenced"
 
+#: Seconds for which one thread keeps the interpreter from another: those that answer wait so long
+#: while the main loop computes. Python's own 0.005 would be most of what an answer may take.
+SWITCH = 0.0005
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
@@ -108,6 +112,7 @@ def _check(path: str) -> int:
 
 
 def _serve(path: str) -> int:
+    sys.setswitchinterval(SWITCH)
     signals.install()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     service = systemd.Notify()

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kdumpfence import wire
 from kdumpfence._version import __version__
+from kdumpfence.daemon.http import Reply, as_text
+from kdumpfence.daemon.http_request import Request
 from kdumpfence.listener.events import ENDS, Kind
 
 if TYPE_CHECKING:
@@ -166,12 +168,13 @@ class Metrics:
         build.add_metric([__version__, wire.IMPLEMENTATION, platform.python_version()], 1)
         yield build
 
-    def answer(self, path: str) -> tuple[str, str, bytes]:
-        """Status, type and content for what is asked for."""
-        if path == "/metrics":
-            return "200 OK", "text/plain; version=0.0.4; charset=utf-8", self.page()
-        if path == "/health":
+    def answer(self, request: Request) -> Reply:
+        """What is asked for, as http.Handler."""
+        if request.method not in ("GET", "HEAD"):
+            return as_text(405, "GET or HEAD")._replace(headers=(("Allow", "GET, HEAD"),))
+        if request.path == "/metrics":
+            return Reply(200, "text/plain; version=0.0.4; charset=utf-8", self.page())
+        if request.path == "/health":
             trouble = self._health()
-            status = "503 Service Unavailable" if trouble else "200 OK"
-            return status, "text/plain; charset=utf-8", f"{trouble or 'well'}\n".encode()
-        return "404 Not Found", "text/plain", b"there are /metrics and /health\n"
+            return as_text(503 if trouble else 200, trouble or "well")
+        return as_text(404, "there are /metrics and /health")

@@ -85,6 +85,9 @@ class Settings:
     metrics_port: int = 0
     #: Nodes that have a time series of their own while they are dumping.
     metrics_nodes: int = 1000
+    http_address: str = "127.0.0.1"
+    #: 0: no questions over HTTP but on the control socket.
+    http_port: int = 0
     log_level: str = "info"
     #: Lines in a second.
     log_lines: int = 1000
@@ -135,6 +138,10 @@ class Settings:
             f"at most {self.metrics_nodes:,} nodes by name"
             if self.metrics_port
             else "metrics: off",
+            f"http: http://{_url_host(self.http_address)}:{self.http_port}/v1/, for everyone who "
+            "can connect"
+            if self.http_port
+            else "http: off, but on the control socket",
             f"log: level {self.log_level}, at most {self.log_lines:,} lines a second",
         ]
         if self.silence < 21:
@@ -201,6 +208,8 @@ KEYS = (
     Key("metrics", "address", "metrics_address", address, True),
     Key("metrics", "port", "metrics_port", whole(1, 65535), True),
     Key("metrics", "nodes", "metrics_nodes", whole(0, 100_000), False),
+    Key("http", "address", "http_address", address, True),
+    Key("http", "port", "http_port", whole(1, 65535), True),
     Key("log", "level", "log_level", choice(LEVELS), False),
     Key("log", "lines", "log_lines", whole(1, 1_000_000), False),
 )

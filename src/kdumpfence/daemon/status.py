@@ -7,8 +7,8 @@ A Unix stream socket. The client sends one line of JSON, the daemon answers with
     {"version": ..., "up": ..., "nodes": ..., "dumping": ..., "dumps": [...], ...}
 
 and so on over the same connection. It only answers: nothing can be changed by it. The other
-questions are in control.py, the daemon's end is status_server.py, that of the commands
-status_client.py; what may not be in this file: sockets.
+questions are in control.py, the daemon's end is status_server.py, that of its clients
+kdumpfence.client; what may not be in this file: sockets.
 """
 
 from __future__ import annotations

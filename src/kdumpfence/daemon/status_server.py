@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""kdumpfenced's end of the control socket: hands out its newest status.
+"""kdumpfenced's end of the control socket: lines of JSON, or HTTP.
 
-The daemon publishes its status when it likes; a thread of its own hands it out, so a question
-is answered whatever the daemon is busy with. What may not be in this file: what the status says.
+A thread of its own answers, whatever the daemon is busy with. Which of the two a client speaks is
+told by its first byte: no line of JSON that asks for anything begins as a method of HTTP does. What
+may not be in this file: what an answer says.
 """
 
 from __future__ import annotations
@@ -12,21 +13,27 @@ import json
 import os
 import socket
 import stat
-import time
 from typing import Any
 
+from kdumpfence.daemon.api import Api, refused
 from kdumpfence.daemon.bounded_server import Answer, BoundedServer, Limits
-from kdumpfence.daemon.control import QUESTIONS, Answers
-from kdumpfence.daemon.status import MOST, PATH, ControlError, Status, as_object, is_open_to_all
+from kdumpfence.daemon.control import Answer as Told
+from kdumpfence.daemon.http import Speaker
+from kdumpfence.daemon.questions import NotReady, Questions
+from kdumpfence.daemon.status import PATH, ControlError, Status, is_open_to_all
 
-LIMITS = Limits(clients=64, question=4096, quiet=60.0, unread=5.0)
+#: A question may hold ten thousand names of nodes.
+LIMITS = Limits(clients=64, question=1 << 19, quiet=60.0, unread=5.0)
+
+#: What a method of HTTP begins with.
+_LETTERS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 class Server:
     """The socket at `path`. Raises ControlError if it cannot be had.
 
     A socket that a killed daemon left behind is replaced, that of a living one is not. Without
-    `answers` it only tells the status.
+    `questions` it only tells the status.
     """
 
     def __init__(
@@ -34,25 +41,23 @@ class Server:
         path: str = PATH,
         mode: int = 0o666,
         limits: Limits = LIMITS,
-        answers: Answers | None = None,
+        questions: Questions | None = None,
     ) -> None:
         self.path = path
-        #: Who answers all questions but that for the status; None: nobody yet.
-        self.answers = answers
-        self._published: tuple[Status, float] | None = None
-        #: The last answers: `most` -> bytes without the age and the end.
-        self._statuses: dict[int, bytes] = {}
-        self._statuses_of: Status | None = None
+        self.questions = questions or Questions()
+        self._http = Speaker(Api(self.questions).handle, refused, limits)
+        self._most = limits.question
         listener, self._inode = _listen(path, mode)
         self._server = BoundedServer("control", listener, limits, self._respond)
         self._server.start()
 
     def publish(self, status: Status) -> None:
-        """From now on this is the answer. Costs next to nothing; from any thread.
+        """See `Questions.publish`."""
+        self.questions.publish(status)
 
-        The Status must not be changed any more, nor the sequences in it.
-        """
-        self._published = (status, time.monotonic())
+    def news(self) -> None:
+        """Something was told; from any thread."""
+        self._server.news()
 
     def close(self) -> None:
         """Hang up on all clients and remove the socket; a second time does nothing."""
@@ -69,44 +74,45 @@ class Server:
         self.close()
 
     def _respond(self, asked: bytes) -> Answer | None:
+        if asked and asked[0] in _LETTERS:
+            return self._http.respond(asked)
         line, end, rest = asked.partition(b"\n")
-        if not end and len(asked) < LIMITS.question:
+        if not end and len(asked) < self._most:
             return None
         try:
             if not end:
-                raise ValueError(f"a question has at most {LIMITS.question} bytes")
-            return Answer(self._answer(_question(line)), rest)
+                raise ValueError(f"a question has at most {self._most} bytes")
+            found = self.questions.ask(_question(line))
         except ValueError as error:
             return Answer(_refusal(str(error)), last=True)
-
-    def _answer(self, question: dict[str, Any]) -> bytes:
-        if question["ask"] == "status":
-            most = question.get("most", MOST)
-            if not isinstance(most, int) or isinstance(most, bool) or most < 0:
-                raise ValueError('"most": not a whole number (0 or more)')
-            return self._status(min(most, MOST))
-        if self.answers is None:
-            return _refusal("the daemon is still starting: try again")
-        return json.dumps(self.answers.answer(question)).encode() + b"\n"
-
-    def _status(self, most: int) -> bytes:
-        published = self._published
-        if published is None:
-            return _refusal("the daemon is still starting: try again")
-        status, when = published
-        if status is not self._statuses_of:
-            self._statuses_of = status
-            self._statuses.clear()
-        if most not in self._statuses:
-            if len(self._statuses) >= 4:  # of clients that ask for odd numbers
-                self._statuses.clear()
-            # Up to where the age comes.
-            self._statuses[most] = json.dumps(as_object(status, most)).encode()[:-1]
-        return self._statuses[most] + b', "age": %.3f}\n' % (time.monotonic() - when)
+        except NotReady as error:
+            return Answer(_refusal(str(error), again=True), rest)
+        if isinstance(found, str):
+            return Answer(found.encode() + b"\n", rest)
+        return Answer(b"", rest, more=_LaterLine(found))
 
 
-def _refusal(why: str) -> bytes:
-    return json.dumps({"error": why}).encode() + b"\n"
+class _LaterLine:
+    """An answer that is waited for."""
+
+    def __init__(self, later: Told) -> None:
+        assert not isinstance(later, str)
+        self._later = later
+        self.due = later.due
+        self._done = False
+
+    def next(self) -> bytes | None:
+        if self._done:
+            return None
+        text = self._later.look()
+        if text is None:
+            return b""
+        self._done = True
+        return text.encode() + b"\n"
+
+
+def _refusal(why: str, again: bool = False) -> bytes:
+    return json.dumps({"error": why, **({"again": True} if again else {})}).encode() + b"\n"
 
 
 def _question(line: bytes) -> dict[str, Any]:
@@ -115,9 +121,7 @@ def _question(line: bytes) -> dict[str, Any]:
         question = json.loads(line)
     except (ValueError, RecursionError):
         raise ValueError("not JSON") from None
-    if not isinstance(question, dict) or question.get("ask") not in QUESTIONS:
-        raise ValueError(f'not {{"ask": ...}} with one of {", ".join(QUESTIONS)}')
-    return question
+    return question if isinstance(question, dict) else {}
 
 
 def _listen(path: str, mode: int) -> tuple[socket.socket, tuple[int, int]]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the daemon has told of dumps: those under way, and the last that began and ended, numbered.
 
-The main loop tells, the thread of the control socket looks into it. Nothing is in here before it
-is written in the history. What may not be in this file: how an answer looks.
+The main loop tells, the threads that answer look into it. Nothing is in here before it is written
+in the history, unless that cannot be written. What may not be in this file: how an answer looks.
 """
 
 from __future__ import annotations
@@ -37,16 +37,25 @@ class Told:
         self._last = 0
         #: Node -> the number of its beginning, and what was told of it last; as they began.
         self._under_way: dict[str, Numbered] = {}
-        self._events: deque[Numbered] = deque(maxlen=most)
-        #: Of the nodes with an end among those, the last one.
+        self._most = most
+        #: By their numbers, without a gap.
+        #: The nodes whose dumps under way the history lacks.
+        self.unrecorded: set[str] = set()
+        self._events: dict[int, Numbered] = {}
+        #: The ends among them, in their order, and of each node the last one.
+        self._ended: deque[Numbered] = deque()
         self._ends: dict[str, Numbered] = {}
 
-    def tell(self, event: Event) -> Event | None:
+    def tell(self, event: Event, recorded: bool = True) -> Event | None:
         """Tell this; what was told of this dump before it, if it was under way."""
         with self._lock:
+            if recorded or event.kind in ENDS:
+                self.unrecorded.discard(event.node)
+            else:
+                self.unrecorded.add(event.node)
             before = self._under_way.get(event.node)
             if before is not None and event.kind == "dumping":
-                self._under_way[event.node] = before._replace(event=event)
+                self._under_way[event.node] = Numbered(before.number, event)
                 return before.event
             self._last += 1
             new = Numbered(self._last, event)
@@ -59,11 +68,15 @@ class Told:
             return None if before is None else before.event
 
     def _keep(self, new: Numbered) -> None:
-        if len(self._events) == self._events.maxlen:
-            oldest = self._events[0]
+        if len(self._events) == self._most:
+            oldest = self._events.pop(new.number - self._most)
             if self._ends.get(oldest.event.node) == oldest:
                 del self._ends[oldest.event.node]
-        self._events.append(new)
+            if self._ended and self._ended[0] is oldest:
+                self._ended.popleft()
+        self._events[new.number] = new
+        if new.event.kind in ENDS:
+            self._ended.append(new)
 
     def __len__(self) -> int:
         """How many dumps are under way."""
@@ -102,16 +115,15 @@ class Told:
     def ended(self, before: int | None, most: int) -> list[Numbered]:
         """The last ends, of those with a number below `before` if it is given, newest first."""
         with self._lock:
-            ends = (one for one in reversed(self._events) if one.event.kind in ENDS)
-            return list(islice((one for one in ends if not before or one.number < before), most))
+            ends = (one for one in reversed(self._ended) if not before or one.number < before)
+            return list(islice(ends, most))
 
     def events(self, after: int, most: int) -> tuple[list[Numbered], int]:
         """What was told with a number above `after`, in its order; how many of that are gone."""
         with self._lock:
-            number = min(max(0, self._last - after), len(self._events))
-            start = len(self._events) - number
-            missed = max(0, self._last - after) - number
-            return list(islice(self._events, start, start + most)), missed
+            first = max(after, self._last - len(self._events)) + 1
+            end = min(first + most, self._last + 1)
+            return [self._events[number] for number in range(first, end)], max(0, first - 1 - after)
 
     @property
     def last(self) -> int:

@@ -31,8 +31,9 @@ class Clock:
     def __init__(self) -> None:
         #: What is added to a time of CLOCK_MONOTONIC to have one of this clock.
         self.base = time.time() - time.monotonic()
-        self._steps: list[float] = []
-        self._leads = [0.0]
+        #: When the system's clock was set, and by how much it leads from the beginning and since
+        #: each of these. Replaced as one, for `told` is called without a lock.
+        self._line: tuple[list[float], list[float]] = ([], [0.0])
         #: Restored, and begun later than the clock says that it is: node -> (first message, and
         #: by how much its times are ahead of the clock).
         self._ahead: dict[str, tuple[float, float]] = {}
@@ -45,31 +46,32 @@ class Clock:
         """See whether the system's clock was set."""
         now = self.now()
         lead = time.time() - now
-        if abs(lead - self._leads[-1]) > CLOCK_STEP:
-            self._steps.append(now)
-            self._leads.append(lead)
-            if len(self._steps) > MOST_CLOCK_STEPS:
-                del self._steps[0], self._leads[0]
+        steps, leads = self._line
+        if abs(lead - leads[-1]) > CLOCK_STEP:
+            steps, leads = [*steps, now], [*leads, lead]
+            self._line = (steps[-MOST_CLOCK_STEPS:], leads[-MOST_CLOCK_STEPS - 1 :])
 
     def unix(self, moment: float) -> float:
         """A time of this clock as Unix time."""
-        return moment + self._leads[bisect_right(self._steps, moment)]
+        steps, leads = self._line
+        return moment + leads[bisect_right(steps, moment)]
 
     def told(self, what: Told) -> Told:
         """An event or a dump with Unix times instead of this clock's."""
         told = what
-        if self._steps:
+        if self._line[0]:
             told = told._replace(since=self.unix(what.since), last=self.unix(what.last))
             if isinstance(told, Event):
                 told = told._replace(when=self.unix(told.when))
-        if what.node in self._ahead:
-            since, ahead = self._ahead[what.node]
+        restored = self._ahead.get(what.node)
+        if restored is not None:
+            since, ahead = restored
             told = told._replace(since=since, last=what.last + ahead)
         return told
 
     def all_told(self, dumps: list[Dump]) -> list[Dump]:
         """The same for all of them; at once where the two clocks never differed."""
-        return [self.told(dump) for dump in dumps] if self._steps or self._ahead else dumps
+        return [self.told(dump) for dump in dumps] if self._line[0] or self._ahead else dumps
 
     def restored(self, dump: Dump) -> Dump:
         """A dump from before a restart in times of this clock; it is `told` as it was."""

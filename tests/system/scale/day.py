@@ -23,7 +23,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from kdumpfence.daemon import log, metrics, status_client, systemd
+from kdumpfence.client import Client
+from kdumpfence.daemon import log, metrics, systemd
 from kdumpfence.daemon import loop as daemon
 from kdumpfence.daemon.settings import Settings
 from kdumpfence.daemon.told import Told
@@ -185,7 +186,7 @@ def main(folder: Path, nodes: int, hours: int = 24, leak: int = 0) -> None:
             played.step()
             works.round()
         works.metrics.page()
-        with status_client.Client(chosen.control_path) as client:
+        with Client(chosen.control_path) as client:
             dumping = client.status(200).dumping
         garbage = gc.collect()  # which also empties the lists of blocks that Python has spare
         told = {

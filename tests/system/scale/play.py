@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kdumpfence.daemon import status_client
+from kdumpfence.client import Client, ClientError
 from kdumpfence.daemon.history import History, Past
 from tests.daemon.running import Kdumpfenced, until
 from tests.support.storms import Storm
@@ -238,9 +238,9 @@ class _Audience:
     def _ask(self) -> None:
         began = time.perf_counter()
         try:
-            with status_client.Client(str(self._daemon.control)) as client:
+            with Client(str(self._daemon.control)) as client:
                 self.status = client.status(MOST)
-        except status_client.ControlError:
+        except ClientError:
             self._outcome.unanswered += 1
             return
         self._outcome.answers.append(time.perf_counter() - began)

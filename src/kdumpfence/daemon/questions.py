@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Where every way of asking leads: a question as an object in, its answer as JSON text out.
+
+The main loop publishes its status when it likes; everything else is answered by `control`, as soon
+as the daemon is ready. What may not be in this file: sockets, lines, HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from kdumpfence.daemon.control import QUESTIONS, Answer, Answers, number
+from kdumpfence.daemon.status import MOST, Status, as_object
+
+
+class NotReady(Exception):
+    """There is no answer yet; one line says why."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon is still starting: try again")
+
+
+class Questions:
+    """What is known, for the threads that answer."""
+
+    def __init__(self, answers: Answers | None = None) -> None:
+        #: Who answers all questions but that for the status; None: nobody yet.
+        self.answers = answers
+        self._published: tuple[Status, float] | None = None
+        #: The last statuses: of which, and `most` -> text without the age and the end.
+        self._texts: tuple[Status | None, dict[int, str]] = (None, {})
+
+    def publish(self, status: Status) -> None:
+        """From now on this is the status. Costs next to nothing; from any thread.
+
+        The Status must not be changed any more, nor the sequences in it.
+        """
+        self._published = (status, time.monotonic())
+
+    def ask(self, question: Mapping[str, Any]) -> Answer:
+        """The answer. ValueError tells what is wrong with the question; NotReady."""
+        ask = question.get("ask")
+        if ask == "status":
+            return self._status(number(question, "most", MOST, MOST))
+        if not isinstance(ask, str) or ask not in QUESTIONS:
+            raise ValueError(f'not {{"ask": ...}} with one of {", ".join(QUESTIONS)}')
+        return self.ready().answer(question)
+
+    def ready(self) -> Answers:
+        """Who answers. NotReady."""
+        if self.answers is None:
+            raise NotReady
+        return self.answers
+
+    def _status(self, most: int) -> str:
+        published = self._published
+        if published is None:
+            raise NotReady
+        status, when = published
+        of, texts = self._texts  # one tuple: several threads may be here
+        if of is not status or len(texts) >= 4:  # of clients that ask for odd numbers
+            texts = {}
+            self._texts = (status, texts)
+        text = texts.get(most)
+        if text is None:
+            # Up to where the age comes.
+            text = texts[most] = json.dumps(as_object(status, most))[:-1]
+        return f'{text}, "age": {round(time.monotonic() - when, 3)!r}}}'
