@@ -124,7 +124,7 @@ def _run(options: AgentOptions, report: Report, started: float) -> int:
     report.debug(
         f"action={options.action} nodename={','.join(options.names)} ipport={options.ipport} "
         f"family={options.family} timeout={options.timeout} verbose={options.verbose} "
-        f"auth={options.auth} alive_grace={options.alive_grace}",
+        f"auth={options.auth} alive_grace={options.alive_grace} listener={options.listener}",
         level=1,
     )
     for line in options.passed_over:
@@ -145,7 +145,9 @@ def _run(options: AgentOptions, report: Report, started: float) -> int:
 
         return YES if validate(options, socket_families(options.family), report) else NO
     if options.action in ("monitor", "status"):
-        return _monitor(report)
+        return _monitor(options, report)
+    if options.listener:
+        return _off_by_daemon(options, report, started)
     return _off(options, report, started)
 
 
@@ -158,7 +160,7 @@ def _write_all(fd: int, data: bytes) -> None:
         pass
 
 
-def _monitor(report: Report) -> int:
+def _monitor(options: AgentOptions, report: Report) -> int:
     from kdumpfence.crashkernel import CrashKernel
 
     state = CrashKernel()
@@ -167,7 +169,15 @@ def _monitor(report: Report) -> int:
             report.debug(line)
         else:
             report.error(line)
-    return YES if state.ready else NO
+    heard = True
+    if options.listener:
+        from kdumpfence.agent.daemon_wait import look, names_of
+
+        why = look(options, report, names_of(options))
+        heard = not why
+        if why:
+            report.error(why)
+    return YES if state.ready and heard else NO
 
 
 # ------------------------------------------------------------------ the action off
@@ -376,6 +386,17 @@ def _signatures(options: AgentOptions) -> Signatures | None:
     from kdumpfence.agent.signed import read_signatures
 
     return read_signatures(options)
+
+
+def _off_by_daemon(options: AgentOptions, report: Report, started: float) -> int:
+    """As `_off`, where a kdumpfenced listens instead."""
+    from kdumpfence.agent.daemon_wait import off
+
+    try:
+        return YES if off(options, report, _signatures(options), started) else NO
+    except OptionError as error:
+        report.error(str(error))
+        return NO
 
 
 def _off(options: AgentOptions, report: Report, started: float) -> int:

@@ -36,6 +36,10 @@ _DESCRIPTIONS = {
     "alive_grace": "Seconds for which the node has to answer that it is alive, without a gap, "
     "until the agent fails at once instead of at the time-out; 0 is at the first answer, -1 never. "
     "A node in a soft lockup answers and may still panic.",
+    "listener": "A kdumpfenced that listens for this agent, which then opens no port: "
+    "unix:/run/kdumpfenced/control on the same machine, or http://HOST:PORT. Only what it hears "
+    "during the wait counts. With auth=none the daemon is believed, and over http whoever is in "
+    "between; with auth=sha256 only an answer that the node signed for this wait.",
     "plug": "More names or addresses of the same node, added to nodename, separated by commas. "
     "pcmk_host_map is passed here.",
 }

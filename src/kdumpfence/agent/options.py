@@ -55,10 +55,11 @@ AGENT_OPTIONS: tuple[Option, ...] = (
     ("", "key-file", REQUIRED, f"the cluster's key, for auth=sha256 (default: {KEY_FILE})"),
     ("", "alive-grace", REQUIRED,
      f"seconds until a node that answers is alive; -1: never (default: {ALIVE_GRACE})"),
+    ("", "listener", REQUIRED, "kdumpfenced that listens instead: unix:/PATH, http://HOST:PORT"),
 )  # fmt: skip
 
 #: Options that came later; `--a` goes on to mean action.
-NEWER = ("auth", "key-file", "alive-grace")
+NEWER = ("auth", "key-file", "alive-grace", "listener")
 
 #: The parameters that name the node; all of them together are its names.
 NODE_PARAMETERS = ("nodename", "plug", "port")
@@ -89,6 +90,8 @@ class AgentOptions:
         self.key_file = KEY_FILE
         #: Seconds; -1: never.
         self.alive_grace = ALIVE_GRACE
+        #: Where a kdumpfenced listens for this agent; "": it listens itself.
+        self.listener = ""
         self.verbose = 0
         #: What was wrong with the input but need not stop the agent.
         self.complaints: list[str] = []
@@ -162,6 +165,8 @@ def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
                 options.alive_grace = _number(
                     name, text, _seconds(text), MOST_SECONDS, fault, least=0
                 )
+        elif name == "listener":
+            options.listener = _listener(name, text)
         elif name == "verbose":
             level = read_level(value, options.verbose)
             if level is None:
@@ -181,6 +186,10 @@ def _read(pairs: Iterable[tuple[str, str | None]]) -> AgentOptions:
             f"key_file {shown(options.key_file)}: not used without auth=sha256, so any message "
             "is believed"
         )
+    without_port = ("ipport", "family", "alive_grace") if options.listener else ()
+    unused = [name for name in without_port if name in given]
+    if asks_for_a_node and unused:
+        options.complaints.append(f"{', '.join(unused)}: not used with listener")
     if options.action == "off" and not options.names:
         raise OptionError("action 'off' needs the node to be heard: nodename=NODE[,NODE...]")
     return options
@@ -197,6 +206,19 @@ def _number(name: str, text: str, digits: str, most: int, fault: str, least: int
     if number is None:
         raise OptionError(f"{name} {shown(text)}: {fault}")
     return number
+
+
+def _listener(name: str, text: str) -> str:
+    place = text.strip()
+    if not place:
+        return ""
+    from kdumpfence.agent.daemon_link import parsed  # only those pay for it who have one
+
+    try:
+        parsed(place)
+    except ValueError as error:
+        raise OptionError(f"{name} {shown(text)}: {error}") from None
+    return place
 
 
 def _choice(name: str, text: str, allowed: Iterable[str]) -> str:

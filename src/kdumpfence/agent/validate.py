@@ -50,6 +50,8 @@ def validate(options: AgentOptions, families: tuple[int, ...], report: Report) -
             report.debug(f"node '{name}': loopback address; only useful for testing")
         elif not options.by_hand and is_own(found[0]):
             report.debug(f"node '{name}': {why_own(found)}, which cannot hear itself")
+    if options.listener:
+        return _daemon_hears(options, report) and good
     if options.by_hand and not _all_resolve(names, FAMILIES[options.family], report):
         good = False
     try:
@@ -64,6 +66,19 @@ def validate(options: AgentOptions, families: tuple[int, ...], report: Report) -
         good = False
     listening.close()
     return good
+
+
+def _daemon_hears(options: AgentOptions, report: Report) -> bool:
+    """Whether a kdumpfenced listens for this agent. No port is needed here then.
+
+    A cluster is only warned: it makes up names, and may ask where or when no daemon runs yet.
+    """
+    from kdumpfence.agent.daemon_wait import look, names_of
+
+    why = look(options, report, names_of(options) if options.by_hand else ())
+    if why:
+        (report.error if options.by_hand else report.warning)(why)
+    return not (why and options.by_hand)
 
 
 def _all_resolve(names: list[str], family: int, report: Report) -> bool:

@@ -24,6 +24,7 @@ from kdumpfence.daemon.http import Later, Pages, Reply
 from kdumpfence.daemon.http_request import BadRequest, Request, decoded, parameters
 from kdumpfence.daemon.questions import NotReady, Questions
 from kdumpfence.daemon.settings import Settings
+from kdumpfence.daemon.waits import WAITS
 from kdumpfence.text import one_line, whole_number
 
 #: As those of the control socket.
@@ -71,6 +72,10 @@ PATHS = {
 }
 
 
+#: Those of agents that wait have their question in a body.
+POSTED = {f"/v1/{ask}": ask for ask in WAITS}
+
+
 class Api:
     """Answers requests from these `questions`.
 
@@ -103,11 +108,14 @@ class Api:
             return _json(self._questions.ready().node(node))
         if path == "/v1/nodes":
             return _only(method, "GET", "HEAD", "POST") or self._nodes(request)
+        if path in POSTED:
+            return _only(method, "POST") or self._waits(request, POSTED[path])
         if path == "/v1/openapi.json":
             return _only(method, "GET", "HEAD") or _described(request)
         if path in PATHS:
             return _only(method, "GET", "HEAD") or self._asked(request, PATHS[path])
-        return refused(404, f"no such path: {', '.join(PATHS)}, /v1/nodes, /v1/openapi.json are")
+        known = ", ".join((*PATHS, *POSTED, "/v1/nodes", "/v1/openapi.json"))
+        return refused(404, f"no such path: {known} are")
 
     def _asked(self, request: Request, path: Path) -> Reply | Later:
         question = _given(request.query, path.parameters)
@@ -120,6 +128,15 @@ class Api:
             return _LaterReply(found)
         well = path.ask != "health" or self._questions.ready().is_well()
         return _json(found, 200 if well else 503)
+
+    def _waits(self, request: Request, ask: str) -> Reply:
+        _given(request.query, {})
+        body = _body(request)
+        if "ask" in body:
+            raise ValueError('body: "ask" is the path here')
+        found = self._questions.ask({**body, "ask": ask})
+        assert isinstance(found, str)
+        return _json(found)
 
     def _nodes(self, request: Request) -> Reply:
         if request.method == "POST":
@@ -226,8 +243,8 @@ def _last_event(request: Request) -> dict[str, Any]:
     return {"life": life, "after": number}
 
 
-def _posted(request: Request) -> list[str]:
-    """The nodes in a body. Raises BadRequest and ValueError."""
+def _body(request: Request) -> dict[str, Any]:
+    """The object in a body. Raises BadRequest and ValueError."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != JSON:
         raise BadRequest(415, f"Content-Type: has to be {JSON}")
@@ -235,7 +252,15 @@ def _posted(request: Request) -> list[str]:
         body = json.loads(request.body)
     except (ValueError, RecursionError):
         raise ValueError("body: not JSON") from None
-    if not isinstance(body, dict) or body.keys() != {"nodes"}:
+    if not isinstance(body, dict):
+        raise ValueError("body: not an object")
+    return body
+
+
+def _posted(request: Request) -> list[str]:
+    """The nodes in a body. Raises BadRequest and ValueError."""
+    body = _body(request)
+    if body.keys() != {"nodes"}:
         raise ValueError('body: not {"nodes": [...]}')
     nodes: list[str] = body["nodes"]
     if not isinstance(nodes, list) or len(nodes) > MOST_NODES:

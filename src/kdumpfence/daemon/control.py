@@ -8,14 +8,16 @@
     {"ask": "events", "after": 12, "most": 1000, "life": "0123456789abcdef", "wait": 30}
     {"ask": "health"}
 
-kdumpfenced(8) explains each member, openapi.py has their schemas. Lists and events are of what was
-told, which is in the history. Who asks for a node has to decide something: that is answered with
-what was heard of it, and never waits for a disk. The figures of a dump are what the Listener knows
-at this moment. What may not be in this file: sockets, and HTTP.
+and those of fence agents that wait (`waits`). kdumpfenced(8) explains each member, openapi.py has
+their schemas. Lists and events are of what was told, which is in the history. Who asks for a node
+has to decide something: that is answered with what was heard of it, and never waits for a disk. The
+figures of a dump are what the Listener knows at this moment. What may not be in this file: sockets,
+and HTTP.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Union
@@ -23,10 +25,11 @@ from typing import Any, NamedTuple, Union
 from kdumpfence.daemon.json_text import dump_text, end_text, event_text, quoted
 from kdumpfence.daemon.status import MOST
 from kdumpfence.daemon.told import Numbered, Told
+from kdumpfence.daemon.waits import WAITS
 from kdumpfence.listener.events import Dump, Event
 
 #: What questions there are.
-QUESTIONS = ("status", "node", "nodes", "dumps", "ended", "events", "health")
+QUESTIONS = ("status", "node", "nodes", "dumps", "ended", "events", "health", *WAITS)
 
 #: Nodes in one question.
 MOST_NODES = 10_000
@@ -55,6 +58,8 @@ class Sources(NamedTuple):
     look: Callable[[], None] = lambda: None
     #: What keeps the daemon from its work; "" if all is well.
     trouble: Callable[[], str] = lambda: ""
+    #: What agents that wait are answered; None: nobody can wait.
+    waits: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 class Answers:
@@ -70,6 +75,7 @@ class Answers:
             "ended": self._ended,
             "events": self._events,
             "health": self._health,
+            **dict.fromkeys(WAITS, self._wait),
         }
 
     def answer(self, question: Mapping[str, Any]) -> Answer:
@@ -133,6 +139,11 @@ class Answers:
             dump_text(dump, proof(dump), dump.node not in unrecorded)
             for dump in current(events, self._sources.figures)
         ]
+
+    def _wait(self, question: Mapping[str, Any]) -> str:
+        if self._sources.waits is None:
+            raise ValueError("nobody can wait for a node here")
+        return f"{_now()}, {json.dumps(self._sources.waits(question))[1:]}"
 
     # ------------------------------------------------------------------------- pages
 

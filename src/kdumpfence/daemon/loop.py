@@ -28,6 +28,7 @@ from kdumpfence.daemon import (
     key,
     metrics,
     privileges,
+    relay,
     status,
     systemd,
 )
@@ -42,6 +43,7 @@ from kdumpfence.daemon.reload import Reload, Result, follow_nodes
 from kdumpfence.daemon.settings import KEYS, Settings, changes
 from kdumpfence.daemon.status_server import Server
 from kdumpfence.daemon.told import Told
+from kdumpfence.daemon.waits import Waits
 from kdumpfence.keys import KeyFileError, Keys
 from kdumpfence.listener import port_rivals
 from kdumpfence.listener.events import ENDS, AnyEvent, Dump, Event, checked, length
@@ -178,6 +180,8 @@ class Daemon:
             raise DaemonError(str(error)) from None
         undo.callback(self.listener.close)
         self._restore(before)
+        passed_on = relay.Relay(self.listener.port, lambda: self._believed)
+        undo.callback(passed_on.close)
         sources = control.Sources(
             self._known,
             self.listener.listens_for,
@@ -185,6 +189,7 @@ class Daemon:
             doubt=self.health.doubt,
             look=self._look,
             trouble=self.health.trouble,
+            waits=Waits(self.told, self.listener, passed_on, settings.auth).answer,
         )
         self.questions.answers = control.Answers(self.told, sources)
 

@@ -13,8 +13,12 @@ from typing import Any
 
 from kdumpfence._version import __version__
 from kdumpfence.daemon.control import MOST_NODES, MOST_WAIT
+from kdumpfence.daemon.relay import MOST_ANSWERS
 from kdumpfence.daemon.status import MOST, MOST_ENDED, MOST_UNRESOLVED
+from kdumpfence.daemon.waits import MOST_NAME, MOST_NAMES
+from kdumpfence.daemon.waits import MOST_WAIT as MOST_CALLED
 from kdumpfence.listener.events import ENDS, KINDS, MOST_ADDRESSES
+from kdumpfence.wire import PACKET_BYTES
 
 Object = dict[str, Any]
 
@@ -91,6 +95,13 @@ _NODE: Object = {
 }
 _DOUBT: Object = {"doubt": _told(_TEXT, 'Why a dump may have been missed; "": nothing is known')}
 
+_MOMENT: Object = {"type": "number", "exclusiveMinimum": 0}
+_FOUND: Object = {
+    **_LIFE,
+    "node": {"type": ["string", "null"], "description": "What the daemon calls the node"},
+    "why": _told(_TEXT, "Why it has none"),
+}
+
 SCHEMAS: Object = {
     "Error": _object({"error": _TEXT, "again": _YES}, optional=("again",)),
     "Dump": _object({**_DUMP, **_UNDER_WAY}),
@@ -128,6 +139,47 @@ SCHEMAS: Object = {
     "Health": _object(
         {**_WHEN, "healthy": _YES, "trouble": _told(_TEXT, '"" if it is healthy')},
     ),
+    "Heard": _object(
+        {
+            **_WHEN,
+            **_FOUND,
+            "wait": _told(_TEXT, "As it was asked"),
+            "auth": {"enum": ["none", "sha256"], "description": "What the daemon believes"},
+            "begin": _told(_MOMENT, "Not all is read yet: ask again with this and `life`"),
+            "mark": _told(_MOMENT, "Ask with this and `life` what came behind it"),
+            "heard": {
+                "oneOf": [
+                    _object(
+                        {
+                            "age": _told(_SECONDS, "Seconds since the last message"),
+                            "messages": {"type": "integer", "minimum": 1},
+                            "addresses": _list(_TEXT, MOST_ADDRESSES),
+                        }
+                    ),
+                    _NULL,
+                ],
+                "description": "What came behind the mark; null: nothing",
+            },
+            "before": {
+                "type": ["number", "null"],
+                "description": "Seconds since the last message before the mark; null: not known",
+            },
+        },
+        optional=("why", "auth", "begin", "mark", "heard", "before"),
+    ),
+    "PassedOn": _object(
+        {
+            **_WHEN,
+            **_FOUND,
+            "dumping": _told(_YES, "Whether the node was heard lately"),
+            "sent": _told(_COUNT, "To how many places the question was passed on now"),
+            "answers": _list(
+                _object({"address": _TEXT, "packet": _told(_TEXT, "In hexadecimal")}),
+                MOST_ANSWERS,
+            ),
+        },
+        optional=("why", "dumping", "sent", "answers"),
+    ),
     "Status": _object(
         {
             "version": _TEXT,
@@ -156,6 +208,8 @@ ANSWERS = {
     "ended": "EndedDumps",
     "events": "Events",
     "health": "Health",
+    "heard": "Heard",
+    "question": "PassedOn",
 }
 
 
@@ -192,6 +246,21 @@ def _operation(
             **(responses or {}),
         },
     }
+
+
+def _asked_in_body(ask: str, summary: str, required: tuple[str, ...], members: Object) -> Object:
+    """A question of agents that wait."""
+    name = {"type": "string", "minLength": 1, "maxLength": MOST_NAME}
+    nodes = _told(_list(name, MOST_NAMES), "Names and addresses of one node")
+    schema = {
+        "type": "object",
+        "required": ["nodes", *required],
+        "properties": {"nodes": nodes, **members},
+        "additionalProperties": False,
+    }
+    errors = {"413": _error("The body is too long"), "415": _error("The body is not JSON")}
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return {"post": {**_operation(ask, summary, responses=errors), "requestBody": body}}
 
 
 def _paths() -> Object:
@@ -299,6 +368,23 @@ def _paths() -> Object:
                 },
             )
         },
+        "/v1/heard": _asked_in_body(
+            "heard",
+            "Whether a node was heard behind a mark, for fence agents that wait",
+            ("wait",),
+            {
+                "wait": {"type": "string", "maxLength": MOST_CALLED},
+                "life": _TEXT,
+                "begin": _MOMENT,
+                "mark": _MOMENT,
+            },
+        ),
+        "/v1/question": _asked_in_body(
+            "question",
+            "Pass a signed question on to a node that dumps, and its answers back",
+            ("packet",),
+            {"packet": {"type": "string", "pattern": f"^[0-9a-f]{{{2 * PACKET_BYTES}}}$"}},
+        ),
         "/v1/openapi.json": {
             "get": {
                 "operationId": "openapi",

@@ -332,6 +332,11 @@ class Dumps:
         """The dump of this node; None if it is not dumping."""
         return self._dumps.get(node)
 
+    def latest(self, node: str) -> Dump | None:
+        """The same; of a dump that ended as its node said, with what was heard since."""
+        ended = self._ended.get(node)
+        return self._dumps.get(node) if ended is None else ended.dump
+
     def snapshot(self) -> list[Dump]:
         """All dumps under way, in the order in which they began."""
         return list(self._dumps.values())

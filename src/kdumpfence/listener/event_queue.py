@@ -93,6 +93,7 @@ class EventQueue:
         self._rang = False
         if networks and signed is None:
             nodes.on_claim = self._claimed
+        self._next_reading = 0.0  # when `has_read` may have the thread read again
         #: When `collect` is worth a call, by CLOCK_MONOTONIC.
         self.rest_until = 0.0
 
@@ -244,6 +245,29 @@ class EventQueue:
         with self._reader.lock:
             dump = self._dumps.get(node)
             return None if dump is None else self._clock.told(dump)
+
+    def latest(self, node: str, fresh: bool) -> Dump | None:
+        """See `Listener.latest`."""
+        if fresh:
+            self._reader.catch_up()
+            self._look()
+        with self._reader.lock:
+            dump = self._dumps.latest(node)
+            return None if dump is None else self._clock.told(dump)
+
+    def has_read(self, moment: float) -> bool:
+        """See `Listener.has_read`."""
+        reader = self._reader
+        if reader.failure is not None:
+            raise RuntimeError("the reading thread has died") from reader.failure
+        if reader.through >= moment:
+            return True
+        # Who asks often must not keep the thread from its work.
+        now = time.monotonic()
+        if now >= self._next_reading:
+            self._next_reading = now + max(REST, reader.decide)
+            reader.read_now(now)
+        return False
 
     def _look(self) -> None:
         # In pieces, so that nobody waits long for the lock; and no more of them than there can be:

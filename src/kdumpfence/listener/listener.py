@@ -46,7 +46,7 @@ from kdumpfence.listener.events import (
 )
 from kdumpfence.listener.kernel import SIGNED, CannotCountError
 from kdumpfence.listener.networks import IPNetwork, parsed_network
-from kdumpfence.listener.nodes import ADMITTED, AnyAddress, Nodes, as_text
+from kdumpfence.listener.nodes import ADMITTED, AnyAddress, Nodes, address_in, as_text
 from kdumpfence.listener.reader import Reader
 from kdumpfence.listener.sockets import open_sockets, taken_over
 from kdumpfence.listener.threads import is_this, system_sockets, wait_readable
@@ -459,6 +459,39 @@ class Listener:
         found = self._events.find_all([as_text(node) for node in nodes], fresh)
         _ = self._open
         return found
+
+    def latest(self, node: AnyAddress, fresh: bool = True) -> Dump | None:
+        """What was heard of this node last; None if nothing was that matters.
+
+        As `dump`, but of a dump that ended as its node said too, with what came since, as long as
+        messages of it may come; and whether the node has fallen silent is not asked. Its `heard`
+        tells whether a message came after a moment at which `has_read` was true. If not `fresh`, as
+        of the last look or event. ListenerClosed after `close`, RuntimeError if the reading thread
+        has died.
+        """
+        _ = self._open
+        return self._events.latest(as_text(node), fresh)
+
+    def has_read(self, moment: float) -> bool:
+        """Whether all that had arrived before this moment (CLOCK_MONOTONIC) has been read.
+
+        Then whatever is heard later arrived later. Never waits: if it is not so yet it soon will
+        be, so ask again. ListenerClosed after `close`, RuntimeError if the reading thread has died.
+        """
+        _ = self._open
+        return self._events.has_read(moment)
+
+    def node_of(self, name: AnyAddress) -> str | None:
+        """The node that has this name, or this address; None if there is none, or several have it.
+
+        Only nodes that it was told of. With `auth` addresses do not matter, and belong to nobody.
+        """
+        text = as_text(name)
+        with self._open.lock:
+            if text in self._nodes:
+                return text
+            key = address_in(text)
+            return None if key is None else self._nodes.owner_of(key)
 
     def __contains__(self, node: object) -> bool:
         """Whether this node is dumping now, as `dump` says. `nodes` are those it listens for."""
