@@ -247,10 +247,11 @@ def _limit(sock: _socket.socket, until: float) -> None:
 
 def _read(sock: _socket.socket, until: float, before: int) -> bytes:
     """More of an answer, of which so many bytes came before. b"" at its end."""
-    if before > MOST_ANSWER:
-        raise LinkError(f"its answer has more than {MOST_ANSWER} bytes: is it kdumpfenced?")
     _limit(sock, until)
-    return sock.recv(1 << 14)
+    part = sock.recv(1 << 14)
+    if before + len(part) > MOST_ANSWER:
+        raise LinkError(f"its answer has more than {MOST_ANSWER} bytes: is it kdumpfenced?")
+    return part
 
 
 def _why(error: OSError) -> str:
