@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kdumpfence.daemon.status_client import Client, ControlError
+from kdumpfence.client import Client, ClientError
 from tests.conftest import udp
 from tests.daemon.running import NODE, Kdumpfenced, until
 from tests.support.answerer import (
@@ -40,16 +40,32 @@ NODES = f'node1 = ["{NODE}"]\nnode2 = ["{OTHER}"]'
 @pytest.fixture
 def listening(daemon: Kdumpfenced) -> Kdumpfenced:
     """One that runs, and listens for two nodes."""
-    daemon.configure("", NODES)
+    daemon.configure("", NODES, http=True)
     daemon.start()
     return daemon
 
 
+@pytest.fixture(params=["unix", "http"])
+def way(request: pytest.FixtureRequest) -> str:
+    """How agents come to it."""
+    return str(request.param)
+
+
+def place(daemon: Kdumpfenced, way: str = "unix") -> str:
+    """What agents are told."""
+    return f"http://localhost:{daemon.http_port}" if way == "http" else f"unix:{daemon.control}"
+
+
 def asks(
-    daemon: Kdumpfenced, *argv: str, nodes: str = "node1", seconds: int = 60, by: str = "compiled"
+    daemon: Kdumpfenced,
+    *argv: str,
+    nodes: str = "node1",
+    seconds: int = 60,
+    by: str = "compiled",
+    way: str = "unix",
 ) -> subprocess.Popen[str]:
-    place = f"unix:{daemon.control}"
-    return start([AGENT, "-n", nodes, "-t", str(seconds), "--listener", place, *argv], by)
+    where = ("--listener", place(daemon, way))
+    return start([AGENT, "-n", nodes, "-t", str(seconds), *where, *argv], by)
 
 
 def ended(agent: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -60,13 +76,15 @@ def ended(agent: subprocess.Popen[str]) -> tuple[int, str, str]:
 # ------------------------------------------------------------------------- heard, without keys
 
 
-def test_a_message_during_the_wait_is_a_yes(listening: Kdumpfenced, core_name: str) -> None:
-    agent = asks(listening, by=core_name)
+def test_a_message_during_the_wait_is_a_yes(
+    listening: Kdumpfenced, core_name: str, way: str
+) -> None:
+    agent = asks(listening, by=core_name, way=way)
     agent_waits(agent)
     listening.hear(NODE)
     assert ended(agent) == (
         0,
-        f"[debug]: heard 'node1' from {NODE} by unix:{listening.control}\n",
+        f"[debug]: heard 'node1' from {NODE} by {place(listening, way)}\n",
         "",
     )
 
@@ -148,18 +166,20 @@ def test_a_node_of_a_network_is_asked_for_by_its_address(daemon: Kdumpfenced) ->
     assert ended(agent)[0] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "way"), [(signal.SIGTERM, "http"), (signal.SIGKILL, "unix")], ids=str
+)
 def test_over_a_restart_of_the_daemon_only_what_is_heard_after_it_counts(
-    listening: Kdumpfenced, number: signal.Signals
+    listening: Kdumpfenced, number: signal.Signals, way: str
 ) -> None:
     listening.hear(NODE)
     until(lambda: listening.dumping() == {"node1"})
-    agents = [asks(listening, seconds=seconds) for seconds in (8, 60)]
+    agents = [asks(listening, seconds=seconds, way=way) for seconds in (8, 60)]
     for agent in agents:
         agent_waits(agent)
     listening.end(number)
     assert all(
-        wait_for_line(agent, f"[error]: unix:{listening.control}: ", stream="stderr")
+        wait_for_line(agent, f"[error]: {place(listening, way)}: ", stream="stderr")
         for agent in agents
     )
     listening.start()
@@ -229,14 +249,13 @@ def heard(daemon: Kdumpfenced, **question: Any) -> dict[str, Any]:
 
 def mark(daemon: Kdumpfenced) -> dict[str, Any]:
     """What has a mark of now."""
+    began: dict[str, Any] = {}
 
     def look() -> dict[str, Any]:
-        nonlocal began
         answer = heard(daemon, **began)
-        began = {name: answer[name] for name in ("life", "begin") if name in answer}
+        began.update((name, answer[name]) for name in ("life", "begin") if name in answer)
         return answer if "mark" in answer else {}
 
-    began: dict[str, Any] = {}
     answer = until(look)
     return {"life": answer["life"], "mark": answer["mark"]}
 
@@ -246,7 +265,7 @@ def test_a_mark_is_of_one_life_and_what_is_asked_with_comes_back(
 ) -> None:
     mine = mark(listening)
     listening.hear(NODE)
-    answer = until(lambda: heard(listening, **mine).get("heard"))
+    answer: dict[str, Any] = until(lambda: heard(listening, **mine).get("heard") or {})
     assert answer["addresses"] == [NODE]
     assert answer["messages"] == 1
     assert heard(listening, wait="mine", **mine)["wait"] == "mine"
@@ -267,7 +286,9 @@ def test_a_mark_is_of_one_life_and_what_is_asked_with_comes_back(
         {"nodes": ["x"] * 65},
         {"nodes": ["x" * 256]},
         {"mark": "1.5"},
-        {"mark": 7},
+        {"mark": 0},
+        {"other": 1},
+        {"life": 7},
         {"mark": True},
         {"begin": -1.5},
         {"begin": []},
@@ -275,7 +296,7 @@ def test_a_mark_is_of_one_life_and_what_is_asked_with_comes_back(
     ids=str,
 )
 def test_bad_questions_are_refused(listening: Kdumpfenced, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ControlError, match="the daemon says"):
+    with pytest.raises(ClientError, match="the daemon says"):
         heard(listening, **wrong)
 
 
@@ -291,7 +312,8 @@ def key_file(tmp_path: Path) -> Path:
 def signed(tmp_path: Path, key_file: Path) -> Iterator[Kdumpfenced]:
     """A daemon that checks signatures."""
     with contextlib.closing(Kdumpfenced(tmp_path)) as daemon:
-        daemon.configure(f'auth = "sha256"\nkey_file = "{key_file}"', "node1 = []\nnode2 = []")
+        top = f'auth = "sha256"\nkey_file = "{key_file}"'
+        daemon.configure(top, "node1 = []\nnode2 = []", http=True)
         daemon.start()
         yield daemon
 
@@ -315,13 +337,13 @@ def crashed(daemon: Kdumpfenced, answer: Any = dumping, send: bool = True) -> It
 
 
 def test_the_agent_has_the_nodes_own_answer(
-    signed: Kdumpfenced, key_file: Path, core_name: str
+    signed: Kdumpfenced, key_file: Path, core_name: str, way: str
 ) -> None:
     with crashed(signed) as node:
-        status, out, err = ended(asks_signed(signed, key_file, by=core_name))
+        status, out, err = ended(asks_signed(signed, key_file, by=core_name, way=way))
     assert (status, err) == (0, "")
     assert f"received signed answer of 'node1' from {NODE}, key" in out
-    assert f", passed on by unix:{signed.control}\n" in out
+    assert f", passed on by {place(signed, way)}\n" in out
     # The daemon's own question, and the agent's, which has another nonce.
     assert len({data[40:56] for data, _ in node.questions}) == 2
 
@@ -409,6 +431,6 @@ def test_nobody_without_a_key_can_have_a_node_asked(signed: Kdumpfenced) -> None
         ):
             question = {"ask": "question", "nodes": ["node1"], "packet": data.hex()}
             client = Client(str(signed.control), timeout=60)
-            with client, pytest.raises(ControlError, match='says: "packet": '):
+            with client, pytest.raises(ClientError, match='says: "packet": '):
                 client.ask(question)
         assert len(node.questions) == before

@@ -75,7 +75,11 @@ class Waits:
         wait = question.get("wait")
         if not isinstance(wait, str) or len(wait) > MOST_WAIT:
             raise ValueError(f'"wait": not a string of at most {MOST_WAIT} characters')
-        life, began, mark = question.get("life"), _moment(question, "begin"), _moment(question, "mark")
+        life, began, mark = (
+            question.get("life"),
+            _moment(question, "begin"),
+            _moment(question, "mark"),
+        )
         if life is not None and not isinstance(life, str):
             raise ValueError('"life": not a text')
         node, why = self._node(question)
