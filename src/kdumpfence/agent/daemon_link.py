@@ -178,13 +178,14 @@ class Link:
             answer = _read_http(self._sock, until)
             self.close()
             return answer
+        self._found = []  # it may have moved
         raise why
 
     def _addresses(self, until: float) -> list[Address]:
         """Where the host is. LinkError if nobody knows until then."""
-        found = literal(self._host, FAMILIES["auto"])
-        if found:
-            return found
+        self._found = self._found or literal(self._host, FAMILIES["auto"]) or []
+        if self._found:
+            return self._found
         resolver = Resolver([self._host], FAMILIES["auto"])
         poller = select.poll()
         poller.register(resolver.fd, select.POLLIN)
@@ -193,6 +194,7 @@ class Link:
             while time.monotonic() < until:
                 for _, answer in resolver.step():
                     if not isinstance(answer, LookUpError):
+                        self._found = answer
                         return answer
                     why = str(answer)
                     if answer.permanent:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Question = Mapping[str, Any]
 
+#: Questions that are in the body of a request.
+_POSTED = ("nodes", "heard", "question")
+
 #: Bytes of an answer.
 MOST_ANSWER = 1 << 24
 
@@ -306,8 +309,9 @@ def as_request(question: Question) -> tuple[str, str, bytes]:
     ask = question["ask"]
     if ask == "node":
         return "GET", f"/v1/nodes/{quote(question['node'], safe='')}", b""
-    if ask == "nodes":
-        return "POST", "/v1/nodes", json.dumps({"nodes": question["nodes"]}).encode()
+    if ask in _POSTED:
+        asked = {name: value for name, value in question.items() if name != "ask"}
+        return "POST", f"/v1/{ask}", json.dumps(asked).encode()
     given = {name: value for name, value in question.items() if name != "ask" and value is not None}
     return "GET", f"/v1/{ask}" + (f"?{urlencode(given)}" if given else ""), b""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from kdumpfence._version import __version__
 from kdumpfence.addresses import is_meant_as_address
-from kdumpfence.doctor import cib
+from kdumpfence.doctor import cib, listeners
 from kdumpfence.doctor.cluster import joined
 from kdumpfence.doctor.finding import Finding, Unknown, fails, ok, warning
 from kdumpfence.doctor.machine import Machine
@@ -78,6 +78,8 @@ def _stock(machine: Machine) -> Iterator[Finding]:
         parameters = device.parameters
         if parameters.get("auth", "none").strip().lower() != "none":
             impossible.append(f"{device.name} has auth={parameters['auth']}")
+        if listeners.place(device):
+            impossible.append(f"{device.name} has listener={listeners.place(device)}")
         hosts = device.hosts(its.version) if its else None
         in_map = [part for text in (hosts or {}).values() for part in text.split(",")]
         if any(map(is_meant_as_address, in_map)):
@@ -97,8 +99,8 @@ def _stock(machine: Machine) -> Iterator[Finding]:
 
 
 def port(machine: Machine) -> Iterator[Finding]:
-    """Nobody else holds the port."""
-    if not machine.runs:
+    """Nobody else holds the port, if somebody listens here."""
+    if not machine.runs or listeners.only_elsewhere(machine):
         return
     found = sock_diag.holders(PORT)
     named = sock_diag.processes({one.inode for one in found})

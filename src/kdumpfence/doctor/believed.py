@@ -79,7 +79,7 @@ def believed(machine: Machine) -> Iterator[Finding]:
             lost.append(f"{node.name} (no device is for it)")
         for device in devices:
             asked = asked_for(its, device, node.name)
-            if asked is None:
+            if asked is None or asked.listener:  # which has addresses of its own: see `listeners`
                 continue
             known = known_to(machine, asked)
             rings = rings_of(machine, node)
@@ -130,7 +130,8 @@ def sources(machine: Machine) -> Iterator[Finding]:
     strange = []
     for device in its.kdump:
         asked = asked_for(its, device, own.name)
-        if asked is not None and asked.auth == "none":  # else what counts is the signature
+        # Else what counts is the signature, or what the listener knows.
+        if asked is not None and asked.auth == "none" and not asked.listener:
             unknown_ones = sorted(used - known_to(machine, asked))
             strange += [f"{one} ({device.name})" for one in unknown_ones]
     if strange:

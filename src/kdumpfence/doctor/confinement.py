@@ -13,7 +13,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 
-from kdumpfence.doctor import corosync, unit
+from kdumpfence.doctor import corosync, listeners, unit
 from kdumpfence.doctor.cluster import joined
 from kdumpfence.doctor.finding import Finding, Unknown, fails, ok, warning
 from kdumpfence.doctor.machine import Machine
@@ -79,7 +79,7 @@ _GROUPS = {"@network-io", "@system-service", "@known"}
 def sandbox(machine: Machine) -> Iterator[Finding]:
     """Pacemaker's unit and its drop-ins leave the agent what it needs."""
     settings = unit.settings(machine, _UNIT)
-    if not settings:
+    if not settings or listeners.none_listens(machine):
         return
     found = [
         one

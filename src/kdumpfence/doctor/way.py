@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from kdumpfence import addresses, sockets
 from kdumpfence.addresses import Address
-from kdumpfence.doctor import corosync, firewall
+from kdumpfence.doctor import corosync, firewall, listeners
 from kdumpfence.doctor.cluster import joined
 from kdumpfence.doctor.finding import Finding, Unknown, fails, ok, unknown, warning
 from kdumpfence.doctor.machine import Machine
@@ -206,7 +206,7 @@ def _seen(spy: socket.socket, nonce: bytes) -> Iterator[bytes]:
 
 def nodes_answer(machine: Machine) -> Iterator[Finding]:
     """Each other node answers at each of its addresses."""
-    if not machine.runs:
+    if not machine.runs or listeners.only_elsewhere(machine):
         return
     wanted = []
     for node in corosync.others(machine):
@@ -275,8 +275,8 @@ def judge(answers: list[Asked], wall: firewall.Firewall) -> Iterator[Finding]:
 
 
 def port_open(machine: Machine) -> Iterator[Finding]:
-    """Messages get through the firewall of this machine."""
-    if not machine.runs:
+    """Messages get through the firewall of this machine, if somebody listens here."""
+    if not machine.runs or listeners.only_elsewhere(machine):
         return
     wall = firewall.active(machine)
     closed = wall.closed
