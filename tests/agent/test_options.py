@@ -23,6 +23,7 @@ def test_the_defaults_are_the_stock_agents() -> None:
         "auth": "none",
         "key_file": "/etc/kdumpfence/key",
         "alive_grace": 5,
+        "listener": "",
         "ipport": 7410,
         "family": "auto",
         "action": "off",

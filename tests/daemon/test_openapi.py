@@ -117,6 +117,9 @@ if CHECKED:
         {"ask": "events", "after": 0},
         {"ask": "events", "after": 9, "life": "another", "wait": 1},
         {"ask": "health"},
+        {"ask": "heard", "nodes": [NODES[0]], "wait": "x"},
+        {"ask": "heard", "nodes": ["node-not-known"], "wait": "x"},
+        {"ask": "question", "nodes": ["node-not-known"], "packet": 304 * "0"},
     )
 
     @pytest.mark.parametrize("question", QUESTIONS, ids=str)

@@ -15,7 +15,7 @@ from kdumpfence._version import __version__
 from kdumpfence.daemon.control import MOST_NODES, MOST_WAIT
 from kdumpfence.daemon.relay import MOST_ANSWERS
 from kdumpfence.daemon.status import MOST, MOST_ENDED, MOST_UNRESOLVED
-from kdumpfence.daemon.waits import MOST_NAME, MOST_NAMES
+from kdumpfence.daemon.waits import FAR, MOST_NAME, MOST_NAMES
 from kdumpfence.daemon.waits import MOST_WAIT as MOST_CALLED
 from kdumpfence.listener.events import ENDS, KINDS, MOST_ADDRESSES
 from kdumpfence.wire import PACKET_BYTES
@@ -95,7 +95,7 @@ _NODE: Object = {
 }
 _DOUBT: Object = {"doubt": _told(_TEXT, 'Why a dump may have been missed; "": nothing is known')}
 
-_MOMENT: Object = {"type": "number", "exclusiveMinimum": 0}
+_MOMENT: Object = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": FAR}
 _FOUND: Object = {
     **_LIFE,
     "node": {"type": ["string", "null"], "description": "What the daemon calls the node"},

@@ -36,7 +36,7 @@ WAITS = tuple(_MEMBERS)
 MOST_NAMES = 64
 
 #: Seconds: no clock that begins at a machine's start comes as far.
-_FAR = 1e12
+FAR = 1e12
 
 #: Characters of a name, and of what an agent calls its wait.
 MOST_NAME, MOST_WAIT = 255, 64
@@ -186,6 +186,6 @@ def _moment(question: Mapping[str, Any], name: str) -> float | None:
     value = question.get(name)
     if value is None:
         return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < _FAR:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < FAR:
         raise ValueError(f'"{name}": not a moment that the daemon told')
     return float(value)
