@@ -55,6 +55,10 @@ def listeners(machine: Machine) -> Iterator[Finding]:
     for device in devices:
         if not place(device):
             continue
+        try:
+            options(device, "node", "node")
+        except OptionError:
+            continue  # said by `waits`
         auth = device.parameters.get("auth", "none").strip().lower()
         where = place(device)
         if auth != "sha256" and where.startswith("http://") and not where.startswith(_LOCAL):
