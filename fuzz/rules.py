@@ -40,6 +40,8 @@ def check_agent(agent: Any) -> None:
     require(agent.auth in agent_options.AUTHS, "no auth", agent.auth)
     require(bool(agent.key_file) and "\0" not in agent.key_file, "no file", agent.key_file)
     require(-1 <= agent.alive_grace <= cmdline.MOST_SECONDS, "no grace", agent.alive_grace)
+    place = agent.listener
+    require(not place or place.startswith(("unix:/", "http://")), "no place", place)
     check_names(agent.called)
     require(bool(agent.names) or agent.action != "off", "no node", agent.names)
 

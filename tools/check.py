@@ -33,7 +33,7 @@ GUARDS = {
         *("system/network", "system/guest"),
     ),
     "agent": (
-        *("agent", "shared", "property", "interop", "install"),
+        *("agent", "shared", "property", "interop", "install", "daemon"),
         *("system/network", "system/flood", "system/guest", "system/crash", "system/cluster"),
     ),
     "sender": (

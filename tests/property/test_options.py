@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdumpfence.addresses import FAMILIES, cleaned, is_address, why_refused
+from kdumpfence.agent.daemon_link import parsed
 from kdumpfence.agent.options import (
     ACTIONS,
     AGENT_OPTIONS,
@@ -30,7 +31,7 @@ from kdumpfence.wire import STATES, is_packet_name
 
 KNOWN = (
     *("nodename", "plug", "port", "ipport", "family", "action", "timeout", "verbose"),
-    *("auth", "key_file", "alive_grace"),
+    *("auth", "key_file", "alive_grace", "listener"),
 )
 
 numbers = st.one_of(
@@ -53,6 +54,11 @@ values: dict[str, st.SearchStrategy[str]] = {
     "timeout": numbers | numbers.map("{}s".format) | numbers.map("{} S".format),
     "auth": st.sampled_from([*AUTHS, "SHA256", "md5", ""]),
     "key_file": st.sampled_from(["/etc/key", " key ", "", "/a b"]),
+    "listener": st.builds(
+        str.__add__,
+        st.sampled_from(["unix:/", " unix:/run/x ", "http://h:", "http://[::1]:", "http://", "x"]),
+        numbers | st.text(max_size=8) | st.sampled_from(["", "\udcff", "\ud800"]),
+    ),
     "alive_grace": numbers | st.sampled_from(["-1", "-2", " 5s "]),
     "verbose": numbers | st.sampled_from(["v", "vvv", "yes", "no", "True", "off", "maybe", ""]),
     "key-file": st.sampled_from(["/key", '"/key"', " /key ", "/a b", "a'b", "", "="]),
@@ -101,6 +107,7 @@ def check_agent(options: AgentOptions) -> None:
     assert set(vars(options)) == {
         "names", "ipport", "family", "action", "timeout", "verbose", "complaints",
         "passed_over", "by_hand", "called", "auth", "key_file", "alive_grace",
+        "listener",
     }  # fmt: skip
     check_complaints(options.complaints)
     check_complaints(options.passed_over)
@@ -116,6 +123,10 @@ def check_agent(options: AgentOptions) -> None:
     assert options.key_file
     assert "\0" not in options.key_file
     assert -1 <= options.alive_grace <= MOST_SECONDS
+    if options.listener:
+        kind, where, port = parsed(options.listener)
+        assert where
+        assert kind == "unix" or (kind, 1 <= port <= 65535) == ("http", True)
     check_names(options.called)
     assert not any(map(is_address, options.called))
     assert options.names or options.action != "off"
