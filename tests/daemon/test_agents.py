@@ -198,7 +198,9 @@ def test_a_daemon_that_comes_late_is_waited_for(daemon: Kdumpfenced) -> None:
     agent_waits(agent)
     daemon.hear(NODE)
     status, _, err = ended(agent)
-    assert (status, err) == (0, "")
+    assert status == 0
+    # Perhaps also that it is still starting.
+    assert all(line.endswith("; will try again") for line in err.splitlines())
 
 
 def test_a_stopped_daemon_is_a_no_in_time(listening: Kdumpfenced) -> None:

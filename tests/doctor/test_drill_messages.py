@@ -141,3 +141,16 @@ def test_without_raw_sockets_nothing_is_opened(
     its = Target("node2", "node1", (), cast(Any, None), (), None, None)
     with Sysroot(str(tmp_path)) as root, pytest.raises(Unknown, match="raw socket: Operation not"):
         Messages(Machine(root), its)
+
+
+def test_where_another_machine_listens_for_the_agent_nothing_is_to_be_heard_here(
+    tmp_path: Path,
+) -> None:
+    asked = AgentOptions()
+    asked.listener = "http://192.0.2.9:9742"
+    its = Target("node2", "node1", (NODE,), cast(Any, None), (), None, asked)
+    with (
+        Sysroot(str(tmp_path)) as root,
+        pytest.raises(Unknown, match=r"has http://192\.0\.2\.9:9742 listen, not this machine"),
+    ):
+        Messages(Machine(root), its)

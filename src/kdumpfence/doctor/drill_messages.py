@@ -22,7 +22,7 @@ from kdumpfence.agent.options import AgentOptions
 from kdumpfence.agent.signed import read_signatures
 from kdumpfence.agent.sockets import Listening, PortError
 from kdumpfence.cmdline import OptionError
-from kdumpfence.doctor import corosync
+from kdumpfence.doctor import corosync, listeners
 from kdumpfence.doctor.drill import Target
 from kdumpfence.doctor.drill_course import DUMPED, HEARD, Event
 from kdumpfence.doctor.finding import Unknown
@@ -42,6 +42,8 @@ class Messages:
 
     def __init__(self, machine: Machine, its: Target) -> None:
         asked = its.asked or _nothing_asked(its.node)
+        if listeners.is_elsewhere(asked.listener):
+            raise Unknown(f"the agent has {asked.listener} listen, not this machine")
         self._signatures = _signatures(asked)
         names = self._signatures.names if self._signatures and asked.auth != "none" else None
         families = socket_families(asked.family)

@@ -29,15 +29,18 @@ def place(device: Device) -> str:
     return device.parameters.get("listener", "").strip()
 
 
+def is_elsewhere(where: str) -> bool:
+    """Whether that is a listener on another machine."""
+    return where.startswith("http://") and not where.startswith(_LOCAL)
+
+
 def only_elsewhere(machine: Machine) -> bool:
     """Whether no agent needs to hear anything on this machine, nor a kdumpfenced for it."""
     try:
         devices = cib.read(machine).kdump
     except Unknown:
         return False
-    return bool(devices) and all(
-        place(one).startswith("http://") and not place(one).startswith(_LOCAL) for one in devices
-    )
+    return bool(devices) and all(is_elsewhere(place(one)) for one in devices)
 
 
 def none_listens(machine: Machine) -> bool:
@@ -61,7 +64,7 @@ def listeners(machine: Machine) -> Iterator[Finding]:
             continue  # said by `waits`
         auth = device.parameters.get("auth", "none").strip().lower()
         where = place(device)
-        if auth != "sha256" and where.startswith("http://") and not where.startswith(_LOCAL):
+        if auth != "sha256" and is_elsewhere(where):
             yield warning(
                 "listener trusted",
                 f"{device.name}: {where} without auth=sha256: whoever is on the way there can say "
