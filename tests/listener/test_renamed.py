@@ -76,6 +76,24 @@ def test_two_addresses_of_one_node_become_one_dump(listen: MakeListener) -> None
     assert dump.addresses == (A, B)
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["dumping", "finished"])
+def test_nothing_happens_to_an_address_that_becomes_a_node_of_that_name(
+    listen: MakeListener, ended: bool
+) -> None:
+    listening = listen(networks=[NETWORK])
+    began = listening.after_message(A)
+    if ended:
+        listening.say(A, status("finished", 1))
+        assert listening.only_event().kind == "finished"
+    listening.replace_nodes([A])
+    listening.say(A)
+    listening.wait_for_count("accepted", 3 if ended else 2)
+    dump = listening.dump(A)
+    assert (dump is None) == ended
+    assert dump is None or (dump.since, dump.messages) == (began.since, 2)
+    assert listening.events(0) == []
+
+
 def test_an_address_of_two_nodes_is_nobodys(listen: MakeListener) -> None:
     listening = listen(networks=[NETWORK])
     listening.after_message(A)

@@ -190,6 +190,8 @@ class EventQueue:
             return
         del self._admitted[node]
         name = self._nodes.owner_of(address)
+        if name == node:
+            return  # it is the same machine, and nothing has happened to it
         if name is not None and name not in self._dumps:
             self._clock.rename(node, name)
         for event in self._dumps.rename(node, name, self._clock.now()):
