@@ -330,7 +330,8 @@ def test_a_metrics_port_that_is_taken_keeps_nobody_from_listening(daemon: Kdumpf
 
 def test_metrics_without_prometheus_client(daemon: Kdumpfenced, tmp_path: Path) -> None:
     (tmp_path / "prometheus_client.py").write_text("raise ImportError\n")
-    wrapper = ("env", f"PYTHONPATH={tmp_path}")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    wrapper = ("env", f"PYTHONPATH={path}")
     for arguments in (["--check"], []):
         done = daemon.run(*arguments, wrapper=wrapper)
         assert done.returncode == 1

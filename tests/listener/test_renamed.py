@@ -18,7 +18,7 @@ from tests.listener.test_states import status
 
 @pytest.mark.parametrize("given", [A, ipaddress.ip_address(A)], ids=["text", "ipaddress"])
 def test_a_dump_goes_on_under_the_name_of_the_node(listen: MakeListener, given: Any) -> None:
-    listening = listen(networks=[NETWORK], repeat_interval=0.0, silence_timeout=1.0)
+    listening = listen(networks=[NETWORK], repeat_interval=0.0)
     began = listening.after_message(A)
     listening.add("node1", [given])
     silent, dumping = about_nodes(listening.several(2))
@@ -27,8 +27,6 @@ def test_a_dump_goes_on_under_the_name_of_the_node(listen: MakeListener, given: 
     assert [dump[:2] for dump in listening.snapshot().dumps] == [("node1", began.since)]
     again = listening.after_message(A)
     assert (again[:2], again.since, again.messages) == (("dumping", "node1"), began.since, 2)
-    assert listening.only_event()[:2] == ("silent", "node1")
-    assert listening.after_message(A)[:2] == ("began", "node1")
 
 
 def test_so_it_does_if_nobody_took_the_events_before(listen: MakeListener) -> None:
@@ -132,14 +130,25 @@ def test_a_restored_dump_goes_on_under_the_name_that_its_address_has_now(
     ahead = time.time() + 3600  # the clock was set back meanwhile
     old = Dump(A, ahead - 60, ahead, 5, (A,), 60.0)
     listening.restore([old])
-    events = about_nodes(listening.several(2))
-    assert [(event[:2], event.since, event.last) for event in events] == [
-        (("silent", A), old.since, old.last),
-        (("dumping", "node1"), old.since, old.last),
-    ]
-    silent = listening.only_event()
-    assert (silent[:2], silent.since) == (("silent", "node1"), old.since)
+    silent, dumping, over = listening.several(3)
+    for event, kind, node in (
+        (silent, "silent", A),
+        (dumping, "dumping", "node1"),
+        (over, "silent", "node1"),
+    ):
+        assert (event[:2], event.since, event.last) == ((kind, node), old.since, old.last)
     assert listening.after_message(C)[:2] == ("began", C)
+
+
+def test_it_is_the_new_name_that_falls_silent() -> None:
+    dumps = Dumps(silence=30, repeat=10)
+    dumps.heard(A, A, 100.0)
+    assert kinds(dumps.rename(A, "node1", 110.0)) == ["silent", "dumping"]
+    assert dumps.tick(129.9) == []
+    assert [event[:2] for event in dumps.tick(130.0)] == [("silent", "node1")]
+    began = dumps.heard("node1", A, 131.0)
+    assert began is not None
+    assert (began.kind, began.since) == ("began", 131.0)
 
 
 def test_nothing_is_left_of_the_old_name() -> None:
