@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from kdumpfence import Event, Listener
@@ -32,17 +33,20 @@ def listen(service: Any, networks: Iterable[str] = EVERYBODY) -> None:  # noqa: 
             while times[oldest := next(iter(times))] < heard - FORGET:
                 del times[oldest]
 
-    def look_up(event: Event) -> None:
-        name = name_of(event.node)
-        if name is not None:
-            if event.node in names:  # its dump goes on
-                names[event.node] = name
-            note(name, event.heard)
-        elif names.pop(event.node, None) is not None:  # tried again when it is heard again
-            logging.warning("%s is dumping: it has no name that leads back to it", event.node)
+    def look_up() -> None:
+        while (event := unknown.get()) is not None:
+            name = name_of(event.node)
+            if name is not None:
+                if event.node in names:  # its dump goes on
+                    names[event.node] = name
+                note(name, event.heard)
+            elif names.pop(event.node, None) is not None:  # tried again when it is heard again
+                logging.warning("%s is dumping: it has no name that leads back to it", event.node)
 
     port, host = service.config.get_udp_port(), service.udp_ip or None
-    threads = ThreadPoolExecutor(LOOK_UPS)
+    unknown: SimpleQueue[Event | None] = SimpleQueue()
+    for _ in range(LOOK_UPS):
+        Thread(target=look_up, daemon=True).start()
     try:
         with Listener(networks=networks, port=port, host=host, repeat_interval=1.0) as listener:
             while not stop.is_set():
@@ -55,11 +59,12 @@ def listen(service: Any, networks: Iterable[str] = EVERYBODY) -> None:  # noqa: 
                         note(name, event.heard)
                     elif name is None:
                         names[event.node] = ""
-                        threads.submit(look_up, event)
+                        unknown.put(event)
                     if event.kind in ("finished", "failed", "silent"):
                         names.pop(event.node, None)
     finally:
-        threads.shutdown(wait=False, cancel_futures=True)
+        for _ in range(LOOK_UPS):
+            unknown.put(None)
 
 
 def name_of(address: str) -> str | None:

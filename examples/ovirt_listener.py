@@ -30,6 +30,7 @@ ENDS = ("finished", "failed", "silent")
 HEARTBEAT = 30.0  # seconds; the engine gives the listener up after 90
 RETRY = 5.0  # between two attempts to reach the database, or to find an unknown address in it
 MOST_STRANGERS = 1 << 17
+GATHER, ENOUGH = 0.1, 1000  # seconds and events: hosts that panic together share a statement
 
 HOSTS = "SELECT vds_id::text, addr, ipv6_address FROM vds_interface WHERE vds_id IS NOT NULL"
 UNFINISHED = "SELECT vds_id::text, address FROM GetAllUnfinishedVdsKdumpStatus()"
@@ -56,13 +57,14 @@ class Engine:
         self.resumed = False
         self.heartbeat_due = self.look_due = self.try_due = 0.0
 
-    def take(self, events: list[AnyEvent]) -> None:
-        """What the Listener tells."""
+    def take(self, events: list[AnyEvent]) -> list[AnyEvent]:
+        """What the Listener tells; the same."""
         for event in events:
             if event.kind == "overflow":
                 logging.warning("%d were lost (%s)", event.messages, event.counter)
             else:
                 self.note(event)
+        return events
 
     def note(self, event: Event) -> None:
         """What happened to an address; of a host that has several only the whole counts."""
@@ -166,7 +168,9 @@ def main() -> None:
         with contextlib.suppress(ListenerClosed):
             while not listener.closed:
                 engine.sync()
-                engine.take(listener.events(1.0))
+                if len(engine.take(listener.events(1.0))) < ENOUGH:
+                    engine.sync()
+                    time.sleep(GATHER)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -157,6 +158,15 @@ def test_what_the_page_says_about_restarts_works(tmp_path: Path) -> None:
         say(B, listener.port)
         wait_for(lambda: listener.counts["accepted"] == 1)
         assert listener.dump("node2") is None
+
+
+def test_the_page_has_the_parameters_and_their_defaults() -> None:
+    said = PAGE[PAGE.index("    Listener(nodes, networks,") :].partition(")\n")[0]
+    given = ast.parse(" ".join(said.split()) + ")", mode="eval").body
+    assert isinstance(given, ast.Call)
+    written = {one.arg: ast.literal_eval(one.value) for one in given.keywords}
+    parameters = inspect.signature(kdumpfence.Listener).parameters.values()
+    assert written == {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
 def test_every_option_event_and_count_is_explained() -> None:
