@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import kdumpfence
+from kdumpfence.keys import key_id
 from tests.listener.conftest import NETWORK, PATIENCE, A, B, kinds, say, wait_for
 from tests.listener.examples import ROOT
 
@@ -94,7 +95,8 @@ def test_the_shortest_use(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_signed_messages(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     key = tmp_path / "key"
-    key.write_text(f"signs 1 {'ab' * 32}\n")
+    cluster_key = bytes(range(32))
+    key.write_text(f"signs {key_id(cluster_key):08x} {cluster_key.hex()}\n")
     key.chmod(0o600)
     page = Page(monkeypatch, str(key))
 
