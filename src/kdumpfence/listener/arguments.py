@@ -6,6 +6,7 @@ What may not be in this file: what is done with it.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Union
@@ -76,13 +77,29 @@ def check_words(family: str, auth: str, counting: object) -> None:
         raise ValueError(f"counting {counting!r}: must be one of {', '.join(WAYS)}")
 
 
+def check_times(silence_timeout: float, repeat_interval: float) -> None:
+    """ValueError or TypeError unless they are seconds that can be waited for."""
+    for what, seconds in (
+        ("silence_timeout", silence_timeout),
+        ("repeat_interval", repeat_interval),
+    ):
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+            raise TypeError(f"{what} {seconds!r}: expected a number of seconds")
+        if not math.isfinite(seconds) or seconds < 0:
+            raise ValueError(f"{what} {seconds}: must be a number of seconds, 0 or more")
+    if not silence_timeout:
+        raise ValueError(f"silence_timeout {silence_timeout}: must be more than 0 seconds")
+
+
 def check_numbers(port: int, max_admitted: int, receive_buffer: int) -> None:
-    """ValueError if one of them is out of its range."""
+    """ValueError if one of them is out of its range, TypeError if it is no whole number."""
     for what, number, least, most, unit in (
         ("port", port, 0, 65535, ""),
         ("max_admitted", max_admitted, 0, MOST_ROOM, ""),
         ("receive_buffer", receive_buffer, 1, MOST_QUEUE, " bytes"),
     ):
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError(f"{what} {number!r}: expected a whole number")
         if not least <= number <= most:
             raise ValueError(f"{what} {number}: must be {least} to {most}{unit}")
 

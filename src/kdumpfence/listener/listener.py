@@ -26,6 +26,7 @@ from kdumpfence.listener.answers import Answers
 from kdumpfence.listener.arguments import (
     GivenNodes,
     check_numbers,
+    check_times,
     check_words,
     current_names,
     pairs,
@@ -169,6 +170,7 @@ class Listener:
         if key_file is not None and keys is not None:
             raise ValueError(f"key_file {key_file!r}: not with keys")
         check_numbers(port, max_admitted, receive_buffer)
+        check_times(silence_timeout, repeat_interval)
         hosts = parsed_hosts(host, FAMILIES[family])
         if hosts and sockets is not None:
             raise ValueError("host: not with sockets, which are bound already")
