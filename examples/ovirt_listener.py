@@ -22,7 +22,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
+try:
+    import psycopg
+except ImportError:  # oVirt has its predecessor, which will do
+    import psycopg2 as psycopg  # type: ignore[import-not-found,import-untyped,no-redef,unused-ignore]
 
 from kdumpfence import AnyEvent, Dump, Event, Listener, ListenerClosed
 
@@ -45,10 +48,10 @@ SAVE = """
 class Engine:
     """The engine's database. What it cannot be told yet waits until it can."""
 
-    def __init__(self, listener: Listener, connect: Callable[[], psycopg.Connection[Any]]) -> None:
+    def __init__(self, listener: Listener, connect: Callable[[], Any]) -> None:
         self.listener = listener
         self.connect = connect
-        self.database: psycopg.Connection[Any] | None = None
+        self.database: Any = None  # a connection
         self.owners: dict[str, str] = {}  # address -> host; "": several hosts have it
         self.dumping: dict[str, str] = {}  # address -> host
         self.busy: dict[str, set[str]] = {}  # host -> addresses from which it is heard
@@ -96,18 +99,20 @@ class Engine:
         if now < self.try_due:
             return
         try:
-            database = self.database = self.database or self.connect()
+            if self.database is None:
+                self.database = self.connect()
+                self.database.autocommit = True
             if now >= self.heartbeat_due or (self.strangers and now >= self.look_due):
-                self.look_for_hosts(database)
+                self.look_for_hosts()
                 self.look_due = now + RETRY
             if not self.resumed:
-                self.resume(database)
+                self.resume()
             if self.waiting:
                 rows = [(host, *what) for host, what in self.waiting.items()]
-                database.execute(SAVE, [list(column) for column in zip(*rows)])
+                self.ask(SAVE, *(list(column) for column in zip(*rows)))
                 self.waiting.clear()
             if now >= self.heartbeat_due:
-                database.execute(ALIVE)
+                self.ask(ALIVE)
                 self.heartbeat_due = now + HEARTBEAT
         except psycopg.Error as error:
             logging.warning("database: %s; will try again", " ".join(str(error).split()))
@@ -115,10 +120,16 @@ class Engine:
                 self.database.close()
             self.database, self.try_due = None, time.monotonic() + RETRY
 
-    def look_for_hosts(self, database: psycopg.Connection[Any]) -> None:
+    def ask(self, query: str, *values: object) -> list[Any]:
+        """What the database answers."""
+        with self.database.cursor() as cursor:
+            cursor.execute(query, values)
+            return list(cursor.fetchall())
+
+    def look_for_hosts(self) -> None:
         """Whose addresses are whose, and which of the strangers is one of them."""
         owners: dict[str, str] = {}
-        for host, *addresses in database.execute(HOSTS):
+        for host, *addresses in self.ask(HOSTS):
             for address in filter(None, map(usable, addresses)):
                 owners[address] = host if owners.get(address, host) == host else ""
         if owners != self.owners:
@@ -129,10 +140,10 @@ class Engine:
             if owners.get(event.node) or (event.node not in owners and event.kind not in ENDS):
                 self.note(event)
 
-    def resume(self, database: psycopg.Connection[Any]) -> None:
+    def resume(self) -> None:
         """What was under way when this program ended goes on, or is over if it stays silent."""
         now = time.time()
-        for host, text in database.execute(UNFINISHED):
+        for host, text in self.ask(UNFINISHED):
             if host in self.busy or host in self.waiting:
                 continue
             self.waiting[host] = "finished", text  # unless it can still be heard
@@ -160,11 +171,13 @@ def main() -> None:
     """Keep the database up to date until SIGTERM."""
     conninfo, *networks = sys.argv[1:]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options: dict[str, Any] = {"autocommit": True, "connect_timeout": 5, "tcp_user_timeout": 10_000}
     port = int(os.environ.get("KDUMP_PORT", "7410"))
     with Listener(networks=networks or ["0.0.0.0/0", "::/0"], port=port) as listener:
         signal.signal(signal.SIGTERM, lambda *_: listener.close())
-        engine = Engine(listener, lambda: psycopg.connect(conninfo, **options))
+        engine = Engine(
+            listener,
+            lambda: psycopg.connect(conninfo, connect_timeout=5, tcp_user_timeout=10_000),  # s, ms
+        )
         with contextlib.suppress(ListenerClosed):
             while not listener.closed:
                 engine.sync()

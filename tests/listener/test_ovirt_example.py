@@ -48,10 +48,10 @@ class Adapter:
         self.listener = Listener(port=0, **{"networks": NETWORKS, **options})
         self.engine = ovirt.Engine(self.listener, self._connect)
 
-    def _connect(self) -> psycopg.Connection[Any]:
+    def _connect(self) -> Any:
         if self.away:
-            raise psycopg.OperationalError("away")
-        return psycopg.connect(self.url, autocommit=True)
+            raise ovirt.psycopg.OperationalError("away")
+        return ovirt.psycopg.connect(self.url)
 
     def step(self) -> None:
         self.engine.take(self.listener.events(0))
