@@ -183,11 +183,12 @@ def measure(kind: str, number: int, seconds: float, cluster: Cluster, folder: Pa
                 if rows:
                     rows.look()
             assert player.wait(60) == 0
-            used = _dropped(port), _processor(pid) - before, _peak(pid)
+            dropped, processor, peak = _dropped(port), _processor(pid) - before, _peak(pid)
         seen = rows.seen if rows else array.array("d", told.read_bytes())
+        processor -= sum(seen[number:])
         began = array.array("d", sent.read_bytes())
         delays = [at - start for start, at in zip(began, seen) if at]
-        return Outcome(delays, number - len(delays), *used)
+        return Outcome(delays, number - len(delays), dropped, processor, peak)
 
 
 def table(outcomes: dict[str, Outcome]) -> str:
