@@ -4,10 +4,11 @@
     python -m bench.clouds.subject KIND PORT HOSTS FILE
 
 KIND: "library", "names" (examples/instanceha.py) or "plain-names". A thread of the same process is
-the client: it looks every LOOK seconds. When SIGTERM comes, FILE gets when it saw each host first
-(CLOCK_MONOTONIC, a double; 0: never), and then the processor time of a client that only looks into
-a dictionary. Names are looked up in a name service that takes LOOK_UP seconds for each answer. What
-may not be in this file: what is measured of these.
+the client: it looks every LOOK seconds. FILE is made, empty, when it has seen all hosts. When
+SIGTERM comes, it gets when the client saw each of them first (CLOCK_MONOTONIC, a double; 0: never),
+and then the processor time of a client that only looks into a dictionary. Names are looked up in a
+name service that takes LOOK_UP seconds for each answer. What may not be in this file: what is
+measured of these.
 """
 
 from __future__ import annotations
@@ -61,17 +62,22 @@ def _by_name(name: str, *_: object, **__: object) -> list[Any]:
 
 
 def watch(
-    new: Callable[[], Iterable[int]], seen: array.array[float], stop: threading.Event
+    new: Callable[[], Iterable[int]], seen: array.array[float], path: Path, stop: threading.Event
 ) -> float:
     """Be the client: `new` has the hosts that have come since the last look, and maybe others.
 
-    Returns the processor time of the thread, in seconds.
+    `path` is made when all have been seen. Returns the processor time of the thread, in seconds.
     """
+    missing = len(seen)
     while not stop.wait(LOOK):
         found = new()
         now = time.monotonic()
         for one in found:
-            seen[one] = seen[one] or now
+            if not seen[one]:
+                seen[one] = now
+                missing -= 1
+        if not missing:
+            path.touch()
     return time.thread_time()
 
 
@@ -92,7 +98,7 @@ def main() -> None:
                 fresh, known = dumps[known:], len(dumps)
                 return [hosts.number(dump.node) for dump in fresh]
 
-            watch(new_dumps, seen, stop)
+            watch(new_dumps, seen, path, stop)
     else:
         replaced: Any = socket
         replaced.gethostbyaddr, replaced.getaddrinfo = _by_address, _by_name
@@ -105,7 +111,7 @@ def main() -> None:
             return [int(name[5:]) for name in fresh]
 
         took = array.array("d")
-        client = threading.Thread(target=lambda: took.append(watch(new_names, seen, stop)))
+        client = threading.Thread(target=lambda: took.append(watch(new_names, seen, path, stop)))
         client.start()
         if kind == "names":
             found = importlib.util.spec_from_file_location("instanceha", EXAMPLES / "instanceha.py")
