@@ -34,6 +34,11 @@ HEARTBEAT = 30.0  # seconds; the engine gives the listener up after 90
 RETRY = 5.0  # between two attempts to reach the database, or to find an unknown address in it
 MOST_STRANGERS = 1 << 17
 GATHER, ENOUGH = 0.1, 1000  # seconds and events: hosts that panic together share a statement
+#: No node can have these, or not without its interface: a Listener refuses them.
+NOBODYS = [
+    ipaddress.ip_network(network)
+    for network in ("0.0.0.0/8", "224.0.0.0/4", "255.255.255.255", "::", "fe80::/10", "ff00::/8")
+]
 
 HOSTS = "SELECT vds_id::text, addr, ipv6_address FROM vds_interface WHERE vds_id IS NOT NULL"
 UNFINISHED = "SELECT vds_id::text, address FROM GetAllUnfinishedVdsKdumpStatus()"
@@ -162,9 +167,7 @@ def usable(text: str | None) -> str | None:
         address = ipaddress.ip_address(text or "")
     except ValueError:
         return None
-    if address.is_multicast or address.is_unspecified or address.is_link_local:
-        return None
-    return str(address)
+    return None if any(address in network for network in NOBODYS) else str(address)
 
 
 def main() -> None:

@@ -202,7 +202,8 @@ def test_an_address_that_two_hosts_have_is_neithers(
 
 
 def test_what_no_host_sends_from_does_no_harm(engine: EngineDatabase, adapter: Adapter) -> None:
-    host = engine.host(None, "", "0.0.0.0", "fe80::1", "224.0.0.1", "?", A)
+    others = ("0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "240.0.0.1", "::", "ff02::1")
+    host = engine.host(None, "", "?", *others, "fe80::1", "::ffff:192.0.2.1", A)
     adapter.say(A)
     adapter.step()
     assert engine.states() == {host: "dumping"}
