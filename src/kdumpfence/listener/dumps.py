@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from kdumpfence.listener.events import (
@@ -113,6 +113,10 @@ class Dumps:
         #: The last dumps of nodes that are not dumping, as long as messages of them may come.
         self._ended: dict[str, _Ended] = {}
         self._forgotten: list[str] = []
+        #: Whose silence somebody else notices: see `watch`.
+        self._watched: set[str] = set()
+        #: Asked for what else was heard of a node, before silence of it counts.
+        self.ask: Callable[[str], None] | None = None
         # When to look after a node, at the latest. A message does not touch it, which would
         # cost more than all the rest: who looks moves it on. Of a node's entries that one
         # counts whose time is in `_queued`.
@@ -140,7 +144,7 @@ class Dumps:
                 ended = self._ended[node]
                 last = ended.dump.last
                 if max(since - last, when - max(since, last)) <= self.silence:
-                    ended.dump = self._longer(ended.dump, address, when, messages, port)
+                    ended.dump = self.longer(ended.dump, address, when, messages, port)
                     return None
                 if since - last <= self.silence:
                     since = when  # it was silent in between, and nobody looked when
@@ -149,7 +153,7 @@ class Dumps:
             dump = Dump(node, since, when, messages, (address,), when - since, (), port, heard)
             self._begin(dump, when)
             return Event("began", node, since, *dump[1:])
-        self._dumps[node] = dump = self._longer(dump, address, when, messages, port)
+        self._dumps[node] = dump = self.longer(dump, address, when, messages, port)
         if when - self._told[node] < self.repeat:
             return None
         self._told[node] = when
@@ -184,14 +188,14 @@ class Dumps:
         ended = self._ended.get(node)
         if ended is not None:
             if self._is_of(ended, status):
-                ended.dump = self._longer(ended.dump, address, when, messages, port, (session,))
+                ended.dump = self.longer(ended.dump, address, when, messages, port, (session,))
                 return _contradicted(ended, status)
             del self._ended[node]
             messages, first = 1, when  # all others were still of that one
         event = self.heard(node, address, when, messages, first, port)
         dump = self._dumps[node]
         if session not in dump.sessions:
-            self._dumps[node] = dump = self._longer(dump, address, when, 0, port, (session,))
+            self._dumps[node] = dump = self.longer(dump, address, when, 0, port, (session,))
             event = event and event._replace(sessions=dump.sessions)
         told_end = as_told_end(state)
         if told_end is None:
@@ -224,10 +228,17 @@ class Dumps:
             over = self.over(node)
             if queued.get(node) != due:  # an earlier one took its place
                 heapq.heappop(queue)
+            elif node in self._watched:
+                heapq.heappop(queue)
+                del queued[node]
             elif over > due:
                 queued[node] = over
                 heapq.heapreplace(queue, (over, node))
             else:
+                if self.ask is not None:
+                    self.ask(node)
+                    if self.over(node) > over or queue[0] != (due, node):
+                        continue
                 heapq.heappop(queue)
                 del queued[node]
                 if node in self._dumps:
@@ -236,6 +247,18 @@ class Dumps:
                     self._forgotten.append(node)
                     self._clear_away()
         return events
+
+    def watch(self, node: str, watched: bool) -> None:
+        """Whether somebody else will tell `heard` what was heard of this node, and take this back,
+        when it falls silent. Until then `tick` does not look after it, which takes a while with
+        very many nodes.
+        """
+        if watched:
+            self._watched.add(node)
+        elif node in self._watched:
+            self._watched.discard(node)
+            if self._knows(node):
+                self._look_at(node)
 
     def forgotten(self) -> list[str]:
         """The nodes whose last dump, which ended as they said, `tick` has forgotten since the last
@@ -251,13 +274,14 @@ class Dumps:
         It may have nothing to tell then: only so is this answered at once, however many
         nodes there are.
         """
-        return self._queue[0][0] if self._dumps or self._ended else None
+        return self._queue[0][0] if self._queue and (self._dumps or self._ended) else None
 
     def forget(self, node: str, when: float | None = None) -> Event | None:
         """The node is none of ours any more: "silent" if it was dumping.
 
         `when` is the time of that event; without it, that of the last message.
         """
+        self._watched.discard(node)
         if self._ended.pop(node, None) is not None:
             self._clear_away()
         dump = self._dumps.get(node)
@@ -271,6 +295,7 @@ class Dumps:
         Its dump is over under the old name ("silent"), and goes on under the new one ("dumping"),
         with the times and messages that it had; if `name` is dumping already, as a part of that.
         """
+        self._watched.discard(node)
         dump, ended = self._dumps.get(node), self._ended.pop(node, None)
         events: list[Event] = []
         if dump is not None:
@@ -344,7 +369,7 @@ class Dumps:
         """How many nodes are dumping."""
         return len(self._dumps)
 
-    def _longer(
+    def longer(
         self,
         dump: Dump,
         address: str,
@@ -376,6 +401,8 @@ class Dumps:
 
     def _look_at(self, node: str) -> None:
         """See to it that `tick` looks at the node in time."""
+        if node in self._watched:
+            return
         due = self.over(node)
         # There may be one of a dump that was forgotten; if it is early enough, it will do.
         if self._queued.get(node, math.inf) > due:
@@ -394,6 +421,7 @@ class Dumps:
         if not self._dumps and not self._ended:
             self._queue.clear()
             self._queued.clear()
+            self._watched.clear()
 
     def over(self, node: str) -> float:
         """When there is nothing to be known of it any more if nothing more is heard."""

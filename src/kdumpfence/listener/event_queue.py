@@ -91,8 +91,11 @@ class EventQueue:
         self._looks = False  # nobody is about to take events: somebody just looks
         self._collecting = False
         self._rang = False
-        if networks and signed is None:
-            nodes.on_claim = self._claimed
+        dumps.ask = self._ask
+        if signed is None:
+            nodes.on_leave = self._leaving
+            if networks:
+                nodes.on_claim = self._claimed
         #: When `collect` is worth a call, by CLOCK_MONOTONIC.
         self.rest_until = 0.0
 
@@ -204,13 +207,31 @@ class EventQueue:
             self._reader.bell.ring()
         self.ring_for_the_rest()
 
-    def known(self) -> tuple[float, list[Dump], list[str]]:
-        """The time, the dumps under way (Unix times), and the nodes' addresses that are our own."""
+    def _leaving(self, address: Key) -> None:
+        """An address is about to be its node's no more: what was counted there is that node's."""
+        node = self._nodes.owner_of(address)
+        self._sources.dismiss(*address)
+        if not self._collecting:  # else a signal handler is here, in the middle of it
+            self._hear_waiting()
+        if node is not None:
+            self._dumps.watch(node, False)
+            self._go_on()
+
+    def known(self, dumps: bool) -> tuple[float, list[Dump], list[str]]:
+        """The time, the dumps under way (Unix times) if they are wanted, and the nodes' addresses
+        that are our own.
+        """
         with self._reader.lock:
             self._own.renew(time.monotonic())
             own = sorted(str(Address(*key)) for key in self._own if self._nodes.has(*key))
-            dumps = self._clock.all_told(self._dumps.snapshot())
-            return self._clock.unix(self._clock.now()), dumps, own
+            found = self._clock.all_told(self._dumps.snapshot()) if dumps else []
+            return self._clock.unix(self._clock.now()), found, own
+
+    def figures(self) -> bytes:
+        """See `Listener.figures`."""
+        with self._reader.lock:
+            now = self._clock.now()
+            return self._sources.figures(self._clock.base + self._clock.unix(now) - now)
 
     # -------------------------------------------------------------------------------- looks
 
@@ -222,6 +243,9 @@ class EventQueue:
         """
         began = time.monotonic()
         self._reader.catch_up()
+        self._look_since(began)
+
+    def _look_since(self, began: float) -> None:
         self._look()
         due = self._dumps.next_due
         if due is not None and self._await_reading(due, began):
@@ -229,22 +253,51 @@ class EventQueue:
 
     def find_all(self, nodes: Iterable[str], fresh: bool) -> list[Dump | None]:
         """As `find`, for all of them; if not `fresh`, without a look."""
+        wanted = list(nodes)
         if fresh:
-            self.look()
+            began = time.monotonic()
+            with self._reader.lock:
+                for node in wanted:
+                    self._fold(node)
+            self._look_since(began)
         with self._reader.lock:
-            found = map(self._dumps.get, nodes)
-            return [None if dump is None else self._clock.told(dump) for dump in found]
+            found = map(self._dumps.get, wanted)
+            return [None if dump is None else self._clock.told(self._newest(dump)) for dump in found]
 
     def find(self, node: str) -> Dump | None:
         """The dump of this node now (Unix times). RuntimeError as `look`."""
         began = time.monotonic()
-        self._reader.catch_up()
+        with self._reader.lock:
+            self._fold(node)
         self._look()
         if node in self._dumps and self._await_reading(self._dumps.over(node), began):
             self._look()
         with self._reader.lock:
             dump = self._dumps.get(node)
             return None if dump is None else self._clock.told(dump)
+
+    def _fold(self, node: str) -> bool:
+        """Have heard what the kernel has counted of this node; whether there is anything to hear."""
+        if not self._reader.counts_in_kernel:
+            return False
+        return any([self._sources.fold(*key) for key in self._keys_of(node)])
+
+    def _keys_of(self, node: str) -> Iterable[Key]:
+        """The addresses by which a node is known, if its name is not all that counts."""
+        if self._signed is not None:
+            return ()
+        admitted = self._admitted.get(node)
+        return self._nodes.keys_of(node) if admitted is None else (admitted,)
+
+    def _newest(self, dump: Dump) -> Dump:
+        """A dump with what was not told of it yet."""
+        if self._reader.counts_in_kernel:
+            for key in self._keys_of(dump.node):
+                last_ns, messages = self._sources.peek(*key)
+                if messages:
+                    last = last_ns * 1e-9 + self._clock.base
+                    dump = self._dumps.longer(dump, _shown(*key), last, messages, 0)
+        return dump
 
     def _look(self) -> None:
         # In pieces, so that nobody waits long for the lock; and no more of them than there can be:
@@ -339,6 +392,21 @@ class EventQueue:
         self._hear(heard)
         return len(heard)
 
+    def _hear_waiting(self) -> None:
+        """Deal with all that was heard by now."""
+        collecting, self._collecting = self._collecting, True
+        try:
+            for _ in range(1 + len(self._sources) // MOST):
+                if self._hear_all() < MOST:
+                    break
+        finally:
+            self._collecting = collecting
+
+    def _ask(self, node: str) -> None:
+        """Silence of this node is about to count, as far as was told of it."""
+        if self._fold(node):
+            self._hear_waiting()
+
     def _hear_named(
         self, heard: Iterable[tuple[str, bytes, int, int, int, int, int, _Told]]
     ) -> None:
@@ -350,23 +418,31 @@ class EventQueue:
 
     def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int, _Told]]) -> None:
         name_of = self._nodes.name_of
+        in_kernel = self._reader.counts_in_kernel
         self._own.renew(time.monotonic())
         for number, packed, scope, port, first_ns, last_ns, messages, told in heard:
-            if (packed, scope) in self._own:
-                if number == ADMITTED:
-                    self._sources.discard(packed, scope)
-                continue
             address = _shown(packed, scope)
             node = name_of(number)
             if node is None:
                 if number != ADMITTED:
                     continue  # removed meanwhile
+                node = address
+            if not messages or (packed, scope) in self._own:
+                # Nothing that counts, but nobody else looks after it any more either.
+                self._dumps.watch(node, False)
+                if messages and number == ADMITTED:
+                    self._sources.discard(packed, scope)
+                continue
+            if number == ADMITTED:
                 if self._nodes.has(packed, scope):
                     # Shared by several nodes, one of which may be called by this address.
                     self._sources.discard(packed, scope)
                     continue
-                node = address
                 self._admitted[node] = (packed, scope)
+            if in_kernel:
+                dump = self._dumps.get(node)
+                so_far = messages if dump is None else messages + dump.messages
+                self._dumps.watch(node, self._sources.watch(packed, scope, so_far))
             self._decide(node, address, port, first_ns, last_ns, messages, told)
 
     def _decide(

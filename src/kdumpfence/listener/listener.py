@@ -153,6 +153,7 @@ class Listener:
         key_file: str | None = None,
         keys: Keys | None = None,
         counting: Literal["auto", "kernel", "user"] | Counting = "user",
+        tell_repeats: bool = True,
         **old_names: Unpack[OldNames],
     ) -> None:
         if old_names:
@@ -211,7 +212,9 @@ class Listener:
                 counted = self._loaded(counting, opened, places, dumps)
             else:
                 counted = counting
-            reader = Reader(self._nodes, sources, self._signed, opened, answers, counted)
+            reader = Reader(
+                self._nodes, sources, self._signed, opened, answers, counted, tell_repeats
+            )
             self._events = EventQueue(
                 reader, self._nodes, sources, self._signed, admitted, max_admitted, dumps, clock
             )
@@ -471,8 +474,8 @@ class Listener:
         """Datagrams so far by verdict, as `Snapshot.counts`; also after `close`."""
         return self._in_use.counts
 
-    def snapshot(self, fresh: bool = True) -> Snapshot:
-        """What is known now. From any thread.
+    def snapshot(self, fresh: bool = True, dumps: bool = True) -> Snapshot:
+        """What is known now; without the `dumps` if nobody wants them. From any thread.
 
         Events of what it finds can be taken later. If a hundred thousand nodes have just spoken,
         that takes a second: a program that takes events all the time, and tells of no dump before
@@ -485,22 +488,41 @@ class Listener:
             with contextlib.suppress(RuntimeError):  # `deaf` tells
                 self._events.look()
         with reader.lock:
-            when, dumps, own = self._events.known()
+            when, found, own = self._events.known(dumps)
             nodes, unresolved = len(self._nodes), self._nodes.unresolved
             shared = self._nodes.shared
         answers = reader.answers
         return Snapshot(
             when,
-            dumps,
+            found,
             nodes,
             unresolved,
-            reader.counts,
+            reader.counts if fresh else reader.lately_counted(),
             shared,
             own,
             reader.deaf,
             *((answers.sent, answers.node, answers.asked_for) if answers else (0, "", "")),
             "kernel" if reader.counts_in_kernel else "user",
         )
+
+    @property
+    def tell_repeats(self) -> bool:
+        """See above; may be changed at any time."""
+        return self._in_use.tell_repeats
+
+    @tell_repeats.setter
+    def tell_repeats(self, tell: bool) -> None:
+        self._in_use.tell_repeats = tell
+        self._in_use.poke()
+
+    def figures(self) -> bytes:
+        """What the kernel has counted of all dumps at this moment, for whoever writes it down.
+
+        32 bytes for each address, in this machine's byte order: the address (16 bytes; IPv4 as
+        ::ffff:a.b.c.d), its interface (4), the messages of the dump (4), and the last of them
+        (8: a double, Unix time). Of messages that are read, events tell.
+        """
+        return self._events.figures()
 
     def fileno(self) -> int:
         """A descriptor that can be read when there are events, for poll; -1 when closed.
