@@ -101,6 +101,8 @@ class Daemon:
         self._dumps = 0
         self._last_event = 0.0
         self._next_figures = self._next_status = self._next_trim = self._next_look = 0.0
+        self._next_stand = 0.0
+        self._stood = False  # whether the history has any
         self._said_status = self._said_answer = ""
         #: The cluster's keys if messages have to be signed.
         self._believed: Keys | None = None
@@ -161,6 +163,7 @@ class Daemon:
                 answer_as=answer,
                 keys=self._believed or keys,
                 counting=counted,
+                tell_repeats=self.journal.shows("debug"),
             )
         except ValueError as error:
             raise DaemonError(str(error)) from None
@@ -245,6 +248,8 @@ class Daemon:
             self._apply(result)
         if now >= self._next_trim:
             self._trim(now)
+        if now >= self._next_stand:
+            self._stand(now)
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             self.recorder.look()
@@ -280,6 +285,14 @@ class Daemon:
                 # One that contradicts an earlier end is no further dump.
                 self.metrics.dump_ended(event.kind, None if before is None else length(event))
 
+    def _stand(self, now: float) -> None:
+        """Write down what no event tells: how far the dumps are whose messages the kernel counts."""
+        self._next_stand = now + self.settings.repeat
+        figures = self.listener.figures()
+        if figures or self._stood:
+            self.recorder.stand(figures)
+        self._stood = bool(figures)
+
     def _trim(self, now: float) -> None:
         self._next_trim = now + TRIM_EVERY
         removed = self.recorder.trim(self.settings.history_days * 86400)
@@ -294,26 +307,12 @@ class Daemon:
         """Publish what control socket, metrics and service manager tell."""
         moment = time.monotonic()
         self._next_figures = moment + PULSE / 2
-        now = self.listener.snapshot(fresh=False)
+        now = self.listener.snapshot(fresh=False, dumps=False)
         self.health.look(now)
         if self.metrics is not None:
             self.metrics.publish(self._for_metrics(now))
         self.control.publish(
-            status.Status(
-                version=__version__,
-                up=moment - self._started,
-                when=now.when,
-                nodes=now.nodes,
-                unresolved=now.unresolved[: status.MOST_UNRESOLVED],
-                dumping=len(self.told),
-                # Only what was told; but with the newest that is known of it.
-                dumps=control.current(self.told.newest(status.MOST), self._known),
-                ended=[one.event for one in self.told.ended(None, status.MOST_ENDED)],
-                counts=now.counts,
-                troubles=self.health.troubles(),
-                unresolved_nodes=len(now.unresolved),
-                counting=now.counting,
-            )
+            partial(self._status, now, moment - self._started, self.health.troubles())
         )
         summary = self._summary()
         if summary != self._said_status and moment >= self._next_status:
@@ -321,8 +320,26 @@ class Daemon:
             self._next_status = moment + 1.0
             self.service.status(summary)
 
+    def _status(self, now: Snapshot, up: float, troubles: list[str]) -> status.Status:
+        """From the thread that answers, and only when somebody asks."""
+        return status.Status(
+            version=__version__,
+            up=up,
+            when=now.when,
+            nodes=now.nodes,
+            unresolved=now.unresolved[: status.MOST_UNRESOLVED],
+            dumping=len(self.told),
+            # Only what was told; but with the newest that is known of it.
+            dumps=control.current(self.told.newest(status.MOST), self._known),
+            ended=[one.event for one in self.told.ended(None, status.MOST_ENDED)],
+            counts=now.counts,
+            troubles=troubles,
+            unresolved_nodes=len(now.unresolved),
+            counting=now.counting,
+        )
+
     def _known(self, nodes: list[str]) -> list[Dump | None]:
-        """Their dumps as of the last event: each is taken at once, and told when it is written."""
+        """Their dumps, without a look who fell silent: that is told when it is written."""
         return self.listener.dumps(nodes, fresh=False)
 
     def _for_metrics(self, now: Snapshot) -> metrics.Figures:
@@ -379,6 +396,7 @@ class Daemon:
         if at_once:
             said.append(f"{', '.join(at_once)} changed")
         self.journal.level, self.journal.lines = new.log_level, new.log_lines
+        self.listener.tell_repeats = self.journal.shows("debug")
         self.recorder.most = new.history_most
         said += self._reload_keys()
         answer, keys = self._answer(self.settings)

@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kdumpfence.daemon.bounded_server import Answer, BoundedServer, Limits
@@ -39,16 +40,18 @@ class Server:
         self.path = path
         #: Who answers all questions but that for the status; None: nobody yet.
         self.answers = answers
-        self._published: tuple[Status, float] | None = None
+        self._published: tuple[Status | Callable[[], Status], float] | None = None
         #: The last answers: `most` -> bytes without the age and the end.
         self._statuses: dict[int, bytes] = {}
-        self._statuses_of: Status | None = None
+        self._statuses_of: object = None
+        self._made: Status | None = None
         listener, self._inode = _listen(path, mode)
         self._server = BoundedServer("control", listener, limits, self._respond)
         self._server.start()
 
-    def publish(self, status: Status) -> None:
-        """From now on this is the answer. Costs next to nothing; from any thread.
+    def publish(self, status: Status | Callable[[], Status]) -> None:
+        """From now on this is the answer, or what makes it when somebody asks: once, in the thread
+        that answers. Costs next to nothing; from any thread.
 
         The Status must not be changed any more, nor the sequences in it.
         """
@@ -94,14 +97,15 @@ class Server:
         if published is None:
             return _refusal("the daemon is still starting: try again")
         status, when = published
-        if status is not self._statuses_of:
+        if status is not self._statuses_of or self._made is None:
+            self._made = status if isinstance(status, Status) else status()
             self._statuses_of = status
             self._statuses.clear()
         if most not in self._statuses:
             if len(self._statuses) >= 4:  # of clients that ask for odd numbers
                 self._statuses.clear()
             # Up to where the age comes.
-            self._statuses[most] = json.dumps(as_object(status, most)).encode()[:-1]
+            self._statuses[most] = json.dumps(as_object(self._made, most)).encode()[:-1]
         return self._statuses[most] + b', "age": %.3f}\n' % (time.monotonic() - when)
 
 
