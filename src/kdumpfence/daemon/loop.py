@@ -117,7 +117,7 @@ class Daemon:
         sockets = _open_port(settings, self.journal)
         for sock in sockets:
             undo.callback(sock.close)
-        counted = counting.load(settings, sockets, self.journal.say)
+        self._counting = counting.load(settings, sockets, self.journal.say)
         directories.make(settings)
         if settings.metrics_port:
             self.metrics = metrics.Metrics(self.health.trouble)
@@ -162,7 +162,7 @@ class Daemon:
                 auth=settings.auth,
                 answer_as=answer,
                 keys=self._believed or keys,
-                counting=counted,
+                counting=self._counting,
                 tell_repeats=self.journal.shows("debug"),
             )
         except ValueError as error:
@@ -405,6 +405,7 @@ class Daemon:
         if nodes != old.nodes:
             self.recorder.named = nodes
             self.recorder.mark()
+            counting.check_room(self._counting, self.settings, self.journal.say)
         self._next_trim = 0.0
         self.journal.say("info", "settings reloaded: " + ("; ".join(said) or "no change"))
         if after_restart:

@@ -44,7 +44,7 @@ from kdumpfence.listener.events import (
     Overflow,
     Snapshot,
 )
-from kdumpfence.listener.kernel import SIGNED, CannotCountError
+from kdumpfence.listener.kernel.growing import Growing
 from kdumpfence.listener.networks import IPNetwork, parsed_network
 from kdumpfence.listener.nodes import ADMITTED, AnyAddress, Nodes, as_text
 from kdumpfence.listener.reader import Reader
@@ -134,6 +134,8 @@ class Listener:
 
     _reader: Reader | None = None
     _signed: Signed | None = None
+    #: What counts in the kernel, if it may be replaced: see `Growing`.
+    _table: Growing | None = None
 
     def __init__(
         self,
@@ -208,8 +210,8 @@ class Listener:
             else:
                 answers = Answers(opened, answer_as, keys, questions)
             if isinstance(counting, str):
-                places = (max_admitted if admitted else 0) + self._nodes.places
-                counted = self._loaded(counting, opened, places, dumps)
+                self._table = Growing(counting, opened, max_admitted if admitted else 0, dumps)
+                counted = self._table.first(self._nodes.places, self._signed is not None)
             else:
                 counted = counting
             reader = Reader(
@@ -231,23 +233,6 @@ class Listener:
         for sock in sockets or ():
             if sock not in opened:
                 sock.close()  # a copy of it is in use
-
-    def _loaded(
-        self, how: str, sockets: list[socket.socket], places: int, dumps: Dumps
-    ) -> Counting | None:
-        """What counts in the kernel; None if nothing is to. OSError if nothing can, but is to."""
-        if how == "user":
-            return None
-        from kdumpfence.listener.kernel.counting import load  # and ctypes with it
-
-        try:
-            if self._signed is not None:
-                raise CannotCountError(SIGNED)
-            return load(sockets, places, dumps.silence, dumps.repeat)
-        except CannotCountError as error:
-            if how == "auto":
-                return None
-            raise OSError(error.errno, f"cannot count in the kernel: {error}") from None
 
     # -------------------------------------------------------------------------- the nodes
 
@@ -272,6 +257,7 @@ class Listener:
         """
         with self._open.lock:
             self._nodes.add(as_text(name), addresses, time.monotonic())
+        self._make_room()
         self._in_use.poke()
 
     def remove(self, name: AnyAddress) -> None:
@@ -300,8 +286,16 @@ class Listener:
             now = time.monotonic()
             for name, parsed in checked.items():
                 self._nodes.put(name, parsed, now)
+        self._make_room()
         self._in_use.poke()
         self._in_use.bell.ring()
+
+    def _make_room(self) -> None:
+        """Have a larger table in the kernel, if there are too many nodes by now and it can be had."""
+        if self._table is not None:
+            larger = self._table.larger(self._nodes.places)
+            if larger is not None:
+                self._in_use.count_with(larger)
 
     def _remove(self, name: str) -> None:
         self._nodes.remove(name)

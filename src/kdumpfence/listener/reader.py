@@ -121,6 +121,7 @@ class Reader:
         self.nodes = nodes
         self._sources = sources
         self._counting = counting
+        self._next_counting: Counting | None = None
         # One that a thread may take twice, since signal handlers may come here.
         self.lock = _thread.RLock()
         self.bell = Bell()
@@ -201,6 +202,16 @@ class Reader:
             self._wanted = max(self._wanted, moment)
         self.poke()
 
+    def count_with(self, counting: Counting) -> None:
+        """Let this count in the kernel from now on, instead of what does so now."""
+        with self.lock:
+            unused, self._next_counting = self._next_counting, counting
+            if self._final_counts is not None:  # it has ended
+                unused, self._next_counting = counting, None
+        if unused is not None:
+            unused.close()
+        self.poke()
+
     def catch_up(self) -> None:
         """Take all that the kernel has counted by now into the table of sources."""
         if self._counting is not None and self._sources.sweep():
@@ -272,6 +283,10 @@ class Reader:
                 if counting is not None:
                     self._sources.unshare()
                     counting.close()
+                with self.lock:
+                    if self._next_counting is not None:
+                        self._next_counting.close()
+                        self._next_counting = None
                 if self.answers is not None:
                     self.answers.stop()
                     self.answers.join(PATIENCE)
@@ -281,6 +296,8 @@ class Reader:
 
     def _turn(self) -> None:
         self._deadline = math.inf  # whoever wants less meanwhile pokes
+        if self._next_counting is not None:
+            self._exchange()
         if self._counting is not None:
             self._counting.renew()
         moments = [self._upkeep, self._sweep_at, self._look_up_names()]
@@ -346,6 +363,22 @@ class Reader:
         silence = self._sources.next_silence * 1e-9 + 0.001
         self._sweep_at = max(began + self.decide, min(silence, began + most))
         return news
+
+    def _exchange(self) -> None:
+        """Go on with another table. What comes meanwhile is queued, for the lease has ended."""
+        with self.lock:
+            counting, self._next_counting = self._next_counting, None
+        before = self._counting
+        if counting is None or before is None:
+            return
+        before.revoke()
+        self._sources.unshare()  # whoever was in there is news, and in the new one then
+        counting.share(self._sources)
+        self._counting = counting
+        self._attach()
+        before.close()
+        self._sweep_at = 0.0
+        self.bell.ring()
 
     def _stop_counting(self) -> Counting | None:
         """Leave the sockets, which others may have as well, as they would be without it."""
