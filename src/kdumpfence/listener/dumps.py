@@ -260,6 +260,10 @@ class Dumps:
             if self._knows(node):
                 self._look_at(node)
 
+    def is_watched(self, node: str) -> bool:
+        """Whether somebody else looks after it: see `watch`."""
+        return node in self._watched
+
     def forgotten(self) -> list[str]:
         """The nodes whose last dump, which ended as they said, `tick` has forgotten since the last
         call: whatever comes from there begins another one.

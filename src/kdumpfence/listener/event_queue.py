@@ -439,11 +439,16 @@ class EventQueue:
                     self._sources.discard(packed, scope)
                     continue
                 self._admitted[node] = (packed, scope)
-            if in_kernel:
-                dump = self._dumps.get(node)
-                so_far = messages if dump is None else messages + dump.messages
-                self._dumps.watch(node, self._sources.watch(packed, scope, so_far))
-            self._decide(node, address, port, first_ns, last_ns, messages, told)
+            if not in_kernel:
+                self._decide(node, address, port, first_ns, last_ns, messages, told)
+                continue
+            before = self._dumps.get(node)
+            counted = before is not None and self._dumps.is_watched(node)
+            so_far = messages if before is None else messages + before.messages
+            self._dumps.watch(node, self._sources.watch(packed, scope, so_far))
+            self._decide(
+                node, address, port, first_ns, last_ns, messages, told, before if counted else None
+            )
 
     def _decide(
         self,
@@ -454,16 +459,36 @@ class EventQueue:
         last_ns: int,
         messages: int,
         told: _Told,
+        counted: Dump | None = None,
     ) -> None:
-        """What the node was heard to say, as `Sources.heard` has it."""
+        """What the node was heard to say, as `Sources.heard` has it.
+
+        `counted`: its dump, if the kernel has counted the node's messages so far.
+        """
         base = self._clock.base
         first, last = first_ns * 1e-9 + base, last_ns * 1e-9 + base
-        if not told:
-            self._tell(self._dumps.heard(node, address, last, messages, first, port))
-            return
-        said = [Said(session, state, at * 1e-9 + base, n) for session, state, at, n in told]
-        for event in self._dumps.told(node, address, last, messages, first, said, port):
+        if told:
+            said = [Said(session, state, at * 1e-9 + base, n) for session, state, at, n in told]
+            events = self._dumps.told(node, address, last, messages, first, said, port)
+        else:
+            event = self._dumps.heard(node, address, last, messages, first, port)
+            events = [] if event is None else [event]
+        if counted is not None and not self._reader.tell_repeats:
+            events = self._without_repeats(events, counted)
+        for event in events:
             self._tell(event)
+
+    def _without_repeats(self, events: list[Event], before: Dump) -> list[Event]:
+        """The same for who does not want to be told that this dump goes on.
+
+        Where it is heard from and who says so is news: it says whose `figures` are this dump's.
+        """
+        events = [event for event in events if event.kind != "dumping"]
+        now = self._dumps.get(before.node)
+        if now is not None and now.since == before.since:
+            if (now.addresses, now.sessions) != (before.addresses, before.sessions):
+                events.append(Event("dumping", now.node, now.last, *now[1:]))
+        return events
 
     def _tell(self, event: Event | None) -> None:
         if event is None:

@@ -117,7 +117,7 @@ class Reader:
         tell_repeats: bool = True,
     ) -> None:
         #: Whether it is told of what the kernel counts that a dump goes on.
-        self.tell_repeats = tell_repeats
+        self.tell_repeats = self._tells_repeats = tell_repeats
         self.nodes = nodes
         self._sources = sources
         self._counting = counting
@@ -312,7 +312,8 @@ class Reader:
         if now >= self._upkeep:
             self._upkeep = now + UPKEEP
             self._look_after(now)
-        if now >= self._sweep_at and self._sweep():
+        wanted = now >= self._sweep_at or self._tells_repeats != self.tell_repeats
+        if wanted and self._sweep():
             self.bell.ring()
         if self.through < self._due <= now or self.through < self._wanted:
             try:
@@ -354,11 +355,12 @@ class Reader:
         if counting is None:
             return False
         began, used = time.monotonic(), time.thread_time()
-        again_ns = counting.again_ns if self.tell_repeats else NEVER
+        self._tells_repeats = tell = self.tell_repeats
+        again_ns = counting.again_ns if tell else NEVER
         news = self._sources.sweep(again_ns)
         self.decide = (time.thread_time() - used) / SWEEP_SHARE
         self.decide = min(max(SWEEP_FIRST, self.decide), SWEEP_LAST)
-        most = min(SWEEP_LAST, again_ns * 1e-9 / 4) if self.tell_repeats else SWEEP_MOST
+        most = min(SWEEP_LAST, again_ns * 1e-9 / 4) if tell else SWEEP_MOST
         # Nobody can be silent before. A moment later, for one rounds and the other does not.
         silence = self._sources.next_silence * 1e-9 + 0.001
         self._sweep_at = max(began + self.decide, min(silence, began + most))
