@@ -672,7 +672,7 @@ class Sources:
             self._line_up(source)
 
     def _line_up(self, source: _Source) -> None:
-        """This source is to be given out, and was not."""
+        """Have this source given out, which was not to be."""
         source.place = self._given + len(self._heard)
         self._heard.append(source)
 

@@ -417,7 +417,8 @@ def test_nearly_all_find_their_entries_where_the_program_looks_for_them(scene: S
 
 def test_who_moves_for_another_takes_its_messages_along(scene: Scene) -> None:
     table = Table(scene, buckets=40)
-    moved, places = set(), {}
+    moved: set[int] = set()
+    places: dict[int, int] = {}
     given = dict.fromkeys(range(200), 0)
     counted = dict.fromkeys(range(200), 0)
     for number in range(200):

@@ -27,7 +27,8 @@ After=kdumpfenced.socket kdumpfenced.service
 [Service]
 Type=oneshot
 ExecStart=-/bin/sh -c 'systemctl --no-pager status kdumpfenced.service >/talk/status'
-ExecStart=-/bin/sh -c 'grep -E "^(Cap|NoNewPrivs)" /proc/$$(systemctl show -P MainPID kdumpfenced.service)/status >/talk/rights'
+ExecStart=-/bin/sh -c 'systemctl show -P MainPID kdumpfenced.service >/talk/pid'
+ExecStart=-/bin/sh -c 'grep -E "^(Cap|NoNewPrivs)" /proc/$$(cat /talk/pid)/status >/talk/rights'
 ExecStart=-/bin/sh -c 'systemctl reload kdumpfenced.service'
 ExecStart=-/bin/sh -c 'systemctl restart kdumpfenced.service'
 ExecStart=-/bin/sh -c 'systemctl is-active kdumpfenced.socket kdumpfenced.service >/talk/new'

@@ -14,6 +14,7 @@ import pytest
 
 from kdumpfence.daemon import history as module
 from kdumpfence.daemon.history import History
+from kdumpfence.daemon.history_file import SCHEMA
 from kdumpfence.daemon.standing import newest, read
 from kdumpfence.listener.events import Event
 from kdumpfence.wire import OWN_MESSAGE
@@ -84,8 +85,8 @@ def test_what_was_counted_before_the_row_was_written_changes_nothing(path: str) 
     with History(path) as opened:
         opened.record([began()])
         opened.stand(figures((ADDRESS, 11, SINCE + 10)))
-        dumping = ("dumping", "node1", SINCE + 20, SINCE, SINCE + 20, 21, (ADDRESS,), 20.0)
-        opened.record([Event(*dumping)])
+        last = SINCE + 20
+        opened.record([Event("dumping", "node1", last, SINCE, last, 21, (ADDRESS,), 20.0)])
         (dump,) = opened.past()
         assert (dump.messages, dump.last, dump.took) == (21, SINCE + 20, 20)
 
@@ -200,4 +201,4 @@ def test_who_wants_to_know_everything_is_told_that_dumps_go_on(daemon: Kdumpfenc
 
 
 def test_the_form_of_the_file_is_known_to_whoever_only_reads() -> None:
-    assert set(module._COLUMNS) == set(range(1, module.SCHEMA + 1))
+    assert set(module._COLUMNS) == set(range(1, SCHEMA + 1))

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 from types import ModuleType
 
 import pytest
 
-from kdumpfence.listener import event_queue
 from kdumpfence.listener.kernel import CannotCountError, counting
 from kdumpfence.listener.reader import Reader
+from kdumpfence.own_addresses import OwnAddresses
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
 from tests.core.scene import status
@@ -171,10 +172,7 @@ def test_an_address_that_is_this_machine_s_own_by_now_speaks_for_none_and_the_du
     listening = listen({"a": [A]}, silence_timeout=SILENCE, repeat_interval=3600)
     listening.after_message(A)
     packed = bytes(map(int, A.split(".")))
-    monkeypatch.setattr(listening._events._own, "__contains__", lambda key: True, raising=False)
-    monkeypatch.setattr(
-        event_queue.OwnAddresses, "__contains__", lambda self, key: key == (packed, 0)
-    )
+    monkeypatch.setattr(OwnAddresses, "__contains__", lambda _, key: key == (packed, 0))
     repeat(listening, A)
     event = listening.only_event()
     assert (event.node, event.kind, event.messages) == ("a", "silent", 1)
@@ -199,11 +197,9 @@ def test_whose_entry_another_one_gets_is_looked_after_all_the_same(
     """A table with eight entries in two buckets: so each can be in any of them."""
     monkeypatch.setattr(counting, "LEAST_ENTRIES", 8)
     monkeypatch.setattr(counting, "SPARE", 0.01)
-    monkeypatch.setattr(counting.mmap, "PAGESIZE", 256)
+    monkeypatch.setattr(mmap, "PAGESIZE", 256)
     hosts = [f"127.7.4.{number}" for number in range(10, 30)]
-    listening = listen(
-        networks=[NETWORK], max_admitted=20, silence_timeout=60, tell_repeats=False
-    )
+    listening = listen(networks=[NETWORK], max_admitted=20, silence_timeout=60, tell_repeats=False)
     monkeypatch.undo()
     for host in hosts[:10]:
         listening.after_message(host)

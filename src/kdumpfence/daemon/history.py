@@ -238,7 +238,7 @@ class History:
         return sorted(found, key=lambda dump: dump.since, reverse=True)
 
     def stand(self, figures: bytes) -> None:
-        """This is what a Listener has of the dumps under way: `Listener.figures`."""
+        """Write down what a Listener has of the dumps under way: `Listener.figures`."""
         with self._lock, self._file.explained(), self._file.transaction():
             self._file.db.execute("UPDATE standing SET figures = ?", (figures,))
 

@@ -286,7 +286,7 @@ class Daemon:
                 self.metrics.dump_ended(event.kind, None if before is None else length(event))
 
     def _stand(self, now: float) -> None:
-        """Write down what no event tells: how far the dumps are whose messages the kernel counts."""
+        """Write down what no event tells: how far dumps are whose messages the kernel counts."""
         self._next_stand = now + self.settings.repeat
         figures = self.listener.figures()
         if figures or self._stood:

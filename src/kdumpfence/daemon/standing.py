@@ -35,7 +35,12 @@ def read(figures: bytes) -> Standing:
 
 
 def newest(
-    standing: Standing, addresses: Sequence[str], since: float, last: float, messages: int, took: float
+    standing: Standing,
+    addresses: Sequence[str],
+    since: float,
+    last: float,
+    messages: int,
+    took: float,
 ) -> tuple[float, int, float]:
     """Last message, messages, and length of a dump under way, which its row has like this.
 

@@ -262,7 +262,9 @@ class EventQueue:
             self._look_since(began)
         with self._reader.lock:
             found = map(self._dumps.get, wanted)
-            return [None if dump is None else self._clock.told(self._newest(dump)) for dump in found]
+            return [
+                None if dump is None else self._clock.told(self._newest(dump)) for dump in found
+            ]
 
     def find(self, node: str) -> Dump | None:
         """The dump of this node now (Unix times). RuntimeError as `look`."""
@@ -277,10 +279,11 @@ class EventQueue:
             return None if dump is None else self._clock.told(dump)
 
     def _fold(self, node: str) -> bool:
-        """Have heard what the kernel has counted of this node; whether there is anything to hear."""
+        """Have heard what the kernel has counted of this node; whether anything is to be heard."""
         if not self._reader.counts_in_kernel:
             return False
-        return any([self._sources.fold(*key) for key in self._keys_of(node)])
+        waits = [self._sources.fold(*key) for key in self._keys_of(node)]
+        return any(waits)
 
     def _keys_of(self, node: str) -> Iterable[Key]:
         """The addresses by which a node is known, if its name is not all that counts."""
@@ -485,9 +488,10 @@ class EventQueue:
         """
         events = [event for event in events if event.kind != "dumping"]
         now = self._dumps.get(before.node)
-        if now is not None and now.since == before.since:
-            if (now.addresses, now.sessions) != (before.addresses, before.sessions):
-                events.append(Event("dumping", now.node, now.last, *now[1:]))
+        if now is None or now.since != before.since:
+            return events
+        if (now.addresses, now.sessions) != (before.addresses, before.sessions):
+            events.append(Event("dumping", now.node, now.last, *now[1:]))
         return events
 
     def _tell(self, event: Event | None) -> None:

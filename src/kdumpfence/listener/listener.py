@@ -291,7 +291,7 @@ class Listener:
         self._in_use.bell.ring()
 
     def _make_room(self) -> None:
-        """Have a larger table in the kernel, if there are too many nodes by now and it can be had."""
+        """Have a larger table in the kernel if there are too many nodes by now."""
         if self._table is not None:
             larger = self._table.larger(self._nodes.places)
             if larger is not None:

@@ -25,9 +25,7 @@ GROWTH = 2
 class Growing:
     """Tables for these sockets. `how` is one of WAYS; `room`: sources that networks may admit."""
 
-    def __init__(
-        self, how: str, sockets: Iterable[socket.socket], room: int, dumps: Dumps
-    ) -> None:
+    def __init__(self, how: str, sockets: Iterable[socket.socket], room: int, dumps: Dumps) -> None:
         self._how = how
         self._sockets = list(sockets)
         self._admitted = room
@@ -62,8 +60,6 @@ class Growing:
     def _load(self, places: int) -> Counting:
         from kdumpfence.listener.kernel.counting import load  # and ctypes with it
 
-        made = load(
-            self._sockets, places + self._admitted, self._dumps.silence, self._dumps.repeat
-        )
+        made = load(self._sockets, places + self._admitted, self._dumps.silence, self._dumps.repeat)
         self._room = made.room
         return made

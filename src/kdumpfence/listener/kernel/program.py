@@ -202,7 +202,7 @@ def _hashed(table: Table) -> list[Line]:
     ]
 
 
-def _bucket(number: Register, buckets: int, where: int) -> list[Line]:
+def _bucket(number: int, buckets: int, where: int) -> list[Line]:
     """Of 32 bits of a hash: which bucket, so that any number of them will do."""
     return [
         asm.change(number, "*", buckets),
