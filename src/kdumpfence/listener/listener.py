@@ -114,6 +114,9 @@ class Listener:
     program that has given up its rights since. That a dump goes on, or is over because of silence,
     is told up to a second later then, and at once to those who ask.
 
+    `tell_repeats`: False: that a dump goes on whose messages the kernel counts is no event, but
+    `dumps` and `figures` have it.
+
     `silence_timeout`, `repeat_interval`: seconds, see `kdumpfence.listener.dumps.Dumps`.
     `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free. `host`: an
     address of this machine to listen on, or several; None: all of them.
