@@ -911,6 +911,7 @@ class Sources:
         seen = source.seen
         # It has both for a moment: no message of it comes to be read because of this.
         shared.take(free[-1], source, _as_ipv6(source), shared.last(entry))
+        shared.renew(source.entry, shared.last(entry))
         shared.forget(entry)
         counted = shared.messages(entry)
         source.messages += (counted - seen) & 0xFFFFFFFF
@@ -934,6 +935,9 @@ _BUCKET, _ENTRY = 4, 32
 
 #: Messages of a dump after which they are taken out of an entry, well before that begins again.
 _PLENTY = 1 << 31
+
+#: The time in an entry that nobody has: not 0, for the clock begins there.
+_NEVER_HEARD = 1 << 63
 
 
 def _as_ipv6(source: _Source) -> bytes:
@@ -1010,6 +1014,7 @@ class _Shared:
         self.owners[entry] = source
         self.zeros[entry] = source.seen = self.messages(entry)
         # The time comes last: without one the kernel counts nothing there.
+        self._wide[4 * entry + 2] = _NEVER_HEARD
         self._words[8 * entry + 7] = source.scope
         self._wide[4 * entry] = int.from_bytes(address[:8], sys.byteorder)
         self._wide[4 * entry + 1] = int.from_bytes(address[8:], sys.byteorder)
@@ -1018,9 +1023,9 @@ class _Shared:
     def forget(self, entry: int) -> None:
         """Nobody has it any more. Its number stays: it is part of the sum."""
         del self.owners[entry], self.zeros[entry]
-        # First what every address has: no other one is ever made up of two halves.
-        for word in (1, 0, 2):
-            self._wide[4 * entry + word] = 0
+        # The time comes first: whoever finds half of an address there has no message counted.
+        self._wide[4 * entry + 2] = _NEVER_HEARD
+        self._wide[4 * entry + 1] = self._wide[4 * entry] = 0
 
     def release(self) -> None:
         """Whoever made the memory may do away with it."""

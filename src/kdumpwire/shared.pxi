@@ -27,6 +27,10 @@ cdef enum:
     FIGURES = 32    # bytes
 
 
+# The time in an entry that nobody has: not 0, for the clock begins there.
+cdef int64_t NEVER_HEARD = -<int64_t>0x7FFFFFFFFFFFFFFF - 1
+
+
 cdef inline size_t shared_entries(Shared *shared) noexcept nogil:
     return <size_t>shared.buckets * BUCKET
 
@@ -58,7 +62,9 @@ cdef void shared_fold(CSources *sources, Source *source) noexcept nogil:
 
 cdef inline void shared_hide(Entry *entry) noexcept nogil:
     """Nobody's message is counted there from now on."""
-    # First what every address has: no other one is ever made up of two halves.
+    # The time comes first: whoever finds half of an address there has no message counted for it.
+    publish_64(&entry.last, NEVER_HEARD)
+    fence()
     entry.low = 0
     entry.high = 0
     fence()
@@ -67,9 +73,7 @@ cdef inline void shared_hide(Entry *entry) noexcept nogil:
 cdef void shared_forget(CSources *sources, Source *source) noexcept nogil:
     """This source has an entry: no more. Its number stays: it is part of the sum."""
     cdef Shared *shared = sources.shared
-    cdef Entry *entry = &shared.entries[source.entry - 1]
-    shared_hide(entry)
-    publish_64(&entry.last, 0)
+    shared_hide(&shared.entries[source.entry - 1])
     shared.holders[source.entry - 1].source = 0
     source.entry = 0
     shared.count -= 1
@@ -114,6 +118,8 @@ cdef void shared_take(CSources *sources, size_t at, uint32_t index, int64_t last
     shared.holders[at].zero = source.seen = look_32(&entry.messages)
     source.entry = <uint32_t>at + 1
     # The time comes last: without one the kernel counts nothing there.
+    publish_64(&entry.last, NEVER_HEARD)
+    fence()
     entry.scope = source.scope
     entry.high = source.high
     entry.low = source.low
@@ -135,8 +141,9 @@ cdef int shared_move(CSources *sources, size_t at) noexcept nogil:
     # It has both for a moment: no message of it comes to be read because of this.
     shared_take(sources, other, index, look_64(&shared.entries[at].last))
     source.entry = <uint32_t>at + 1
-    shared_hide(&shared.entries[at])
     last = look_64(&shared.entries[at].last)
+    shared_hide(&shared.entries[at])
+    last = max(last, look_64(&shared.entries[at].last))
     counted = look_32(&shared.entries[at].messages)
     shared_forget(sources, source)
     source.entry = <uint32_t>other + 1

@@ -6,7 +6,7 @@ with four entries, of which a source has one, in one of two buckets that its has
 
     offset  bytes  of an entry
     0       16     the address, in network byte order; IPv4 as ::ffff:a.b.c.d; all zero: free
-    16      8      when a message was counted last: CLOCK_MONOTONIC, nanoseconds
+    16      8      when a message was counted last: CLOCK_MONOTONIC, nanoseconds; -2**63: never
     24      4      messages that were counted here, modulo 2**32
     28      4      index of the interface, of a link-local address; else 0
 
