@@ -211,10 +211,9 @@ def test_whose_entry_another_one_gets_is_looked_after_all_the_same(
     for host in hosts[10:]:
         listening.after_message(host)
     assert {dump.node for dump in listening.snapshot().dumps} == set(hosts)
-    assert set(listening._events._dumps._watched) < set(hosts)
-    watched = listening._events._dumps._watched
-    queued = listening._events._dumps._queued
-    assert watched | queued.keys() == set(hosts)
+    due = listening._events._dumps._due
+    assert due._watched < set(hosts)
+    assert due._watched | due._queued.keys() == set(hosts)
 
 
 # ------------------------------------------------------------------------------ larger tables

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the reading thread counted becomes events, and waits here until somebody takes them.
 
-The thread counts each message at its source, in a table of the core (`reader`). `collect` takes
-out of that table which sources were heard since the last time, and lets `dumps` decide. How many
+The thread counts each message at its source, in a table of the core (`reader`). `collect` has
+those that were heard since the last time told to `dumps` (`hearing`), which decides. How many
 messages there were does not matter, only from how many sources.
 
 **First read, then decide.** A process that was stopped (SIGSTOP, a paused guest, a machine
@@ -17,29 +17,22 @@ from __future__ import annotations
 import collections
 import contextlib
 import math
-import socket
 import time
 from collections.abc import Collection, Iterable
 
 from kdumpfence.addresses import Address
 from kdumpfence.listener.clock import Clock
-from kdumpfence.listener.dumps import Dumps, Said
+from kdumpfence.listener.dumps import Dumps
 from kdumpfence.listener.events import AnyEvent, Dump, Event, Overflow, checked, checked_end
-from kdumpfence.listener.networks import Network, is_in
-from kdumpfence.listener.nodes import ADMITTED, Key, Nodes, address_in
+from kdumpfence.listener.hearing import MOST, Hearing
+from kdumpfence.listener.networks import Network
+from kdumpfence.listener.nodes import Nodes
 from kdumpfence.listener.reader import Reader
-from kdumpfence.own_addresses import OwnAddresses
-from kdumpfence.wire import Signed, Sources, is_packet_name
+from kdumpfence.wire import Signed, Sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kdumpfence.listener.events import Counter
-
-#: What statuses said, as `Sources.heard` has it.
-_Told = tuple[tuple[int, str, int, int], ...]
-
-#: Events and sources that are dealt with at a time: some milliseconds.
-MOST = 2048
 
 #: Seconds between two looks at what was heard, so that there is something to be seen.
 REST = 0.02
@@ -76,26 +69,18 @@ class EventQueue:
         self._reader = reader
         self._nodes = nodes
         self._sources = sources
-        self._signed = signed
-        self._networks = networks
         self._room = room if networks else 0
         self._dumps = dumps
         self._clock = clock
-        self._own = OwnAddresses()
-        # Under way and admitted by a network: name -> (packed, scope).
-        self._admitted: dict[str, Key] = {}
+        self._hearing = Hearing(
+            reader, nodes, sources, signed, networks, dumps, clock, self._tell, self._go_on
+        )
         self._ready: collections.deque[AnyEvent] = collections.deque()
         # Whose beginning or going on is among those, put there by a look.
         self._waiting: set[str] = set()
         self._untaken = 0  # events that were given up
         self._looks = False  # nobody is about to take events: somebody just looks
-        self._collecting = False
         self._rang = False
-        dumps.ask = self._ask
-        if signed is None:
-            nodes.on_leave = self._leaving
-            if networks:
-                nodes.on_claim = self._claimed
         #: When `collect` is worth a call, by CLOCK_MONOTONIC.
         self.rest_until = 0.0
 
@@ -132,24 +117,17 @@ class EventQueue:
 
     # --------------------------------------------------------------------------- what is known
 
+    def listens_for(self, node: str) -> bool:
+        """See `Listener.listens_for`."""
+        with self._reader.lock:
+            return self._hearing.listens_for(node)
+
     def forget(self, node: str) -> None:
         """The node was removed; if it was dumping, it is silent now."""
         with self._reader.lock:
             self._tell(self._dumps.forget(node, self._clock.now()))
             self._clock.forget(node)
             self.ring_for_the_rest()
-
-    def listens_for(self, node: str) -> bool:
-        """See `Listener.listens_for`."""
-        with self._reader.lock:
-            if node in self._nodes:
-                return True
-            if self._signed is not None:
-                return bool(self._networks) and is_packet_name(node)
-            address = address_in(node)
-            if address is None or _shown(*address) != node:  # it would not be named so
-                return False
-            return is_in(address, self._networks)
 
     def restore(self, dumps: Iterable[Dump], ended: Iterable[Event]) -> None:
         """See `Listener.restore`: all of them, or, with a ValueError, none."""
@@ -162,7 +140,7 @@ class EventQueue:
                     raise ValueError(f"node {node!r}: is there twice")
                 names.add(node)
                 self._dumps.check_new(node)
-                if not self.listens_for(node):
+                if not self._hearing.listens_for(node):
                     raise ValueError(f"node {node!r}: neither one of the nodes nor in a network")
             now = self._clock.now()
             for dump in under_way:
@@ -172,33 +150,8 @@ class EventQueue:
                 on_our_clock = when - (ending.last - dump.last)
                 self._dumps.restore_end(dump, kind, on_our_clock, now)
             for node in names.difference(self._nodes):
-                self._restore_admitted(node)
+                self._hearing.restore_admitted(node)
             self._go_on()
-
-    def _restore_admitted(self, node: str) -> None:
-        """It was a network's; meanwhile its address may have become a node's."""
-        address = address_in(node)
-        if self._signed is None and address is not None:
-            self._admitted[node] = address
-            if self._nodes.has(*address):
-                self._claimed(address)
-
-    def _claimed(self, address: Key) -> None:
-        """An address that a network may have admitted has become a node's, or several ones'.
-
-        What that machine says goes on, under the name of the node.
-        """
-        node = _shown(*address)
-        if self._admitted.get(node) != address:
-            return
-        del self._admitted[node]
-        name = self._nodes.owner_of(address)
-        if name is not None and name not in self._dumps:
-            self._clock.rename(node, name)
-        for event in self._dumps.rename(node, name, self._clock.now()):
-            self._tell(event)
-        self._clock.forget(node)
-        self._go_on()
 
     def _go_on(self) -> None:
         """Something was done from outside: have what follows from it looked after."""
@@ -207,23 +160,13 @@ class EventQueue:
             self._reader.bell.ring()
         self.ring_for_the_rest()
 
-    def _leaving(self, address: Key) -> None:
-        """An address is about to be its node's no more: what was counted there is that node's."""
-        node = self._nodes.owner_of(address)
-        self._sources.dismiss(*address)
-        if not self._collecting:  # else a signal handler is here, in the middle of it
-            self._hear_waiting()
-        if node is not None:
-            self._dumps.watch(node, False)
-            self._go_on()
-
     def known(self, dumps: bool) -> tuple[float, list[Dump], list[str]]:
         """The time, the dumps under way (Unix times) if they are wanted, and the nodes' addresses
         that are our own.
         """
         with self._reader.lock:
-            self._own.renew(time.monotonic())
-            own = sorted(str(Address(*key)) for key in self._own if self._nodes.has(*key))
+            self._hearing.own.renew(time.monotonic())
+            own = sorted(str(Address(*key)) for key in self._hearing.own if self._nodes.has(*key))
             found = self._clock.all_told(self._dumps.snapshot()) if dumps else []
             return self._clock.unix(self._clock.now()), found, own
 
@@ -258,19 +201,20 @@ class EventQueue:
             began = time.monotonic()
             with self._reader.lock:
                 for node in wanted:
-                    self._fold(node)
+                    self._hearing.fold(node)
             self._look_since(began)
         with self._reader.lock:
             found = map(self._dumps.get, wanted)
             return [
-                None if dump is None else self._clock.told(self._newest(dump)) for dump in found
+                None if dump is None else self._clock.told(self._hearing.newest(dump))
+                for dump in found
             ]
 
     def find(self, node: str) -> Dump | None:
         """The dump of this node now (Unix times). RuntimeError as `look`."""
         began = time.monotonic()
         with self._reader.lock:
-            self._fold(node)
+            self._hearing.fold(node)
         self._look()
         if node in self._dumps and self._await_reading(self._dumps.over(node), began):
             self._look()
@@ -278,36 +222,12 @@ class EventQueue:
             dump = self._dumps.get(node)
             return None if dump is None else self._clock.told(dump)
 
-    def _fold(self, node: str) -> bool:
-        """Have heard what the kernel has counted of this node; whether anything is to be heard."""
-        if not self._reader.counts_in_kernel:
-            return False
-        waits = [self._sources.fold(*key) for key in self._keys_of(node)]
-        return any(waits)
-
-    def _keys_of(self, node: str) -> Iterable[Key]:
-        """The addresses by which a node is known, if its name is not all that counts."""
-        if self._signed is not None:
-            return ()
-        admitted = self._admitted.get(node)
-        return self._nodes.keys_of(node) if admitted is None else (admitted,)
-
-    def _newest(self, dump: Dump) -> Dump:
-        """A dump with what was not told of it yet."""
-        if self._reader.counts_in_kernel:
-            for key in self._keys_of(dump.node):
-                last_ns, messages = self._sources.peek(*key)
-                if messages:
-                    last = last_ns * 1e-9 + self._clock.base
-                    dump = self._dumps.longer(dump, _shown(*key), last, messages, 0)
-        return dump
-
     def _look(self) -> None:
         # In pieces, so that nobody waits long for the lock; and no more of them than there can be:
         # what was heard of each node, and what fell silent.
         for _ in range(2 + 2 * (len(self._nodes) + self._room) // MOST):
             with self._reader.lock:
-                if self._collecting:  # a signal handler, in the middle of it
+                if self._hearing.busy:  # a signal handler, in the middle of it
                     return
                 self._looks = True
                 try:
@@ -348,7 +268,7 @@ class EventQueue:
         RuntimeError if the reading thread has died.
         """
         with self._reader.lock:
-            if not self._collecting:
+            if not self._hearing.busy:
                 self._collect()
                 if self._untaken:
                     lost, self._untaken = self._untaken, 0
@@ -359,7 +279,7 @@ class EventQueue:
         reader = self._reader
         if reader.failure is not None:
             raise RuntimeError("the reading thread has died") from reader.failure
-        self._collecting = True
+        self._hearing.busy = True
         try:
             reader.bell.hush()
             self._rang = False
@@ -367,14 +287,14 @@ class EventQueue:
             # First the moment, then what was heard: all of it that came before that moment
             # is in the table by now.
             through = reader.through
-            number = self._hear_all()
+            number = self._hearing.hear_all(MOST)
             more = number == MOST
             self.rest_until = time.monotonic() + REST if number and not more else 0.0
             if not more:
                 for event in self._dumps.tick(through + self._clock.base, MOST):
                     self._tell(event)
                 for node in self._dumps.forgotten():
-                    self._forget(node)
+                    self._hearing.forget(node)
             for counter, lost in reader.new_losses().items():
                 self._tell_loss(counter, lost)
             more |= not self._schedule()
@@ -383,116 +303,7 @@ class EventQueue:
                 reader.bell.ring()
             return more
         finally:
-            self._collecting = False
-
-    def _hear_all(self) -> int:
-        """Deal with what was heard; of how many nodes, MOST at most."""
-        if self._signed is not None:
-            named = self._signed.heard(MOST)
-            self._hear_named(named)
-            return len(named)
-        heard = self._sources.heard(MOST)
-        self._hear(heard)
-        return len(heard)
-
-    def _hear_waiting(self) -> None:
-        """Deal with all that was heard by now."""
-        collecting, self._collecting = self._collecting, True
-        try:
-            for _ in range(1 + len(self._sources) // MOST):
-                if self._hear_all() < MOST:
-                    break
-        finally:
-            self._collecting = collecting
-
-    def _ask(self, node: str) -> None:
-        """Silence of this node is about to count, as far as was told of it."""
-        if self._fold(node):
-            self._hear_waiting()
-
-    def _hear_named(
-        self, heard: Iterable[tuple[str, bytes, int, int, int, int, int, _Told]]
-    ) -> None:
-        """As `_hear`, of nodes that sign: their names say who they are, not their addresses."""
-        for name, packed, scope, port, first_ns, last_ns, messages, told in heard:
-            if name not in self._nodes:  # others would not be released: it spares asking
-                self._admitted[name] = (packed, scope)
-            self._decide(name, _shown(packed, scope), port, first_ns, last_ns, messages, told)
-
-    def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int, _Told]]) -> None:
-        name_of = self._nodes.name_of
-        in_kernel = self._reader.counts_in_kernel
-        self._own.renew(time.monotonic())
-        for number, packed, scope, port, first_ns, last_ns, messages, told in heard:
-            address = _shown(packed, scope)
-            node = name_of(number)
-            if node is None:
-                if number != ADMITTED:
-                    continue  # removed meanwhile
-                node = address
-            if not messages or (packed, scope) in self._own:
-                # Nothing that counts, but nobody else looks after it any more either.
-                self._dumps.watch(node, False)
-                if messages and number == ADMITTED:
-                    self._sources.discard(packed, scope)
-                continue
-            if number == ADMITTED:
-                if self._nodes.has(packed, scope):
-                    # Shared by several nodes, one of which may be called by this address.
-                    self._sources.discard(packed, scope)
-                    continue
-                self._admitted[node] = (packed, scope)
-            if not in_kernel:
-                self._decide(node, address, port, first_ns, last_ns, messages, told)
-                continue
-            before = self._dumps.get(node)
-            counted = before is not None and self._dumps.is_watched(node)
-            so_far = messages if before is None else messages + before.messages
-            self._dumps.watch(node, self._sources.watch(packed, scope, so_far))
-            self._decide(
-                node, address, port, first_ns, last_ns, messages, told, before if counted else None
-            )
-
-    def _decide(
-        self,
-        node: str,
-        address: str,
-        port: int,
-        first_ns: int,
-        last_ns: int,
-        messages: int,
-        told: _Told,
-        counted: Dump | None = None,
-    ) -> None:
-        """What the node was heard to say, as `Sources.heard` has it.
-
-        `counted`: its dump, if the kernel has counted the node's messages so far.
-        """
-        base = self._clock.base
-        first, last = first_ns * 1e-9 + base, last_ns * 1e-9 + base
-        if told:
-            said = [Said(session, state, at * 1e-9 + base, n) for session, state, at, n in told]
-            events = self._dumps.told(node, address, last, messages, first, said, port)
-        else:
-            event = self._dumps.heard(node, address, last, messages, first, port)
-            events = [] if event is None else [event]
-        if counted is not None and not self._reader.tell_repeats:
-            events = self._without_repeats(events, counted)
-        for event in events:
-            self._tell(event)
-
-    def _without_repeats(self, events: list[Event], before: Dump) -> list[Event]:
-        """The same for who does not want to be told that this dump goes on.
-
-        Where it is heard from and who says so is news: it says whose `figures` are this dump's.
-        """
-        events = [event for event in events if event.kind != "dumping"]
-        now = self._dumps.get(before.node)
-        if now is None or now.since != before.since:
-            return events
-        if (now.addresses, now.sessions) != (before.addresses, before.sessions):
-            events.append(Event("dumping", now.node, now.last, *now[1:]))
-        return events
+            self._hearing.busy = False
 
     def _tell(self, event: Event | None) -> None:
         if event is None:
@@ -507,11 +318,11 @@ class EventQueue:
             self._waiting.add(event.node)
         self._put(self._clock.told(event))
         if event.kind == "silent":
-            self._forget(event.node)
+            self._hearing.forget(event.node)
 
     def _put(self, event: AnyEvent) -> None:
         waiting = len(self._ready)
-        if waiting >= MOST_WAITING and waiting >= 2 * (len(self._nodes) + len(self._admitted)):
+        if waiting >= MOST_WAITING and waiting >= 2 * (len(self._nodes) + self._hearing.admitted):
             self.pop()
             self._untaken += 1
         self._ready.append(event)
@@ -519,21 +330,6 @@ class EventQueue:
     def _tell_loss(self, counter: Counter, lost: int) -> None:
         when = self._clock.unix(self._clock.now())
         self._put(Overflow("overflow", "", when, counter, lost))
-
-    def _forget(self, node: str) -> None:
-        """Nothing is known of this node's last dump any more.
-
-        That is later than its end if the node told of that: else who makes up nodes of a network
-        could have more of them than there is room for.
-        """
-        self._clock.forget(node)
-        admitted = self._admitted.pop(node, None)
-        if admitted is not None:
-            # Its room is free again, unless it has just sent the first message of another dump.
-            if self._signed is not None:
-                self._signed.release(node)
-            else:
-                self._sources.release(*admitted)
 
     def _schedule(self) -> bool:
         """Have it read until the next decision is due; False if one is due now."""
@@ -546,9 +342,3 @@ class EventQueue:
         else:
             reader.read_through(max(due - base, reader.through + reader.decide))
         return True
-
-
-def _shown(packed: bytes, scope: int) -> str:
-    if scope:
-        return str(Address(packed, scope))
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
