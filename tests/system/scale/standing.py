@@ -5,8 +5,9 @@
 
 So many nodes, all in the settings, repeat their message every second, played by a process of its
 own. Once all are told of, and a further interval of `repeat` is over, the daemon's processor time
-(user and system, of all its threads, from /proc) is read every ten seconds. Then how long it takes
-until the end of one node's dump is told, beyond `silence`. Told as JSON.
+(user and system, of all its threads, from /proc) is read every ten seconds. Then how old and how far
+off what the history has of these dumps is at worst; and how long it takes until the end of one
+node's dump is told, beyond `silence`. Told as JSON.
 
 What may not be in this file: what a figure ought to be.
 """
@@ -62,7 +63,7 @@ def processor(pid: int) -> float:
 
 
 def private(pid: int) -> int:
-    """Bytes of memory that nobody shares with this process, and those of mapped eBPF tables."""
+    """Bytes of memory that nobody shares with this process."""
     total = 0
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if line.startswith(("Private_Clean", "Private_Dirty")):
@@ -123,6 +124,11 @@ def measure(nodes: int, seconds: float, counting: str, core: str) -> dict[str, A
                 "unread": more["unread"],
                 "private_bytes_a_node": round((private(daemon.pid) - before) / nodes),
             }
+            found, now = daemon.past(), time.time()
+            result["history_age"] = round(now - min(dump.last for dump in found), 3)
+            # Each node has sent one message a second since its first.
+            off = [abs(dump.messages - 1 - dump.took) for dump in found]
+            result["history_messages_off"] = round(max(off), 1)
             quiet.set()
             node = "node-000000"
             line = daemon.says(f"node '{node}' fell silent")
