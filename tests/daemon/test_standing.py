@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Dumps under way whose messages the kernel counts: what the history has of them, in one piece."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A Listener whose kernel counts notices who falls silent, whatever becomes of nodes and tables."""
 
 from __future__ import annotations

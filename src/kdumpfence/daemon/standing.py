@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What was last known of dumps under way that the kernel counts, as the history has it: one piece.
 
 To write a hundred thousand rows takes a third of a second, to write what the Listener has of them

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """When to look after which node: a queue that costs nothing when a message comes.
 
 A message does not touch it, which would cost more than all the rest: who looks moves the node on.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whose messages the reading thread counted, told to `dumps` under the names of their nodes.
 
 A source is a node's, or of a network and then a node of its own as long as its dump lasts; or it

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A dump with more messages: what becomes of its times, addresses and sessions.
 
 What may not be in this file: whether messages belong to a dump (`dumps`).

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Taking the events of a `Listener`: in a thread, from a signal handler, in asyncio, by poll.
 
 What may not be in this file: where events come from (`event_queue`).

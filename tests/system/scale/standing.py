@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a daemon costs while many nodes dump and nothing else happens.
 
     python -m tests.system.scale.standing NODES SECONDS [kernel|user [CORE]]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Which table in the kernel a `Listener` has, and a larger one when there are more nodes.
 
 To make one needs a right that a program may have given up meanwhile: then it keeps the one that it
