@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import time
 from collections.abc import Iterator
@@ -432,7 +433,7 @@ def test_who_moves_for_another_takes_its_messages_along(scene: Scene) -> None:
             if places.get(host, at) != at:
                 moved.add(host)
         places = now
-        for other in range(number + 1):
+        for other in range(number % 7, number + 1, 7):
             packed = pack(numbered(other))
             if scene.sources.watch(packed, 0, given[other]):
                 table.count(numbered(other), other + 1)
@@ -446,6 +447,66 @@ def test_who_moves_for_another_takes_its_messages_along(scene: Scene) -> None:
         given[node] += messages
     assert given == counted
     assert scene.sources.counted + 200 == sum(counted.values())
+
+
+def test_whatever_happens_every_message_is_given_out_once_and_every_loss_of_an_entry_is_told(
+    scene: Scene,
+) -> None:
+    """Against a model that keeps a list of what was sent, and of who has an entry."""
+    dice = random.Random(7)
+    table = Table(scene, buckets=6)
+    sent: dict[int, int] = {}
+    given: dict[int, int] = {}
+    watched: set[int] = set()
+    told_of_loss: set[int] = set()
+
+    def take() -> None:
+        for node, *_, messages, _ in scene.sources.heard(dice.choice((1, 5, 1000))):
+            given[node] = given.get(node, 0) + messages
+            told_of_loss.add(node)
+
+    by_address = {pack(numbered(number)): number for number in range(40)}
+    for packed, number in by_address.items():
+        scene.sources.add(packed, node=number)
+    for _ in range(3000):
+        number, action = dice.randrange(40), dice.random()
+        host, packed = numbered(number), pack(numbered(number))
+        has_entry = scene.sources.watch(packed, 0, given.get(number, 0))
+        if action < 0.3:
+            say(scene, number)
+            sent[number] = sent.get(number, 0) + 1
+        elif action < 0.6 and has_entry:
+            messages = dice.choice((1, 2, 1000))
+            # Now, long ago so that its next message is news, or so that it is silent.
+            age = dice.choice((0, 0, 0, 28, 31)) * SECOND
+            table.count(host, messages, time.monotonic_ns() - age)
+            sent[number] = sent.get(number, 0) + messages
+        elif action < 0.7:
+            scene.sources.sweep(dice.choice((-1, 0, SECOND)))
+        elif action < 0.75:
+            scene.sources.fold(packed)
+        elif action < 0.78:
+            scene.sources.dismiss(packed)
+        else:
+            take()
+        # Whoever had an entry and has none any more is given out, sooner or later.
+        there = {by_address[address[12:]] for _, address, *_ in table.entries()}
+        lost = watched - there
+        told_of_loss -= lost
+        waiting = lost - told_of_loss
+        watched = there
+        assert scene.sources.shared == len(there)
+        if waiting:
+            before = set(told_of_loss)
+            for node, *_, messages, _ in scene.sources.heard():
+                given[node] = given.get(node, 0) + messages
+                before.add(node)
+            assert waiting <= before
+    scene.sources.unshare()
+    for node, *_, messages, _ in scene.sources.heard():
+        given[node] = given.get(node, 0) + messages
+    assert given == sent
+    assert scene.sources.counted + scene.counts()["accepted"] == sum(sent.values())
 
 
 def buckets(packed: bytes, number: int) -> tuple[int, int]:
