@@ -5,9 +5,9 @@
 
 So many nodes, all in the settings, repeat their message every second, played by a process of its
 own. Once all are told of, and a further interval of `repeat` is over, the daemon's processor time
-(user and system, of all its threads, from /proc) is read every ten seconds. Then how old and how far
-off what the history has of these dumps is at worst; and how long it takes until the end of one
-node's dump is told, beyond `silence`. Told as JSON.
+(user and system, of all its threads, from /proc) is read every ten seconds. Then how old what the
+history has of these dumps is at worst, and by how many messages it is off; and how long it takes
+until the end of one node's dump is told, beyond `silence`. Told as JSON.
 
 What may not be in this file: what a figure ought to be.
 """

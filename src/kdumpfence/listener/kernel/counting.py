@@ -2,8 +2,9 @@
 """What a `Listener` has of counting in the kernel: the programs, the table, and the lease.
 
 All that needs a right (CAP_BPF, or CAP_SYS_ADMIN) is done by `load`; a program that gives up its
-rights does so before. A table does not grow: a larger one takes its place (`growing`) while there is
-the right to make it. Sources for which there is no room are read from the queue as ever. What may not be in this file: instructions, and when to look into the table.
+rights does so before. A table does not grow: a larger one takes its place (`growing`), while there
+is the right to make it. Sources for which there is no room are read from the queue as ever. What may
+not be in this file: instructions, and when to look into the table.
 """
 
 from __future__ import annotations
