@@ -3,8 +3,8 @@
 
 All that needs a right (CAP_BPF, or CAP_SYS_ADMIN) is done by `load`; a program that gives up its
 rights does so before. A table does not grow: a larger one takes its place (`growing`), while there
-is the right to make it. Sources for which there is no room are read from the queue as ever. What may
-not be in this file: instructions, and when to look into the table.
+is the right to make it. Sources for which there is no room are read from the queue as ever. What
+may not be in this file: instructions, and when to look into the table.
 """
 
 from __future__ import annotations
