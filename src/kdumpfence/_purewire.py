@@ -464,6 +464,7 @@ _MOST_TOLD = 4
 class _Source:
     __slots__ = (
         "admitted",
+        "entry",
         "first",
         "host",
         "last",
@@ -471,8 +472,8 @@ class _Source:
         "node",
         "place",
         "port",
-        "record",
         "scope",
+        "seen",
         "told",
     )
 
@@ -485,7 +486,8 @@ class _Source:
         self.last = 0  # when it was heard last
         self.messages = 0  # since it was last given out as heard
         self.place = -1  # its place in the row of those heard
-        self.record: _Record | None = None  # that it has in a table shared with the kernel
+        self.entry = -1  # that it has in a table shared with the kernel; -1: none
+        self.seen = 0  # of the messages in that entry
         self.admitted = False
         #: (session, state, when, `messages` at that time) of statuses since it was last given out.
         self.told: tuple[_Told, ...] = ()
@@ -517,17 +519,17 @@ class Sources:
         # Signal handlers may come here too.
         self._lock = _thread.RLock()
         self._shared: _Shared | None = None
-        self._counted_before = 0  # messages that the kernel counted, as far as they were heard of
+        self._counted = 0  # messages that the kernel had counted at the last look
 
     def add(self, packed: bytes, scope: int = 0, node: int = 0) -> None:
         """Know this address; one that is there already gets the new number."""
         host = _show_host(packed)
         with self._lock:
             source = self._known.setdefault(_key(host, scope), _Source(host, scope, node))
-            if source.record is not None and source.node != node:
+            if source.entry >= 0 and source.node != node:
                 if source.admitted:  # what that machine says goes on, as this node's
-                    self._fold(source.record)
-                self._unrecord(source.record)  # for this node its next message is news
+                    self._fold(source)
+                self._forget_entry(source)  # for this node its next message is news
             source.node = node
             self._admitted -= source.admitted
             source.admitted = False
@@ -541,8 +543,7 @@ class Sources:
         source = self._known.pop(key, None)
         if source is None:
             return False
-        if source.record is not None:
-            self._unrecord(source.record)
+        self._forget_entry(source)
         self._admitted -= source.admitted
         if source.place >= 0:
             # The newest of those heard takes its place.
@@ -559,8 +560,8 @@ class Sources:
         """
         with self._lock:
             source = self._known.get(_key(_show_host(packed), scope))
-            if source is not None and source.record is not None:
-                self._fold(source.record)
+            if source is not None:
+                self._fold(source)
             if source is None or not source.admitted or source.place >= 0:
                 return False
             return self.discard(packed, scope)
@@ -619,15 +620,12 @@ class Sources:
         self._given += len(given)
         result = []
         for one in given:
-            if one.record is not None:
-                self._fold(one.record)
+            self._fold(one)
             told = (one.port, one.first, one.last, min(one.messages, 0xFFFFFFFF), one.told)
             result.append((one, told))
             one.place = -1
             one.messages = 0
             one.told = ()
-            if one.record is not None:
-                one.record.given = one.last
         return result
 
     def _network(self, host: str) -> int | None:
@@ -671,8 +669,12 @@ class Sources:
         if source.place < 0:
             source.first = first
             source.port = port
-            source.place = self._given + len(self._heard)
-            self._heard.append(source)
+            self._line_up(source)
+
+    def _line_up(self, source: _Source) -> None:
+        """Have this source given out, which was not to be."""
+        source.place = self._given + len(self._heard)
+        self._heard.append(source)
 
     def _tell(self, source: _Source, now: int, data: Buffer) -> None:
         """The message that was just counted for this source says more, if it is a status.
@@ -695,25 +697,29 @@ class Sources:
         messages = min(source.messages, 0xFFFFFFFF)
         source.told = (*told, (packet.session, packet.state, now, messages))
 
-    def share(self, table: Buffer, seed: int, quiet_ns: int) -> None:
+    def share(self, table: Buffer, seed: int, quiet_ns: int, silent_ns: int) -> None:
         """Count together with a program in the kernel, which has the same table and `seed`.
 
-        `kdumpfence.listener.kernel.program` says what is in it; it has to be full of zeros, and 128
-        times a power of two bytes long. Once a source was heard by `Receiver.count`, the kernel
-        counts its messages until none has come for `quiet_ns` nanoseconds, or the source is
-        discarded. Whether there is room for a source makes no difference but to the cost.
+        `kdumpfence.listener.kernel.program` says what is in it; it has to be full of zeros, and a
+        multiple of 128 bytes long. Once a source was heard by `Receiver.count`, the kernel
+        counts its messages until none has come for `silent_ns` nanoseconds, or the source is
+        discarded. After `quiet_ns` without one the next message is not for the kernel to count,
+        and another source may have the place. Whether there is room for a source makes no
+        difference but to the cost. Whoever loses its place is given out by `heard`, with no
+        messages if there are none; unless it is discarded, or becomes another node's.
         """
         with self._lock:
             if self._shared is not None:
                 raise RuntimeError("these sources share a table already")
-            self._shared = _Shared(table, seed, quiet_ns)
+            self._shared = _Shared(table, seed, quiet_ns, silent_ns)
 
     def sweep(self, again_ns: int = 0) -> bool:
-        """Have heard what the kernel counted; whether `heard` has something now, and had not.
+        """Look at what the kernel counted; whether `heard` has something now, and had not.
 
-        Of a source that has sent nothing since `again_ns` nanoseconds after its last message that
-        was given out, the rest waits, for half of `quiet_ns` at most. When the first of these
-        messages came is not known: it is told as the time of the one before.
+        That is who has been silent for `silent_ns`, and who has sent something `again_ns`
+        nanoseconds or more after its last message that was given out; not if that is negative.
+        When the first of these messages came is not known: it is told as the time of the one
+        before. To be called every `silent_ns` at least, and before the kernel has counted 2**32.
         """
         with self._lock:
             shared = self._shared
@@ -721,12 +727,86 @@ class Sources:
                 return False
             before = bool(self._heard)
             now = time.monotonic_ns()
-            linger = shared.quiet_ns // 2
-            for record in shared.records.values():
-                since = record.given
-                if shared.last(record.entry) - since >= again_ns or now - since >= linger:
-                    self._fold(record)
+            shared.earliest = now
+            for entry, source in list(shared.owners.items()):
+                last = shared.last(entry)
+                if now - last >= shared.silent_ns:
+                    self._dismiss(source)
+                    continue
+                shared.earliest = min(shared.earliest, last)
+                if shared.messages(entry) - shared.zeros[entry] & 0xFFFFFFFF >= _PLENTY:
+                    self._fold(source)
+                    shared.zeros[entry] = source.seen
+                elif 0 <= again_ns <= last - source.last and source.place < 0:
+                    self._fold(source)
+            self._count()
             return bool(self._heard) and not before
+
+    def fold(self, packed: bytes, scope: int = 0) -> bool:
+        """Have heard what the kernel has counted of this source; whether `heard` has it now."""
+        with self._lock:
+            shared, source = self._shared, self._known.get(_key(_show_host(packed), scope))
+            if source is None:
+                return False
+            if shared is not None and source.entry >= 0:
+                if time.monotonic_ns() - shared.last(source.entry) >= shared.silent_ns:
+                    self._dismiss(source)
+                else:
+                    self._fold(source)
+            return source.place >= 0
+
+    def dismiss(self, packed: bytes, scope: int = 0) -> None:
+        """Have this source given out, if the kernel counts its messages, and no more of them."""
+        with self._lock:
+            source = self._known.get(_key(_show_host(packed), scope))
+            if source is not None and source.entry >= 0:
+                self._dismiss(source)
+
+    def watch(self, packed: bytes, scope: int, messages: int) -> bool:
+        """Whether this source will be given out when it is silent: the kernel counts it.
+
+        Its dump has so many messages, as far as they were given out; for `figures`.
+        """
+        with self._lock:
+            shared, source = self._shared, self._known.get(_key(_show_host(packed), scope))
+            if shared is None or source is None or source.entry < 0:
+                return False
+            messages = min(messages, _PLENTY >> 1) + source.messages
+            shared.zeros[source.entry] = source.seen - messages
+            return True
+
+    def peek(self, packed: bytes, scope: int = 0) -> tuple[int, int]:
+        """When this source was heard last, and how many messages came since it was given out."""
+        with self._lock:
+            shared, source = self._shared, self._known.get(_key(_show_host(packed), scope))
+            if source is None:
+                return 0, 0
+            last, messages = source.last, source.messages
+            if shared is not None and source.entry >= 0:
+                last = max(last, shared.last(source.entry))
+                messages += shared.more(source)
+            return last, messages
+
+    def figures(self, base: float = 0.0) -> bytes:
+        """What is known of all sources whose messages the kernel counts, 32 bytes of each.
+
+        The address as 16 bytes, its scope and the messages of its dump (two unsigned words), and
+        its last one (a double): seconds of CLOCK_MONOTONIC, and `base`.
+        """
+        with self._lock:
+            shared = self._shared
+            if shared is None:
+                return b""
+            return b"".join(
+                struct.pack(
+                    "=16sIId",
+                    _as_ipv6(source),
+                    source.scope,
+                    shared.messages(entry) - shared.zeros[entry] & 0xFFFFFFFF,
+                    shared.last(entry) * 1e-9 + base,
+                )
+                for entry, source in sorted(shared.owners.items())
+            )
 
     def unshare(self) -> None:
         """Share no table any more, after the kernel has stopped counting; `heard` has the rest."""
@@ -734,68 +814,109 @@ class Sources:
             shared = self._shared
             if shared is None:
                 return
-            for record in list(shared.records.values()):
-                self._fold(record)
-                self._unrecord(record)
+            self._count()
+            for source in self._known.values():
+                if source.entry >= 0:
+                    self._dismiss(source)
             shared.release()
             self._shared = None
 
     @property
     def shared(self) -> int:
         """How many sources the kernel counts messages of."""
-        return 0 if self._shared is None else len(self._shared.records)
+        return 0 if self._shared is None else len(self._shared.owners)
+
+    @property
+    def next_silence(self) -> int:
+        """Nobody whose messages the kernel counts is silent before, as of the last `sweep`."""
+        return 0 if self._shared is None else self._shared.earliest + self._shared.silent_ns
 
     @property
     def counted(self) -> int:
         """Messages that the kernel counted, and that nobody read."""
         with self._lock:
-            shared = self._shared
-            if shared is None:
-                return self._counted_before
-            return self._counted_before + sum(map(shared.more, shared.records.values()))
+            self._count()
+            return self._counted
 
-    def _fold(self, record: _Record) -> None:
-        """What the kernel counted since the last time was heard of this source."""
-        shared, source = self._shared, record.source
-        more = 0 if shared is None else shared.more(record)
-        if shared is None or not more:
-            return
-        record.seen = (record.seen + more) & 0xFFFFFFFF
-        self._counted_before += more
-        last = max(source.last, shared.last(record.entry))
-        # Nobody wrote down when the first of these came: as soon after the one before as may be.
-        # No gap between any two of them was one that makes a difference.
-        self._hear_more(source, source.last, last, more, source.port)
+    def _count(self) -> None:
+        """Add up what the kernel has counted by now: less than 2**32 since the last time."""
+        if self._shared is not None:
+            total = self._shared.total()
+            self._counted += (total - self._shared.sum) & 0xFFFFFFFF
+            self._shared.sum = total
 
-    def _unrecord(self, record: _Record) -> None:
-        """Its source has no entry any more."""
+    def _fold(self, source: _Source) -> None:
+        """What the kernel counted since the last time was heard of this source, if it has an entry.
+
+        Nobody wrote down when the first of these came: as soon after the one before as may be.
+        No gap between any two of them was one that makes a difference.
+        """
         shared = self._shared
-        if shared is not None:
-            shared.forget(record)
-            self._counted_before += shared.more(record)
-            record.source.record = None
+        if shared is None or source.entry < 0:
+            return
+        more = shared.more(source)
+        # It may have moved, with what was counted where it was before.
+        if more or (source.messages and source.place < 0):
+            source.seen = (source.seen + more) & 0xFFFFFFFF
+            last = max(source.last, shared.last(source.entry))
+            self._hear_more(source, source.last, last, more, source.port)
+
+    def _forget_entry(self, source: _Source) -> None:
+        """It has an entry no more, if it had one."""
+        if self._shared is not None and source.entry >= 0:
+            self._shared.forget(source.entry)
+            source.entry = -1
+
+    def _dismiss(self, source: _Source) -> None:
+        """As `_forget_entry`, and it is given out: with what was counted, if anything was."""
+        self._fold(source)
+        self._forget_entry(source)
+        if source.place < 0:
+            source.first = source.last
+            self._line_up(source)
 
     def _share(self, source: _Source, now: int) -> None:
         """A message of this source was read: the kernel may count those that repeat it."""
         shared = self._shared
         if shared is None:
             return
-        if source.record is not None:
-            self._fold(source.record)
-            shared.renew(source.record, now)
+        if source.entry >= 0:
+            self._fold(source)
+            shared.renew(source.entry, now)
             return
-        address = _pack_host(source.host)
-        if len(address) == 4:
-            address = bytes(10) + b"\xff\xff" + address
-        for entry in shared.places(address, source.scope):
-            record = shared.records.get(entry)
-            if record is not None and now - shared.last(entry) > shared.quiet_ns:
-                self._fold(record)
-                self._unrecord(record)
-                record = None
-            if record is None:
-                shared.take(entry, source, address, now)
-                return
+        address = _as_ipv6(source)
+        buckets = shared.places(address, source.scope)
+        # The emptier one: so a table can be rather full before anybody is in another one's way.
+        free = max((shared.free(bucket) for bucket in buckets), key=len)
+        entry = free[-1] if free else self._make_room(shared, buckets, now)
+        if entry is not None:
+            shared.take(entry, source, address, now)
+
+    def _make_room(self, shared: _Shared, buckets: list[range], now: int) -> int | None:
+        """An entry of these two full buckets that is free by now; None if that cannot be."""
+        both = [entry for bucket in buckets for entry in bucket]
+        quiet = next((entry for entry in both if shared.is_quiet(entry, now)), None)
+        if quiet is not None:
+            self._dismiss(shared.owners[quiet])
+            return quiet
+        return next((entry for entry in both if self._move(shared, entry)), None)
+
+    def _move(self, shared: _Shared, entry: int) -> bool:
+        """Let the source that has this entry have one in its other bucket; whether it could be."""
+        source, zero = shared.owners[entry], shared.zeros[entry]
+        buckets = shared.places(_as_ipv6(source), source.scope)
+        free = shared.free(buckets[entry in buckets[0]])
+        if not free:
+            return False
+        seen = source.seen
+        # It has both for a moment: no message of it comes to be read because of this.
+        shared.take(free[-1], source, _as_ipv6(source), shared.last(entry))
+        shared.renew(source.entry, shared.last(entry))
+        shared.forget(entry)
+        counted = shared.messages(entry)
+        source.messages += (counted - seen) & 0xFFFFFFFF
+        shared.zeros[source.entry] -= counted - zero
+        return True
 
     def __len__(self) -> int:
         return len(self._known)
@@ -812,35 +933,40 @@ class Sources:
 _BUCKET, _ENTRY = 4, 32
 
 
-class _Record:
-    """A source that has an entry."""
+#: Messages of a dump after which they are taken out of an entry, well before that begins again.
+_PLENTY = 1 << 31
 
-    __slots__ = ("entry", "given", "seen", "source")
+#: The time in an entry that nobody has: not 0, for the clock begins there.
+_NEVER_HEARD = 1 << 63
 
-    def __init__(self, entry: int, source: _Source, seen: int) -> None:
-        self.entry = entry
-        self.source = source
-        self.seen = seen  # messages in the entry that were heard of
-        self.given = 0  # when the last message came that was given out as heard
+
+def _as_ipv6(source: _Source) -> bytes:
+    """Its address as 16 bytes."""
+    packed = _pack_host(source.host)
+    return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
 
 
 class _Shared:
     """The table that a program in the kernel and the sources share."""
 
-    def __init__(self, table: Buffer, seed: int, quiet_ns: int) -> None:
+    def __init__(self, table: Buffer, seed: int, quiet_ns: int, silent_ns: int) -> None:
         self._memory = memory = memoryview(table)
-        buckets = len(memory) // (_BUCKET * _ENTRY)
-        if not buckets or buckets & (buckets - 1) or len(memory) % (_BUCKET * _ENTRY):
-            raise ValueError(f"table of {len(memory)} bytes: must be 128 times a power of two")
+        self._buckets = len(memory) // (_BUCKET * _ENTRY)
+        if not self._buckets or len(memory) % (_BUCKET * _ENTRY):
+            raise ValueError(f"table of {len(memory)} bytes: must be a multiple of 128")
         # As numbers of 32 and of 64 bits: an entry has eight of these, or four.
         self._words, self._wide = memory.cast("I"), memory.cast("Q")
-        self._mask = buckets - 1
         self._seed = seed
-        self.quiet_ns = quiet_ns
-        self.records: dict[int, _Record] = {}
+        self._quiet_ns = quiet_ns
+        self.silent_ns = silent_ns
+        self.earliest = time.monotonic_ns()  # nobody's last message was before, at the last look
+        self.sum = 0  # of the messages of all entries, at the last look
+        #: Who has an entry, and what its messages were when that one's dump began.
+        self.owners: dict[int, _Source] = {}
+        self.zeros: dict[int, int] = {}
 
-    def places(self, address: bytes, scope: int) -> Iterator[int]:
-        """The entries that an address may have."""
+    def places(self, address: bytes, scope: int) -> list[range]:
+        """The entries that an address may have, in two buckets."""
         high, low = (int.from_bytes(half, sys.byteorder) for half in (address[:8], address[8:]))
         whole = (1 << 64) - 1
         mixed = (high ^ self._seed) * 0x9E3779B97F4A7C15 & whole
@@ -849,38 +975,57 @@ class _Shared:
         mixed ^= mixed >> 32
         # Only its upper half depends on all of the address.
         mixed = (mixed * 0xD6E8FEB86659FD93 & whole) >> 32
-        other = (mixed * 0x9E3779B97F4A7C15 & whole) >> 40
-        for bucket in (mixed & self._mask, other & self._mask):
-            yield from range(bucket * _BUCKET, (bucket + 1) * _BUCKET)
+        other = (mixed * 0x9E3779B97F4A7C15 & whole) >> 32
+        firsts = [one * self._buckets >> 32 for one in (mixed, other)]
+        return [range(one * _BUCKET, (one + 1) * _BUCKET) for one in firsts]
+
+    def free(self, bucket: range) -> list[int]:
+        """Those of its entries that nobody has."""
+        return [entry for entry in bucket if entry not in self.owners]
+
+    def is_quiet(self, entry: int, now: int) -> bool:
+        """Whether the next message of its source is news."""
+        return now - self.last(entry) > self._quiet_ns
 
     def last(self, entry: int) -> int:
         """When a message was counted there last."""
         return self._wide[4 * entry + 2]
 
-    def more(self, record: _Record) -> int:
-        """Messages that were counted there and not heard of."""
-        return (self._words[8 * record.entry + 6] - record.seen) & 0xFFFFFFFF
+    def messages(self, entry: int) -> int:
+        """How many were counted there so far, modulo 2**32."""
+        return self._words[8 * entry + 6]
 
-    def renew(self, record: _Record, now: int) -> None:
+    def total(self) -> int:
+        """How many were counted so far in all entries, modulo 2**32."""
+        return sum(self._words[6::8]) & 0xFFFFFFFF
+
+    def more(self, source: _Source) -> int:
+        """Messages that were counted for it and not heard of."""
+        return (self.messages(source.entry) - source.seen) & 0xFFFFFFFF
+
+    def renew(self, entry: int, now: int) -> None:
         """A message of its source was read."""
-        if self.last(record.entry) < now:
-            self._wide[4 * record.entry + 2] = now
+        if self.last(entry) < now:
+            self._wide[4 * entry + 2] = now
 
     def take(self, entry: int, source: _Source, address: bytes, now: int) -> None:
         """Give a free entry to that source."""
-        source.record = _Record(entry, source, self._words[8 * entry + 6])
-        self.records[entry] = source.record
+        source.entry = entry
+        self.owners[entry] = source
+        self.zeros[entry] = source.seen = self.messages(entry)
         # The time comes last: without one the kernel counts nothing there.
+        self._wide[4 * entry + 2] = _NEVER_HEARD
         self._words[8 * entry + 7] = source.scope
-        self._wide[4 * entry + 1] = int.from_bytes(address[8:], sys.byteorder)
         self._wide[4 * entry] = int.from_bytes(address[:8], sys.byteorder)
+        self._wide[4 * entry + 1] = int.from_bytes(address[8:], sys.byteorder)
         self._wide[4 * entry + 2] = now
 
-    def forget(self, record: _Record) -> None:
-        """Its entry is free."""
-        del self.records[record.entry]
-        for word in range(3):
-            self._wide[4 * record.entry + word] = 0
+    def forget(self, entry: int) -> None:
+        """Nobody has it any more. Its number stays: it is part of the sum."""
+        del self.owners[entry], self.zeros[entry]
+        # The time comes first: whoever finds half of an address there has no message counted.
+        self._wide[4 * entry + 2] = _NEVER_HEARD
+        self._wide[4 * entry + 1] = self._wide[4 * entry] = 0
 
     def release(self) -> None:
         """Whoever made the memory may do away with it."""

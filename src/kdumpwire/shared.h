@@ -11,6 +11,9 @@
 static inline uint32_t look_32(const uint32_t *at) { return *(const volatile uint32_t *)at; }
 static inline int64_t look_64(const int64_t *at) { return *(const volatile int64_t *)at; }
 
+/* What was written before is seen before anything is looked at that comes after this. */
+static inline void fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
 /* What was written before is to be seen by whoever sees this. */
 static inline void publish_64(int64_t *at, int64_t value)
 {

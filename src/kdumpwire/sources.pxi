@@ -29,8 +29,9 @@ ctypedef struct Source:
     uint16_t port
     uint8_t admitted    # not by the caller, but by the receive loop
     uint8_t told        # how many of its places in sources.told are taken
-    uint32_t record     # 1 + its place in sources.shared.records, 0 = none
-    uint8_t spare[8]    # 64 bytes in all, a cache line: see take_lines
+    uint32_t entry      # 1 + its place in sources.shared.entries, 0 = none
+    uint32_t seen       # of entry.messages
+    uint8_t spare[4]    # 64 bytes in all, a cache line: see take_lines
 
 ctypedef struct Slot:
     uint32_t index      # 1 + index of a known source, 0 = free
@@ -54,25 +55,26 @@ ctypedef struct Entry:
     uint32_t messages
     uint32_t scope
 
-ctypedef struct Record:
-    # A source that has an entry.
-    Entry *entry
-    int64_t given       # when the last message came that was given out as heard
-    uint32_t source     # its index
-    uint32_t seen       # of entry.messages
+ctypedef struct Holder:
+    # Who has the entry with the same number.
+    uint32_t source     # 1 + its index, 0 = nobody
+    uint32_t zero       # what entry.messages was when its dump began, as far as is known
 
 ctypedef struct Shared:
     Entry *entries
-    Record *records     # dense, as many as there are entries at most
+    Holder *holders       # as many
     uint64_t seed
-    int64_t quiet       # nanoseconds without a message that make the next one news
-    uint32_t mask       # number of buckets - 1
-    uint32_t count      # of records
+    int64_t quiet       # nanoseconds without a message that make the next one news...
+    int64_t silent      # ...and that have the source given out, and its entry taken from it
+    int64_t earliest    # nobody's last message was before that, at the last look
+    uint32_t buckets
+    uint32_t count      # of entries that somebody has
+    uint32_t sum        # of the messages of all entries, at the last look, modulo 2**32
 
 ctypedef struct CSources:
     pthread_mutex_t lock
     Shared *shared      # NULL: the kernel counts nothing
-    uint64_t counted    # messages that the kernel counted, as far as they were heard of
+    uint64_t counted    # messages that the kernel had counted at the last look
     Source *known       # dense, in order of insertion until something is removed
     Told *told          # MOST_TOLD for each of them; not touched for who sends bare messages
     Slot *slots         # open addressing
@@ -91,7 +93,7 @@ ctypedef struct CSources:
 
 cdef enum:
     LARGE_PAGE = 2 << 20    # bytes
-    AHEAD = 16      # records from the one in hand to the one that is fetched
+    AHEAD = 32      # entries from the one in hand to the one whose source is fetched
 
 
 cdef inline void split_address(
@@ -291,10 +293,10 @@ cdef int sources_add(
     cdef Source *source
     if found >= 0:
         source = &sources.known[sources.slots[found].index - 1]
-        if source.record and source.node != node:
+        if source.entry and source.node != node:
             if source.admitted:     # what that machine says goes on, as this node's
-                shared_fold(sources, &sources.shared.records[source.record - 1])
-            shared_forget(sources, sources.slots[found].index - 1)   # its next message is news
+                shared_fold(sources, source)
+            shared_forget(sources, source)      # its next message is news
         source.node = node
         sources.admitted -= source.admitted
         source.admitted = 0
@@ -320,8 +322,8 @@ cdef int sources_discard(CSources *sources, uint64_t high, uint64_t low, uint32_
     if found < 0:
         return 0
     index = sources.slots[found].index - 1
-    if sources.known[index].record:
-        shared_forget(sources, index)
+    if sources.known[index].entry:
+        shared_forget(sources, &sources.known[index])
     sources.admitted -= sources.known[index].admitted
     if sources.known[index].place:
         # The newest of those heard takes its place.
@@ -340,8 +342,8 @@ cdef int sources_discard(CSources *sources, uint64_t high, uint64_t low, uint32_
                    told_bytes(1))
         if last.place:
             sources.heard[last.place - 1] = index
-        if last.record:
-            sources.shared.records[last.record - 1].source = index
+        if last.entry:
+            sources.shared.holders[last.entry - 1].source = index + 1
     sources.count -= 1
     # Close the gap in the probe sequence (Knuth 6.4, algorithm R): no tombstones.
     at = <uint32_t>found
@@ -403,9 +405,14 @@ cdef inline void sources_hear_more(
     if source.place == 0:
         source.first = first
         source.port = port
-        source.place = 1 + (sources.heard_at + sources.heard_count) % sources.room
-        sources.heard[source.place - 1] = index
-        sources.heard_count += 1
+        sources_line_up(sources, index)
+
+
+cdef inline void sources_line_up(CSources *sources, uint32_t index) noexcept nogil:
+    """This source is to be given out, and was not."""
+    sources.known[index].place = 1 + (sources.heard_at + sources.heard_count) % sources.room
+    sources.heard[sources.known[index].place - 1] = index
+    sources.heard_count += 1
 
 
 cdef void sources_tell(
@@ -445,16 +452,14 @@ cdef uint32_t sources_heard(CSources *sources, Source *given, Told *told, uint32
     for i in range(number):
         index = sources.heard[sources.heard_at]
         source = &sources.known[index]
-        if source.record:
-            shared_fold(sources, &sources.shared.records[source.record - 1])
+        if source.entry:
+            shared_fold(sources, source)
         given[i] = source[0]
         if source.told:
             memcpy(&told[i * MOST_TOLD], &sources.told[index * MOST_TOLD], told_bytes(1))
         source.messages = 0
         source.place = 0
         source.told = 0
-        if source.record:
-            sources.shared.records[source.record - 1].given = source.last
         sources.heard_at = (sources.heard_at + 1) % sources.room
     sources.heard_count -= number
     return number

@@ -58,6 +58,23 @@ def test_a_flood_of_nodes_that_are_dumping_is_counted_whole(daemon: Kdumpfenced)
     assert dump.messages == MANY + 1
 
 
+@pytest.mark.parametrize("counting", ["kernel"])
+def test_with_more_nodes_than_there_is_room_for_the_log_asks_for_a_restart(
+    daemon: Kdumpfenced,
+) -> None:
+    lines = [f'node{n} = ["127.9.{n >> 8}.{n & 255}"]' for n in range(2000)]
+    daemon.configure("networks = []", lines[0])
+    daemon.start()
+    for number, said in ((1843, "1,842 nodes added"), (1844, "1 node added")):
+        daemon.configure("networks = []", "\n".join(lines[:number]))
+        daemon.reload()
+        daemon.says(f"settings reloaded: {said}")
+        assert ("restart kdumpfenced" in daemon.said()) == (number == 1844)
+    daemon.says("the kernel counts for 1,843 addresses, and there are 1,844: restart kdumpfenced")
+    daemon.hear("127.9.7.51")
+    until(lambda: daemon.dumping() == {"node1843"})
+
+
 @pytest.mark.parametrize("way", ["auto", "kernel"])
 def test_without_the_right_it_says_so_and_reads_each_message(
     public: Path, as_nobody: tuple[str, ...], way: str

@@ -40,11 +40,14 @@ class Played:
         taken, self.ready = self.ready, []
         return taken
 
-    def snapshot(self, fresh: bool = True) -> Snapshot:
+    def snapshot(self, fresh: bool = True, dumps: bool = True) -> Snapshot:
         return Snapshot(1.0, self.known, 1, [], {"accepted": 1, "unread": 0}, [], [])
 
     def dumps(self, nodes: Iterable[str], fresh: bool = True) -> list[Dump | None]:
         return [next((one for one in self.known if one.node == node), None) for node in nodes]
+
+    def figures(self) -> bytes:
+        return b""
 
     def listens_for(self, node: str) -> bool:
         return True

@@ -20,7 +20,7 @@ from typing import Any, get_args
 import pytest
 
 import kdumpfence
-from kdumpfence.listener import dumps, event_queue, nodes, reader
+from kdumpfence.listener import dumps, event_queue, hearing, nodes, reader
 from kdumpfence.listener.arguments import RENAMED
 from kdumpfence.listener.events import Counter, Kind
 from tests.conftest import unused_port
@@ -173,7 +173,7 @@ def test_every_option_event_and_count_is_explained() -> None:
     code = kdumpfence.Listener.__init__.__code__
     options = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     assert "silence_timeout" in options
-    methods = [name for name in vars(kdumpfence.Listener) if not name.startswith("_")]
+    methods = [name for name in dir(kdumpfence.Listener) if not name.startswith("_")]
     stated = (kdumpfence.Event, kdumpfence.Overflow, kdumpfence.Snapshot)
     fields = [name for kind in stated for name in kind._fields]
     words = {*options, *methods, *fields, *kdumpfence.REASONS, "accepted", "unread"}
@@ -191,7 +191,7 @@ def test_every_option_event_and_count_is_explained() -> None:
         ("not read for 5 seconds", f"not read for {event_queue.READING:.0f} seconds"),
         ("every 5 seconds", f"every {reader.OVERFLOW_REPEAT:.0f} seconds"),
         ("for 30 seconds", f"for {reader.FENCE:.0f} seconds"),
-        ("at most 2,048", f"at most {event_queue.MOST:,}"),
+        ("at most 2,048", f"at most {hearing.MOST:,}"),
         ("(65,536 at least)", f"({event_queue.MOST_WAITING:,} at least)"),
     ],
 )

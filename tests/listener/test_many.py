@@ -87,6 +87,6 @@ def test_spoofed_sources_cannot_make_it_grow(listen: MakeListener, core: ModuleT
     assert kinds(told).count("began") == room
     queue = listening._events
     assert len(queue._sources) == 1, "the node alone"
-    assert (len(queue._admitted), len(queue)) == (0, 0), "what is over leaves nothing"
+    assert (len(queue._hearing._admitted), len(queue)) == (0, 0), "what is over leaves nothing"
     listening.say("127.0.0.9")
     listening.until(lambda events: "127.0.0.9" in {event.node for event in events})

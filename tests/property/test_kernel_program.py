@@ -26,7 +26,7 @@ from tests.support.kernel import need_kernel_counting
 SECOND = 10**9
 QUIET = 30 * SECOND
 SEED = 0xFEDCBA9876543210
-BUCKETS = 64
+BUCKETS = 65
 KEEP = 0xFFFFFFFF
 KEEP_ALL: list[Instruction] = [(0x06, 0, 0, KEEP)]
 ENTRY = struct.Struct("=16sqII")
@@ -52,7 +52,8 @@ class Program:
         h = (high ^ SEED) * 0x9E3779B97F4A7C15 & whole
         h = ((h ^ h >> 32) ^ low ^ scope << 32) * 0xD6E8FEB86659FD93 & whole
         h = ((h ^ h >> 32) * 0xD6E8FEB86659FD93 & whole) >> 32
-        bucket = ((h * 0x9E3779B97F4A7C15 & whole) >> 40 if second else h) & (BUCKETS - 1)
+        h = (h * 0x9E3779B97F4A7C15 & whole) >> 32 if second else h
+        bucket = h * BUCKETS >> 32
         for at in range(bucket * 128, bucket * 128 + 128, 32):
             if self.table.memory[at : at + 16] == bytes(16):
                 ENTRY.pack_into(self.table.memory, at, mapped(packed), last, 0, scope)
@@ -95,7 +96,7 @@ def frame(source: bytes, payload: bytes) -> bytes:
 def made() -> Program:
     need_kernel_counting()
     table, lease = bpf.SharedArray("t", 128, BUCKETS), bpf.SharedArray("l", 8, 1)
-    terms = Table(table.fd, BUCKETS - 1, SEED, lease.fd, QUIET)
+    terms = Table(table.fd, BUCKETS, SEED, lease.fd, QUIET)
     programs = {
         base: bpf.load("test", assembler.assembled(text(terms, KEEP_ALL, base=base)))
         for base in (20, 24, 40)

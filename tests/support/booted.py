@@ -30,7 +30,7 @@ if os.path.realpath(_PYTHON).startswith(("/root", "/home")):
     _PYTHON = "/usr/bin/python3"
 
 # What needs more than namespaces on a machine like CI's.
-_LEFT_OUT = ("PrivateDevices=yes\n", "PrivateUsers=yes\n")
+_LEFT_OUT = ("PrivateDevices=yes\n",)
 
 _MODULES = {"kdumpfence": "kdumpfence.cli", "kdumpfenced": "kdumpfence.daemon"}
 

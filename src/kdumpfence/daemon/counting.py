@@ -28,19 +28,32 @@ def load(
     """What the settings ask for, as far as it can be had for these sockets."""
     if settings.counting == USER:
         return USER
-    places = sum(len(addresses) or 1 for addresses in settings.nodes.values())
-    if settings.networks:
-        places += settings.room
     try:
         if settings.auth != "none":
             raise CannotCountError(SIGNED)
-        counting = _load(sockets, places, settings.silence, settings.repeat)
+        counting = _load(sockets, _places(settings), settings.silence, settings.repeat)
     except CannotCountError as error:
         level = "info" if settings.counting == "auto" else "warning"
         say(level, f"not counting in the kernel: {error}")
         return USER
     say("info", "counting in the kernel: repeated messages are not read one by one")
     return counting
+
+
+def check_room(way: Way, settings: Settings, say: Callable[[str, str], None]) -> None:
+    """Say so if there are more nodes by now than the kernel can count for."""
+    if not isinstance(way, str) and _places(settings) > way.room:
+        say(
+            "warning",
+            f"the kernel counts for {way.room:,} addresses, and there are {_places(settings):,}: "
+            "restart kdumpfenced, else each message of some is read",
+        )
+
+
+def _places(settings: Settings) -> int:
+    """How many sources there may be."""
+    places = sum(len(addresses) or 1 for addresses in settings.nodes.values())
+    return places + settings.room if settings.networks else places
 
 
 def _load(sockets: Iterable[socket.socket], places: int, silence: float, repeat: float) -> Counting:

@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Container, Iterable
 from typing import Any, NamedTuple
 
+from kdumpfence.daemon import standing
 from kdumpfence.daemon.history_file import (
     MODE,
     PATH,
@@ -70,6 +71,7 @@ _COLUMNS = {
     2: "node, since, last, ended, messages, addresses, took, '', ''",
     3: "node, since, last, ended, messages, addresses, took, how, sessions",
 }
+_COLUMNS[4] = _COLUMNS[3]
 
 #: Where a dump under way stands: number of its row, first message, whether its node is named.
 #: Plain tuples, as a hundred thousand may have to be made at once.
@@ -178,9 +180,11 @@ class History:
         query = f"SELECT {self._columns} FROM dump WHERE ended IS NULL ORDER BY id"  # noqa: S608
         dumps: dict[str, Dump] = {}
         with self._lock, self._file.explained():
+            figures = self._standing()
             # A node has one at most: an older one was left over.
             for row in self._file.db.execute(query):
-                node, since, last, _, messages, addresses, took, _, sessions = _past(row)
+                found = _newest(_past(row), figures)
+                node, since, last, _, messages, addresses, took, _, sessions = found
                 dumps[node] = Dump(node, since, last, messages, addresses, took, sessions)
         return sorted(dumps.values(), key=lambda dump: dump.since)
 
@@ -229,7 +233,39 @@ class History:
         with self._lock, self._file.explained():
             # All at once: a reader that takes its time would keep the log from being emptied.
             found = [_past(row) for row in self._file.db.execute(query, (*values, max(0, most)))]
+            figures = self._standing() if any(dump.ended is None for dump in found) else {}
+        found = [_newest(dump, figures) for dump in found]
         return sorted(found, key=lambda dump: dump.since, reverse=True)
+
+    def stand(self, figures: bytes) -> None:
+        """Write down what a Listener has of the dumps under way: `Listener.figures`."""
+        with self._lock, self._file.explained(), self._file.transaction():
+            self._file.db.execute("UPDATE standing SET figures = ?", (figures,))
+
+    def _standing(self) -> standing.Standing:
+        """What is newer than the rows."""
+        if not self._writable and self._file.schema < 4:
+            return {}
+        rows = self._file.db.execute("SELECT figures FROM standing").fetchall()
+        return standing.read(rows[0][0]) if rows and isinstance(rows[0][0], bytes) else {}
+
+    def _settle(self) -> None:
+        """Have it in the rows: what is written from now on is of another life of a daemon."""
+        figures = self._standing()
+        if not figures:
+            return
+        query = f"SELECT id, {_COLUMNS[SCHEMA]} FROM dump WHERE ended IS NULL"  # noqa: S608
+        changes = []
+        for at, *row in self._file.db.execute(query):
+            before = _past(tuple(row))
+            after = _newest(before, figures)
+            if after != before:
+                changes.append((after.last, after.messages, after.took, at))
+        with self._file.transaction():
+            self._file.db.executemany(
+                "UPDATE dump SET last = ?, messages = ?, took = ? WHERE id = ?", changes
+            )
+            self._file.db.execute("UPDATE standing SET figures = x''")
 
     def trim(self, age: float, most: int) -> int:
         """Remove dumps that have been over for `age` seconds of a daemon's life, and then those
@@ -281,6 +317,7 @@ class History:
             return
         query = "SELECT node, id, since, named FROM dump WHERE ended IS NULL ORDER BY id"
         try:
+            self._settle()
             self._rows = {
                 node: (at, since, bool(named))
                 for node, at, since, named in self._file.db.execute(query)
@@ -419,6 +456,16 @@ def _remove(db: sqlite3.Connection, condition: str, most: int, *values: float) -
         "ORDER BY id LIMIT ?)"
     )
     return db.execute(query, (*values, most)).rowcount
+
+
+def _newest(dump: Past, figures: standing.Standing) -> Past:
+    """A dump with what is newer than its row, if it is under way."""
+    if dump.ended is not None or not figures:
+        return dump
+    last, messages, took = standing.newest(
+        figures, dump.addresses, dump.since, dump.last, dump.messages, dump.took
+    )
+    return dump._replace(last=last, messages=messages, took=took)
 
 
 def _past(row: tuple[Any, ...]) -> Past:

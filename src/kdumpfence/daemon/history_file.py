@@ -20,7 +20,7 @@ from kdumpfence.daemon import instance
 PATH = "/var/lib/kdumpfenced/history.sqlite"
 
 #: Number of the table's form; a file with a higher one is of a newer kdumpfence.
-SCHEMA = 3
+SCHEMA = 4
 
 #: SQLite's application_id of these files.
 APPLICATION = 0x6B647066
@@ -72,10 +72,15 @@ _MORE = {
         "ALTER TABLE dump ADD COLUMN sessions TEXT NOT NULL DEFAULT ''",
         "CREATE INDEX told ON dump (ended) WHERE how <> ''",
     ),
+    4: (
+        # What is newer than the rows of dumps under way: standing.py.
+        "CREATE TABLE standing (figures BLOB NOT NULL)",
+        "INSERT INTO standing VALUES (x'')",
+    ),
 }
 #: The columns of a form, all but the number.
 COLUMNS = {2: "node, since, last, ended, messages, addresses, took, age, named"}
-COLUMNS[3] = f"{COLUMNS[2]}, how, sessions"
+COLUMNS[3] = COLUMNS[4] = f"{COLUMNS[2]}, how, sessions"
 
 #: Behind the name of a file that was removed while it was open: what it held.
 _RESCUED = "-rescued"
@@ -213,6 +218,9 @@ class HistoryFile:
                 f"INSERT INTO dump ({columns}) SELECT {columns} FROM rescued.dump ORDER BY id"  # noqa: S608
             )
             self.db.execute("UPDATE file SET age = max(age, (SELECT max(age) FROM rescued.file))")
+            if form >= 4:
+                figures = "(SELECT figures FROM rescued.standing)"
+                self.db.execute(f"UPDATE standing SET figures = {figures}")  # noqa: S608
         self.db.execute("DETACH rescued")
         for tail in _TAILS:
             with contextlib.suppress(FileNotFoundError):

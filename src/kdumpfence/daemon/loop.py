@@ -110,6 +110,8 @@ class Daemon:
         self._dumps = 0
         self._last_event = 0.0
         self._next_figures = self._next_status = self._next_trim = self._next_look = 0.0
+        self._next_stand = 0.0
+        self._stood = False  # whether the history has any
         self._said_status = self._said_answer = ""
         #: When the history was last given something to write that it has not written yet.
         self._writing_since = math.inf
@@ -127,7 +129,7 @@ class Daemon:
         sockets = _open_port(settings, self.journal)
         for sock in sockets:
             undo.callback(sock.close)
-        counted = counting.load(settings, sockets, self.journal.say)
+        self._counting = counting.load(settings, sockets, self.journal.say)
         directories.make(settings)
         if settings.metrics_port:
             self.metrics = metrics.Metrics(self.health.trouble)
@@ -174,7 +176,8 @@ class Daemon:
                 auth=settings.auth,
                 answer_as=answer,
                 keys=self._believed or keys,
-                counting=counted,
+                counting=self._counting,
+                tell_repeats=self.journal.shows("debug"),
             )
         except ValueError as error:
             raise DaemonError(str(error)) from None
@@ -270,6 +273,8 @@ class Daemon:
             self._apply(result)
         if now >= self._next_trim:
             self._trim(now)
+        if now >= self._next_stand:
+            self._stand(now)
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             self.recorder.look()
@@ -320,6 +325,14 @@ class Daemon:
             for pages in self.health.pages:
                 pages.news()
 
+    def _stand(self, now: float) -> None:
+        """Write down what no event tells: how far dumps are whose messages the kernel counts."""
+        self._next_stand = now + self.settings.repeat
+        figures = self.listener.figures()
+        if figures or self._stood:
+            self.recorder.stand(figures)
+        self._stood = bool(figures)
+
     def _trim(self, now: float) -> None:
         self._next_trim = now + TRIM_EVERY
         removed = self.recorder.trim(self.settings.history_days * 86400)
@@ -334,26 +347,12 @@ class Daemon:
         """Publish what control socket, metrics and service manager tell."""
         moment = time.monotonic()
         self._next_figures = moment + PULSE / 2
-        now = self.listener.snapshot(fresh=False)
+        now = self.listener.snapshot(fresh=False, dumps=False)
         self.health.look(now)
         if self.metrics is not None:
             self.metrics.publish(self._for_metrics(now))
         self.questions.publish(
-            status.Status(
-                version=__version__,
-                up=moment - self._started,
-                when=now.when,
-                nodes=now.nodes,
-                unresolved=now.unresolved[: status.MOST_UNRESOLVED],
-                dumping=len(self.told),
-                # Only what was told; but with the newest that is known of it.
-                dumps=control.current(self.told.newest(status.MOST), self._known),
-                ended=[one.event for one in self.told.ended(None, status.MOST_ENDED)],
-                counts=now.counts,
-                troubles=self.health.troubles(),
-                unresolved_nodes=len(now.unresolved),
-                counting=now.counting,
-            )
+            partial(self._status, now, moment - self._started, self.health.troubles())
         )
         summary = self._summary()
         if summary != self._said_status and moment >= self._next_status:
@@ -361,8 +360,26 @@ class Daemon:
             self._next_status = moment + 1.0
             self.service.status(summary)
 
+    def _status(self, now: Snapshot, up: float, troubles: list[str]) -> status.Status:
+        """From the thread that answers, and only when somebody asks."""
+        return status.Status(
+            version=__version__,
+            up=up,
+            when=now.when,
+            nodes=now.nodes,
+            unresolved=now.unresolved[: status.MOST_UNRESOLVED],
+            dumping=len(self.told),
+            # Only what was told; but with the newest that is known of it.
+            dumps=control.current(self.told.newest(status.MOST), self._known),
+            ended=[one.event for one in self.told.ended(None, status.MOST_ENDED)],
+            counts=now.counts,
+            troubles=troubles,
+            unresolved_nodes=len(now.unresolved),
+            counting=now.counting,
+        )
+
     def _known(self, nodes: list[str]) -> list[Dump | None]:
-        """Their dumps as of the last event: each is taken at once, and told when it is written."""
+        """Their dumps, without a look who fell silent: that is told when it is written."""
         return self.listener.dumps(nodes, fresh=False)
 
     def _proof(self, dump: Dump) -> str:
@@ -427,6 +444,7 @@ class Daemon:
         if at_once:
             said.append(f"{', '.join(at_once)} changed")
         self.journal.level, self.journal.lines = new.log_level, new.log_lines
+        self.listener.tell_repeats = self.journal.shows("debug")
         self.recorder.most = new.history_most
         said += self._reload_keys()
         answer, keys = self._answer(self.settings)
@@ -435,6 +453,7 @@ class Daemon:
         if nodes != old.nodes:
             self.recorder.named = nodes
             self.recorder.mark()
+            counting.check_room(self._counting, self.settings, self.journal.say)
         self._next_trim = 0.0
         self.journal.say("info", "settings reloaded: " + ("; ".join(said) or "no change"))
         if after_restart:

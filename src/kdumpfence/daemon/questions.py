@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdumpfence.daemon.control import QUESTIONS, Answer, Answers, number
@@ -29,12 +29,14 @@ class Questions:
     def __init__(self, answers: Answers | None = None) -> None:
         #: Who answers all questions but that for the status; None: nobody yet.
         self.answers = answers
-        self._published: tuple[Status, float] | None = None
-        #: The last statuses: of which, and `most` -> text without the age and the end.
-        self._texts: tuple[Status | None, dict[int, str]] = (None, {})
+        self._published: tuple[Status | Callable[[], Status], float] | None = None
+        #: The last statuses: which was published, what it is, and `most` -> text without the age
+        #: and the end.
+        self._texts: tuple[object, Status | None, dict[int, str]] = (None, None, {})
 
-    def publish(self, status: Status) -> None:
-        """From now on this is the status. Costs next to nothing; from any thread.
+    def publish(self, status: Status | Callable[[], Status]) -> None:
+        """From now on this is the status, or what makes it when somebody asks, in the thread that
+        answers. Costs next to nothing; from any thread.
 
         The Status must not be changed any more, nor the sequences in it.
         """
@@ -59,11 +61,14 @@ class Questions:
         published = self._published
         if published is None:
             raise NotReady
-        status, when = published
-        of, texts = self._texts  # one tuple: several threads may be here
-        if of is not status or len(texts) >= 4:  # of clients that ask for odd numbers
+        newest, when = published
+        of, status, texts = self._texts  # one tuple: several threads may be here
+        if of is not newest or status is None:
+            status, texts = newest if isinstance(newest, Status) else newest(), {}
+            self._texts = (newest, status, texts)
+        elif len(texts) >= 4:  # of clients that ask for odd numbers
             texts = {}
-            self._texts = (status, texts)
+            self._texts = (newest, status, texts)
         text = texts.get(most)
         if text is None:
             # Up to where the age comes.

@@ -154,6 +154,10 @@ class Recorder:
         """
         return self._try(lambda history: history.trim(age, self.most)) or 0
 
+    def stand(self, figures: bytes) -> None:
+        """Write down what is newest of dumps under way: `Listener.figures`."""
+        self._try(lambda history: history.stand(figures))
+
     def mark(self) -> None:
         """`named` has changed."""
         self._try(lambda history: history.mark(self.named))

@@ -67,7 +67,7 @@ class Settings:
     #: Bytes of the kernel's queue for a socket.
     queue: int = 1 << 26
     #: Who counts messages that say nothing new: one of `WAYS`.
-    counting: str = "user"
+    counting: str = "auto"
     #: Whether questions are answered, and with which name; "": that of `uname -n`.
     answer: bool = True
     node: str = ""

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from kdumpfence.daemon.api import Api, refused
@@ -51,7 +52,7 @@ class Server:
         self._server = BoundedServer("control", listener, limits, self._respond)
         self._server.start()
 
-    def publish(self, status: Status) -> None:
+    def publish(self, status: Status | Callable[[], Status]) -> None:
         """See `Questions.publish`."""
         self.questions.publish(status)
 

@@ -23,11 +23,11 @@ The rules:
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from kdumpfence.listener.due import Due
 from kdumpfence.listener.events import (
     ENDS,
     MOST_ADDRESSES,
@@ -38,6 +38,7 @@ from kdumpfence.listener.events import (
     as_told_end,
     length,
 )
+from kdumpfence.listener.lengths import check_times, longer, merged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,11 +114,9 @@ class Dumps:
         #: The last dumps of nodes that are not dumping, as long as messages of them may come.
         self._ended: dict[str, _Ended] = {}
         self._forgotten: list[str] = []
-        # When to look after a node, at the latest. A message does not touch it, which would
-        # cost more than all the rest: who looks moves it on. Of a node's entries that one
-        # counts whose time is in `_queued`.
-        self._queue: list[tuple[float, str]] = []
-        self._queued: dict[str, float] = {}
+        #: Asked for what else was heard of a node, before silence of it counts.
+        self.ask: Callable[[str], None] | None = None
+        self._due = Due()
 
     def heard(
         self,
@@ -140,7 +139,7 @@ class Dumps:
                 ended = self._ended[node]
                 last = ended.dump.last
                 if max(since - last, when - max(since, last)) <= self.silence:
-                    ended.dump = self._longer(ended.dump, address, when, messages, port)
+                    ended.dump = self.longer(ended.dump, address, when, messages, port)
                     return None
                 if since - last <= self.silence:
                     since = when  # it was silent in between, and nobody looked when
@@ -149,7 +148,7 @@ class Dumps:
             dump = Dump(node, since, when, messages, (address,), when - since, (), port, heard)
             self._begin(dump, when)
             return Event("began", node, since, *dump[1:])
-        self._dumps[node] = dump = self._longer(dump, address, when, messages, port)
+        self._dumps[node] = dump = self.longer(dump, address, when, messages, port)
         if when - self._told[node] < self.repeat:
             return None
         self._told[node] = when
@@ -184,14 +183,14 @@ class Dumps:
         ended = self._ended.get(node)
         if ended is not None:
             if self._is_of(ended, status):
-                ended.dump = self._longer(ended.dump, address, when, messages, port, (session,))
+                ended.dump = self.longer(ended.dump, address, when, messages, port, (session,))
                 return _contradicted(ended, status)
             del self._ended[node]
             messages, first = 1, when  # all others were still of that one
         event = self.heard(node, address, when, messages, first, port)
         dump = self._dumps[node]
         if session not in dump.sessions:
-            self._dumps[node] = dump = self._longer(dump, address, when, 0, port, (session,))
+            self._dumps[node] = dump = self.longer(dump, address, when, 0, port, (session,))
             event = event and event._replace(sessions=dump.sessions)
         told_end = as_told_end(state)
         if told_end is None:
@@ -216,26 +215,31 @@ class Dumps:
         at; if others are due as well, `next_due` is not after `now`.
         """
         events: list[Event] = []
-        queue, queued = self._queue, self._queued
-        looked = 0
-        while queue and queue[0][0] <= now and looked != most:
-            looked += 1
-            due, node = queue[0]
-            over = self.over(node)
-            if queued.get(node) != due:  # an earlier one took its place
-                heapq.heappop(queue)
-            elif over > due:
-                queued[node] = over
-                heapq.heapreplace(queue, (over, node))
-            else:
-                heapq.heappop(queue)
-                del queued[node]
-                if node in self._dumps:
-                    events.append(self._end(self._dumps[node], now, "silent"))
-                elif self._ended.pop(node, None) is not None:
-                    self._forgotten.append(node)
-                    self._clear_away()
+        for node in self._due.until(now, most, self._over_for_good):
+            if node in self._dumps:
+                events.append(self._end(self._dumps[node], now, "silent"))
+            elif self._ended.pop(node, None) is not None:
+                self._forgotten.append(node)
+                self._clear_away()
         return events
+
+    def _over_for_good(self, node: str, asking: bool) -> float:
+        """As `over`; if `asking`, with all that can be known."""
+        if asking and self.ask is not None:
+            self.ask(node)
+        return self.over(node)
+
+    def watch(self, node: str, watched: bool) -> None:
+        """Whether somebody else will tell `heard` what was heard of this node, and take this back,
+        when it falls silent. Until then `tick` does not look after it, which takes a while with
+        very many nodes.
+        """
+        if self._due.watch(node, watched) and self._knows(node):
+            self._look_at(node)
+
+    def is_watched(self, node: str) -> bool:
+        """Whether somebody else looks after it: see `watch`."""
+        return self._due.is_watched(node)
 
     def forgotten(self) -> list[str]:
         """The nodes whose last dump, which ended as they said, `tick` has forgotten since the last
@@ -251,13 +255,14 @@ class Dumps:
         It may have nothing to tell then: only so is this answered at once, however many
         nodes there are.
         """
-        return self._queue[0][0] if self._dumps or self._ended else None
+        return self._due.first if self._dumps or self._ended else None
 
     def forget(self, node: str, when: float | None = None) -> Event | None:
         """The node is none of ours any more: "silent" if it was dumping.
 
         `when` is the time of that event; without it, that of the last message.
         """
+        self._due.watch(node, False)
         if self._ended.pop(node, None) is not None:
             self._clear_away()
         dump = self._dumps.get(node)
@@ -271,6 +276,7 @@ class Dumps:
         Its dump is over under the old name ("silent"), and goes on under the new one ("dumping"),
         with the times and messages that it had; if `name` is dumping already, as a part of that.
         """
+        self._due.watch(node, False)
         dump, ended = self._dumps.get(node), self._ended.pop(node, None)
         events: list[Event] = []
         if dump is not None:
@@ -278,9 +284,9 @@ class Dumps:
             events.append(self._end(dump, when, "silent"))
             its = self._ended.get(name) if name is not None else None
             if name in self._dumps:
-                self._dumps[name] = _merged(self._dumps[name], dump)
+                self._dumps[name] = merged(self._dumps[name], dump)
             elif its is not None:
-                its.dump = _merged(its.dump, dump)
+                its.dump = merged(its.dump, dump)
             elif name is not None:
                 dump = dump._replace(node=name)
                 if since is not None:
@@ -302,7 +308,7 @@ class Dumps:
         already, or if a time is no finite number.
         """
         self.check_new(dump.node)
-        _check_times(dump, when)
+        check_times(dump, when)
         self._begin(dump._replace(took=length(dump)), dump.last)
         if when is not None:
             self._from[dump.node] = when
@@ -314,7 +320,7 @@ class Dumps:
         as there.
         """
         self.check_new(dump.node)
-        _check_times(dump, when, ended)
+        check_times(dump, when, ended)
         over = _Ended(dump._replace(took=length(dump)), kind, ended)
         over.since = when
         self._ended[dump.node] = over
@@ -349,7 +355,7 @@ class Dumps:
         """How many nodes are dumping."""
         return len(self._dumps)
 
-    def _longer(
+    def longer(
         self,
         dump: Dump,
         address: str,
@@ -359,20 +365,7 @@ class Dumps:
         said: tuple[int, ...] = (),
     ) -> Dump:
         """A dump with so many messages more, the last of them at `when`, of these sessions."""
-        node, since, last, before, addresses, took, sessions, its_port, heard = dump
-        if address not in addresses and len(addresses) < MOST_ADDRESSES:
-            addresses += (address,)
-        for session in said:
-            if session not in sessions and len(sessions) < MOST_SESSIONS:
-                sessions += (session,)
-        if when >= last:
-            took += when - last
-            last, its_port = when, port or its_port
-            if self.base is not None:
-                heard = when - self.base
-        return Dump(
-            node, since, last, before + messages, addresses, took, sessions, its_port, heard
-        )
+        return longer(dump, self.base, address, when, messages, port, said)
 
     def _begin(self, dump: Dump, told: float) -> None:
         self._dumps[dump.node] = dump
@@ -381,11 +374,7 @@ class Dumps:
 
     def _look_at(self, node: str) -> None:
         """See to it that `tick` looks at the node in time."""
-        due = self.over(node)
-        # There may be one of a dump that was forgotten; if it is early enough, it will do.
-        if self._queued.get(node, math.inf) > due:
-            self._queued[node] = due
-            heapq.heappush(self._queue, (due, node))
+        self._due.put(node, self.over(node))
 
     def _end(self, dump: Dump, when: float, kind: Kind) -> Event:
         del self._dumps[dump.node]
@@ -397,8 +386,7 @@ class Dumps:
     def _clear_away(self) -> None:
         """Leave nothing of what was forgotten, when there is nothing for which anybody comes."""
         if not self._dumps and not self._ended:
-            self._queue.clear()
-            self._queued.clear()
+            self._due.clear()
 
     def over(self, node: str) -> float:
         """When there is nothing to be known of it any more if nothing more is heard."""
@@ -407,29 +395,6 @@ class Dumps:
             return max(dump.last, self._from.get(node, dump.last)) + self.silence
         ended = self._ended.get(node)
         return -math.inf if ended is None else max(ended.dump.last, ended.since) + self.silence
-
-
-def _merged(dump: Dump, other: Dump) -> Dump:
-    """The dump with what another one had, which turned out to be a part of it."""
-    new = [address for address in other.addresses if address not in dump.addresses]
-    sessions = [session for session in other.sessions if session not in dump.sessions]
-    later = max(dump, other, key=lambda one: one.last)
-    return dump._replace(
-        last=later.last,
-        messages=dump.messages + other.messages,
-        addresses=(*dump.addresses, *new)[:MOST_ADDRESSES],
-        took=dump.took + max(0.0, later.last - dump.last),
-        sessions=(*dump.sessions, *sessions)[:MOST_SESSIONS],
-        port=later.port,
-        heard=later.heard,
-    )
-
-
-def _check_times(dump: Dump, *others: float | None) -> None:
-    """ValueError unless all of them are finite numbers: no order and no sum has others in it."""
-    for value in (dump.since, dump.last, dump.took, *others):
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"node {dump.node!r}: {value} is not a time")
 
 
 def _contradicted(ended: _Ended, status: Said) -> list[Event]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the reading thread counted becomes events, and waits here until somebody takes them.
 
-The thread counts each message at its source, in a table of the core (`reader`). `collect` takes
-out of that table which sources were heard since the last time, and lets `dumps` decide. How many
+The thread counts each message at its source, in a table of the core (`reader`). `collect` has
+those that were heard since the last time told to `dumps` (`hearing`), which decides. How many
 messages there were does not matter, only from how many sources.
 
 **First read, then decide.** A process that was stopped (SIGSTOP, a paused guest, a machine
@@ -17,29 +17,22 @@ from __future__ import annotations
 import collections
 import contextlib
 import math
-import socket
 import time
 from collections.abc import Collection, Iterable
 
 from kdumpfence.addresses import Address
 from kdumpfence.listener.clock import Clock
-from kdumpfence.listener.dumps import Dumps, Said
+from kdumpfence.listener.dumps import Dumps
 from kdumpfence.listener.events import AnyEvent, Dump, Event, Overflow, checked, checked_end
-from kdumpfence.listener.networks import Network, is_in
-from kdumpfence.listener.nodes import ADMITTED, Key, Nodes, address_in
+from kdumpfence.listener.hearing import MOST, Hearing
+from kdumpfence.listener.networks import Network
+from kdumpfence.listener.nodes import Nodes
 from kdumpfence.listener.reader import Reader
-from kdumpfence.own_addresses import OwnAddresses
-from kdumpfence.wire import Signed, Sources, is_packet_name
+from kdumpfence.wire import Signed, Sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kdumpfence.listener.events import Counter
-
-#: What statuses said, as `Sources.heard` has it.
-_Told = tuple[tuple[int, str, int, int], ...]
-
-#: Events and sources that are dealt with at a time: some milliseconds.
-MOST = 2048
 
 #: Seconds between two looks at what was heard, so that there is something to be seen.
 REST = 0.02
@@ -76,23 +69,18 @@ class EventQueue:
         self._reader = reader
         self._nodes = nodes
         self._sources = sources
-        self._signed = signed
-        self._networks = networks
         self._room = room if networks else 0
         self._dumps = dumps
         self._clock = clock
-        self._own = OwnAddresses()
-        # Under way and admitted by a network: name -> (packed, scope).
-        self._admitted: dict[str, Key] = {}
+        self._hearing = Hearing(
+            reader, nodes, sources, signed, networks, dumps, clock, self._tell, self._go_on
+        )
         self._ready: collections.deque[AnyEvent] = collections.deque()
         # Whose beginning or going on is among those, put there by a look.
         self._waiting: set[str] = set()
         self._untaken = 0  # events that were given up
         self._looks = False  # nobody is about to take events: somebody just looks
-        self._collecting = False
         self._rang = False
-        if networks and signed is None:
-            nodes.on_claim = self._claimed
         self._next_reading = 0.0  # when `has_read` may have the thread read again
         #: When `collect` is worth a call, by CLOCK_MONOTONIC.
         self.rest_until = 0.0
@@ -130,23 +118,16 @@ class EventQueue:
 
     # --------------------------------------------------------------------------- what is known
 
+    def listens_for(self, node: str) -> bool:
+        """See `Listener.listens_for`. Without the lock, which is held for milliseconds."""
+        return self._hearing.listens_for(node)
+
     def forget(self, node: str) -> None:
         """The node was removed; if it was dumping, it is silent now."""
         with self._reader.lock:
             self._tell(self._dumps.forget(node, self._clock.now()))
             self._clock.forget(node)
             self.ring_for_the_rest()
-
-    def listens_for(self, node: str) -> bool:
-        """See `Listener.listens_for`. Without the lock, which is held for milliseconds."""
-        if node in self._nodes:
-            return True
-        if self._signed is not None:
-            return bool(self._networks) and is_packet_name(node)
-        address = address_in(node)
-        if address is None or _shown(*address) != node:  # it would not be named so
-            return False
-        return is_in(address, self._networks)
 
     def restore(self, dumps: Iterable[Dump], ended: Iterable[Event]) -> None:
         """See `Listener.restore`: all of them, or, with a ValueError, none."""
@@ -159,7 +140,7 @@ class EventQueue:
                     raise ValueError(f"node {node!r}: is there twice")
                 names.add(node)
                 self._dumps.check_new(node)
-                if not self.listens_for(node):
+                if not self._hearing.listens_for(node):
                     raise ValueError(f"node {node!r}: neither one of the nodes nor in a network")
             now = self._clock.now()
             for dump in under_way:
@@ -169,35 +150,8 @@ class EventQueue:
                 on_our_clock = when - (ending.last - dump.last)
                 self._dumps.restore_end(dump, kind, on_our_clock, now)
             for node in names.difference(self._nodes):
-                self._restore_admitted(node)
+                self._hearing.restore_admitted(node)
             self._go_on()
-
-    def _restore_admitted(self, node: str) -> None:
-        """It was a network's; meanwhile its address may have become a node's."""
-        address = address_in(node)
-        if self._signed is None and address is not None:
-            self._admitted[node] = address
-            if self._nodes.has(*address):
-                self._claimed(address)
-
-    def _claimed(self, address: Key) -> None:
-        """An address that a network may have admitted has become a node's, or several ones'.
-
-        What that machine says goes on, under the name of the node.
-        """
-        node = _shown(*address)
-        if self._admitted.get(node) != address:
-            return
-        del self._admitted[node]
-        name = self._nodes.owner_of(address)
-        if name == node:
-            return  # it is the same machine, and nothing has happened to it
-        if name is not None and name not in self._dumps:
-            self._clock.rename(node, name)
-        for event in self._dumps.rename(node, name, self._clock.now()):
-            self._tell(event)
-        self._clock.forget(node)
-        self._go_on()
 
     def _go_on(self) -> None:
         """Something was done from outside: have what follows from it looked after."""
@@ -206,13 +160,21 @@ class EventQueue:
             self._reader.bell.ring()
         self.ring_for_the_rest()
 
-    def known(self) -> tuple[float, list[Dump], list[str]]:
-        """The time, the dumps under way (Unix times), and the nodes' addresses that are our own."""
+    def known(self, dumps: bool) -> tuple[float, list[Dump], list[str]]:
+        """The time, the dumps under way (Unix times) if they are wanted, and the nodes' addresses
+        that are our own.
+        """
         with self._reader.lock:
-            self._own.renew(time.monotonic())
-            own = sorted(str(Address(*key)) for key in self._own if self._nodes.has(*key))
-            dumps = self._clock.all_told(self._dumps.snapshot())
-            return self._clock.unix(self._clock.now()), dumps, own
+            self._hearing.own.renew(time.monotonic())
+            own = sorted(str(Address(*key)) for key in self._hearing.own if self._nodes.has(*key))
+            found = self._clock.all_told(self._dumps.snapshot()) if dumps else []
+            return self._clock.unix(self._clock.now()), found, own
+
+    def figures(self) -> bytes:
+        """See `Listener.figures`."""
+        with self._reader.lock:
+            now = self._clock.now()
+            return self._sources.figures(self._clock.base + self._clock.unix(now) - now)
 
     # -------------------------------------------------------------------------------- looks
 
@@ -224,6 +186,9 @@ class EventQueue:
         """
         began = time.monotonic()
         self._reader.catch_up()
+        self._look_since(began)
+
+    def _look_since(self, began: float) -> None:
         self._look()
         due = self._dumps.next_due
         if due is not None and self._await_reading(due, began):
@@ -231,16 +196,29 @@ class EventQueue:
 
     def find_all(self, nodes: Iterable[str], fresh: bool) -> list[Dump | None]:
         """As `find`, for all of them; if not `fresh`, without a look."""
+        wanted = list(nodes)
         if fresh:
-            self.look()
-        # Without the lock, which is held for milliseconds: each is what it was at a moment.
-        found = map(self._dumps.get, nodes)
-        return [None if dump is None else self._clock.told(dump) for dump in found]
+            began = time.monotonic()
+            with self._reader.lock:
+                for node in wanted:
+                    self._hearing.fold(node)
+            self._look_since(began)
+        if not self._reader.counts_in_kernel:
+            # Without the lock, which is held for milliseconds: each is what it was at a moment.
+            found = map(self._dumps.get, wanted)
+            return [None if dump is None else self._clock.told(dump) for dump in found]
+        with self._reader.lock:
+            found = map(self._dumps.get, wanted)
+            return [
+                None if dump is None else self._clock.told(self._hearing.newest(dump))
+                for dump in found
+            ]
 
     def find(self, node: str) -> Dump | None:
         """The dump of this node now (Unix times). RuntimeError as `look`."""
         began = time.monotonic()
-        self._reader.catch_up()
+        with self._reader.lock:
+            self._hearing.fold(node)
         self._look()
         if node in self._dumps and self._await_reading(self._dumps.over(node), began):
             self._look()
@@ -252,10 +230,12 @@ class EventQueue:
         """See `Listener.latest`."""
         if fresh:
             self._reader.catch_up()
+            with self._reader.lock:
+                self._hearing.fold(node)
             self._look()
         with self._reader.lock:
             dump = self._dumps.latest(node)
-            return None if dump is None else self._clock.told(dump)
+            return None if dump is None else self._clock.told(self._hearing.newest(dump))
 
     def has_read(self, moment: float) -> bool:
         """See `Listener.has_read`."""
@@ -276,7 +256,7 @@ class EventQueue:
         # what was heard of each node, and what fell silent.
         for _ in range(2 + 2 * (len(self._nodes) + self._room) // MOST):
             with self._reader.lock:
-                if self._collecting:  # a signal handler, in the middle of it
+                if self._hearing.busy:  # a signal handler, in the middle of it
                     return
                 self._looks = True
                 try:
@@ -317,7 +297,7 @@ class EventQueue:
         RuntimeError if the reading thread has died.
         """
         with self._reader.lock:
-            if not self._collecting:
+            if not self._hearing.busy:
                 self._collect()
                 if self._untaken:
                     lost, self._untaken = self._untaken, 0
@@ -328,7 +308,7 @@ class EventQueue:
         reader = self._reader
         if reader.failure is not None:
             raise RuntimeError("the reading thread has died") from reader.failure
-        self._collecting = True
+        self._hearing.busy = True
         try:
             reader.bell.hush()
             self._rang = False
@@ -336,14 +316,14 @@ class EventQueue:
             # First the moment, then what was heard: all of it that came before that moment
             # is in the table by now.
             through = reader.through
-            number = self._hear_all()
+            number = self._hearing.hear_all(MOST)
             more = number == MOST
             self.rest_until = time.monotonic() + REST if number and not more else 0.0
             if not more:
                 for event in self._dumps.tick(through + self._clock.base, MOST):
                     self._tell(event)
                 for node in self._dumps.forgotten():
-                    self._forget(node)
+                    self._hearing.forget(node)
             for counter, lost in reader.new_losses().items():
                 self._tell_loss(counter, lost)
             more |= not self._schedule()
@@ -352,67 +332,7 @@ class EventQueue:
                 reader.bell.ring()
             return more
         finally:
-            self._collecting = False
-
-    def _hear_all(self) -> int:
-        """Deal with what was heard; of how many nodes, MOST at most."""
-        if self._signed is not None:
-            named = self._signed.heard(MOST)
-            self._hear_named(named)
-            return len(named)
-        heard = self._sources.heard(MOST)
-        self._hear(heard)
-        return len(heard)
-
-    def _hear_named(
-        self, heard: Iterable[tuple[str, bytes, int, int, int, int, int, _Told]]
-    ) -> None:
-        """As `_hear`, of nodes that sign: their names say who they are, not their addresses."""
-        for name, packed, scope, port, first_ns, last_ns, messages, told in heard:
-            if name not in self._nodes:  # others would not be released: it spares asking
-                self._admitted[name] = (packed, scope)
-            self._decide(name, _shown(packed, scope), port, first_ns, last_ns, messages, told)
-
-    def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int, _Told]]) -> None:
-        name_of = self._nodes.name_of
-        self._own.renew(time.monotonic())
-        for number, packed, scope, port, first_ns, last_ns, messages, told in heard:
-            if (packed, scope) in self._own:
-                if number == ADMITTED:
-                    self._sources.discard(packed, scope)
-                continue
-            address = _shown(packed, scope)
-            node = name_of(number)
-            if node is None:
-                if number != ADMITTED:
-                    continue  # removed meanwhile
-                if self._nodes.has(packed, scope):
-                    # Shared by several nodes, one of which may be called by this address.
-                    self._sources.discard(packed, scope)
-                    continue
-                node = address
-                self._admitted[node] = (packed, scope)
-            self._decide(node, address, port, first_ns, last_ns, messages, told)
-
-    def _decide(
-        self,
-        node: str,
-        address: str,
-        port: int,
-        first_ns: int,
-        last_ns: int,
-        messages: int,
-        told: _Told,
-    ) -> None:
-        """What the node was heard to say, as `Sources.heard` has it."""
-        base = self._clock.base
-        first, last = first_ns * 1e-9 + base, last_ns * 1e-9 + base
-        if not told:
-            self._tell(self._dumps.heard(node, address, last, messages, first, port))
-            return
-        said = [Said(session, state, at * 1e-9 + base, n) for session, state, at, n in told]
-        for event in self._dumps.told(node, address, last, messages, first, said, port):
-            self._tell(event)
+            self._hearing.busy = False
 
     def _tell(self, event: Event | None) -> None:
         if event is None:
@@ -427,11 +347,11 @@ class EventQueue:
             self._waiting.add(event.node)
         self._put(self._clock.told(event))
         if event.kind == "silent":
-            self._forget(event.node)
+            self._hearing.forget(event.node)
 
     def _put(self, event: AnyEvent) -> None:
         waiting = len(self._ready)
-        if waiting >= MOST_WAITING and waiting >= 2 * (len(self._nodes) + len(self._admitted)):
+        if waiting >= MOST_WAITING and waiting >= 2 * (len(self._nodes) + self._hearing.admitted):
             self.pop()
             self._untaken += 1
         self._ready.append(event)
@@ -439,21 +359,6 @@ class EventQueue:
     def _tell_loss(self, counter: Counter, lost: int) -> None:
         when = self._clock.unix(self._clock.now())
         self._put(Overflow("overflow", "", when, counter, lost))
-
-    def _forget(self, node: str) -> None:
-        """Nothing is known of this node's last dump any more.
-
-        That is later than its end if the node told of that: else who makes up nodes of a network
-        could have more of them than there is room for.
-        """
-        self._clock.forget(node)
-        admitted = self._admitted.pop(node, None)
-        if admitted is not None:
-            # Its room is free again, unless it has just sent the first message of another dump.
-            if self._signed is not None:
-                self._signed.release(node)
-            else:
-                self._sources.release(*admitted)
 
     def _schedule(self) -> bool:
         """Have it read until the next decision is due; False if one is due now."""
@@ -466,9 +371,3 @@ class EventQueue:
         else:
             reader.read_through(max(due - base, reader.through + reader.decide))
         return True
-
-
-def _shown(packed: bytes, scope: int) -> str:
-    if scope:
-        return str(Address(packed, scope))
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import math
-import os
 import socket
 import time
 import warnings
@@ -32,32 +30,30 @@ from kdumpfence.listener.arguments import (
     pairs,
     parsed_hosts,
 )
-from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.clock import Clock
 from kdumpfence.listener.cluster_keys import cluster_keys, read_keys
 from kdumpfence.listener.dumps import REPEAT, SILENCE, Dumps
 from kdumpfence.listener.event_queue import EventQueue
 from kdumpfence.listener.events import (
-    AnyEvent,
     Dump,
     Event,
     ListenerClosed,
     Overflow,
     Snapshot,
 )
-from kdumpfence.listener.kernel import SIGNED, CannotCountError
+from kdumpfence.listener.kernel.growing import Growing
 from kdumpfence.listener.networks import IPNetwork, parsed_network
 from kdumpfence.listener.nodes import ADMITTED, AnyAddress, Nodes, address_in, as_text
 from kdumpfence.listener.reader import Reader
 from kdumpfence.listener.sockets import open_sockets, taken_over
-from kdumpfence.listener.threads import is_this, system_sockets, wait_readable
+from kdumpfence.listener.taking import CLOSED, Taking
+from kdumpfence.listener.threads import is_this, system_sockets
 from kdumpfence.sockets import deepen
 from kdumpfence.text import shown
 from kdumpfence.wire import PORT, Questions, Signed, Sources, signing_core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
     from typing import Literal
 
     from typing_extensions import Unpack
@@ -67,17 +63,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Dump", "Event", "Listener", "ListenerClosed", "Overflow", "Snapshot"]
 
-#: Seconds; a signal that came just before a poll does not end it, so none is longer.
-SLICE = 0.5
-
 #: Seconds; the thread ends at once unless the machine is in trouble.
 JOIN = 10.0
 
-#: What is said to those who use one that is closed.
-_CLOSED = "this Listener is closed: make a new one"
 
-
-class Listener:
+class Listener(Taking):
     """Listens for nodes that are dumping, and yields an `Event` for each thing that happens.
 
     Use it as a context manager, and iterate over it with `for` or `async for` until `close` is
@@ -115,6 +105,9 @@ class Listener:
     program that has given up its rights since. That a dump goes on, or is over because of silence,
     is told up to a second later then, and at once to those who ask.
 
+    `tell_repeats`: False: that a dump goes on whose messages the kernel counts is no event, but
+    `dumps` and `figures` have it.
+
     `silence_timeout`, `repeat_interval`: seconds, see `kdumpfence.listener.dumps.Dumps`.
     `family`: "auto" (both), "ipv4" or "ipv6". `port`: 0 takes any that is free. `host`: an
     address of this machine to listen on, or several; None: all of them.
@@ -133,8 +126,9 @@ class Listener:
     from signal handlers.
     """
 
-    _reader: Reader | None = None
     _signed: Signed | None = None
+    #: What counts in the kernel, if it may be replaced: see `Growing`.
+    _table: Growing | None = None
 
     def __init__(
         self,
@@ -154,6 +148,7 @@ class Listener:
         key_file: str | None = None,
         keys: Keys | None = None,
         counting: Literal["auto", "kernel", "user"] | Counting = "user",
+        tell_repeats: bool = True,
         **old_names: Unpack[OldNames],
     ) -> None:
         if old_names:
@@ -209,11 +204,13 @@ class Listener:
             else:
                 answers = Answers(opened, answer_as, keys, questions)
             if isinstance(counting, str):
-                places = (max_admitted if admitted else 0) + self._nodes.places
-                counted = self._loaded(counting, opened, places, dumps)
+                self._table = Growing(counting, opened, max_admitted if admitted else 0, dumps)
+                counted = self._table.first(self._nodes.places, self._signed is not None)
             else:
                 counted = counting
-            reader = Reader(self._nodes, sources, self._signed, opened, answers, counted)
+            reader = Reader(
+                self._nodes, sources, self._signed, opened, answers, counted, tell_repeats
+            )
             self._events = EventQueue(
                 reader, self._nodes, sources, self._signed, admitted, max_admitted, dumps, clock
             )
@@ -230,23 +227,6 @@ class Listener:
         for sock in sockets or ():
             if sock not in opened:
                 sock.close()  # a copy of it is in use
-
-    def _loaded(
-        self, how: str, sockets: list[socket.socket], places: int, dumps: Dumps
-    ) -> Counting | None:
-        """What counts in the kernel; None if nothing is to. OSError if nothing can, but is to."""
-        if how == "user":
-            return None
-        from kdumpfence.listener.kernel.counting import load  # and ctypes with it
-
-        try:
-            if self._signed is not None:
-                raise CannotCountError(SIGNED)
-            return load(sockets, places, dumps.silence, dumps.repeat)
-        except CannotCountError as error:
-            if how == "auto":
-                return None
-            raise OSError(error.errno, f"cannot count in the kernel: {error}") from None
 
     # -------------------------------------------------------------------------- the nodes
 
@@ -271,6 +251,7 @@ class Listener:
         """
         with self._open.lock:
             self._nodes.add(as_text(name), addresses, time.monotonic())
+        self._make_room()
         self._in_use.poke()
 
     def remove(self, name: AnyAddress) -> None:
@@ -299,8 +280,16 @@ class Listener:
             now = time.monotonic()
             for name, parsed in checked.items():
                 self._nodes.put(name, parsed, now)
+        self._make_room()
         self._in_use.poke()
         self._in_use.bell.ring()
+
+    def _make_room(self) -> None:
+        """Have a larger table in the kernel if there are too many nodes by now."""
+        if self._table is not None:
+            larger = self._table.larger(self._nodes.places)
+            if larger is not None:
+                self._in_use.count_with(larger)
 
     def _remove(self, name: str) -> None:
         self._nodes.remove(name)
@@ -359,83 +348,6 @@ class Listener:
         if answers is None:
             raise RuntimeError("this Listener answers no questions: make it with answer_as=NAME")
         answers.answer_as(node, keys)
-
-    # ------------------------------------------------------------------------- the events
-
-    def events(self, timeout: float | None = None) -> list[AnyEvent]:
-        """What happened; waits for it at most `timeout` seconds (None: no end).
-
-        [] if nothing did, or the Listener is closed: `next_event` tells these two apart. At most
-        some thousand at a time: call it again. RuntimeError if the reading thread has died.
-        """
-        bell = self._in_use.bell
-        until = math.inf if timeout is None else time.monotonic() + timeout
-        with bell.held() as usable:
-            while usable and not bell.closed:
-                if not self._events:
-                    rest = min(self._events.rest_until, until) - time.monotonic()
-                    if rest > 0:
-                        time.sleep(rest)
-                    self._events.collect()
-                taken = self._events.take()
-                if taken:
-                    return taken
-                left = until - time.monotonic()
-                if left <= 0:
-                    break
-                wait_readable(bell.readable, min(left, SLICE))
-        return []
-
-    def next_event(self, timeout: float | None = None) -> AnyEvent | None:
-        """The next thing that happened; None if nothing did within `timeout` seconds.
-
-        Without `timeout` it waits for ever. ListenerClosed if it was closed, before or meanwhile,
-        and RuntimeError as `events`.
-        """
-        until = math.inf if timeout is None else time.monotonic() + timeout
-        while not self.closed:
-            try:
-                return self._events.pop()
-            except IndexError:
-                left = until - time.monotonic()
-                found = self.events(None if timeout is None else max(0.0, left))
-                self._events.put_back(found)
-                if not found and left <= 0:
-                    break
-        if self.closed:
-            raise ListenerClosed(_CLOSED)
-        return None
-
-    def __iter__(self) -> Listener:
-        return self
-
-    def __next__(self) -> AnyEvent:
-        while not self.closed:
-            try:
-                return self._events.pop()
-            except IndexError:
-                self._events.put_back(self.events())
-        raise StopIteration
-
-    def __aiter__(self) -> Listener:
-        return self
-
-    async def __anext__(self) -> AnyEvent:
-        import asyncio  # those who get here have it anyway
-
-        while not self.closed:
-            if not self._events:
-                # Others have their turn, even if there is no end of events.
-                await asyncio.sleep(max(0.0, self._events.rest_until - time.monotonic()))
-                self._events.collect()
-            try:
-                event = self._events.pop()
-            except IndexError:
-                await _rung(self._in_use.bell)
-                continue
-            self._events.ring_for_the_rest()
-            return event
-        raise StopAsyncIteration
 
     # ---------------------------------------------------------------------------- the rest
 
@@ -506,8 +418,8 @@ class Listener:
         """Datagrams so far by verdict, as `Snapshot.counts`; also after `close`."""
         return self._in_use.counts
 
-    def snapshot(self, fresh: bool = True) -> Snapshot:
-        """What is known now. From any thread.
+    def snapshot(self, fresh: bool = True, dumps: bool = True) -> Snapshot:
+        """What is known now; without the `dumps` if nobody wants them. From any thread.
 
         Events of what it finds can be taken later. If a hundred thousand nodes have just spoken,
         that takes a second: a program that takes events all the time, and tells of no dump before
@@ -520,16 +432,16 @@ class Listener:
             with contextlib.suppress(RuntimeError):  # `deaf` tells
                 self._events.look()
         with reader.lock:
-            when, dumps, own = self._events.known()
+            when, found, own = self._events.known(dumps)
             nodes, unresolved = len(self._nodes), self._nodes.unresolved
             shared = self._nodes.shared
         answers = reader.answers
         return Snapshot(
             when,
-            dumps,
+            found,
             nodes,
             unresolved,
-            reader.counts,
+            reader.counts if fresh else reader.lately_counted(),
             shared,
             own,
             reader.deaf,
@@ -537,29 +449,30 @@ class Listener:
             "kernel" if reader.counts_in_kernel else "user",
         )
 
-    def fileno(self) -> int:
-        """A descriptor that can be read when there are events, for poll; -1 when closed.
+    @property
+    def tell_repeats(self) -> bool:
+        """See above; may be changed at any time."""
+        return self._in_use.tell_repeats
 
-        Not for reading: call `events(0)` then, which may come to nothing all the same.
+    @tell_repeats.setter
+    def tell_repeats(self, tell: bool) -> None:
+        self._in_use.tell_repeats = tell
+        self._in_use.poke()
+
+    def figures(self) -> bytes:
+        """What the kernel has counted of all dumps at this moment, for whoever writes it down.
+
+        32 bytes for each address, in this machine's byte order: the address (16 bytes; IPv4 as
+        ::ffff:a.b.c.d), its interface (4), the messages of the dump (4), and the last of them
+        (8: a double, Unix time). Of messages that are read, events tell.
         """
-        return -1 if self.closed else self._in_use.bell.readable
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._in_use.bell.closed
-
-    @property
-    def _in_use(self) -> Reader:
-        if self._reader is None:
-            raise RuntimeError("this Listener was not initialised")
-        return self._reader
+        return self._events.figures()
 
     @property
     def _open(self) -> Reader:
         """As `_in_use`. ListenerClosed if it was closed."""
         if self.closed:
-            raise ListenerClosed(_CLOSED)
+            raise ListenerClosed(CLOSED)
         return self._in_use
 
     def close(self) -> None:
@@ -605,27 +518,3 @@ class Listener:
 
     def __repr__(self) -> str:
         return f"<kdumpfence.Listener on port {self._port}/udp>"
-
-
-async def _rung(bell: Bell) -> None:
-    """Wait for the bell in this task's event loop."""
-    import asyncio
-
-    with bell.held() as usable:
-        if not usable:
-            return
-        # One of its own: several tasks may wait, and it stays when the bell is closed.
-        fd = os.dup(bell.readable)
-    loop = asyncio.get_running_loop()
-    rung: asyncio.Future[None] = loop.create_future()
-    try:
-        loop.add_reader(fd, _set, rung)
-        await rung
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

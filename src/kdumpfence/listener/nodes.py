@@ -105,6 +105,8 @@ class Nodes:
         self._signed = signed
         #: Called when an address that was nobody's has become a node's, or that of several.
         self.on_claim: Callable[[Key], None] | None = None
+        #: Called before an address is a node's no more that was its alone.
+        self.on_leave: Callable[[Key], None] | None = None
         self._numbers: dict[str, int] = {}
         self._nodes: dict[int, _Node] = {}
         self._last_number = 0
@@ -191,12 +193,13 @@ class Nodes:
 
     def remove(self, name: str) -> None:
         """Know this node no more. KeyError if it is not known."""
-        node = self._nodes.pop(self._numbers.pop(name))
+        node = self._nodes[self._numbers[name]]
         if self._signed is not None:
             self._signed.discard(name)
         hosts, node.literals, node.hosts = node.hosts, (), ()
         self._leave(node, hosts)
         self._claim(node)
+        del self._nodes[self._numbers.pop(name)]
 
     def name_of(self, number: int) -> str | None:
         """The name of the node with this number; None if it was removed."""
@@ -211,6 +214,11 @@ class Nodes:
         """The node that has this address; None if none has it, or several."""
         owners = self._owners_of(key)
         return self._nodes[owners[0]].name if len(owners) == 1 else None
+
+    def keys_of(self, name: str) -> tuple[Key, ...]:
+        """The addresses of this node, as far as they are known; those of others among them."""
+        number = self._numbers.get(name)
+        return () if number is None else self._nodes[number].claims
 
     def __contains__(self, name: object) -> bool:
         return name in self._numbers
@@ -273,7 +281,10 @@ class Nodes:
 
     def _own(self, key: Key, owners: tuple[int, ...]) -> None:
         packed, scope = key
-        new = bool(owners) and key not in self._owners
+        before = self._owners.get(key)
+        if isinstance(before, int) and owners != (before,) and self.on_leave is not None:
+            self.on_leave(key)
+        new = bool(owners) and before is None
         if len(owners) == 1:
             self._owners[key] = owners[0]
             self._sources.add(packed, scope, owners[0])

@@ -62,6 +62,14 @@ REST_QUEUE = 1 << 21
 #: thread's time. Who asks does not wait for that: `catch_up`, `read_now`.
 SWEEP_FIRST, SWEEP_LAST = 0.02, 1.0
 SWEEP_SHARE = 0.005
+#: Seconds between two looks, at most: the kernel's numbers begin again some time.
+SWEEP_MOST = 60.0
+
+#: Seconds for which the sum of what the kernel counted will do for those who ask all the time.
+COUNT_EVERY = 1.0
+
+#: Instead of nanoseconds after which a node is told of again.
+NEVER = -1
 
 #: Questions between two looks at the queues that make a flood, if one was overfull.
 FLOOD = 1000
@@ -106,10 +114,14 @@ class Reader:
         sockets: list[socket.socket],
         answers: Answers | None = None,
         counting: Counting | None = None,
+        tell_repeats: bool = True,
     ) -> None:
+        #: Whether it is told of what the kernel counts that a dump goes on.
+        self.tell_repeats = self._tells_repeats = tell_repeats
         self.nodes = nodes
         self._sources = sources
         self._counting = counting
+        self._next_counting: Counting | None = None
         # One that a thread may take twice, since signal handlers may come here.
         self.lock = _thread.RLock()
         self.bell = Bell()
@@ -131,10 +143,9 @@ class Reader:
         self.through = -math.inf
         #: Seconds between two decisions over who fell silent, at least.
         self.decide = SWEEP_FIRST
-        self._sweep_every = self._sweep_at = math.inf
+        self._sweep_at = math.inf
         if counting is not None:
             counting.share(sources)
-            self._sweep_every = min(SWEEP_LAST, max(SWEEP_FIRST, counting.again_ns * 1e-9 / 4))
             self._sweep_at = 0.0
         self._due = math.inf  # what `through` is to reach next
         self._wanted = -math.inf  # what it is to reach at once
@@ -153,6 +164,8 @@ class Reader:
         # Losses that were told of, and when others may be.
         self._told: dict[Counter, int] = {"unread": 0, "crowded": 0}
         self._tell_again = -math.inf
+        #: What the kernel had counted, and when it had.
+        self._counted, self._counted_at = 0, -math.inf
         #: What the counts were when the sockets were closed.
         self._final_counts: dict[str, int] | None = None
         #: Why the thread ended, if it was not asked to.
@@ -189,6 +202,16 @@ class Reader:
             self._wanted = max(self._wanted, moment)
         self.poke()
 
+    def count_with(self, counting: Counting) -> None:
+        """Let this count in the kernel from now on, instead of what does so now."""
+        with self.lock:
+            unused, self._next_counting = self._next_counting, counting
+            if self._final_counts is not None:  # it has ended
+                unused, self._next_counting = counting, None
+        if unused is not None:
+            unused.close()
+        self.poke()
+
     def catch_up(self) -> None:
         """Take all that the kernel has counted by now into the table of sources."""
         if self._counting is not None and self._sources.sweep():
@@ -197,10 +220,18 @@ class Reader:
     @property
     def counts(self) -> dict[str, int]:
         """Datagrams so far, by verdict."""
+        self._counted_at = -math.inf
+        return self.lately_counted()
+
+    def lately_counted(self) -> dict[str, int]:
+        """As `counts`, with what the kernel had counted COUNT_EVERY seconds ago or later."""
         final = self._final_counts
         if final is None:
+            now = time.monotonic()
+            if now >= self._counted_at + COUNT_EVERY:
+                self._counted, self._counted_at = self._sources.counted, now
             final = {**self._receiver.counts, "unread": self._receiver.dropped}
-            final["accepted"] += self._sources.counted
+            final["accepted"] += self._counted
         return dict(final)
 
     def new_losses(self) -> dict[Counter, int]:
@@ -252,6 +283,10 @@ class Reader:
                 if counting is not None:
                     self._sources.unshare()
                     counting.close()
+                with self.lock:
+                    if self._next_counting is not None:
+                        self._next_counting.close()
+                        self._next_counting = None
                 if self.answers is not None:
                     self.answers.stop()
                     self.answers.join(PATIENCE)
@@ -261,6 +296,8 @@ class Reader:
 
     def _turn(self) -> None:
         self._deadline = math.inf  # whoever wants less meanwhile pokes
+        if self._next_counting is not None:
+            self._exchange()
         if self._counting is not None:
             self._counting.renew()
         moments = [self._upkeep, self._sweep_at, self._look_up_names()]
@@ -275,7 +312,8 @@ class Reader:
         if now >= self._upkeep:
             self._upkeep = now + UPKEEP
             self._look_after(now)
-        if now >= self._sweep_at and self._sweep():
+        wanted = now >= self._sweep_at or self._tells_repeats != self.tell_repeats
+        if wanted and self._sweep():
             self.bell.ring()
         if self.through < self._due <= now or self.through < self._wanted:
             try:
@@ -283,7 +321,6 @@ class Reader:
             except OSError as error:
                 _wait_for_memory(error)  # not all was read: so not so far yet
                 return
-            self._sweep()
             self.through = now
             self.bell.ring()
 
@@ -310,19 +347,40 @@ class Reader:
             self._receiver.count(0)
 
     def _sweep(self) -> bool:
-        """Take what the kernel counted into the table of sources; whether there is news in it.
+        """Look at what the kernel counted; whether there is news in it.
 
-        What can wait waits: that a dump goes on, which was told of lately.
+        That is who fell silent, and, if somebody wants to know, who goes on.
         """
         counting = self._counting
         if counting is None:
             return False
         began, used = time.monotonic(), time.thread_time()
-        news = self._sources.sweep(counting.again_ns)
+        self._tells_repeats = tell = self.tell_repeats
+        again_ns = counting.again_ns if tell else NEVER
+        news = self._sources.sweep(again_ns)
         self.decide = (time.thread_time() - used) / SWEEP_SHARE
         self.decide = min(max(SWEEP_FIRST, self.decide), SWEEP_LAST)
-        self._sweep_at = began + max(self.decide, self._sweep_every)
+        most = min(SWEEP_LAST, again_ns * 1e-9 / 4) if tell else SWEEP_MOST
+        # Nobody can be silent before. A moment later, for one rounds and the other does not.
+        silence = self._sources.next_silence * 1e-9 + 0.001
+        self._sweep_at = max(began + self.decide, min(silence, began + most))
         return news
+
+    def _exchange(self) -> None:
+        """Go on with another table. What comes meanwhile is queued, for the lease has ended."""
+        with self.lock:
+            counting, self._next_counting = self._next_counting, None
+        before = self._counting
+        if counting is None or before is None:
+            return
+        before.revoke()
+        self._sources.unshare()  # whoever was in there is news, and in the new one then
+        counting.share(self._sources)
+        self._counting = counting
+        self._attach()
+        before.close()
+        self._sweep_at = 0.0
+        self.bell.ring()
 
     def _stop_counting(self) -> Counting | None:
         """Leave the sockets, which others may have as well, as they would be without it."""

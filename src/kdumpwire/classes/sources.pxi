@@ -74,8 +74,8 @@ cdef class Sources:
         check_address(packed, &high, &low)
         pthread_mutex_lock(&self.c.lock)
         source = sources_find(&self.c, high, low, scope)
-        if source != NULL and source.record:
-            shared_fold(&self.c, &self.c.shared.records[source.record - 1])
+        if source != NULL and source.entry:
+            shared_fold(&self.c, source)
         if source != NULL and source.admitted and source.place == 0:
             result = sources_discard(&self.c, high, low, scope)
         pthread_mutex_unlock(&self.c.lock)
@@ -137,25 +137,27 @@ cdef class Sources:
                                what_was_told(&told[i * MOST_TOLD], given[i].told)))
         return result
 
-    def share(self, table, uint64_t seed, int64_t quiet_ns):
+    def share(self, table, uint64_t seed, int64_t quiet_ns, int64_t silent_ns):
         cdef Shared *shared = &self.shared_table
         cdef size_t buckets
         if self.c.shared != NULL:
             raise RuntimeError("these sources share a table already")
         PyObject_GetBuffer(table, &self.table, PyBUF_WRITABLE)
         buckets = self.table.len // (BUCKET * sizeof(Entry))
-        if not buckets or buckets & (buckets - 1) or self.table.len % (BUCKET * sizeof(Entry)):
+        if not buckets or buckets >> 31 or self.table.len % (BUCKET * sizeof(Entry)):
             size = self.table.len
             PyBuffer_Release(&self.table)
-            raise ValueError(f"table of {size} bytes: must be 128 times a power of two")
+            raise ValueError(f"table of {size} bytes: must be a multiple of 128")
         shared.entries = <Entry *>self.table.buf
-        shared.records = <Record *>take_lines(buckets * BUCKET * sizeof(Record))
-        if shared.records == NULL:
+        shared.holders = <Holder *>take_lines(buckets * BUCKET * sizeof(Holder))
+        if shared.holders == NULL:
             PyBuffer_Release(&self.table)
             raise MemoryError
-        shared.mask = <uint32_t>(buckets - 1)
+        shared.buckets = <uint32_t>buckets
         shared.seed = seed
         shared.quiet = quiet_ns
+        shared.silent = silent_ns
+        shared.earliest = monotonic_ns()
         pthread_mutex_lock(&self.c.lock)
         self.c.shared = shared
         pthread_mutex_unlock(&self.c.lock)
@@ -164,16 +166,19 @@ cdef class Sources:
         cdef Shared *shared = self.c.shared
         if shared != NULL:
             self.c.shared = NULL
-            free_lines(shared.records, self.table.len // sizeof(Entry) * sizeof(Record))
+            free_lines(shared.holders, shared_entries(shared) * sizeof(Holder))
             memset(shared, 0, sizeof(Shared))
             PyBuffer_Release(&self.table)
 
     def unshare(self):
+        cdef uint32_t i
         pthread_mutex_lock(&self.c.lock)
-        while self.c.shared != NULL and self.c.shared.count:
-            shared_fold(&self.c, &self.c.shared.records[0])
-            shared_forget(&self.c, self.c.shared.records[0].source)
-        self.release_table()
+        if self.c.shared != NULL:
+            shared_count(&self.c)
+            for i in range(self.c.count):
+                if self.c.known[i].entry:
+                    shared_dismiss(&self.c, &self.c.known[i])
+            self.release_table()
         pthread_mutex_unlock(&self.c.lock)
 
     def sweep(self, int64_t again_ns=0):
@@ -185,9 +190,80 @@ cdef class Sources:
             pthread_mutex_unlock(&self.c.lock)
         return news != 0
 
+    def fold(self, bytes packed not None, uint32_t scope=0):
+        cdef uint64_t high, low
+        cdef Source *source
+        cdef int waits = 0
+        check_address(packed, &high, &low)
+        pthread_mutex_lock(&self.c.lock)
+        source = sources_find(&self.c, high, low, scope)
+        if source != NULL:
+            if source.entry:
+                shared_fold_or_dismiss(&self.c, source)
+            waits = source.place != 0
+        pthread_mutex_unlock(&self.c.lock)
+        return waits != 0
+
+    def dismiss(self, bytes packed not None, uint32_t scope=0):
+        cdef uint64_t high, low
+        cdef Source *source
+        check_address(packed, &high, &low)
+        pthread_mutex_lock(&self.c.lock)
+        source = sources_find(&self.c, high, low, scope)
+        if source != NULL and source.entry:
+            shared_dismiss(&self.c, source)
+        pthread_mutex_unlock(&self.c.lock)
+
+    def watch(self, bytes packed not None, uint32_t scope, uint64_t messages):
+        cdef uint64_t high, low
+        cdef Source *source
+        cdef int watched = 0
+        check_address(packed, &high, &low)
+        pthread_mutex_lock(&self.c.lock)
+        source = sources_find(&self.c, high, low, scope)
+        if source != NULL and source.entry:
+            watched = 1
+            self.c.shared.holders[source.entry - 1].zero = (
+                source.seen - source.messages - <uint32_t>min(messages, <uint64_t>PLENTY >> 1))
+        pthread_mutex_unlock(&self.c.lock)
+        return watched != 0
+
+    def peek(self, bytes packed not None, uint32_t scope=0):
+        cdef uint64_t high, low
+        cdef Source *source
+        cdef uint32_t messages = 0
+        cdef int64_t last = 0
+        check_address(packed, &high, &low)
+        pthread_mutex_lock(&self.c.lock)
+        source = sources_find(&self.c, high, low, scope)
+        if source != NULL:
+            last = source.last
+            messages = source.messages
+            if source.entry:
+                last = max(last, look_64(&self.c.shared.entries[source.entry - 1].last))
+                messages += look_32(&self.c.shared.entries[source.entry - 1].messages) - source.seen
+        pthread_mutex_unlock(&self.c.lock)
+        return last, messages
+
+    def figures(self, double base=0.0):
+        cdef uint32_t most = self.c.shared.count if self.c.shared != NULL else 0
+        cdef bytes made = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>most * FIGURES)
+        cdef uint8_t *at = <uint8_t *>PyBytes_AS_STRING(made)
+        cdef size_t number = 0
+        with nogil:
+            pthread_mutex_lock(&self.c.lock)
+            if self.c.shared != NULL:
+                number = shared_figures(&self.c, at, most, base)
+            pthread_mutex_unlock(&self.c.lock)
+        return made if number == most else made[:number * FIGURES]
+
     @property
     def shared(self):
         return self.shared_table.count
+
+    @property
+    def next_silence(self):
+        return self.shared_table.earliest + self.shared_table.silent
 
     @property
     def counted(self):
@@ -198,7 +274,9 @@ cdef class Sources:
         cdef uint64_t counted = 0
         with nogil:
             pthread_mutex_lock(&self.c.lock)
-            counted = shared_counted(&self.c)
+            if self.c.shared != NULL:
+                shared_count(&self.c)
+            counted = self.c.counted
             pthread_mutex_unlock(&self.c.lock)
         return counted
 

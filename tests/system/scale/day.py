@@ -79,10 +79,14 @@ class Played:
         events, self._ready = self._ready, []
         return events
 
-    def snapshot(self, fresh: bool = True) -> Snapshot:
+    def snapshot(self, fresh: bool = True, dumps: bool = True) -> Snapshot:
         """As a Listener has it."""
         counts = {"accepted": int(self.now), "unread": 0}
         return Snapshot(self.now, self.decided.snapshot(), self.nodes, [], counts, [], [])
+
+    def figures(self) -> bytes:
+        """The kernel counts nothing."""
+        return b""
 
     def listens_for(self, node: str) -> bool:
         """As a Listener has it."""

@@ -11,6 +11,10 @@ queue as ever, and is read by the receive loop:
 - whatever is not exactly one message: statuses, signed messages, questions, rubbish;
 - everything, when this process has not renewed its lease: it was stopped, or is dead.
 
+Who falls silent is seen by one look over the table, in the core, which keeps the time of the next
+one that can be: as long as all repeat, there is nothing to look for. Python hears of those alone,
+and decides as ever, once the queues were read.
+
 So the table is never the judge of who is known. The receive loop puts a source in when it has just
 counted a message of it, and the kernel then only repeats what it was told. An entry that is taken
 by another source at the very moment at which a message is counted there can lengthen a dump that
@@ -19,8 +23,8 @@ has begun by that one message, and can never begin one.
 The parts:
 
 bpf.py: the system call bpf(2). assembler.py: instructions, and classic programs as eBPF.
-program.py: the program. counting.py: what a `Listener` has of it. The table itself is
-the core's: `kdumpfence.wire.Sources`, as far as it shares one.
+program.py: the program. counting.py: what a `Listener` has of it. growing.py: larger tables. The
+table itself is the core's: `kdumpfence.wire.Sources`, as far as it shares one.
 """
 
 from __future__ import annotations

@@ -2,14 +2,16 @@
 """What a `Listener` has of counting in the kernel: the programs, the table, and the lease.
 
 All that needs a right (CAP_BPF, or CAP_SYS_ADMIN) is done by `load`; a program that gives up its
-rights does so before. Nothing grows later: sources for which there is no room are read from the
-queue as ever. What may not be in this file: instructions, and when to look into the table.
+rights does so before. A table does not grow: a larger one takes its place (`growing`), while there
+is the right to make it. Sources for which there is no room are read from the queue as ever. What
+may not be in this file: instructions, and when to look into the table.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import mmap
 import os
 import socket
@@ -29,7 +31,13 @@ LEASE = 5.0
 #: Of the silence that ends a dump: a message after a longer pause is news. Less than all of it, so
 #: that none is counted for a dump that is over.
 QUIET = 0.9
-#: Places in the table, at most.
+#: Entries for each source that there may be, and how many there are at least: so nearly all find
+#: one, and so do as many again as that leaves room for (`Counting.room`).
+SPARE = 1.5
+LEAST_ENTRIES = 2048
+#: The share of the entries up to which hardly any source finds none.
+FULL = 0.9
+#: Sources in the table, at most.
 MOST_PLACES = 1 << 22
 
 _TIME_OFFSETS = "/proc/self/timens_offsets"
@@ -44,6 +52,7 @@ class Counting:
         table: bpf.SharedArray,
         lease: bpf.SharedArray,
         terms: Table,
+        silent_ns: int,
         again_ns: int,
     ) -> None:
         self._programs = programs
@@ -51,13 +60,17 @@ class Counting:
         self._lease = lease
         self._until = memoryview(lease.memory).cast("q")
         self._terms = terms
+        self._silent_ns = silent_ns
         #: A node that goes on sending is told of every so many nanoseconds.
         self.again_ns = again_ns
+        #: For how many sources at a time there is room.
+        self.room = int(FULL * ENTRIES * terms.buckets)
 
     def share(self, sources: Sources) -> None:
         """These are the sources whose messages are counted."""
         self._until[0] = 0
-        sources.share(self._table.memory, self._terms.seed, self._terms.quiet_ns)
+        terms = self._terms
+        sources.share(self._table.memory, terms.seed, terms.quiet_ns, self._silent_ns)
 
     def attach(self, sock: socket.socket, classic: list[filters.Instruction]) -> None:
         """Have messages counted that this filter for the socket keeps. Raises OSError.
@@ -94,9 +107,10 @@ def load(sockets: Iterable[socket.socket], places: int, silence: float, repeat: 
     seconds, as in `kdumpfence.listener.dumps.Dumps`.
     """
     _check_clock()
-    # Twice as many as are needed, so that hardly any source finds its two buckets full.
-    buckets = 1 << max(1, -(-2 * min(places, MOST_PLACES) // ENTRIES) - 1).bit_length()
-    buckets = max(buckets, mmap.PAGESIZE // (ENTRY * ENTRIES))
+    entries = max(LEAST_ENTRIES, math.ceil(SPARE * min(places, MOST_PLACES)))
+    buckets = -(-entries // ENTRIES)
+    per_page = mmap.PAGESIZE // (ENTRY * ENTRIES)
+    buckets = -(-buckets // per_page) * per_page  # what is mapped is whole pages
     with contextlib.ExitStack() as undo:
         try:
             table = bpf.SharedArray("kdumpfence", ENTRY * ENTRIES, buckets)
@@ -104,7 +118,7 @@ def load(sockets: Iterable[socket.socket], places: int, silence: float, repeat: 
             lease = bpf.SharedArray("kdumpfence_due", 8, 1)
             undo.callback(lease.close)
             seed = int.from_bytes(os.urandom(8), "little")
-            terms = Table(table.fd, buckets - 1, seed, lease.fd, round(QUIET * silence * 1e9))
+            terms = Table(table.fd, buckets, seed, lease.fd, round(QUIET * silence * 1e9))
             programs: dict[bytes, int] = {}
             for sock in sockets:
                 for kind in ((False, False), (True, False), (True, True)):
@@ -118,7 +132,7 @@ def load(sockets: Iterable[socket.socket], places: int, silence: float, repeat: 
         except OSError as error:
             raise CannotCountError(why(error), error.errno or errno.EOPNOTSUPP) from None
         undo.pop_all()
-    return Counting(programs, table, lease, terms, round(repeat * 1e9))
+    return Counting(programs, table, lease, terms, round(silence * 1e9), round(repeat * 1e9))
 
 
 def why(error: OSError) -> str:

@@ -6,7 +6,7 @@ with four entries, of which a source has one, in one of two buckets that its has
 
     offset  bytes  of an entry
     0       16     the address, in network byte order; IPv4 as ::ffff:a.b.c.d; all zero: free
-    16      8      when a message was counted last: CLOCK_MONOTONIC, nanoseconds
+    16      8      when a message was counted last: CLOCK_MONOTONIC, nanoseconds; -2**63: never
     24      4      messages that were counted here, modulo 2**32
     28      4      index of the interface, of a link-local address; else 0
 
@@ -62,8 +62,7 @@ class Table(NamedTuple):
     """What the program has to know of its table."""
 
     fd: int
-    #: Number of buckets - 1; a power of two - 1.
-    mask: int
+    buckets: int
     #: 64 bits that nobody else knows.
     seed: int
     #: Another map: until when the program may count. CLOCK_MONOTONIC, nanoseconds.
@@ -195,13 +194,20 @@ def _hashed(table: Table) -> list[Line]:
         # Only its upper half depends on all of the address.
         asm.change(R1, ">>", 32),
         asm.move(R2, Register(R1)),
-        asm.change(R2, "&", table.mask),
-        asm.store(4, FP, _BUCKETS[0], Register(R2)),
+        *_bucket(R2, table.buckets, _BUCKETS[0]),
         *asm.constant(R2, _FIRST),
         asm.change(R1, "*", Register(R2)),
-        asm.change(R1, ">>", 40),
-        asm.change(R1, "&", table.mask),
-        asm.store(4, FP, _BUCKETS[1], Register(R1)),
+        asm.change(R1, ">>", 32),
+        *_bucket(R1, table.buckets, _BUCKETS[1]),
+    ]
+
+
+def _bucket(number: int, buckets: int, where: int) -> list[Line]:
+    """Of 32 bits of a hash: which bucket, so that any number of them will do."""
+    return [
+        asm.change(number, "*", buckets),
+        asm.change(number, ">>", 32),
+        asm.store(4, FP, where, Register(number)),
     ]
 
 
