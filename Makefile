@@ -85,7 +85,7 @@ pythons: build     ## the unit tests on every other CPython from 3.9 up that thi
 fuzz: build $(VENV)/.fuzz ## a short run of the fuzz targets; without atheris only CI insists
 	$(RUN) fuzz/run.py --seconds 20 || { [ $$? = 2 ] && [ "$$CI" != true ]; }
 
-bench: build $(VENV)/.test $(VENV)/.bench ## all figures, beside their peers (10 minutes), for docs/throughput.md
+bench: build $(VENV)/.test $(VENV)/.bench ## all figures, beside their peers (12 minutes), for docs/throughput.md
 	$(RUN) -m bench.run --write
 
 crashtable: build $(VENV)/.test native ## measure the senders in crash kernels (11 minutes), for docs/crash-kernel.md
@@ -97,7 +97,7 @@ clustertable: build $(VENV)/.test ## crash both agents in real clusters (6 minut
 doctortable: build $(VENV)/.test ## plant the doctor's faults in a real cluster (15 minutes), for docs/doctor.md
 	$(RUN) -m tools.doctortable
 
-scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills (9 minutes), for docs/scale.md
+scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills (11 minutes), for docs/scale.md
 	$(RUN) -m tools.scale
 
 forged: build $(VENV)/.test ## three million forged and mutated packets, none of which may be believed (5 minutes)

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from bench.paired import Figure
 
+#: How the bare loop waits beside which the kernel counts.
+_LOOPS = ("sleeps", "rests", "turns")
+
 #: What is demanded, by group, and the figures that each group must have to be complete.
 DEMANDED = {
     "1 receive": (
@@ -21,6 +24,15 @@ DEMANDED = {
         {"compiled-1", "pure-1", "compiled-1000", "pure-1000"},
     ),
     "8 signed": ("Signed messages", {"signed-1", "signed-1000", "signed-100000"}),
+    "9 kernel": (
+        "Counting in the kernel",
+        {
+            *(f"kernel-{count}-{way}" for count in (1000, 100_000) for way in _LOOPS),
+            *("kernel-counted-deep", "kernel-counted-default", "kernel-daemon"),
+            *("kernel-first", "kernel-first-99", "kernel-first-busy"),
+            *("kernel-memory", "kernel-memory-worst"),
+        },
+    ),
 }
 
 

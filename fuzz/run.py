@@ -10,6 +10,9 @@ AddressSanitizer, under which all inputs that the search came upon are run once 
 once: the sanitizer takes libFuzzer's place as the one who is told of coverage.) Without them the
 installed core is compared with, and only the pure one guides.
 
+The target "kernel" needs a kernel that runs programs for us (root, or CAP_BPF): where it does not,
+that target is left out, which is said, and with CI=true, or if it was asked for, is an error.
+
 One input is run again with `python fuzz/target_NAME.py FILE`.
 """
 
@@ -32,7 +35,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent / "src"
 #: And how long their inputs get, in bytes: what happens, happens to short ones.
-TARGETS = {"codec": 64, "packets": 160, "sources": 192, "stdin": 256, "argv": 128}
+TARGETS = {"codec": 64, "packets": 160, "sources": 192, "stdin": 256, "argv": 128, "kernel": 160}
 #: Those that run the compiled core.
 OF_THE_CORE = ("codec", "packets", "sources")
 
@@ -184,6 +187,14 @@ def fuzz(targets: list[str], seconds: int, folder: Path, build: bool) -> bool:
     return all(good)
 
 
+def kernel_refuses() -> str:
+    """Why the target "kernel" cannot run here; "" if it can."""
+    sys.path.insert(0, str(HERE.parent))
+    program: Any = import_module("tests.support.kernel_program")
+    why: str = program.why_not()
+    return why
+
+
 def main() -> int:
     """0 = nothing found, 1 = something was, 2 = cannot run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -195,9 +206,14 @@ def main() -> int:
     if find_spec("atheris") is None:
         print("fuzzing needs atheris: pip install 'kdumpfence[fuzz]'", file=sys.stderr)
         return 2
+    targets = arguments.target or list(TARGETS)
+    if "kernel" in targets and (why := kernel_refuses()):
+        print(f"kernel: left out: {why}", file=sys.stderr)
+        if arguments.target or os.environ.get("CI") == "true":
+            return 2
+        targets.remove("kernel")
     folder = Path(tempfile.mkdtemp(prefix="kdumpfence-fuzz-", dir=arguments.keep))
     try:
-        targets = arguments.target or list(TARGETS)
         return 0 if fuzz(targets, arguments.seconds, folder, not arguments.installed) else 1
     finally:
         if arguments.keep:

@@ -6,7 +6,7 @@
 A hundred thousand nodes panic within a second and repeat for a minute, in two rhythms, with and
 without a flood beside them; programs ask for nodes and follow events meanwhile; a day passes in
 virtual time; and kdumpfenced is killed a hundred times. With --asked only the second of these.
-Nine minutes; root, for a deep queue. With --print the tables go to stdout and the page
+Eleven minutes; root, for a deep queue. With --print the tables go to stdout and the page
 stays as it is. The exit status is 1 if anything was lost, or told too late.
 """
 
@@ -57,6 +57,7 @@ def plans(nodes: int, rounds: int) -> dict[str, Plan]:
     slow = Plan(nodes, max(2, rounds // 10), interval=10.0, silence=25.0)
     return {
         "every second": fast,
+        "every second, each message read": Plan(nodes, rounds, counting="user"),
         "every 10 s": slow,
         "every second, flood": Plan(nodes, rounds, flood=True),
         "every 10 s, flood": Plan(nodes, slow.rounds, interval=10.0, silence=25.0, flood=True),
@@ -81,6 +82,7 @@ def _rejected(outcome: Outcome) -> int:
 
 
 ROWS: dict[str, Callable[[Outcome], str]] = {
+    "who counts repeated messages": lambda o: o.counting,
     "messages sent": lambda o: f"{o.sent:,}",
     "rubbish sent beside them": lambda o: f"{o.rubbish:,}" if o.plan.flood else "",
     "rubbish counted by reason": lambda o: f"{_rejected(o):,}" if o.plan.flood else "",

@@ -7,8 +7,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 
 struct bare {
     unsigned batch;
@@ -72,4 +74,27 @@ long bare_drain(struct bare *bare, int fd)
             total += got;
     } while (got == (int)bare->batch);
     return got < 0 && errno != EAGAIN ? -1 : total;
+}
+
+/* Read whatever comes until `stop` can be read and the queue is empty; how many datagrams came.
+ * After a batch that was not full it rests for so many nanoseconds; 0: not at all. */
+long bare_follow(struct bare *bare, int fd, int stop, long rest_ns)
+{
+    struct pollfd both[] = {{.fd = fd, .events = POLLIN}, {.fd = stop, .events = POLLIN}};
+    const struct timespec rest = {.tv_nsec = rest_ns};
+    long total = 0, got;
+
+    for (;;) {
+        both[0].revents = both[1].revents = 0;
+        if (poll(both, 2, -1) < 0 && errno != EINTR)
+            return -1;
+        got = bare_drain(bare, fd);
+        if (got < 0)
+            return -1;
+        total += got;
+        if (got == 0 && both[1].revents)
+            return total;
+        if (rest_ns && got && got < (long)bare->batch)
+            nanosleep(&rest, NULL);
+    }
 }

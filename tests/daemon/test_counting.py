@@ -4,20 +4,39 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from kdumpfence import wire
 from kdumpfence.daemon.counting import possible
+from kdumpfence.listener.kernel import bpf
 from tests.conftest import udp
 from tests.daemon.running import COMMAND, MESSAGE, NODE, PROGRAM, Kdumpfenced, until
 from tests.daemon.test_rights import NOTHING, rights
 
 MANY = 20_000
 NOT_POSSIBLE = "not counting in the kernel: no right to load the program: it needs CAP_BPF"
+
+#: Runs a program whose system call bpf(2) fails with this errno, as seccomp has it in containers.
+CONFINED = """
+import ctypes, os, struct, sys
+refused, number = int(sys.argv[1]), int(sys.argv[2])
+code = b"".join(struct.pack("=HBBI", *one) for one in (
+    (0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, 0x50000 | refused), (6, 0, 0, 0x7FFF0000)
+))
+buffer = ctypes.create_string_buffer(code)
+program = ctypes.create_string_buffer(struct.pack("HP", 4, ctypes.addressof(buffer)))
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program):
+    raise OSError(ctypes.get_errno(), "seccomp")
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 
 def shown(daemon: Kdumpfenced) -> str:
@@ -85,6 +104,28 @@ def test_without_the_right_it_says_so_and_reads_each_message(
         daemon.says(NOT_POSSIBLE)
         assert daemon.status().counting == "user"
         daemon.hears(NODE)
+
+
+@pytest.mark.parametrize("counting", ["kernel"])
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (errno.EPERM, NOT_POSSIBLE),
+        (errno.ENOSYS, "not counting in the kernel: this kernel cannot do it: it needs Linux 5.8"),
+    ],
+)
+@pytest.mark.usefixtures("root")
+def test_where_seccomp_refuses_the_call_it_says_so_once_and_reads_each_message(
+    daemon: Kdumpfenced, code: int, why: str
+) -> None:
+    number = bpf._NUMBERS[os.uname().machine, struct.calcsize("P")]
+    daemon.start((sys.executable, "-c", CONFINED, str(code), str(number)))
+    daemon.says(why)
+    assert daemon.said().count("counting in the kernel") == 1
+    daemon.hears(NODE)
+    daemon.hear(*10 * [NODE])
+    until(lambda: daemon.status().dumps[0].messages == 11)
+    assert daemon.status().counting == "user"
 
 
 @pytest.mark.usefixtures("root")

@@ -66,9 +66,9 @@ def test_a_dump_from_its_first_message_to_silence(daemon: Kdumpfenced) -> None:
     assert daemon.end() == 0
 
 
-def test_it_hears_both_families_on_the_pure_core(tmp_path: Path) -> None:
+def test_it_hears_both_families_on_the_pure_core(tmp_path: Path, counting: str) -> None:
     load_core("pure")
-    daemon = Kdumpfenced(tmp_path, "pure")
+    daemon = Kdumpfenced(tmp_path, "pure", counting)
     daemon.configure('networks = ["127.0.0.0/8", "::1/128"]')
     with contextlib.closing(daemon):
         daemon.start()

@@ -28,8 +28,8 @@ def ends(daemon: Kdumpfenced) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("core", ["compiled", "pure"])
-def test_how_a_dump_ended_is_told_everywhere(tmp_path: Path, core: str) -> None:
-    daemon = Kdumpfenced(tmp_path, core)
+def test_how_a_dump_ended_is_told_everywhere(tmp_path: Path, core: str, counting: str) -> None:
+    daemon = Kdumpfenced(tmp_path, core, counting)
     with contextlib.closing(daemon):
         daemon.configure("silence = 60", f'a = ["{A}"]\nb = ["{B}"]\nc = ["{C}"]')
         daemon.start()

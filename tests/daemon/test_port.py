@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -106,8 +107,9 @@ def test_nobody_can_bind_the_port_beside_the_daemon(
     assert daemon.is_well()
 
 
-def test_nobody_can_bind_the_port_beside_a_listener() -> None:
-    with Listener(networks=["127.0.0.0/8"], port=unused_port()) as listening:
+def test_nobody_can_bind_the_port_beside_a_listener(counting: Literal["kernel", "user"]) -> None:
+    port = unused_port()
+    with Listener(networks=["127.0.0.0/8"], port=port, counting=counting) as listening:
         assert thief(listening.port) == []
         # Sockets of one user share a port by SO_REUSEPORT, if both say so.
         with pytest.raises(OSError, match="in use"):
@@ -205,9 +207,11 @@ def test_a_passed_socket_that_shared_its_port_does_not_any_more(
     assert thief(daemon.port, (4, 6), user) == []
 
 
-def test_a_socket_given_to_a_listener_does_not_share_its_port_any_more() -> None:
+def test_a_socket_given_to_a_listener_does_not_share_its_port_any_more(
+    counting: Literal["kernel", "user"],
+) -> None:
     sock = made(0, "0.0.0.0", *SHARING[2])
-    with Listener(networks=["127.0.0.0/8"], sockets=[sock]) as listening:
+    with Listener(networks=["127.0.0.0/8"], sockets=[sock], counting=counting) as listening:
         assert thief(listening.port, (4,)) == []
 
 

@@ -19,11 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 @pytest.mark.parametrize("patched", ["first", "later"])
 @pytest.mark.parametrize("library", ["eventlet", "gevent"])
-def test_it_works_and_others_have_their_turn(library: str, patched: str, core_name: str) -> None:
+def test_it_works_and_others_have_their_turn(
+    library: str, patched: str, core_name: str, counting: str
+) -> None:
     if importlib.util.find_spec(library) is None:
         cannot_run(f"no {library}")
+    program = str(ROOT / "tests" / "listener" / "green_program.py")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "listener" / "green_program.py"), library, patched],
+        [sys.executable, program, library, patched, counting],
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT / "src"),

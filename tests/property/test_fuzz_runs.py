@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import cannot_run, load_core
+from tests.support.kernel import need_kernel_counting
+from tests.support.programs import as_user
 
 RUN = Path(__file__).resolve().parents[2] / "fuzz" / "run.py"
-TARGETS = ("codec", "packets", "sources", "stdin", "argv")
+TARGETS = ("codec", "packets", "sources", "stdin", "argv", "kernel")
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +28,7 @@ def atheris() -> None:
         version = ".".join(map(str, sys.version_info[:2]))
         cannot_run(f"no atheris for this Python {version}, and nothing else is guided by coverage")
     load_core("compiled")
+    need_kernel_counting()
 
 
 def run(*options: str, plant: bool = False) -> tuple[int, str]:
@@ -69,3 +72,17 @@ def test_a_planted_fault_is_found_in_every_target() -> None:
     assert status == 1
     assert set(executions(output, "FINDING")) == set(TARGETS)
     assert output.count("crash-") >= len(TARGETS)
+
+
+def test_without_the_right_the_target_of_the_kernel_is_left_out(root: None) -> None:
+    options = ("--target", "kernel", "--seconds", "1")
+    ran = subprocess.run(
+        [*as_user(), sys.executable, str(RUN), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert (ran.returncode, ran.stderr) == (
+        2, "kernel: left out: bpf: EPERM: Operation not permitted\n"
+    )  # fmt: skip

@@ -7,9 +7,8 @@ The codec is the judge of what is a message, and a model of a page is the judge 
 from __future__ import annotations
 
 import socket
-import struct
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -18,90 +17,32 @@ from hypothesis import strategies as st
 from kdumpfence import _purewire, filters
 from kdumpfence.filters import Instruction
 from kdumpfence.listener.kernel import assembler, bpf
-from kdumpfence.listener.kernel.program import Table, header, text
+from kdumpfence.listener.kernel.program import header
 from kdumpfence.wire import PACKET_BYTES
 from tests.property import bpf as machine
+from tests.support import kernel_program
 from tests.support.kernel import need_kernel_counting
+from tests.support.kernel_program import (
+    ENTRY,
+    KEEP,
+    LO,
+    MACS,
+    QUIET,
+    SECOND,
+    Program,
+    frame,
+    is_message,
+    mapped,
+)
 
-SECOND = 10**9
-QUIET = 30 * SECOND
-SEED = 0xFEDCBA9876543210
-BUCKETS = 65
-KEEP = 0xFFFFFFFF
-KEEP_ALL: list[Instruction] = [(0x06, 0, 0, KEEP)]
-ENTRY = struct.Struct("=16sqII")
 LITTLE, BIG = _purewire.encode("little"), _purewire.encode("big")
 
 
-def mapped(packed: bytes) -> bytes:
-    return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
-
-
-@dataclass
-class Program:
-    """Loaded for IPv4 and for IPv6, which in such a run begin elsewhere."""
-
-    table: bpf.SharedArray
-    lease: bpf.SharedArray
-    programs: dict[int, int]
-
-    def put(self, packed: bytes, last: int, scope: int = 0, second: bool = False) -> int:
-        """Give an entry to that source; where it is."""
-        whole = (1 << 64) - 1
-        high, low = struct.unpack("=QQ", mapped(packed))
-        h = (high ^ SEED) * 0x9E3779B97F4A7C15 & whole
-        h = ((h ^ h >> 32) ^ low ^ scope << 32) * 0xD6E8FEB86659FD93 & whole
-        h = ((h ^ h >> 32) * 0xD6E8FEB86659FD93 & whole) >> 32
-        h = (h * 0x9E3779B97F4A7C15 & whole) >> 32 if second else h
-        bucket = h * BUCKETS >> 32
-        for at in range(bucket * 128, bucket * 128 + 128, 32):
-            if self.table.memory[at : at + 16] == bytes(16):
-                ENTRY.pack_into(self.table.memory, at, mapped(packed), last, 0, scope)
-                return at
-        raise AssertionError("no room")
-
-    def clear(self) -> None:
-        self.table.memory[:] = bytes(len(self.table.memory))
-        self.until(time.monotonic_ns() + 3600 * SECOND)
-
-    def until(self, moment: int) -> None:
-        struct.pack_into("=q", self.lease.memory, 0, moment)
-
-    def entry(self, at: int) -> tuple[int, int]:
-        """When it was counted last there, and how many messages."""
-        _, last, messages, _ = ENTRY.unpack_from(self.table.memory, at)
-        return last, messages
-
-    def counts(self, source: bytes, payload: bytes, **options: int) -> bool:
-        """Whether it counts this datagram; else it is kept."""
-        base = 20 if len(source) == 4 else 40
-        kept, _ = bpf.run(self.programs[base], frame(source, payload), **options)
-        assert kept in (0, KEEP)
-        return kept == 0
-
-
-def frame(source: bytes, payload: bytes) -> bytes:
-    """An Ethernet frame with a UDP datagram."""
-    udp = struct.pack(">HHHH", 40000, 7410, 8 + len(payload), 0) + payload
-    if len(source) == 4:
-        kind, length = 0x0800, 20 + len(udp)
-        ip = struct.pack(">BBHHHBBH", 0x45, 0, length, 1, 0, 64, 17, 0) + source + b"\x0a\0\0\x02"
-    else:
-        kind = 0x86DD
-        ip = struct.pack(">IHBB", 6 << 28, len(udp), 17, 64) + source + bytes(15) + b"\2"
-    return bytes(12) + struct.pack(">H", kind) + ip + udp
-
-
 @pytest.fixture(scope="module")
-def made() -> Program:
+def made() -> Iterator[Program]:
     need_kernel_counting()
-    table, lease = bpf.SharedArray("t", 128, BUCKETS), bpf.SharedArray("l", 8, 1)
-    terms = Table(table.fd, BUCKETS, SEED, lease.fd, QUIET)
-    programs = {
-        base: bpf.load("test", assembler.assembled(text(terms, KEEP_ALL, base=base)))
-        for base in (20, 24, 40)
-    }
-    return Program(table, lease, programs)
+    with kernel_program.made() as one:
+        yield one
 
 
 @pytest.fixture
@@ -128,14 +69,6 @@ payloads = st.one_of(
     ),
     st.builds(lambda a, b: a[:4] + b[4:], *[st.sampled_from([LITTLE, BIG])] * 2),
 )
-
-
-def is_message(payload: bytes) -> bool:
-    """Whether the codec says that this is a message and nothing else."""
-    try:
-        return _purewire.decode(payload).trailer == b""
-    except _purewire.Rejected:
-        return False
 
 
 @given(address=addresses, other=addresses, payload=payloads, second=st.booleans())
@@ -276,7 +209,6 @@ CLASSIC = {
     for fence in range(3)
     for inside in (False, True)
 }
-LO = 1
 LOOPBACKS = [b"\x7f\0\0\5", bytes(15) + b"\1", bytes(10) + b"\xff\xff\x7f\0\0\1"]
 
 
@@ -313,7 +245,7 @@ def another_interface() -> int:
     fence=st.integers(0, 2),
     inside=st.booleans(),
     elsewhere=st.booleans(),
-    macs=st.sampled_from([bytes(12), b"\2\0\0\0\0\1\2\0\0\0\0\2", b"\1\0\x5e\0\0\1\2\0\0\0\0\1"]),
+    macs=st.sampled_from(MACS),
     multicast=st.booleans(),
 )
 @settings(max_examples=400)

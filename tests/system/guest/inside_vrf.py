@@ -8,8 +8,12 @@ addresses. eth1 lies in a VRF, or gets into one.
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -26,6 +30,9 @@ BOTH = list(zip(NODE, OWN))
 #: Seconds that an agent waits which is to hear the node in the end, and that it may take to end: an
 #: emulated processor that has to share a core is slow.
 LONG = 400
+
+#: Messages that one host repeats.
+MANY = 40
 
 WAYS = ("compiled", "pure", "compiled-no_raw")
 every_way = pytest.mark.parametrize("programs", WAYS, indirect=True)
@@ -45,7 +52,8 @@ class Net:
         self.tenant = lab.host("tenant")
         own = [f"{OWN[0]}/24", f"{OWN[1]}/64"]
         theirs = [f"{NODE[0]}/24", f"{NODE[1]}/64"]
-        lab.link(self.node, self.survivor, [*theirs, "fe80::1/64"], [*own, "fe80::2/64"])
+        ends = [*theirs, "fe80::1/64"], [*own, "fe80::2/64"]
+        self.uplink = lab.link(self.node, self.survivor, *ends)
         self.cable = lab.link(self.tenant, self.survivor, [*theirs, "fe80::1/64"])
 
     def ip(self, *words: str) -> None:
@@ -247,6 +255,86 @@ def test_where_udp_sockets_hear_vrfs_questions_are_answered_the_way_they_came(
     asks_for_the_survivor(net)
 
 
+#: Tells, for each line, who counts, how many messages there were of which node, and how many of
+#: these the kernel counted.
+COUNTING = """if True:
+    import json, sys
+    from kdumpfence import Listener
+    networks = ["0.0.0.0/0", "::/0"]
+    with Listener(networks=networks, counting=sys.argv[1], repeat_interval=3600) as listening:
+        print("listens", flush=True)
+        for _ in sys.stdin:
+            seen = listening.snapshot()
+            dumps = {dump.node: dump.messages for dump in seen.dumps}
+            told = [seen.counting, dumps, listening._in_use._sources.counted]
+            print(json.dumps(told), flush=True)
+"""
+
+Told = tuple[str, dict[str, int], int]
+
+
+class Counting:
+    """That program on the survivor."""
+
+    def __init__(self, net: Net, way: str, before: Sequence[str] = ()) -> None:
+        self.program = net.survivor.popen(
+            [*before, sys.executable, "-c", COUNTING, way],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._line() == "listens\n"
+
+    def _line(self) -> str:
+        assert self.program.stdout is not None
+        return str(self.program.stdout.readline())
+
+    def told(self, messages: int) -> Told:
+        """As soon as there were so many messages."""
+        assert self.program.stdin is not None
+        end = time.monotonic() + LONG
+        while True:
+            self.program.stdin.write("?\n")
+            self.program.stdin.flush()
+            way, dumps, counted = json.loads(self._line())
+            if sum(dumps.values()) >= messages:
+                return way, dumps, counted
+            assert time.monotonic() < end, dumps
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        self.program.kill()
+        self.program.wait()
+
+
+def speak(net: Net, times: int) -> None:
+    """Node and tenant, from each of their addresses."""
+    for host, cable in ((net.node, net.uplink), (net.tenant, net.cable)):
+        net.says(host, times)
+        say(host, "fe80::1", "fe80::2", interface=cable.interface(host), times=times)
+
+
+def test_where_udp_sockets_hear_vrfs_the_kernel_counts_the_same_as_is_read_otherwise(
+    net: Net,
+) -> None:
+    net.accept(1, 0)
+    net.make_vrf()
+    told: dict[str, Told] = {}
+    for way in ("user", "kernel"):
+        with contextlib.closing(Counting(net, way)) as listening:
+            speak(net, 1)
+            listening.told(6)  # those of both hosts are one node's, but for the link-local ones
+            speak(net, MANY)
+            forge_in_vrf(net)
+            told[way] = listening.told(6 + 6 * MANY)
+            assert told[way][0] == way
+    assert told["kernel"][1] == told["user"][1]
+    assert sorted(told["user"][1].values()) == [MANY + 1, MANY + 1, 2 * MANY + 2, 2 * MANY + 2]
+    # Of the link-local ones the receive loop is told another interface, and reads them all. The
+    # first one of the second host may have been counted already.
+    assert told["user"][2] == 0
+    assert 0 <= told["kernel"][2] - 4 * MANY <= 2
+
+
 def asks_for_the_survivor(net: Net) -> None:
     """The tenant, from addresses of which the node has the same."""
     with joined(net.tenant.pid, "net"):
@@ -338,6 +426,19 @@ def test_a_listener_in_a_vrf_hears_that_alone(
     time.sleep(1)
     say(net.tenant, *BOTH[0])
     assert listening.line().startswith(f"began {NODE[0]} ")
+
+
+def test_a_listener_in_a_vrf_counts_in_the_kernel_what_comes_there_alone(
+    net: Net, inside: tuple[str, ...]
+) -> None:
+    with contextlib.closing(Counting(net, "kernel", inside)) as listening:
+        net.says(net.tenant)
+        listening.told(2)
+        net.says(net.node, MANY)
+        net.says(net.tenant, MANY)
+        forge_in_vrf(net)
+        told = listening.told(2 + 2 * MANY)
+        assert told == ("kernel", dict.fromkeys(NODE, MANY + 1), 2 * MANY)
 
 
 def test_a_listener_in_a_vrf_answers_there(

@@ -75,6 +75,8 @@ class Plan:
     silence: float = 10.0
     #: Nodes that networks may admit.
     room: int = 131072
+    #: Who counts repeated messages, as settings have it.
+    counting: str = "auto"
 
 
 @dataclasses.dataclass
@@ -82,6 +84,8 @@ class Outcome:
     """What came of it. Times in seconds, memory in bytes."""
 
     plan: Plan
+    #: Who counted, "kernel" or "user".
+    counting: str = ""
     #: Valid messages that left, and datagrams of the flood.
     sent: int = 0
     rubbish: int = 0
@@ -164,6 +168,7 @@ class Stage(Kdumpfenced):
         self.settings.write_text(
             f'port = {self.port}\nnetworks = ["{NETWORK}"]\nqueue = "{self.plan.queue}"\n'
             f"silence = {self.plan.silence}\nroom = {self.plan.room}\n"
+            f'[listen]\ncounting = "{self.plan.counting}"\n'
             f'[history]\npath = "{self.history}"\n[control]\npath = "{self.control}"\n'
             f"[metrics]\nport = {self.metrics_port}\n[nodes]\n{nodes}\n"
         )
@@ -301,6 +306,7 @@ def play(plan: Plan, folder: Path) -> Outcome:
         outcome.memory_end = _look(daemon.pid).resident
         outcome.memory_peak = _look(daemon.pid).peak
         outcome.counts = dict(daemon.status().counts)
+        outcome.counting = daemon.status().counting
         outcome.backlog = _backlog_drops() - backlog
         outcome.began = _metric(daemon, "kdumpfence_dumps_total")
         told = storm.told()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.kernel import need_kernel_counting
 from tests.system.scale.play import Outcome, Plan, address, name, play, quantile
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -17,10 +18,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone]
 NODES = 20_000
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["quiet", "flooded"])
+@pytest.fixture(
+    scope="module",
+    params=[(False, "user"), (True, "user"), (True, "kernel")],
+    ids=["quiet", "flooded", "flooded, the kernel counts"],
+)
 def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """One play for all tests."""
-    plan = Plan(nodes=NODES, rounds=8, flood=request.param, silence=6.0)
+    flood, counting = request.param
+    if counting == "kernel":
+        need_kernel_counting()
+    plan = Plan(nodes=NODES, rounds=8, flood=flood, silence=6.0, counting=counting)
     return play(plan, tmp_path_factory.mktemp("scale"))
 
 
