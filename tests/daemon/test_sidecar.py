@@ -286,6 +286,33 @@ def test_who_follows_and_does_not_read_is_dropped_and_holds_up_nobody(path: str)
         assert client.dump("node7") is not None
 
 
+def test_others_have_their_turn_while_somebody_asks_for_very_many(path: str) -> None:
+    asked: list[str] = []
+
+    def listens_for(node: str) -> bool:
+        asked.append(node)
+        if node == "node300":
+            # Another client asks now: it is to be answered before the last one of these.
+            other.sendall(b'{"ask": "node", "node": "other"}\n')
+        return True
+
+    sources = Sources(lambda nodes: [None for _ in nodes], listens_for)
+    with (
+        Server(path, questions=Questions(Answers(Told(), sources))),
+        socket.socket(socket.AF_UNIX) as other,
+        Client(path, timeout=60) as client,
+    ):
+        other.settimeout(60)
+        other.connect(path)
+        other.sendall(b'{"ask": "node", "node": "first"}\n')
+        assert other.makefile("rb").readline()
+        names = [f"node{number}" for number in range(5000)]
+        assert list(client.nodes(names)) == names
+        assert other.makefile("rb").readline()
+    assert [node for node in asked if node.startswith("node")] == names
+    assert asked.index("other") < asked.index("node1000")
+
+
 def test_who_waits_keeps_its_place_and_is_answered_when_it_asks_no_more(path: str) -> None:
     told = Told()
     questions = Questions(Answers(told, Sources(lambda nodes: [None for _ in nodes], bool)))

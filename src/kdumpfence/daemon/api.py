@@ -138,7 +138,7 @@ class Api:
         assert isinstance(found, str)
         return _json(found)
 
-    def _nodes(self, request: Request) -> Reply:
+    def _nodes(self, request: Request) -> Reply | Later:
         if request.method == "POST":
             if request.query:
                 raise ValueError("query: POST takes the nodes in its body")
@@ -152,8 +152,7 @@ class Api:
         if not nodes:
             raise ValueError("no nodes: name one or more")
         found = self._questions.ask({"ask": "nodes", "nodes": nodes})
-        assert isinstance(found, str)
-        return _json(found)
+        return _json(found) if isinstance(found, str) else _LaterReply(found)
 
     def _stream(self, question: Mapping[str, Any]) -> Reply:
         answers: Answers = self._questions.ready()

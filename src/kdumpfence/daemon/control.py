@@ -34,6 +34,9 @@ QUESTIONS = ("status", "node", "nodes", "dumps", "ended", "events", "health", *W
 #: Nodes in one question.
 MOST_NODES = 10_000
 
+#: Of these, how many are looked at before others have their turn: two milliseconds.
+SLICE = 200
+
 #: Seconds for which a question waits for events at most.
 MOST_WAIT = 60.0
 
@@ -97,14 +100,14 @@ class Answers:
             raise ValueError('"node": not a name')
         return self.node(node)
 
-    def _nodes(self, question: Mapping[str, Any]) -> str:
+    def _nodes(self, question: Mapping[str, Any]) -> Answer:
         nodes = question.get("nodes")
         if not isinstance(nodes, list) or not all(isinstance(one, str) and one for one in nodes):
             raise ValueError('"nodes": not a list of names')
         if len(nodes) > MOST_NODES:
             raise ValueError(f'"nodes": {len(nodes)} names, {MOST_NODES} at most: ask twice')
-        found = ", ".join([f"{{{self._about(node)}}}" for node in nodes])
-        return f'{_now()}, "doubt": {quoted(self._sources.doubt())}, "nodes": [{found}]}}'
+        asked = _NodesAsked(self._about, self._sources.doubt, nodes)
+        return asked.look() or asked
 
     def _about(self, node: str) -> str:
         """The members that tell of a node."""
@@ -196,6 +199,31 @@ class Answers:
         return not self._sources.trouble()
 
 
+class _NodesAsked:
+    """What is known of many nodes: a few at each look, so that others have their turn."""
+
+    #: There is always something to be done.
+    due = 0.0
+
+    def __init__(
+        self, about: Callable[[str], str], doubt: Callable[[], str], nodes: list[str]
+    ) -> None:
+        self._about = about
+        self._doubt = doubt
+        self._left = nodes[::-1]
+        self._now = _now()  # what is told of the first of them may be over later
+        self._found: list[str] = []
+
+    def look(self) -> str | None:
+        """The answer; None if it is not complete."""
+        for _ in range(min(SLICE, len(self._left))):
+            self._found.append(f"{{{self._about(self._left.pop())}}}")
+        if self._left:
+            return None
+        found = ", ".join(self._found)
+        return f'{self._now}, "doubt": {quoted(self._doubt())}, "nodes": [{found}]}}'
+
+
 class _EventsAsked:
     """What began and ended after a number, as soon as there is something of it."""
 
@@ -223,7 +251,7 @@ class _EventsAsked:
 
 
 #: JSON text, or what will have it later.
-Answer = Union[str, _EventsAsked]
+Answer = Union[str, _EventsAsked, _NodesAsked]
 
 
 def current(events: Iterable[Event], figures: Figures) -> list[Dump]:

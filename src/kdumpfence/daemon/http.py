@@ -66,7 +66,7 @@ class Later(Protocol):
     due: float
 
     def look(self) -> Reply | None:
-        """The reply; None if there is none yet, which cannot be at `due`."""
+        """The reply; None if there is none yet."""
 
 
 #: Answers a request; ValueError and BadRequest say what is wrong with it.
