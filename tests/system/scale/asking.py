@@ -79,6 +79,7 @@ class Beside(Kdumpfenced):
     def configure(self, *_: object, **__: object) -> None:
         self.settings.write_text(
             f'port = {self.port}\nnetworks = ["{NETWORK}"]\nqueue = "64M"\nsilence = 5\n'
+            f'[listen]\ncounting = "{self.counting}"\n'
             f'[history]\npath = "{self.history}"\n[control]\npath = "{self.control}"\n'
             f"[http]\nport = {self.http_port}\n"
         )
@@ -100,9 +101,9 @@ class Beside(Kdumpfenced):
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Beside]:
-    """One on a processor of its own."""
-    daemon = Beside(folder)
+def running(folder: Path, counting: str = "user") -> Iterator[Beside]:
+    """One on a processor of its own; who counts repeated messages is `counting`."""
+    daemon = Beside(folder, counting=counting)
     try:
         daemon.start(("taskset", "-c", processors()[0]))
         yield daemon
@@ -165,14 +166,16 @@ def ask(where: str, names: Path, rate: float, seconds: float) -> Asked:
     return Asked(told["asked"], told["dumping"], told["0.5"], told["0.99"], told["1"], told["took"])
 
 
-def questions(folder: Path, nodes: int, rate: float, seconds: float) -> dict[str, Asked]:
+def questions(
+    folder: Path, nodes: int, rate: float, seconds: float, counting: str = "user"
+) -> dict[str, Asked]:
     """What each way makes of them while all these nodes repeat; and a process that only answers."""
     names = [address(number) for number in range(nodes)]
     random.Random(1).shuffle(names)
     listed = folder / "names"
     listed.write_text("\n".join(names[:20_000]))
     found = {}
-    with running(folder) as daemon:
+    with running(folder, counting) as daemon:
         place = folder / "peer"
         peer = subprocess.Popen(
             ["taskset", "-c", processors()[0], sys.executable, "-c", PEER, str(place)]
