@@ -16,7 +16,7 @@ import pytest
 
 from kdumpfence import keys
 from kdumpfence.client import Client, Missed, Unreachable
-from kdumpfence.daemon import event_stream
+from kdumpfence.daemon import bounded_server, event_stream
 from kdumpfence.daemon.control import Answers, Sources
 from kdumpfence.daemon.json_text import dump_text, end_text, event_text
 from kdumpfence.daemon.questions import Questions
@@ -101,6 +101,7 @@ def _lasting(answer: Any) -> Any:
         ("POST", "/v1/nodes", {"Content-Type": "application/json"}, b'{"nodes": ["a"]}', 200),
         ("POST", "/v1/nodes", {"Content-Type": "application/json"}, b'{"nodes": "a"}', 400),
         ("POST", "/v1/nodes", {"Content-Type": "application/json"}, b'{"nodes": [1]}', 400),
+        ("POST", "/v1/nodes", {"Content-Type": "application/json"}, b'{"nodes": ["a", "a"]}', 400),
         ("POST", "/v1/nodes", {"Content-Type": "application/json"}, b"[" * 10_000, 400),
         ("POST", "/v1/nodes", {"Content-Length": "99999999"}, b"", 413),
     ],
@@ -311,6 +312,29 @@ def test_others_have_their_turn_while_somebody_asks_for_very_many(path: str) -> 
         assert other.makefile("rb").readline()
     assert [node for node in asked if node.startswith("node")] == names
     assert asked.index("other") < asked.index("node1000")
+
+
+def test_clients_together_leave_no_more_unread_than_that(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_server, "_LARGE", 1000)
+    monkeypatch.setattr(bounded_server, "_MOST_UNREAD", 3_000_000)
+    sources = Sources(lambda nodes: [None for _ in nodes], lambda _: True)
+    names = json.dumps({"ask": "nodes", "nodes": [f"{number:0100}" for number in range(4000)]})
+    with (
+        Server(path, questions=Questions(Answers(Told(), sources))),
+        contextlib.ExitStack() as crowd,
+        Client(path, timeout=60) as client,
+    ):
+        poller = select.poll()
+        for _ in range(12):  # each leaves some 700 kB unread
+            one = crowd.enter_context(socket.socket(socket.AF_UNIX))
+            one.settimeout(60)
+            one.connect(path)
+            one.sendall(names.encode() + b"\n")
+            poller.register(one, select.POLLRDHUP)
+        assert poller.poll(60_000)
+        assert client.dump("node1") is None
 
 
 def test_who_waits_keeps_its_place_and_is_answered_when_it_asks_no_more(path: str) -> None:

@@ -87,7 +87,7 @@ def test_every_metric_is_explained_and_no_other() -> None:
         (status.MOST_ENDED, 100, "with 1000 dumps and 100 ends at most"),
         (status_server.LIMITS.clients, 64, "64 clients are served at a time"),
         (status_server.LIMITS.question, 524288, "A question has at most 524288 bytes"),
-        (control.MOST_NODES, 10_000, "in their order; 10000 at most"),
+        (control.MOST_NODES, 5000, "in their order; 5000 at most"),
         (control.MOST_WAIT, 60, "before there is an event, for 60 seconds at most"),
         (api.LIMITS.clients, 64, "64 clients are served at a time over TCP, too"),
         (http.LIMITS.quiet, 5, f"within five seconds; {http.LIMITS.clients} are served"),

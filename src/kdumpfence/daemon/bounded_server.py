@@ -26,6 +26,10 @@ _PAUSE = 0.5
 #: Seconds that the end waits for an answer that is being made.
 _LAST_ANSWER = 1.0
 
+#: Bytes that clients together may leave unread, and from which size on an answer is looked at.
+_MOST_UNREAD = 1 << 26
+_LARGE = 1 << 20
+
 #: Bytes that are read at a time.
 _PIECE = 1 << 16
 
@@ -243,13 +247,17 @@ class BoundedServer:
         if answer is None:
             return
         data, client.unread, client.last, client.more = answer
-        client.unsent = memoryview(data)
-        self._hurry(client)
+        self._put(client, data)
         if client.more is not None and not data:
             self._go_on(client)
 
-    def _hurry(self, client: _Client) -> None:
-        """It is to read what it gets in time."""
+    def _put(self, client: _Client, data: bytes) -> None:
+        """It gets this, and is to read it in time. ConnectionError if that would be too much."""
+        client.unsent = memoryview(data)
+        if len(data) > _LARGE:
+            unread = sum(len(one.unsent) for one in self._clients.values())
+            if unread > _MOST_UNREAD:
+                raise ConnectionError("clients leave too much unread")
         if self._limits.unread is not None:
             client.overdue = time.monotonic() + self._limits.unread
 
@@ -266,8 +274,7 @@ class BoundedServer:
             client.more = None
             self._answered(client)
         else:
-            client.unsent = memoryview(piece)
-            self._hurry(client)
+            self._put(client, piece)
 
     def _send(self, client: _Client) -> None:
         while client.unsent:

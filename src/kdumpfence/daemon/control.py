@@ -31,8 +31,8 @@ from kdumpfence.listener.events import Dump, Event
 #: What questions there are.
 QUESTIONS = ("status", "node", "nodes", "dumps", "ended", "events", "health", *WAITS)
 
-#: Nodes in one question.
-MOST_NODES = 10_000
+#: Nodes in one question: two megabytes of answer, if all of them are dumping.
+MOST_NODES = 5000
 
 #: Of these, how many are looked at before others have their turn: two milliseconds.
 SLICE = 200
@@ -106,6 +106,8 @@ class Answers:
             raise ValueError('"nodes": not a list of names')
         if len(nodes) > MOST_NODES:
             raise ValueError(f'"nodes": {len(nodes)} names, {MOST_NODES} at most: ask twice')
+        if len(set(nodes)) < len(nodes):
+            raise ValueError('"nodes": a name is there twice')
         asked = _NodesAsked(self._about, self._sources.doubt, nodes)
         return asked.look() or asked
 

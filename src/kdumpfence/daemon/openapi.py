@@ -274,7 +274,9 @@ def _paths() -> Object:
                 "schema": {
                     "type": "object",
                     "required": ["nodes"],
-                    "properties": {"nodes": {**_list(name, MOST_NODES), "minItems": 1}},
+                    "properties": {
+                        "nodes": {**_list(name, MOST_NODES), "minItems": 1, "uniqueItems": True}
+                    },
                     "additionalProperties": False,
                 }
             }
@@ -323,7 +325,7 @@ def _paths() -> Object:
                 "parameters": [
                     _parameter(
                         "node",
-                        {**_list(name), "minItems": 1},
+                        {**_list(name), "minItems": 1, "uniqueItems": True},
                         "Once for each node, as far as a head of 64 KiB has room for them",
                         required=True,
                         style="form",

@@ -23,7 +23,7 @@ from kdumpfence.daemon.http import Speaker
 from kdumpfence.daemon.questions import NotReady, Questions
 from kdumpfence.daemon.status import PATH, ControlError, Status, is_open_to_all
 
-#: A question may hold ten thousand names of nodes.
+#: A question may hold five thousand names of nodes.
 LIMITS = Limits(clients=64, question=1 << 19, quiet=60.0, unread=5.0)
 
 #: What a method of HTTP begins with.
