@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The agent with a `listener`: whatever sits there, it keeps its time and believes no nonsense."""
 
 from __future__ import annotations

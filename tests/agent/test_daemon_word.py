@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What a kdumpfenced's word is worth to the agent: of this wait, of one life, or nothing."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Signed questions that are passed on: whose, to where, how often, and what comes back."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Devices whose agents have a kdumpfenced listen: what the doctor says of it, and leaves alone."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What was heard since a moment is told from what had come before, and was read later."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What sits where a kdumpfenced should be, and says what it likes, over JSON lines or HTTP."""
 
 from __future__ import annotations

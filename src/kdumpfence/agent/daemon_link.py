@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The way to a kdumpfenced that hears for this agent: a question out, a JSON object back.
 
     unix:/run/kdumpfenced/control   a line of JSON each way, over a connection that stays

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The action off through a kdumpfenced, and a look at that for monitor and validate-all.
 
 Only for `listener`: no port is opened here, and no right needed. It moves things between the way

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The decision where a kdumpfenced hears for this agent: what its word is worth.
 
 Plain objects without sockets and name service: they are told what the daemon answered and what time

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Passes fence agents' signed questions on to nodes that dump, and the nodes' answers back.
 
 So an agent that the node cannot reach has its own proof: the answer has the nonce of its own wait

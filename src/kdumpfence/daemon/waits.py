@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Answers for fence agents that have this daemon hear for them: was a node heard since a moment?
 
     {"ask": "heard", "nodes": ["node1", "192.0.2.1"], "wait": "ANY"}

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The kdumpfenced that devices with `listener` ask: it answers here, and knows the nodes.
 
 What may not be in this file: what is wrong with agents that listen themselves.

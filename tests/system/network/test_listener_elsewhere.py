@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """An agent at a site that the node cannot reach, and a kdumpfenced between the two that can.
 
 node1 --- 10.0.0.0/24 --- watcher --- 10.1.0.0/24 --- site
