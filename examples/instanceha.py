@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The kdump thread of OpenStack's InstanceHA, with a Listener instead of its own socket.
 
 `listen(service)` takes the place of that thread's function. It keeps the dictionary up to date

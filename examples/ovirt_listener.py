@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Tells oVirt's engine which hosts are dumping, in its database, as its own listener does.
 
     examples/ovirt_listener.py CONNINFO [NETWORK...]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How soon a client sees hosts that panic at once, and what that costs: tables of docs/clouds.md.
 
     python -m bench.clouds [--print] [--many 100000]

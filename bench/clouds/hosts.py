@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Hosts that all panic at once: a program that sends their messages and tells when each began.
 
     python -m bench.clouds.hosts PORT HOSTS ROUNDS SECONDS FILE

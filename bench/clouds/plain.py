@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Listeners as clouds write them without this project: the peers of the examples.
 
 They are our own, of the shape that docs/clouds.md describes: one thread reads one socket, message

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The programs that are measured, each with the client that looks at what it tells.
 
     python -m bench.clouds.subject KIND PORT HOSTS FILE

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The measurement of docs/clouds.md: each listener's client sees all hosts, or says which not."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """docs/clouds.md says of the examples what is in them."""
 
 from __future__ import annotations

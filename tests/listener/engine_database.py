@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What of the database of oVirt's engine a fence_kdump listener sees, as docs/clouds.md says.
 
 Tables, columns and functions have the engine's names; what is in them is ours. What may not be in

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """examples/instanceha.py: what InstanceHA finds in its dictionary, as docs/clouds.md has it."""
 
 from __future__ import annotations

@@ -1,99 +1,20 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """examples/ovirt_listener.py: what the engine finds in its database, as docs/clouds.md has it."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
-import psycopg
 import pytest
 
-from kdumpfence import Listener
-from tests.conftest import unused_port
-from tests.listener.conftest import PATIENCE, A, B, C, say, wait_for
+from tests.listener.conftest import A, B, C, say
 from tests.listener.engine_database import EngineDatabase
-from tests.listener.examples import EXAMPLES, example
+from tests.listener.ovirt_adapter import Adapter, adapt, adapter, database, engine, ovirt, postgres
 from tests.listener.test_states import status
-from tests.support.postgres import database, postgres, template
-from tests.support.postgres_cluster import Cluster, Database
 
-__all__ = ["database", "postgres"]
-
-ovirt: Any = example("ovirt_listener")
-
-NETWORKS = ["127.0.0.0/8", "::1/128"]
-
-
-@pytest.fixture
-def engine(database: Database) -> Iterator[EngineDatabase]:
-    """The engine's database, without hosts."""
-    made = EngineDatabase(database.url)
-    yield made
-    made.connection.close()
-
-
-class Adapter:
-    """The example in this process, a step at a time."""
-
-    def __init__(self, url: str, **options: Any) -> None:
-        self.url = url
-        self.away = False
-        self.listener = Listener(port=0, **{"networks": NETWORKS, **options})
-        self.engine = ovirt.Engine(self.listener, self._connect)
-
-    def _connect(self) -> Any:
-        if self.away:
-            raise ovirt.psycopg.OperationalError("away")
-        return ovirt.psycopg.connect(self.url)
-
-    def step(self) -> None:
-        self.engine.take(self.listener.events(0))
-        self.engine.sync()
-
-    def until(self, happened: Callable[[], object]) -> None:
-        def stepped() -> object:
-            self.step()
-            return happened()
-
-        wait_for(stepped)
-
-    def say(self, address: str, *payload: bytes) -> None:
-        """Send that, and have it heard."""
-        before = self.listener.counts["accepted"]
-        say(address, self.listener.port, *payload)
-        wait_for(lambda: self.listener.counts["accepted"] == before + 1)
-
-    def close(self) -> None:
-        self.listener.close()
-        if self.engine.database is not None:
-            self.engine.database.close()
-
-
-@pytest.fixture
-def adapt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Adapter]]:
-    """Makes them, and closes them after the test."""
-    monkeypatch.setattr(ovirt, "RETRY", 0.0)
-    made: list[Adapter] = []
-
-    def make(url: str, **options: Any) -> Adapter:
-        made.append(Adapter(url, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-@pytest.fixture
-def adapter(engine: EngineDatabase, adapt: Callable[..., Adapter]) -> Adapter:
-    return adapt(engine.url)
+__all__ = ["adapt", "adapter", "database", "engine", "postgres"]
 
 
 def port_of(adapter: Adapter, address: str) -> int:
@@ -255,68 +176,6 @@ def test_strangers_take_no_more_room_than_they_may(
     assert list(adapter.engine.strangers) == [A]
 
 
-def test_while_the_database_is_away_nothing_is_lost(
-    engine: EngineDatabase, adapter: Adapter
-) -> None:
-    hosts = {address: engine.host(address) for address in (A, B, C)}
-    adapter.say(A, status("dumping", 1))
-    adapter.step()
-    engine.hang_up()
-    adapter.away = True
-    adapter.say(A, status("finished", 2))
-    adapter.step()
-    for payload in (status("dumping", 1), status("finished", 2)):
-        adapter.say(B, payload)
-        adapter.step()
-    adapter.say(C)
-    adapter.step()
-    assert engine.states() == {hosts[A]: "dumping"}
-    adapter.away = False
-    adapter.step()
-    assert engine.states() == {hosts[A]: "finished", hosts[B]: "finished", hosts[C]: "dumping"}
-
-
-def test_nor_is_it_at_the_start(engine: EngineDatabase, adapter: Adapter) -> None:
-    adapter.away = True
-    host, over = engine.host(A), engine.host(B)
-    for address, payload in (
-        (A, status("dumping", 1)),
-        (B, status("dumping", 1)),
-        (B, status("finished", 2)),
-    ):
-        adapter.say(address, payload)
-        adapter.step()
-    adapter.away = False
-    adapter.step()
-    assert engine.states() == {host: "dumping", over: "finished"}
-
-
-def test_after_a_restart_a_dump_goes_on(
-    engine: EngineDatabase, adapt: Callable[..., Adapter]
-) -> None:
-    host = engine.host(A)
-    first = adapt(engine.url)
-    first.say(A)
-    first.step()
-    first.close()
-    second = adapt(engine.url)
-    second.step()
-    assert A in second.listener
-    second.say(A)
-    second.step()
-    assert engine.seen(host) == ["dumping"]
-
-
-def test_after_a_restart_a_dump_of_which_nothing_more_comes_is_over(
-    engine: EngineDatabase, adapt: Callable[..., Adapter]
-) -> None:
-    hosts = engine.hosts([(A,), (B,), (C,)])
-    for host, address in zip(hosts, (f'["{A}", 1]', '["192.0.2.1", 7]', "nonsense")):
-        engine.execute("SELECT UpsertKdumpStatus(%s, 'dumping', %s)", host, address)
-    adapter = adapt(engine.url, silence_timeout=1.0)
-    adapter.until(lambda: set(engine.states().values()) == {"finished"})
-
-
 def test_a_host_that_was_removed_keeps_nobody_from_being_told_of(
     engine: EngineDatabase, adapter: Adapter
 ) -> None:
@@ -340,36 +199,3 @@ def test_a_burst_of_two_thousand_hosts_is_in_the_database(
         say(address, adapter.listener.port)
     adapter.until(lambda: engine.states() == dict.fromkeys(hosts, "dumping"))
     assert adapter.listener.counts["unread"] == 0
-
-
-@pytest.mark.slow
-def test_the_program_outlives_its_database(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with Cluster(template(tmp_path_factory)) as cluster:
-        cluster.start()
-        engine = EngineDatabase(cluster.socket_url())
-        hosts = {address: engine.host(address) for address in (A, B)}
-        port = unused_port()
-        program = subprocess.Popen(
-            [sys.executable, str(EXAMPLES / "ovirt_listener.py"), cluster.socket_url(), *NETWORKS],
-            env={**os.environ, "KDUMP_PORT": str(port)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            wait_for(lambda: engine.heartbeat() is not None)
-            say(A, port)
-            wait_for(lambda: engine.states() == {hosts[A]: "dumping"})
-            engine.connection.close()
-            cluster.stop()
-            say(B, port)
-            assert program.stderr is not None
-            assert program.stderr.readline().startswith("database: ")
-            cluster.start()
-            engine.connection = psycopg.connect(cluster.socket_url(), autocommit=True)
-            wait_for(lambda: engine.states() == dict.fromkeys(hosts.values(), "dumping"))
-            program.send_signal(signal.SIGTERM)
-            assert program.wait(PATIENCE) == 0
-        finally:
-            program.kill()
-            program.communicate()
-            engine.connection.close()

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The code on docs/listener.md runs, and does what the page says; see also test_examples.py.
 
 What may not be in this file: what the page says in words.
