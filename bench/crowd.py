@@ -29,10 +29,10 @@ class Crowd:
     def __init__(self, nodes: list[bytes]) -> None:
         #: Can be read as soon as all is sent.
         self.done, end = os.pipe()
-        self._orders, theirs = multiprocessing.Pipe()
-        self._process = multiprocessing.Process(
-            target=_send, args=(theirs, end, list(nodes)), daemon=True
-        )
+        # Which inherits descriptors, whatever this Python prefers.
+        context = multiprocessing.get_context("fork")
+        self._orders, theirs = context.Pipe()
+        self._process = context.Process(target=_send, args=(theirs, end, list(nodes)), daemon=True)
         self._process.start()
         theirs.close()
         os.close(end)
