@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from kdumpfence.listener import reader as module
 from kdumpfence.listener.kernel import CannotCountError, counting
 from kdumpfence.listener.reader import Reader
 from kdumpfence.own_addresses import OwnAddresses
@@ -81,8 +82,9 @@ def test_another_address_and_another_session_are_told_of_all_the_same(
     assert listening.events(0) == []
 
 
-def test_that_can_be_wanted_later(listen: MakeListener) -> None:
-    listening = listen({"a": [A]}, repeat_interval=0, tell_repeats=False)
+def test_that_can_be_wanted_later(listen: MakeListener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SWEEP_MOST", 3600.0)
+    listening = listen({"a": [A]}, silence_timeout=3600, repeat_interval=0, tell_repeats=False)
     listening.after_message(A)
     repeat(listening, A)
     listening.tell_repeats = True
@@ -100,9 +102,8 @@ def test_figures_are_of_all_addresses_that_the_kernel_counts(listen: MakeListene
     }
     hosts = [bytes(map(int, host.split("."))) for host in (A, B)]
     assert found == {hosts[0]: (0, 11), hosts[1]: (0, 21)}
-    lasts = sorted(last for *_, last in struct.iter_unpack("=16sIId", listening.figures()))
-    dumps = sorted(dump.last for dump in listening.snapshot().dumps)
-    assert lasts == pytest.approx(dumps, abs=1e-4)
+    lasts = {last for *_, last in struct.iter_unpack("=16sIId", listening.figures())}
+    assert lasts == {dump.last for dump in listening.snapshot().dumps}  # to the last digit
 
 
 def test_a_node_is_not_silent_as_long_as_one_of_its_addresses_is_not(listen: MakeListener) -> None:
@@ -121,6 +122,34 @@ def test_a_node_is_not_silent_as_long_as_one_of_its_addresses_is_not(listen: Mak
     # The time of its last message that was given out stays what it was.
     assert listening.dump("a") is not None
     assert kinds(listening.events(0)) == ["dumping"]  # of the second address
+
+
+def test_before_a_node_is_silent_what_the_kernel_counted_at_its_other_address_is_looked_at(
+    listen: MakeListener,
+) -> None:
+    listening = listen({"a": [A, B]}, silence_timeout=60, repeat_interval=3600, tell_repeats=False)
+    queue = listening._events
+    listening.after_message(A)
+    assert listening.after_message(B).kind == "dumping"
+    for host in (A, B):
+        repeat(listening, host)
+    pass_in_the_kernel(listening, A, 61)
+    queue._reader._sources.sweep(-1)
+    wait_for(lambda: listening.events(0) == [] and "a" in queue._dumps._due._queued)
+    due = queue._dumps._due._queued["a"]
+    queue._clock.base += 61  # all that was told so far is as much longer ago
+    repeat(listening, B)
+    wait_for(lambda: listening.events(0) == [] and queue._dumps._due._queued.get("a", 0) != due)
+    dump = listening.dump("a")
+    assert dump is not None
+    assert dump.messages == 32
+
+
+def test_who_is_given_out_without_a_message_begins_no_dump(listen: MakeListener) -> None:
+    listening = listen({"a": [A]})
+    packed = bytes(map(int, A.split(".")))
+    listening._events._hearing._hear([(1, packed, 0, 0, 1, 1, 0, ())])
+    assert (listening.events(0), listening.dump("a")) == ([], None)
 
 
 def test_what_was_counted_at_an_address_that_moves_is_its_node_s(listen: MakeListener) -> None:

@@ -56,6 +56,11 @@ class Clock:
         steps, leads = self._line
         return moment + leads[bisect_right(steps, moment)]
 
+    @property
+    def unix_base(self) -> float:
+        """What is added to a time of CLOCK_MONOTONIC of now to have a Unix time."""
+        return self.base + self._leads[-1]
+
     def told(self, what: Told) -> Told:
         """An event or a dump with Unix times instead of this clock's."""
         told = what

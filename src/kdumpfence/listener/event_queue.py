@@ -173,8 +173,7 @@ class EventQueue:
     def figures(self) -> bytes:
         """See `Listener.figures`."""
         with self._reader.lock:
-            now = self._clock.now()
-            return self._sources.figures(self._clock.base + self._clock.unix(now) - now)
+            return self._sources.figures(self._clock.unix_base)
 
     # -------------------------------------------------------------------------------- looks
 
