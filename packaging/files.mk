@@ -45,6 +45,7 @@ build:
 library:
 	cd src/kdumpfence && find * '(' -name '*.py' -o -name '*.pyi' -o -name py.typed ')' \
 		-exec $(INSTALL) -D -m 644 {} $(DESTDIR)$(MODULES)/{} \;
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(MODULES)/daemon/page/files src/kdumpfence/daemon/page/files/*
 	$(INSTALL) -m 644 $(CORE) $(DESTDIR)$(MODULES)
 	$(INSTALL) -D -m 644 PKG-INFO $(DESTDIR)$(SITEDIR)/kdumpfence-$(version).dist-info/METADATA
 

@@ -71,6 +71,7 @@ mode = "0660"
 address = "::1"
 port = 9741
 nodes = 10
+page = false
 [http]
 address = "::1"
 port = 9742
@@ -99,7 +100,7 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() -> None:
     assert found == [
         "file:1: prot is unknown; did you mean port?",
         'file:2: silence = "30": not a number of seconds from 1 to 86400',
-        "file:4: [metrics] listen is unknown; known keys: address, port, nodes",
+        "file:4: [metrics] listen is unknown; known keys: address, port, nodes, page",
         "file:5: [metrics] port = 70000: not a whole number from 1 to 65535",
         'file:7: [nodes] a "10.0.0.300": neither a host name nor an IP address '
         "(IPv4: four numbers from 0 to 255 without leading zeros)",

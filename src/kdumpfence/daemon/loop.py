@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import math
 import select
 import socket
 import time
 from collections.abc import Collection
-from functools import partial
 
 from kdumpfence._version import __version__
 from kdumpfence.addresses import FAMILIES, socket_families
@@ -37,6 +37,9 @@ from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.health import Health
 from kdumpfence.daemon.history import History, HistoryInUse
 from kdumpfence.daemon.log import Journal
+from kdumpfence.daemon.page.own import Own
+from kdumpfence.daemon.page.site import Site
+from kdumpfence.daemon.page.view import MOST_PAST
 from kdumpfence.daemon.questions import Questions
 from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.daemon.reload import Reload, Result, follow_nodes
@@ -100,11 +103,14 @@ class Daemon:
         self.wakeup = Wakeup()
         self.reload = Reload(settings.path, self.wakeup.wake)
         self.recorder = Recorder(
-            settings.history_path, journal.say, partial(History, mode=settings.history_mode)
+            settings.history_path, journal.say, functools.partial(History, mode=settings.history_mode)
         )
         self.recorder.most, self.recorder.named = settings.history_most, settings.nodes
         self.health = Health(journal, self.recorder)
         self.metrics: metrics.Metrics | None = None
+        #: The status page, and what it is made of.
+        self._site: Site | None = None
+        self._own: Own | None = None
         self._started = time.monotonic()
         self.told = Told()
         self._dumps = 0
@@ -134,7 +140,11 @@ class Daemon:
         if settings.metrics_port:
             self.metrics = metrics.Metrics(self.health.trouble)
             where = settings.metrics_address, settings.metrics_port
-            self.health.pages.append(http.Pages(*where, self.metrics.answer, self.journal.say))
+            handler: http.Handler = self.metrics.answer
+            if settings.metrics_page:
+                self._site = Site(self.metrics.answer, settings.metrics_address)
+                handler = self._site.answer
+            self.health.pages.append(http.Pages(*where, handler, self.journal.say))
         self.questions = Questions()
         if settings.http_port:
             self.health.pages.append(api.pages(settings, self.questions, self.journal.say))
@@ -182,6 +192,7 @@ class Daemon:
         except ValueError as error:
             raise DaemonError(str(error)) from None
         undo.callback(self.listener.close)
+        self._open_page()
         self._restore(before)
         passed_on = relay.Relay(self.listener.port, lambda: self._believed)
         undo.callback(passed_on.close)
@@ -195,6 +206,19 @@ class Daemon:
             waits=Waits(self.told, self.listener, passed_on, settings.auth).answer,
         )
         self.questions.answers = control.Answers(self.told, sources)
+
+    def _open_page(self) -> None:
+        """From now on there is something to see on the status page."""
+        if self._site is not None:
+            self._site.source = self._own = Own(
+                self.told,
+                self._known,
+                self.listener.listens_for,
+                self.settings.name,
+                self.settings.silence,
+                self.health.trouble,
+                self.recorder.past(MOST_PAST),
+            )
 
     def _answer(self, settings: Settings) -> tuple[str | None, Keys | None]:
         """As which node questions are answered, and with whose keys; says so if it is news."""
@@ -320,6 +344,8 @@ class Daemon:
             if event.kind in ENDS and self.metrics is not None:
                 # One that contradicts an earlier end is no further dump.
                 self.metrics.dump_ended(event.kind, None if before is None else length(event))
+            if event.kind in ENDS and self._own is not None:
+                self._own.ended(event)
         if events:
             self.control.news()
             for pages in self.health.pages:
@@ -351,9 +377,13 @@ class Daemon:
         self.health.look(now)
         if self.metrics is not None:
             self.metrics.publish(self._for_metrics(now))
-        self.questions.publish(
-            partial(self._status, now, moment - self._started, self.health.troubles())
+        # From the threads that answer, and only when somebody asks.
+        published = functools.cache(
+            functools.partial(self._status, now, moment - self._started, self.health.troubles())
         )
+        self.questions.publish(published)
+        if self._own is not None:
+            self._own.publish(published)
         summary = self._summary()
         if summary != self._said_status and moment >= self._next_status:
             self._said_status = summary

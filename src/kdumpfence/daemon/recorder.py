@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterable
 from typing import TypeVar
 
 from kdumpfence.daemon.formats import many
-from kdumpfence.daemon.history import History, HistoryError, HistoryInUse
+from kdumpfence.daemon.history import History, HistoryError, HistoryInUse, Past
 from kdumpfence.listener.events import AnyEvent, Dump, Event
 
 #: Seconds between two tries to write to a history that failed: doubled from the first to the
@@ -97,6 +97,10 @@ class Recorder:
     def over(self) -> list[Event]:
         """The ends that nodes told of their last dumps, if they may still be heard of."""
         return self._try(lambda history: history.over()) or []
+
+    def past(self, most: int) -> list[Past]:
+        """The dumps that were recorded last; [] if they cannot be read."""
+        return self._try(lambda history: history.past(most=most)) or []
 
     def record(self, events: Iterable[AnyEvent]) -> list[tuple[AnyEvent, bool]]:
         """Write this and what is held; what may be told now, and whether it is written."""

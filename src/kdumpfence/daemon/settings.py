@@ -85,6 +85,8 @@ class Settings:
     metrics_port: int = 0
     #: Nodes that have a time series of their own while they are dumping.
     metrics_nodes: int = 1000
+    #: Whether the status page is at / of the same port.
+    metrics_page: bool = True
     http_address: str = "127.0.0.1"
     #: 0: no questions over HTTP but on the control socket.
     http_port: int = 0
@@ -136,6 +138,7 @@ class Settings:
             f"control socket: {self.control_path}, mode {self.control_mode:04o}",
             f"metrics: http://{_url_host(self.metrics_address)}:{self.metrics_port}/metrics, with "
             f"at most {self.metrics_nodes:,} nodes by name"
+            + ("; status page at /" if self.metrics_page else "; no status page")
             if self.metrics_port
             else "metrics: off",
             f"http: http://{_url_host(self.http_address)}:{self.http_port}/v1/, for everyone who "
@@ -208,6 +211,7 @@ KEYS = (
     Key("metrics", "address", "metrics_address", address, True),
     Key("metrics", "port", "metrics_port", whole(1, 65535), True),
     Key("metrics", "nodes", "metrics_nodes", whole(0, 100_000), False),
+    Key("metrics", "page", "metrics_page", yes_or_no, True),
     Key("http", "address", "http_address", address, True),
     Key("http", "port", "http_port", whole(1, 65535), True),
     Key("log", "level", "log_level", choice(LEVELS), False),

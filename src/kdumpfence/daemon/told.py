@@ -101,10 +101,11 @@ class Told:
         with self._lock:
             return [one.event for one in islice(self._under_way.values(), most)]
 
-    def newest(self, most: int) -> list[Event]:
-        """The dumps under way that began last, newest first."""
+    def newest(self, most: int, skip: int = 0) -> list[Event]:
+        """The dumps under way that began last, newest first; all but the first `skip` of them."""
         with self._lock:
-            return [one.event for one in islice(reversed(self._under_way.values()), most)]
+            newest = reversed(self._under_way.values())
+            return [one.event for one in islice(newest, skip, skip + most)]
 
     def page(self, after: int, most: int) -> list[Numbered]:
         """The dumps under way whose beginning has a number above `after`, in their order."""
