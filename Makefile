@@ -100,6 +100,9 @@ doctortable: build $(VENV)/.test ## plant the doctor's faults in a real cluster 
 scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills (11 minutes), for docs/scale.md
 	$(RUN) -m tools.scale
 
+statuspage: build $(VENV)/.test ## take the pictures of kdumpfenced's status page for docs (3 seconds)
+	$(RUN) -m tools.statuspage
+
 forged: build $(VENV)/.test ## three million forged and mutated packets, none of which may be believed (5 minutes)
 	$(RUN) -m tools.forged
 
@@ -159,5 +162,5 @@ clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo check test beside together suites alone plan tools lint fuzz pythons bench crashtable clustertable doctortable scale forged native wheel deb venv build clean FORCE
+.PHONY: help demo check test beside together suites alone plan tools lint fuzz pythons bench crashtable clustertable doctortable scale statuspage forged native wheel deb venv build clean FORCE
 .DELETE_ON_ERROR:

@@ -49,6 +49,13 @@ look() {
     need tshark          tests   'tries the dissector'          command -v tshark
     need postgresql      tests   'databases of the tests'       sh -c "$has_postgres"
     need systemd         tests   'checks and runs the units'   command -v systemd-analyze
+    ! offered chromium-headless-shell ||
+        need chromium-headless-shell tests 'looks at the status page' command -v chromium-headless-shell
+}
+
+# Whether apt can have it, which Ubuntu's cannot; as long as there are no lists, who knows.
+offered() {
+    [ -z "$(apt-cache madison base-files 2>/dev/null)" ] || [ -n "$(apt-cache madison "$1")" ]
 }
 
 has_headers='import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'
@@ -111,7 +118,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
             trap 'rm -f "$no_cluster"' EXIT
             ;;
     esac
-    install || { apt-get -q update && install; }
+    install || { apt-get -q update && look && install; }
     look
     [ -n "$missing" ] || exit 0
 fi
