@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Makes the pictures of kdumpfenced's status page in docs: `make statuspage`.
 
     .venv/bin/python -m tools.statuspage [FOLDER]

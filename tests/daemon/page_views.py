@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Views for tests of the status page: quiet ones, full ones, and ones full of malice."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The status page as HTML: what it says, and that nobody's name can become a part of it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The status page in a real browser: that it stays true by itself, and is readable in any light.
 
 The browser says what it did not like, which is everything that the page's policy forbids too.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The status page as answers to requests: what is asked for, what it costs, and who may look."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A browser without a window: Debian's chromium-headless-shell, spoken to over two pipes.
 
 Its own protocol (DevTools), as far as tests and tools/statuspage.py need it. What may not be in

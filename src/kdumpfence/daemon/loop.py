@@ -103,7 +103,9 @@ class Daemon:
         self.wakeup = Wakeup()
         self.reload = Reload(settings.path, self.wakeup.wake)
         self.recorder = Recorder(
-            settings.history_path, journal.say, functools.partial(History, mode=settings.history_mode)
+            settings.history_path,
+            journal.say,
+            functools.partial(History, mode=settings.history_mode),
         )
         self.recorder.most, self.recorder.named = settings.history_most, settings.nodes
         self.health = Health(journal, self.recorder)

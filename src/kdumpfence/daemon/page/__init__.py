@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The status page at / of the metrics server, for those who would rather look than read.
 
 A `view.Source` says what there is to see; `own` is that of this very daemon, and one that knows of

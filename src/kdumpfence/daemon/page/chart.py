@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How long dumps took, as an SVG picture in the page: a bar a dump, and how long power was needed.
 
 A plain function of past dumps. It has no style of its own: classes are coloured by the page's style

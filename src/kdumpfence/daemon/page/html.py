@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The page of a view: what is said first, who is dumping, and how the listeners are.
 
 A plain function: the same view makes the same bytes. The rest of the page is in `past` and

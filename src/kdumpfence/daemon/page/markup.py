@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The words of a page: whatever was sent or configured becomes text here, and nothing else.
 
 Every string that is not ours passes `text`, or what is built on it. What may not be in this file:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The part of the page about messages: how many were heard, and why others were not believed.
 
 What may not be in this file: what a reason is (`kdumpfence.wire.REASONS`).

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What this daemon shows of itself on the page: what it published and told, out of memory.
 
 Past dumps are those that the history had at the start, and those that ended since. The file is

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The part of the page about dumps that are over: figures, chart, advice, table.
 
 What may not be in this file: how a figure comes about (`timeout_advice`).

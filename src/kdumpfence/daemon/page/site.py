@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The status page and its files as answers to requests: what costs little, whoever asks how often.
 
 The thread that answers shares the interpreter with the main loop and the reader of messages. So a

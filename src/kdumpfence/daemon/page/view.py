@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the page shows at a moment, of one listener or of many, and who has to say so.
 
 What may not be in this file: how it looks, and where it comes from.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-License-Identifier: LGPL-2.1-or-later
 // Keeps the status page up to date, and says so when it cannot: an old page must not look new.
 // Everything is on the page without it. What may not be in this file: anything that is shown only here.
 "use strict";
