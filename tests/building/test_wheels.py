@@ -27,6 +27,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 NOBODY = 65534
 
 
+#: Of files that a wheel must have.
+SUFFIXES = (".py", ".pyi", ".typed", ".css", ".js", ".svg")
+
+
 def names(wheel: Path) -> list[str]:
     with ZipFile(wheel) as archive:
         return archive.namelist()
@@ -57,9 +61,9 @@ def test_the_pure_wheel_has_no_core_and_is_for_every_python(pure_wheel: Path) ->
 
 def test_every_module_and_the_types_are_in_the_wheel(wheel: Path) -> None:
     package = ROOT / "src" / "kdumpfence"
-    files = [path for path in package.rglob("*") if path.suffix in (".py", ".pyi", ".typed")]
+    files = [path for path in package.rglob("*") if path.suffix in SUFFIXES]
     kept = {str(path.relative_to(package)) for path in files}
-    assert {"agent/main.py", "_kdumpwire.pyi", "py.typed"} <= kept
+    assert {"agent/main.py", "_kdumpwire.pyi", "py.typed", "daemon/page/files/status.js"} <= kept
     assert {f"kdumpfence/{name}" for name in kept} <= set(names(wheel))
 
 

@@ -84,6 +84,8 @@ def test_what_is_in_the_librarys_package(deb: Path) -> None:
     assert len([path for path in paths if path.startswith(f"/{MODULES}/_kdumpwire.cpython-")]) == 1
     for file in ("__init__.py", "py.typed", "_kdumpwire.pyi", "listener/listener.py"):
         assert paths[f"/{MODULES}/{file}"] == "-rw-r--r--"
+    for file in ("status.css", "status.js", "icon.svg"):  # without which the daemon has no page
+        assert paths[f"/{MODULES}/daemon/page/files/{file}"] == "-rw-r--r--"
     assert not [path for path in paths if re.match(r"/(usr/)?s?bin/|/etc/", path)]
     assert not paths.keys() & content(deb).keys()
 
