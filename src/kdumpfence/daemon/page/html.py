@@ -39,7 +39,7 @@ LATE = 1.5 * PAUSE
 _TROUBLES, _UNRESOLVED, _LISTENERS = 12, 12, 64
 
 #: Seconds after which a browser without scripts loads the page again.
-_RELOAD = 10
+RELOAD = 10
 
 
 def page(view: View) -> bytes:
@@ -60,7 +60,7 @@ def page(view: View) -> bytes:
 <link rel="icon" href="icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="status.css">
 <script src="status.js" defer></script>
-<noscript><meta http-equiv="refresh" content="{_RELOAD}"></noscript>
+<noscript><meta http-equiv="refresh" content="{RELOAD}"></noscript>
 </head>
 <body>
 <header>

@@ -43,6 +43,9 @@ HEADERS = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
 
+#: Where the page's files are.
+FOLDER = Path(__file__).parent / "files"
+
 _HTML = "text/html; charset=utf-8"
 _FILES = {
     "/status.css": "text/css; charset=utf-8",
@@ -72,9 +75,8 @@ class Site:
         self._local = ipaddress.ip_address(address).is_loopback
         self._clock = clock
         self._spent = spent
-        folder = Path(__file__).parent / "files"
         self._files = {
-            path: Reply(200, kind, (folder / path[1:]).read_bytes(), HEADERS)
+            path: Reply(200, kind, (FOLDER / path[1:]).read_bytes(), HEADERS)
             for path, kind in _FILES.items()
         }
         #: (skip, node) -> the page, and when it was made; the newest last.
