@@ -41,7 +41,7 @@ def test_every_setting_is_explained_with_its_default() -> None:
         shown = f"{value:g}" if isinstance(value, float) else str(value)
         modes = {"control_mode": "0666", "history_mode": "0600"}
         words = {"queue": "64M", "networks": "none", "answer": "true", "node": "that of uname -n"}
-        words["address"] = "[]"
+        words |= {"address": "[]", "metrics_page": "true"}
         shown = {**words, **modes}.get(
             key.attribute, "none" if key.attribute in ("metrics_port", "http_port") else shown
         )
