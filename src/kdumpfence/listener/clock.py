@@ -59,7 +59,7 @@ class Clock:
     @property
     def unix_base(self) -> float:
         """What is added to a time of CLOCK_MONOTONIC of now to have a Unix time."""
-        return self.base + self._leads[-1]
+        return self.base + self._line[1][-1]
 
     def told(self, what: Told) -> Told:
         """An event or a dump with Unix times instead of this clock's."""
