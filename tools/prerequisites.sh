@@ -46,10 +46,14 @@ look() {
     need checkpolicy     tests   'compiles the SELinux module'  command -v checkmodule
     need semodule-utils  tests   'compiles the SELinux module'  command -v semodule_package
     need tshark          tests   'tries the dissector'          command -v tshark
+    need postgresql      tests   'databases of the tests'       sh -c "$has_postgres"
     need systemd         tests   'checks and runs the units'   command -v systemd-analyze
 }
 
 has_headers='import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'
+
+# Where Debian has it, no PATH leads.
+has_postgres='command -v postgres || ls /usr/lib/postgresql/*/bin/postgres'
 
 need() {
     package=$1 when=$2 what=$3
@@ -71,6 +75,9 @@ need() {
         *) fatal=1 ;;
     esac
 }
+
+# The tests start a database server of their own: Debian's package need not.
+no_cluster=/etc/postgresql-common/createcluster.d/kdumpfence-tests.conf
 
 install() {
     # shellcheck disable=SC2086  # a list of packages
@@ -96,6 +103,13 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         [ "$number" = 0 ] || echo "which makes $number packages, with what they depend on"
         exit 0
     fi
+    case $missing in
+        *postgresql*)
+            mkdir -p "${no_cluster%/*}"
+            echo 'create_main_cluster = false' >"$no_cluster"
+            trap 'rm -f "$no_cluster"' EXIT
+            ;;
+    esac
     install || { apt-get -q update && install; }
     look
     [ -n "$missing" ] || exit 0
