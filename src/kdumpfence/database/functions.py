@@ -17,10 +17,9 @@ BEAT = 5
 AFTER_END = 5
 
 _DEFINER = "SECURITY DEFINER SET search_path = kdumpfence, pg_temp"
-# Some rows of large tables, by their keys, whatever the planner makes of statistics that are old:
-# a hundred thousand dumps may have come since they were gathered.
-_DEFINER += " SET enable_seqscan = off SET enable_mergejoin = off SET jit = off"
-_DEFINER += " SET enable_bitmapscan = off"
+# Planned anew in each call: a plan that was made while the tables were small is none when a hundred
+# thousand nodes have panicked.
+_DEFINER += " SET plan_cache_mode = force_custom_plan SET jit = off"
 
 FUNCTIONS = f"""
 -- The listener that speaks, once the lock is ours. Another process may have taken its place.
@@ -81,7 +80,7 @@ CREATE OR REPLACE FUNCTION same_dumps(
         SELECT * FROM dump
         WHERE node = the_node
             AND began <= the_last + CASE WHEN told THEN '{AFTER_END} s'::interval ELSE slack END
-        ORDER BY began DESC LIMIT 8
+        ORDER BY node DESC, began DESC LIMIT 8
     ) d
     WHERE CASE
             WHEN d.how IN ('finished', 'failed')
