@@ -29,6 +29,7 @@ from kdumpfence.daemon import (
     status,
     systemd,
 )
+from kdumpfence.daemon import forwarder as forwarding
 from kdumpfence.daemon.errors import DaemonError, starting_threads
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.health import Health
@@ -39,6 +40,7 @@ from kdumpfence.daemon.reload import Reload, Result, follow_nodes
 from kdumpfence.daemon.settings import KEYS, Settings, changes
 from kdumpfence.daemon.status_server import Server
 from kdumpfence.daemon.told import Told
+from kdumpfence.database.connection import DatabaseError
 from kdumpfence.keys import KeyFileError, Keys
 from kdumpfence.listener import port_rivals
 from kdumpfence.listener.events import ENDS, AnyEvent, Dump, Event, checked, length
@@ -60,6 +62,9 @@ GATHER = 0.1
 
 #: Seconds at the end for writing down what was heard, at most: systemd waits for ten.
 LAST_WORDS = 3.0
+
+#: Seconds after that for handing on to the database what it does not have, at most.
+LAST_HANDED_ON = 2.0
 
 #: Seconds between two looks at how old what the history holds is.
 TRIM_EVERY = 3600.0
@@ -91,10 +96,14 @@ class Daemon:
         self.wakeup = Wakeup()
         self.reload = Reload(settings.path, self.wakeup.wake)
         self.recorder = Recorder(
-            settings.history_path, journal.say, partial(History, mode=settings.history_mode)
+            settings.history_path,
+            journal.say,
+            partial(History, mode=settings.history_mode, spool=bool(settings.history_database)),
         )
         self.recorder.most, self.recorder.named = settings.history_most, settings.nodes
         self.health = Health(journal, self.recorder)
+        #: To the database, if there is one.
+        self.forwarder: forwarding.Forwarder | None = None
         self.metrics: metrics.Metrics | None = None
         self._started = time.monotonic()
         self.told = Told()
@@ -166,6 +175,11 @@ class Daemon:
             raise DaemonError(str(error)) from None
         undo.callback(self.listener.close)
         self._restore(before)
+        if settings.history_database:
+            self.forwarder = self.health.forwarder = forwarding.Forwarder(
+                settings.history_database, settings.history_path, self._as_listener
+            )
+            self.forwarder.start()
         self.control.answers = control.Answers(self.told, self._known, self.listener.listens_for)
 
     def _answer(self, settings: Settings) -> tuple[str | None, Keys | None]:
@@ -215,6 +229,25 @@ class Daemon:
         gone = [Event("silent", dump.node, now, *dump[1:]) for dump in dumps if not ours(dump)]
         self._tell(self.recorder.record(gone))
 
+    def _as_listener(self) -> forwarding.Listener:
+        """As whom the database knows this daemon; from any thread."""
+        outbox = self.recorder.outbox
+        if outbox is None:
+            raise DatabaseError("the history cannot be written, and so nothing be handed on")
+        return forwarding.Listener(outbox.identity, self.settings.name, self.settings.silence)
+
+    def _look_at_database(self) -> None:
+        """Say what came of it, and let go of what it has."""
+        found = self.forwarder
+        if found is None:
+            return
+        for level, text in found.look():
+            self.journal.say(level, text)
+        found.figures = forwarding.Figures(len(self.told), self.health.trouble())
+        upto = found.forgettable()
+        if (upto or found.renumber) and self.recorder.hand_over(upto, found.renumber):
+            found.renumber = 0
+
     # The main loop
 
     def run(self) -> None:
@@ -248,6 +281,7 @@ class Daemon:
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             self.recorder.look()
+            self._look_at_database()
         if self.health.pages is not None:
             with starting_threads():
                 self.health.pages.look()
@@ -269,6 +303,8 @@ class Daemon:
         self._tell(self.recorder.record(events))
 
     def _tell(self, events: list[tuple[AnyEvent, bool]]) -> None:
+        if events and self.forwarder is not None:
+            self.forwarder.wake()
         for event, recorded in events:
             self.journal.event(event, recorded=recorded)
             if event.kind == "overflow":
@@ -345,6 +381,10 @@ class Daemon:
             deaf=bool(self.health.deaf),
             answers=now.answers,
             counting_in_kernel=now.counting == "kernel",
+            database_up=self.forwarder is not None and self.forwarder.works,
+            database_waiting=self.forwarder.waiting if self.forwarder is not None else 0,
+            database_errors=self.forwarder.errors if self.forwarder is not None else 0,
+            database_lost=self.recorder.outbox.lost if self.recorder.outbox is not None else 0,
         )
 
     def _summary(self) -> str:
@@ -425,6 +465,9 @@ class Daemon:
         self._tell(self.recorder.finish())
         with contextlib.suppress(OSError, RuntimeError):
             self.recorder.record(self._unwritten())
+        if self.forwarder is not None:
+            self.forwarder.finish(LAST_HANDED_ON)
+            self._look_at_database()
         self._undo.close()
         self.journal.flush(last=True)
         self.journal.say("info", f"kdumpfenced is stopping: {self.ending or 'internal error'}")

@@ -59,6 +59,12 @@ class Figures(NamedTuple):
     answers: int = 0
     #: Whether the kernel counts messages that say nothing new.
     counting_in_kernel: bool = False
+    #: Whether the database has all that happened until some moments ago, what it does not have,
+    #: failures to hand something on, and events that were given up for want of room.
+    database_up: bool = False
+    database_waiting: int = 0
+    database_errors: int = 0
+    database_lost: int = 0
 
 
 #: What is just one of the Figures: name without its prefix -> help, field.
@@ -78,6 +84,8 @@ GAUGES = {
     ),
     "deaf": ("1 if messages may not reach the daemon", "deaf"),
     "counting_in_kernel": ("1 if the kernel counts repeated messages", "counting_in_kernel"),
+    "database_up": ("1 if the database has all events", "database_up"),
+    "database_waiting": ("Events waiting to be handed on to the database", "database_waiting"),
 }
 COUNTERS = {
     "dumps": ("Dumps started", "dumps"),
@@ -85,6 +93,8 @@ COUNTERS = {
     "history_lost": ("Dumps that never reached the history", "history_lost"),
     "log_lines_left_out": ("Log lines suppressed or lost", "log_left_out"),
     "answers": ("Questions answered", "answers"),
+    "database_errors": ("Failed attempts to hand events on to the database", "database_errors"),
+    "database_lost": ("Events that never reached the database", "database_lost"),
 }
 
 

@@ -69,6 +69,11 @@ def shown(url: str) -> str:
     return one_line(f"{scheme}://{user}{at}{where}")
 
 
+def has_password(url: str) -> bool:
+    """Whether somebody wrote a password into it."""
+    return bool(_secrets(url))
+
+
 def _secrets(url: str) -> list[str]:
     """What must not be shown of a URL, in every form in which it may turn up."""
     rest = url.partition("://")[2]
@@ -94,10 +99,10 @@ def driver() -> Any:
 
 def connect(url: str, **more: str) -> psycopg.Connection[Any]:
     """A new connection in which each statement is a transaction. DatabaseError if there is none."""
-    psycopg = driver()
+    module = driver()
     try:
-        given = psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.Error as error:
+        given = module.conninfo.conninfo_to_dict(url)
+    except module.Error as error:
         raise explained(url, error) from None
     if "PGCONNECT_TIMEOUT" in os.environ:
         given.setdefault("connect_timeout", os.environ["PGCONNECT_TIMEOUT"])
@@ -107,8 +112,8 @@ def connect(url: str, **more: str) -> psycopg.Connection[Any]:
         if int(settings["connect_timeout"]) <= 0:
             settings["connect_timeout"] = _PATIENCE["connect_timeout"]
     try:
-        made: psycopg.Connection[Any] = psycopg.connect(**settings, autocommit=True)
-    except (psycopg.Error, UnicodeError, ValueError) as error:
+        made: psycopg.Connection[Any] = module.connect(**settings, autocommit=True)
+    except (module.Error, UnicodeError, ValueError) as error:
         raise explained(url, error) from None
     return made
 
@@ -116,10 +121,10 @@ def connect(url: str, **more: str) -> psycopg.Connection[Any]:
 @contextlib.contextmanager
 def explaining(url: str) -> Iterator[None]:
     """What psycopg raises becomes a DatabaseError."""
-    psycopg = driver()
+    module = driver()
     try:
         yield
-    except psycopg.Error as error:
+    except module.Error as error:
         raise explained(url, error) from None
 
 

@@ -38,8 +38,8 @@ BEGIN
     RETURN me;
 END $$;
 
--- A process speaks for a listener from now on; what is here of its outbox. `last_local` is the last
--- number that it gave: a lower one than here is that of a file that was put back.
+-- A process speaks for a listener from now on; the last number of
+-- its outbox that is here.
 CREATE OR REPLACE FUNCTION register(
     the_identity uuid, the_life text, the_name text, the_version text, the_silence interval
 ) RETURNS bigint LANGUAGE plpgsql {_DEFINER} AS $$
@@ -113,11 +113,12 @@ BEGIN
             max(r.last) FILTER (WHERE r.ended IS NULL AND l.up) AS live_last,
             max(r.ended) AS last_end,
             max(r.ended) FILTER (WHERE r.how IN ('finished', 'failed')) AS told_at,
-            (array_agg(r.how ORDER BY r.ended DESC) FILTER (WHERE r.how IN ('finished', 'failed')))[1]
-                AS told,
+            (array_agg(r.how ORDER BY r.ended DESC)
+                FILTER (WHERE r.how IN ('finished', 'failed')))[1] AS told,
             min(r.began) AS began, max(r.last) AS last, max(r.messages) AS messages,
             CASE WHEN count(*) = 1 THEN max(r.took)
-                ELSE greatest(max(r.took), extract(epoch FROM max(r.last) - min(r.began))) END AS took,
+                ELSE greatest(max(r.took), extract(epoch FROM max(r.last) - min(r.began)))
+            END AS took,
             array_agg(DISTINCT l.name ORDER BY l.name) AS listeners
         FROM asked a JOIN report r ON r.dump = a.id JOIN listener l ON l.id = r.listener
         GROUP BY a.id, a.seq
@@ -363,7 +364,8 @@ CREATE OR REPLACE FUNCTION returned(me integer) RETURNS event[] LANGUAGE plpgsql
 BEGIN
     UPDATE listener SET up = true WHERE id = me;
     RETURN (
-        SELECT settle(array_agg(dump), array_agg(0)) FROM report WHERE listener = me AND ended IS NULL
+        SELECT settle(array_agg(dump), array_agg(0)) FROM report
+        WHERE listener = me AND ended IS NULL
     );
 END $$;
 
@@ -467,8 +469,8 @@ WRITERS = (
 VIEWS = f"""
 CREATE OR REPLACE VIEW listeners AS
 SELECT name, version, identity,
-    CASE WHEN seen > now() - '{GONE} s'::interval THEN CASE WHEN stopped THEN 'stopped' ELSE 'up' END
-        WHEN stopped THEN 'stopped' ELSE 'gone' END AS state,
+    CASE WHEN stopped THEN 'stopped' WHEN seen > now() - '{GONE} s'::interval THEN 'up'
+        ELSE 'gone' END AS state,
     registered, seen, waiting, dumping, trouble,
     clock_offset / 1e6 AS clock_behind, clock_error / 1e6 AS clock_error, last_seq
 FROM listener;

@@ -20,8 +20,12 @@ SCHEMA = "kdumpfence"
 WRITER = "kdumpfence_writer"
 READER = "kdumpfence_reader"
 
-_NEWER = "its schema is of a newer kdumpfence (version {}, this one knows {}): update kdumpfence here"
-_OLDER = "its schema is of version {}, and this kdumpfence needs {}: run `kdumpfence database upgrade`"
+_NEWER = (
+    "its schema is of a newer kdumpfence (version {}, this one knows {}): update kdumpfence here"
+)
+_OLDER = (
+    "its schema is of version {}, and this kdumpfence needs {}: run `kdumpfence database upgrade`"
+)
 _NONE = "it has no schema kdumpfence: run `kdumpfence database init` as its owner"
 
 
@@ -116,12 +120,13 @@ def keep(
         need(connection)
         found = connection.execute(
             "UPDATE kdumpfence.meta SET keep_days = coalesce(%s, keep_days), "
-            "keep_event_days = coalesce(%s, keep_event_days), most_dumps = coalesce(%s, most_dumps) "
+            "keep_event_days = coalesce(%s, keep_event_days), "
+            "most_dumps = coalesce(%s, most_dumps) "
             "RETURNING keep_days, keep_event_days, most_dumps",
             (days, event_days, most),
         ).fetchone()
     assert found is not None
-    return found
+    return float(found[0]), float(found[1]), int(found[2])
 
 
 def forget(url: str, name: str) -> int:
@@ -156,7 +161,7 @@ def check(url: str) -> list[str]:
         need(connection)
         row = connection.execute(
             "SELECT current_user, current_setting('server_version'), pg_is_in_recovery(), "
-            f"pg_has_role('{WRITER}', 'member'), pg_has_role('{READER}', 'member'), "  # noqa: S608
+            f"pg_has_role('{WRITER}', 'member'), pg_has_role('{READER}', 'member'), "
             "has_function_privilege('kdumpfence.trim_history()', 'execute'), "
             "has_table_privilege('kdumpfence.dumps', 'select'), "
             "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user), "

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A database with the schema, and daemons that hand on to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kdumpfence.database import schema
+from tests.daemon.running import Kdumpfenced
+from tests.support.postgres import Database, database, postgres
+
+__all__ = ["database", "memory", "postgres", "start"]
+
+
+@pytest.fixture
+def memory(database: Database) -> Database:
+    """A database that has the schema, made by its owner, who is no superuser."""
+    schema.make(database.url, new=True)
+    return database
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Kdumpfenced]]:
+    """Start a daemon of that name that hands on to that URL."""
+    made: list[Kdumpfenced] = []
+
+    def begin(name: str, url: str, top: str = "silence = 2\nrepeat = 1") -> Kdumpfenced:
+        (tmp_path / name).mkdir()
+        daemon = Kdumpfenced(tmp_path / name)
+        made.append(daemon)
+        daemon.configure(
+            f'networks = ["127.0.0.0/8"]\nnode = "{name}"\n{top}', history=f'database = "{url}"'
+        )
+        daemon.start()
+        return daemon
+
+    yield begin
+    for daemon in made:
+        daemon.close()
