@@ -79,7 +79,7 @@ class Outbox:
         self.identity: str = found[0]
         #: Events that were given up because there were too many.
         self.lost = 0
-        (self._count,) = db.execute("SELECT count(*) FROM outbox").fetchone()
+        self._count: int = db.execute("SELECT count(*) FROM outbox").fetchone()[0]
         #: Dumps that go on -> the number of what was said of them last.
         self._goes_on: dict[tuple[str, float], int] = {}
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Union
 
 from kdumpfence.addresses import cleaned, is_address
-from kdumpfence.database.connection import is_url
+from kdumpfence.database.connection import RULE, is_url
 from kdumpfence.listener.networks import is_nobodys
 from kdumpfence.text import one_line
 from kdumpfence.wire import is_packet_name
@@ -89,10 +89,7 @@ def database_url(value: object) -> str:
     """Where a database is; what libpq makes of it comes out when it connects."""
     if isinstance(value, str) and is_url(value):
         return value
-    raise ValueError(
-        "not a URL without blanks such as postgresql://user@host/database (what is left out, "
-        "libpq's own settings say)"
-    )
+    raise ValueError(RULE)
 
 
 def path(value: object) -> str:

@@ -20,8 +20,19 @@ from kdumpfence.text import one_line
 if TYPE_CHECKING:
     import psycopg
 
-#: How a URL begins.
-SCHEMES = ("postgresql://", "postgres://")
+#: A URL: who, with a password or without, hosts with ports, database and parameters, each of which
+#: may be missing. Stricter than libpq: what could be read in two ways might have a part of the
+#: password where nobody looks for one.
+_HOST = r"(?:[^\s:@/?#,\[\]]*|\[[0-9A-Fa-f:.]+(?:%[^\s@/?#\[\]]*)?\])(?::[0-9]{0,5})?"
+_URL = re.compile(
+    r"(?P<scheme>postgres(?:ql)?)://(?:(?P<user>[^\s:@/?#]*)(?P<password>:[^\s@/?#]*)?@)?"
+    rf"(?P<hosts>{_HOST}(?:,{_HOST})*)?(?P<database>/[^\s@?#/]*)?(?P<parameters>\?[^\s@?#]*)?"
+)
+
+#: What a URL is, for people.
+RULE = (
+    "not a URL such as postgresql://user@host/database; inside a password, write @ as %40, / as %2F"
+)
 
 #: What a connection has unless URL or environment say otherwise. Seconds, and milliseconds where
 #: libpq has it so: a network that was cut is noticed within some 20 s.
@@ -51,7 +62,7 @@ class DatabaseError(Exception):
 
 def is_url(text: str) -> bool:
     """Whether that could be one; whatever libpq thinks of it."""
-    return text.startswith(SCHEMES) and text.isprintable() and " " not in text
+    return _URL.fullmatch(text) is not None and text.isprintable()
 
 
 def shown(url: str) -> str:
@@ -59,14 +70,12 @@ def shown(url: str) -> str:
 
     What is no URL to us is not shown at all: the password may be anywhere in it.
     """
-    if not is_url(url):
+    found = _URL.fullmatch(url)
+    if found is None:
         return "postgresql://..."
-    scheme, _, rest = url.partition("://")
-    # A password may have any character that should have been escaped: "@" and "/", too.
-    before, at, where = rest.rpartition("@")
-    user = before.partition(":")[0] if at else ""
-    where = re.sub(r"(?i)([?&][a-z]*password=)[^&]*", r"\1...", where)
-    return one_line(f"{scheme}://{user}{at}{where}")
+    user = f"{found['user']}@" if found["user"] is not None else ""
+    tail = re.sub(r"(?i)([?&][a-z]*password=)[^&]*", r"\1...", found["parameters"] or "")
+    return one_line(f"{found['scheme']}://{user}{found['hosts']}{found['database'] or ''}{tail}")
 
 
 def has_password(url: str) -> bool:
@@ -76,10 +85,11 @@ def has_password(url: str) -> bool:
 
 def _secrets(url: str) -> list[str]:
     """What must not be shown of a URL, in every form in which it may turn up."""
-    rest = url.partition("://")[2]
-    before, at, _ = rest.rpartition("@")
-    found = [before.partition(":")[2]] if at else []
-    found += re.findall(r"(?i)[?&][a-z]*password=([^&]*)", rest)
+    match = _URL.fullmatch(url)
+    if match is None:
+        return []
+    found = [(match["password"] or "")[1:]]
+    found += re.findall(r"(?i)[?&][a-z]*password=([^&]*)", match["parameters"] or "")
     return [form for one in found if one for form in {one, unquote(one)}]
 
 
@@ -148,12 +158,12 @@ _HINTS = {
 
 def explained(url: str, error: Exception) -> DatabaseError:
     """What went wrong, with what to do about it where we know that."""
-    said = str(error).strip().splitlines() or [type(error).__name__]
-    # Each host that was tried has a line: the last one that says something.
-    text = next((line for line in reversed(said) if not line.lower().startswith("hint")), said[0])
-    for name in ("LINE ", "CONTEXT:", "DETAIL:"):
-        if any(line.startswith(name) for line in said):
-            text = said[0]
+    said = [line for line in str(error).strip().splitlines() if not line.startswith((" ", "\t"))]
+    said = said or [type(error).__name__]
+    # The first line of a statement's error; of several hosts that were tried, the last one's.
+    text = said[0]
+    if text.startswith("Multiple connection attempts"):
+        text = re.sub("^- ", "", said[-1])
     text = re.sub(r"^(connection failed: )?connection to server ", "server ", text)
     for secret in sorted(_secrets(url), key=len, reverse=True):
         text = text.replace(secret, "...")

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the database knows: who is dumping, what was, what happens, and how its listeners are.
+
+A reader needs the role kdumpfence_reader, and does no harm on a replica. What may not be in this
+file: what people are shown.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kdumpfence.database import schema
+from kdumpfence.database.connection import DatabaseError, connect, explaining
+
+if TYPE_CHECKING:
+    pass
+
+#: Events that are asked for at a time.
+PAGE = 1000
+
+#: Seconds between two looks for events without a notification; on a replica, which has none.
+QUIET = 10.0
+QUIET_REPLICA = 1.0
+
+
+class Seen(NamedTuple):
+    """A dump under way, as all listeners see it. Times are Unix times by the database's clock."""
+
+    node: str
+    since: float
+    last: float
+    messages: int
+    addresses: tuple[str, ...]
+    took: float
+    #: Who hears it, or heard it; False: all of them are gone.
+    listeners: tuple[str, ...]
+    observed: bool
+
+
+class ListenerState(NamedTuple):
+    """How a listener is."""
+
+    name: str
+    #: "up", "stopped", or "gone": it has not come for half a minute.
+    state: str
+    version: str
+    #: Seconds since it came last.
+    age: float
+    dumping: int
+    #: Events that it has not handed on.
+    waiting: int
+    #: Seconds that its clock is behind the database's, and how wrong that may be.
+    clock_behind: float
+    clock_error: float
+    trouble: str
+
+
+class State(NamedTuple):
+    """All of it at a moment, a Unix time by the database's clock."""
+
+    when: float
+    listeners: list[ListenerState]
+    dumping: int
+    #: Those that began last, newest first.
+    dumps: list[Seen]
+
+
+class Event(NamedTuple):
+    """Something that happened to a dump. Fields are only added, at the end.
+
+    `kind`: "began", "finished", "failed", "silent"; "resumed": it was taken for over, and is not;
+    "unobserved": all who heard it are gone; "observed": one of them is back; "merged": it turned
+    out to be another one, `merged_into`.
+    """
+
+    number: int
+    timeline: int
+    kind: str
+    dump: int
+    node: str
+    at: float
+    began: float
+    last: float
+    messages: int
+    addresses: tuple[str, ...]
+    took: float
+    listeners: tuple[str, ...]
+    merged_into: int | None
+    recorded: float
+
+    @property
+    def cursor(self) -> str:
+        """Where to go on after this one, for `Cursor.of`."""
+        return f"{self.number}-{self.timeline}"
+
+
+class Missed(NamedTuple):
+    """Events that are not there any more, for they are too old."""
+
+    number: int
+
+
+class Cursor(NamedTuple):
+    """After which event: its number, and the timeline that the database had then; 0: not known."""
+
+    number: int
+    timeline: int = 0
+
+    @staticmethod
+    def of(text: str) -> Cursor:
+        """As it is written: 17 or 17-1. ValueError."""
+        match = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,9}))?", text)
+        if match is None:
+            raise ValueError(f"{text!r}: not the number of an event, or a cursor such as 17-1")
+        return Cursor(int(match[1]), int(match[2] or 0))
+
+
+def _unix(column: str) -> str:
+    return f"extract(epoch FROM {column})::double precision"
+
+
+_SEEN = (
+    f"SELECT node, {_unix('began')}, {_unix('last')}, messages, addresses, seconds, listeners, "
+    "observed FROM kdumpfence.dumping ORDER BY began DESC LIMIT %s"
+)
+_LISTENERS = (
+    f"SELECT name, state, version, {_unix('clock_timestamp() - seen')}, dumping, waiting, "
+    "clock_behind::double precision, clock_error::double precision, trouble "
+    "FROM kdumpfence.listeners "
+    # One that was set up anew has left its old self behind.
+    "WHERE state = 'up' OR seen > now() - interval '30 days' ORDER BY name, seen DESC"
+)
+_EVENTS = (
+    "SELECT number, timeline, kind, dump, node, "
+    f"{_unix('at')}, {_unix('began')}, {_unix('last')}, messages, addresses, took, listeners, "
+    f"merged_into, {_unix('recorded')} FROM kdumpfence.events WHERE number > %s "
+    "ORDER BY number LIMIT %s"
+)
+_PAST = (
+    f"SELECT node, {_unix('began')}, {_unix('last')}, {_unix('ended')}, messages, addresses, "
+    "seconds, how FROM kdumpfence.dumps WHERE {} ORDER BY began DESC LIMIT %s"
+)
+
+
+class Reader:
+    """A connection of somebody who reads. DatabaseError, also from each method."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection = connect(url)
+        try:
+            with explaining(url):
+                self._connection.execute("SET statement_timeout = '120s'")
+                schema.need(self._connection)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; a second time does nothing."""
+        self._connection.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with explaining(self._url):
+            return self._connection.execute(query.encode(), values).fetchall()
+
+    def state(self, most: int) -> State:
+        """What is so now, with `most` dumps at most."""
+        ((when, dumping),) = self._rows(
+            f"SELECT {_unix('clock_timestamp()')}, "
+            "(SELECT count(*) FROM kdumpfence.dump WHERE ended IS NULL)"
+        )
+        listeners = [ListenerState(*row) for row in self._rows(_LISTENERS)]
+        dumps = [
+            one._replace(addresses=tuple(one.addresses or ()), listeners=tuple(one.listeners or ()))
+            for one in (Seen(*row) for row in self._rows(_SEEN, most))
+        ]
+        return State(when, listeners, dumping, dumps)
+
+    def past(
+        self, node: str | None = None, since: float | None = None, most: int = 1000
+    ) -> list[tuple[Any, ...]]:
+        """The dumps that began last, those first, over or not: the fields of the history's Past."""
+        conditions, values = ["true"], []  # type: list[str], list[Any]
+        if node is not None:
+            conditions.append("node = %s")
+            values.append(node)
+        if since is not None:
+            conditions.append("began >= to_timestamp(%s)")
+            values.append(since)
+        query = _PAST.format(" AND ".join(conditions))
+        return [
+            (*row[:5], tuple(row[5] or ()), row[6] or 0.0, row[7])
+            for row in self._rows(query, *values, most)
+        ]
+
+    def last_event(self) -> Cursor:
+        """Of the event that happened last; number 0 if none did."""
+        rows = self._rows(
+            "SELECT number, timeline FROM kdumpfence.event ORDER BY number DESC LIMIT 1"
+        )
+        if rows:
+            return Cursor(*rows[0])
+        ((number,),) = self._rows("SELECT last_event FROM kdumpfence.meta")
+        return Cursor(number)
+
+    def events(self, after: int, most: int = PAGE) -> list[Event]:
+        """What happened after the event of that number, in order."""
+        return [
+            one._replace(addresses=tuple(one.addresses), listeners=tuple(one.listeners))
+            for one in (Event(*row) for row in self._rows(_EVENTS, after, most))
+        ]
+
+    def place(self, after: Cursor) -> tuple[int, int]:
+        """After which number to go on, and how many events are gone before that.
+
+        After a failover that lost events their numbers were given again: then it goes on where the
+        new primary began, and what was lost and handed on anew is told again.
+        """
+        ((last, first),) = self._rows(
+            "SELECT last_event, (SELECT min(number) FROM kdumpfence.event) FROM kdumpfence.meta"
+        )
+        oldest = last + 1 if first is None else first
+        number = min(after.number, last)
+        if after.timeline and after.number >= oldest:
+            rows = self._rows(
+                "SELECT timeline FROM kdumpfence.event WHERE number = %s", after.number
+            )
+            if not rows or rows[0][0] != after.timeline:
+                rows = self._rows(
+                    "SELECT coalesce(max(number), 0) FROM kdumpfence.event "
+                    "WHERE timeline <= %s AND number < %s",
+                    *(after.timeline, after.number),
+                )
+                number = max(rows[0][0], oldest - 1)
+        missed = max(0, oldest - 1 - number)
+        return max(number, oldest - 1), missed
+
+    def follow(self, after: Cursor) -> Iterator[Event | Missed | None]:
+        """What happened after that, and what happens, for ever; None: nothing for a while."""
+        ((replica,),) = self._rows("SELECT pg_is_in_recovery()")
+        if not replica:
+            with explaining(self._url):
+                self._connection.execute("LISTEN kdumpfence")
+        number, missed = self.place(after)
+        if missed:
+            yield Missed(missed)
+        while True:
+            found = self.events(number)
+            yield from found
+            if found:
+                number = found[-1].number
+            if len(found) < PAGE:
+                yield None
+                self._wait(QUIET_REPLICA if replica else QUIET)
+
+    def _wait(self, seconds: float) -> None:
+        """Until somebody says that there is something new, or for so long."""
+        waits = self._connection.pgconn
+        end = time.monotonic() + seconds
+        with explaining(self._url):
+            while waits.notifies() is None:
+                left = end - time.monotonic()
+                if left <= 0 or not select.select([waits.socket], [], [], left)[0]:
+                    return
+                waits.consume_input()
+            while waits.notifies() is not None:
+                pass
+
+
+def following(url: str, after: Cursor | None, once: bool = False) -> Iterator[Any]:
+    """Events, `Missed` and None as `Reader.follow`, over any number of connections.
+
+    A connection that fails is made anew after a while: its DatabaseError is among what is told.
+    `after` None: from now on. `once`: only what there is already; then a DatabaseError is raised.
+    """
+    delay = 1.0
+    while True:
+        try:
+            with Reader(url) as reader:
+                if after is None:
+                    after = reader.last_event()
+                for event in reader.follow(after):
+                    delay = 1.0
+                    if isinstance(event, Event):
+                        after = Cursor(event.number, event.timeline)
+                    if event is None and once:
+                        return
+                    yield event
+        except DatabaseError as error:
+            if once:
+                raise
+            yield error
+            time.sleep(delay)
+            delay = min(2 * delay, 15.0)
+
+
+__all__ = [
+    "Cursor", "Event", "ListenerState", "Missed", "Reader", "Seen", "State", "following"
+]  # fmt: skip
