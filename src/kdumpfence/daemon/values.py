@@ -86,8 +86,8 @@ def size(value: object) -> int:
 
 
 def database_url(value: object) -> str:
-    """Where a database is; what libpq makes of it comes out when it connects."""
-    if isinstance(value, str) and is_url(value):
+    """Where a database is, "" for none; what libpq makes of it comes out when it connects."""
+    if isinstance(value, str) and (not value or is_url(value)):
         return value
     raise ValueError(RULE)
 

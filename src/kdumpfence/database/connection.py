@@ -167,7 +167,7 @@ def explained(url: str, error: Exception) -> DatabaseError:
     text = re.sub(r"^(connection failed: )?connection to server ", "server ", text)
     for secret in sorted(_secrets(url), key=len, reverse=True):
         text = text.replace(secret, "...")
-    if "connection info string" in text or "URI" in text:
+    if re.search("connection info string|URI|percent-encoded", text):
         # libpq quotes what it does not understand, and that may be a part of a password.
         text = re.sub(r':? ?".*', "", text)
         return DatabaseError(f"not a URL that libpq understands ({one_line(text)})", lasting=True)
