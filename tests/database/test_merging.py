@@ -60,7 +60,8 @@ def vanish(memory: Database, *names: str) -> None:
     memory.sql(
         "UPDATE kdumpfence.listener SET seen = now() - interval '1 minute' WHERE name = ANY "
         "(string_to_array(:'names', ',')); "
-        "UPDATE kdumpfence.meta SET watched_since = now() - interval '1 hour', watched_until = now()",
+        "UPDATE kdumpfence.meta SET watched_since = now() - interval '1 hour', "
+        "watched_until = now()",
         names=",".join(names),
     )
 
