@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 
@@ -15,6 +16,7 @@ from kdumpfence.database.schema import READER, WRITER
 from tests.cli.commands import complaint, ok
 from tests.database.handing import Listener, event
 from tests.support.postgres import Database
+from tests.support.programs import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -160,3 +162,30 @@ def test_two_daemons_with_one_identity_are_told_apart(memory: Database) -> None:
         assert one.refused_to_register() == "KD002"
         two.hand_on(event("began", "node3"))
     assert memory.sql("SELECT node FROM kdumpfence.dump ORDER BY id").split() == ["node1", "node3"]
+
+
+def test_every_question_of_the_dashboard_is_answered_to_a_reader(memory: Database) -> None:
+    with Listener(memory.url, "one") as one:
+        one.hand_on(event("began", "node1"), event("began", "node2"))
+        one.hand_on(event("finished", "node2", time.time(), 50), event("failed", "node3"))
+    board = json.loads(
+        (ROOT / "packaging/monitoring/kdumpfence-database.dashboard.json").read_text()
+    )
+    macros = {
+        r"\$__timeFilter\((\w+)\)": r"\1 > now() - interval '7 days'",
+        r"\$__timeGroupAlias\((\w+), \$__interval\)": r"date_trunc('hour', \1) AS time",
+    }
+    places = set()
+    with connect(memory.url_of(memory.user(READER))) as connection:
+        for panel in board["panels"]:
+            (target,) = panel["targets"]
+            query = target["rawSql"]
+            for macro, sql in macros.items():
+                query = re.sub(macro, sql, query)
+            assert "$" not in query
+            assert connection.execute(query).fetchall(), panel["title"]
+            at = panel["gridPos"]
+            for x in range(at["x"], at["x"] + at["w"]):
+                for y in range(at["y"], at["y"] + at["h"]):
+                    assert (x, y) not in places, panel["title"]
+                    places.add((x, y))

@@ -381,7 +381,7 @@ class Daemon:
             deaf=bool(self.health.deaf),
             answers=now.answers,
             counting_in_kernel=now.counting == "kernel",
-            database_up=self.forwarder is not None and self.forwarder.works,
+            database_trouble=self.forwarder is not None and bool(self.forwarder.trouble),
             database_waiting=self.forwarder.waiting if self.forwarder is not None else 0,
             database_errors=self.forwarder.errors if self.forwarder is not None else 0,
             database_lost=self.recorder.outbox.lost if self.recorder.outbox is not None else 0,

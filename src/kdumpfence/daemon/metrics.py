@@ -59,9 +59,9 @@ class Figures(NamedTuple):
     answers: int = 0
     #: Whether the kernel counts messages that say nothing new.
     counting_in_kernel: bool = False
-    #: Whether the database has all that happened until some moments ago, what it does not have,
-    #: failures to hand something on, and events that were given up for want of room.
-    database_up: bool = False
+    #: Whether a database does not get what happens, what it does not have yet, failures to hand
+    #: something on, and events that were given up for want of room.
+    database_trouble: bool = False
     database_waiting: int = 0
     database_errors: int = 0
     database_lost: int = 0
@@ -84,7 +84,7 @@ GAUGES = {
     ),
     "deaf": ("1 if messages may not reach the daemon", "deaf"),
     "counting_in_kernel": ("1 if the kernel counts repeated messages", "counting_in_kernel"),
-    "database_up": ("1 if the database has all events", "database_up"),
+    "database_trouble": ("1 if the database does not get what happens", "database_trouble"),
     "database_waiting": ("Events waiting to be handed on to the database", "database_waiting"),
 }
 COUNTERS = {
