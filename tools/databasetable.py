@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import machine
@@ -129,7 +129,7 @@ def answers(url: str) -> dict[str, list[float]]:
     """Seconds that each question took."""
     taken: dict[str, list[float]] = {}
     with Reader(url) as reader:
-        questions = {
+        questions: dict[str, Callable[[], bool]] = {
             "status, 100 dumps": lambda: len(reader.state(100).dumps) == 100,
             "history, the last 100 dumps": lambda: len(reader.past(most=100)) == 100,
             "history of one node": lambda: len(reader.past("node7")) > 1,
