@@ -18,7 +18,14 @@ __all__ = ["database", "memory", "postgres", "start"]
 @pytest.fixture
 def memory(database: Database) -> Database:
     """A database that has the schema, made by its owner, who is no superuser."""
-    schema.make(database.url, new=True)
+    owner = database.user()
+    database.sql(f"ALTER DATABASE {database.name} OWNER TO {owner}")
+    for role in (schema.WRITER, schema.READER):
+        database.sql(
+            f"DO $$ BEGIN CREATE ROLE {role}; "
+            "EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        )
+    schema.make(database.url_of(owner), new=True)
     return database
 
 

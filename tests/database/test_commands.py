@@ -15,7 +15,7 @@ from kdumpfence.database.connection import connect
 from kdumpfence.database.schema import READER, WRITER
 from tests.cli.commands import complaint, ok
 from tests.database.handing import Listener, event
-from tests.support.postgres import Database
+from tests.support.postgres import Cluster, Database, template
 from tests.support.programs import ROOT
 
 pytestmark = pytest.mark.slow
@@ -189,3 +189,21 @@ def test_every_question_of_the_dashboard_is_answered_to_a_reader(memory: Databas
                 for y in range(at["y"], at["y"] + at["h"]):
                     assert (x, y) not in places, panel["title"]
                     places.add((x, y))
+
+
+def test_an_owner_without_rights_is_told_what_has_to_be_there(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Cluster(template(tmp_path_factory)) as cluster:
+        cluster.start()
+        database = Database(cluster, "postgres")
+        owner = database.user()
+        cluster.sql(f"GRANT CREATE ON DATABASE postgres TO {owner}")
+        where = f"--database={database.url_of(owner)}"
+        assert "let somebody who may run CREATE ROLE kdumpfence_writer; CREATE ROLE" in said(
+            capsys, "database", "init", where
+        )
+        cluster.sql(f"ALTER ROLE {owner} CREATEROLE")
+        assert main(["database", "init", where]) == 0
+        assert "GRANT kdumpfence_writer TO the listeners' user" in capsys.readouterr().out
+        assert cluster.sql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'kdumpfence%'") == "2"

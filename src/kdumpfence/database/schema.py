@@ -7,9 +7,10 @@ that the two roles are there. What may not be in this file: what the tables are.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
-from kdumpfence.database.connection import DatabaseError, connect, explaining
+from kdumpfence.database.connection import DatabaseError, connect, driver, explaining
 from kdumpfence.database.functions import FUNCTIONS, VIEWS, WRITERS
 from kdumpfence.database.tables import MIGRATIONS, VERSION
 
@@ -99,7 +100,9 @@ def _roles(connection: psycopg.Connection[Any]) -> None:
                     f"may run CREATE ROLE {WRITER}; CREATE ROLE {READER};",
                     lasting=True,
                 )
-            _run(connection, f"CREATE ROLE {role}")
+            # Roles are the whole cluster's: that of another database may come at the same time.
+            with contextlib.suppress(driver().errors.UniqueViolation), connection.transaction():
+                _run(connection, f"CREATE ROLE {role}")
 
 
 def _grant(connection: psycopg.Connection[Any]) -> None:
