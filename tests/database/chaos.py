@@ -286,4 +286,4 @@ def _contradictions(database: Cluster) -> list[str]:
 
 
 #: How much `make test` plays; `make scale` plays more.
-SHORT = Plan(int(os.environ.get("KDUMPFENCE_CHAOS_NODES", "20000")), 12)
+SHORT = Plan(int(os.environ.get("KDUMPFENCE_CHAOS_NODES", "20000")), 9)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.daemon.running import Kdumpfenced, until
+from tests.database.proxy import Proxy
 from tests.support.postgres import Database
 
 pytestmark = pytest.mark.slow
@@ -74,3 +75,34 @@ def test_a_killed_daemon_goes_on_where_it_was(memory: Database, start: Start) ->
     until(lambda: dumps(memory) == [f"{NODE}|silent|{{one}}|t"])
     assert events(memory) == [f"{NODE}|began", f"{NODE}|silent"]
     assert memory.sql("SELECT count(*) FROM kdumpfence.listener") == "1"
+
+
+def test_a_database_that_hangs_keeps_nobody_waiting(memory: Database, start: Start) -> None:
+    with Proxy(memory.cluster.port) as proxy:
+        daemon = start("one", proxy.url(memory.url), "silence = 60")
+        daemon.says("connected")
+        proxy.passes.clear()
+        for number in range(1, 6):
+            daemon.hear(f"127.7.1.{number}")
+            until(lambda: daemon.status().dumping == number)  # noqa: B023
+        assert daemon.is_well()
+        assert daemon.get("/metrics")[0] == 200
+        assert daemon.end() == 0  # with what systemd would take for a timely end
+        assert len(daemon.past()) == 5
+        assert events(memory) == []
+        proxy.passes.set()
+        proxy.cut()
+        daemon.start()
+        until(lambda: len(events(memory)) == 5)
+    assert memory.sql("SELECT count(*) FROM kdumpfence.dumping") == "5"
+
+
+def test_a_daemon_that_ends_says_so_and_its_dumps_go_on(memory: Database, start: Start) -> None:
+    daemon = start("one", memory.url, "silence = 60")
+    daemon.hears(NODE)
+    assert daemon.end() == 0
+    assert memory.sql("SELECT state, waiting FROM kdumpfence.listeners") == "stopped|0"
+    assert dumps(memory) == [f"{NODE}||{{one}}|t"]
+    daemon.start()
+    until(lambda: memory.sql("SELECT state FROM kdumpfence.listeners") == "up")
+    assert events(memory) == [f"{NODE}|began"]

@@ -71,7 +71,7 @@ def shown(url: str) -> str:
     What is no URL to us is not shown at all: the password may be anywhere in it.
     """
     found = _URL.fullmatch(url)
-    if found is None:
+    if found is None or not is_url(url):
         return "postgresql://..."
     user = f"{found['user']}@" if found["user"] is not None else ""
     tail = re.sub(r"(?i)([?&][a-z]*password=)[^&]*", r"\1...", found["parameters"] or "")
