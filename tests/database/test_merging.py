@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kdumpfence.database.connection import connect
+from tests.daemon.running import until
 from tests.database.handing import Listener, event
 from tests.support.postgres import Database
 
@@ -106,6 +107,8 @@ def test_clocks_may_differ_as_much_as_is_known(memory: Database, one: Listener) 
     with Listener(memory.url, "two", offset=-HOUR) as two:
         two.hand_on(*whole(base + HOUR, 90))
     assert dumps(memory, base) == ["0|100|silent|one+two"]
+    ended = "SELECT round(extract(epoch FROM ended) - :base) FROM kdumpfence.dump"
+    assert memory.sql(ended, base=str(base)) == "130"
 
 
 def test_what_the_node_says_of_its_end_counts_for_all(
@@ -134,17 +137,24 @@ def test_a_crash_soon_after_an_end_that_was_told_is_another_dump(
         listener.hand_on(*whole(base + 75, 50))
     assert dumps(memory, base) == ["0|60|finished|one+two", "75|50|silent|one+two"]
     assert kinds(memory) == ["began", "finished", "began", "silent"]
+    # However soon: the listener itself said that it is another one.
+    one.hand_on(*whole(base, 60, "finished", "node2"), *whole(base + 63, 50, node="node2"))
+    assert len(dumps(memory, base, "node2")) == 2
 
 
 def test_what_comes_twice_changes_nothing(memory: Database, one: Listener) -> None:
     base = time.time() - 300
     numbered = [{"seq": at + 1, **what} for at, what in enumerate(whole(base, 60))]
     assert one.send(numbered) == one.send(numbered) == one.send(numbered[:1]) == 2
+    # Nor does it undo what came after it.
+    assert one.send([{"seq": 3, **event("failed", NODE, base, 61)}]) == 3
+    assert one.send(numbered) == 3
+    assert dumps(memory, base) == ["0|61|failed|one"]
     # Not even under new numbers, as from a file that was put back.
-    one.seq = 2
-    one.hand_on(*whole(base, 60))
-    assert kinds(memory) == ["began", "silent"]
-    assert dumps(memory, base) == ["0|60|silent|one"]
+    one.seq = 3
+    one.hand_on(event("failed", NODE, base, 61))
+    assert kinds(memory) == ["began", "silent", "failed"]
+    assert dumps(memory, base) == ["0|61|failed|one"]
 
 
 def test_a_listener_that_is_gone_does_not_end_what_it_alone_heard(
@@ -252,7 +262,7 @@ def test_who_reads_sees_no_event_before_a_lower_one(memory: Database) -> None:
     def write(name: str) -> None:
         with Listener(memory.url, name) as listener:
             for at in range(25):
-                listener.hand_on(*(event("began", f"{name}-{at}-{one}") for one in range(8)))
+                listener.hand_on(*(event("began", f"node{at}-{one}") for one in range(8)))
 
     reader = threading.Thread(target=read)
     writers = [threading.Thread(target=write, args=(name,)) for name in ("one", "two", "three")]
@@ -262,7 +272,31 @@ def test_who_reads_sees_no_event_before_a_lower_one(memory: Database) -> None:
         thread.join()
     ended.set()
     reader.join()
-    assert seen == list(range(1, 3 * 25 * 8 + 1))
+    # And what several say at the same time of a node is one dump.
+    assert seen == list(range(1, 25 * 8 + 1))
+    assert memory.sql("SELECT count(*), count(DISTINCT node) FROM kdumpfence.dump") == "200|200"
+
+
+def test_what_two_say_at_the_same_moment_of_a_node_is_one_dump(
+    memory: Database, one: Listener, two: Listener
+) -> None:
+    second = threading.Thread(target=lambda: two.hand_on(event("began", NODE)))
+    with one.connection.transaction():
+        one.hand_on(event("began", NODE))
+        second.start()
+        # It waits for the first one, wherever.
+        until(
+            lambda: (
+                memory.sql(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND wait_event_type = 'Lock'"
+                )
+                == "1"
+            )
+        )
+    second.join()
+    assert kinds(memory) == ["began"]
+    assert memory.sql("SELECT listeners FROM kdumpfence.dumps") == "{one,two}"
 
 
 def test_whatever_the_order_in_which_it_comes_the_dumps_are_the_same(memory: Database) -> None:
