@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How fast several listeners fill their database, and how fast it answers, for docs/database.md.
 
     python -m tools.databasetable [--nodes N] [--dumps N] [--print]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Three daemons, a database and its replica, all of which are killed, cut off and slowed down.
 
 The nodes are played by `kdumpfence storm`; each daemon hears a part of them. What a daemon's own

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A database with the schema, and daemons that hand on to it."""
 
 from __future__ import annotations

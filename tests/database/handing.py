@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A listener that hands on what a test wants, with the daemon's own statements."""
 
 from __future__ import annotations

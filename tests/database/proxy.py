@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """A network between daemons and a database that can be slow, cut, or swallow everything."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Whatever is killed, cut off or slow: no event is lost, none is told twice, and nobody waits."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What the commands say of a database, and of one that cannot be used."""
 
 from __future__ import annotations

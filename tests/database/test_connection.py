@@ -1,18 +1,21 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """How one gets in: libpq's own settings, TLS, and what is not shown of a URL."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from kdumpfence.database import connection, schema
 from kdumpfence.database.connection import DatabaseError, connect, has_password, is_url, shown
 from kdumpfence.database.tables import MIGRATIONS
 from tests.support.postgres import PASSWORD, Cluster, Database, template
+from tests.support.programs import ROOT
 
 
 @pytest.mark.slow
@@ -131,3 +134,21 @@ def test_a_schema_is_upgraded_as_a_whole_or_not_at_all(
         == "t"
     )
     assert schema.make(url, new=False) == (3, 3)
+
+
+def test_a_command_of_a_package_finds_psycopg_too() -> None:
+    """Those run without site-packages; here psycopg is in an environment."""
+    program = (
+        "import site, sys; site.getsitepackages = lambda: [sys.argv[1]]; "
+        "from kdumpfence.database.connection import driver; print(driver().__name__)"
+    )
+    places = [str(Path(psycopg.__file__).parents[1])]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program, *places],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
+    assert (done.stdout, done.stderr) == ("psycopg\n", "")

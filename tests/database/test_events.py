@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Programs that follow events, and are killed, miss none and see none twice; people see lines."""
 
 from __future__ import annotations

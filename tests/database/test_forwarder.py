@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The thread that hands on: what it does when the database cannot take anything, and afterwards."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Real daemons and one database: what any of them hears is one row, and nothing is told twice."""
 
 from __future__ import annotations

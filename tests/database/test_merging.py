@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What several listeners hear of a node becomes its dumps, whenever they hand it on."""
 
 from __future__ import annotations

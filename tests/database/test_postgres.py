@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The PostgreSQL that tests use: one cluster for a run, and others that can be killed."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """PostgreSQL for tests: a database for each, on a cluster that all processes of a run share.
 
     from tests.support.postgres import Database, database, postgres

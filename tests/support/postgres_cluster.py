@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Clusters of PostgreSQL, from Debian's programs, in folders that go away: to start, kill and copy.
 
 They run as an ordinary user, since postgres refuses root; they listen on a Unix socket, which

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfence events: what happens, from a given event on, for programs: a fencing service that was
 restarted goes on after the last event that it dealt with, and misses none.
 """

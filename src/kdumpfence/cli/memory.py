@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What status, watch and history say of a database that several listeners share.
 
 What may not be in this file: what is said of one kdumpfenced (status, changes).

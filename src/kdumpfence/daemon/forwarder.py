@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Hands the outbox on to the database, in a thread of its own: nothing else waits for that.
 
 It reads a batch from the file, asks the database to take it, and only then goes on with the next;
@@ -26,8 +26,8 @@ from kdumpfence._version import __version__
 from kdumpfence.daemon import outbox
 from kdumpfence.daemon.formats import many
 from kdumpfence.database import schema
+from kdumpfence.database.calls import BEAT
 from kdumpfence.database.connection import DatabaseError, connect, explained, shown
-from kdumpfence.database.functions import BEAT
 
 if TYPE_CHECKING:
     import psycopg

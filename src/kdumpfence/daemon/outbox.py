@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """What happened and is still to be handed on to the database, in the history's file.
 
 Two tables beside the history's own, there only where a database is configured: who this listener is

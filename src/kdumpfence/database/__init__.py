@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """One memory for several listeners: a PostgreSQL database, schema `kdumpfence`.
 
 How it works, which docs/database.md tells for people who query it:
@@ -9,7 +9,7 @@ How it works, which docs/database.md tells for people who query it:
   slow, full or gone costs disk space and nothing else.
 - A *report* is one listener's view of a dump: known by the listener, its node and the listener's
   own time of the first message. A *dump* is what all listeners saw: the reports of one node whose
-  times overlap. `settle` (functions.py) is the one place that says what a dump is: a function of
+  times overlap. `settle` (merging.py) is the one place that says what a dump is: a function of
   its reports and of which listeners are there. *Events* are the differences that it finds. So what
   arrives twice changes nothing, and says nothing twice.
 - One writer at a time: each call locks the row of `meta`. So events have numbers without gaps, in

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Connections to the database, through psycopg 3, and what goes wrong with them, in one line each.
 
 psycopg is imported only when a database is used. Where it is and how to get in says a URL, and
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -95,6 +96,10 @@ def _secrets(url: str) -> list[str]:
 
 def driver() -> Any:
     """The module psycopg. DatabaseError if it cannot be had."""
+    if sys.flags.no_site:  # packages of distributions run commands without site-packages
+        import site
+
+        sys.path += [path for path in site.getsitepackages() if path not in sys.path]
     try:
         import psycopg
     except ImportError as error:

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Making the schema, bringing it up to date, and looking whether it can be used.
 
 Whoever does so needs no superuser: CREATE on the database, and for `init` either CREATEROLE or
@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from kdumpfence.database import calls, merging
 from kdumpfence.database.connection import DatabaseError, connect, driver, explaining
-from kdumpfence.database.functions import FUNCTIONS, VIEWS, WRITERS
 from kdumpfence.database.tables import MIGRATIONS, VERSION
+from kdumpfence.database.views import VIEWS
 
 if TYPE_CHECKING:
     import psycopg
@@ -77,7 +78,9 @@ def make(url: str, new: bool) -> tuple[int, int]:
             connection.execute("UPDATE meta SET version = %s", (VERSION,))
             for view in ("dumping", "dumps", "listeners", "events"):
                 _run(connection, f"DROP VIEW IF EXISTS {view}")
-            _run(connection, "SET LOCAL check_function_bodies = off;" + FUNCTIONS)
+            _run(connection, "SET LOCAL check_function_bodies = off")
+            _run(connection, merging.FUNCTIONS)
+            _run(connection, calls.FUNCTIONS)
             _run(connection, VIEWS)
             _grant(connection)
     return before, VERSION
@@ -110,7 +113,7 @@ def _grant(connection: psycopg.Connection[Any]) -> None:
     _run(connection, "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA kdumpfence FROM PUBLIC")
     _run(connection, f"GRANT USAGE ON SCHEMA kdumpfence TO {WRITER}, {READER}")
     _run(connection, f"GRANT SELECT ON meta TO {WRITER}")
-    for function in WRITERS:
+    for function in calls.WRITERS:
         _run(connection, f"GRANT EXECUTE ON FUNCTION {function} TO {WRITER}")
     _run(connection, f"GRANT SELECT ON ALL TABLES IN SCHEMA kdumpfence TO {READER}")
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """The tables, by the version that brought them. What a version once had is never changed here: the
 next one changes the database. What may not be in this file: functions and views, which are made
 anew by each version.
