@@ -27,6 +27,9 @@ from tests.daemon.running import Kdumpfenced, until
 from tests.database.proxy import Proxy
 from tests.support.postgres_cluster import Cluster
 
+#: Seconds: longer than anything takes on the slowest machine.
+PATIENCE = 600
+
 #: Seconds; and how often a node speaks.
 SILENCE = 8
 INTERVAL = 2.0
@@ -179,12 +182,12 @@ def play(plan: Plan, folder: Path, template: Path) -> Outcome:
         until(lambda: all(map(_answers, scene.daemons)))
         # Whoever was killed hears all its nodes again before they fall silent.
         for number, daemon in enumerate(scene.daemons):
-            until(lambda: daemon.status().dumping == plan.nodes >> number, 240)  # noqa: B023
+            until(lambda: daemon.status().dumping == plan.nodes >> number, PATIENCE)  # noqa: B023
         for storm in storms:
             _end(storm)
         ended = time.monotonic()
-        until(lambda: not any(daemon.status().dumping for daemon in scene.daemons), 240)
-        until(lambda: _has_all(scene), 240)
+        until(lambda: not any(daemon.status().dumping for daemon in scene.daemons), PATIENCE)
+        until(lambda: _has_all(scene), PATIENCE)
         caught_up = time.monotonic() - ended
         for daemon in scene.daemons:
             daemon.end()

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 #: Events that are handed on in one transaction, at most.
 BATCH = 1000
 
+#: And so many after failures.
+LEAST = 50
+
 #: Seconds between two tries, doubled from the first to the last; where somebody has to do something
 #: before it can work, the last.
 RETRY_FIRST = 0.5
@@ -99,6 +102,7 @@ class Forwarder:
         #: The database has numbers up to this one, and the file does not.
         self.renumber = 0
         self.errors = 0
+        self._size = BATCH
         self._kept: deque[tuple[float, int]] = deque()
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -251,7 +255,7 @@ class Forwarder:
             self._woken.clear()
             if self._clock() >= self._next_beat:
                 self._measure(connection)
-            batch = outbox.read(self._path, self.handed_on, BATCH)
+            batch = outbox.read(self._path, self.handed_on, self._size)
             self.newest = max(self.newest, batch.newest)
             if batch.text:
                 self.handed_on = self._ask(
@@ -262,6 +266,7 @@ class Forwarder:
                     max(0, batch.newest - batch.last),
                     batch.text,
                 )
+                self._size = min(BATCH, 2 * self._size)
             if batch.last == batch.newest or not batch.text:
                 self._worked()
             now = self._clock()
@@ -335,6 +340,8 @@ class Forwarder:
 
     def _failed(self, text: str) -> None:
         self.errors += 1
+        # A database that is too slow for so many gets fewer.
+        self._size = max(LEAST, self._size // 2)
         if self._failing_since is None:
             self._failing_since = self._clock()
         if text != self.trouble:
