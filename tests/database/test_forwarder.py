@@ -195,6 +195,33 @@ def test_what_was_taken_without_an_answer_is_not_taken_again(
     assert memory.sql("SELECT count(*) FROM kdumpfence.event") == "60"
 
 
+def test_a_database_that_is_too_slow_for_many_events_gets_fewer_at_a_time(
+    memory: Database, forward: Forward
+) -> None:
+    memory.sql(
+        """
+        CREATE FUNCTION too_many() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF (SELECT count(*) FROM added) > 100 THEN
+                RAISE EXCEPTION 'canceling statement due to statement timeout'
+                USING ERRCODE = '57014';
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER too_many AFTER INSERT ON kdumpfence.dump REFERENCING NEW TABLE AS added
+            FOR EACH STATEMENT EXECUTE FUNCTION too_many();
+        """
+    )
+    now = round(time.time(), 6)
+    handed = forward(memory.url)
+    handed.history.record(
+        [Event("began", f"node{at}", now, now, now, 1, ("192.0.2.1",)) for at in range(300)]
+    )
+    handed.forwarder.wake()
+    handed.says("it took too long")
+    until(lambda: len(nodes(memory)) == 300)
+    assert nodes(memory) == [f"node{at}" for at in range(300)]
+
+
 def test_what_it_does_not_need_any_more_leaves_the_outbox(
     memory: Database, forward: Forward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
