@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from kdumpfence.daemon import main as daemon
 from kdumpfence.database import connection, schema
 from kdumpfence.database.connection import DatabaseError, connect, has_password, is_url, shown
 from kdumpfence.database.tables import MIGRATIONS
@@ -103,10 +104,16 @@ def test_what_can_be_read_in_two_ways_is_no_url(url: str) -> None:
     assert shown(url) == "postgresql://..."
 
 
-def test_without_psycopg_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_psycopg_it_is_said_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(DatabaseError, match=r"pip install 'kdumpfence\[postgresql\]'"):
         connection.driver()
+    settings = tmp_path / "settings"
+    settings.write_text('networks = ["192.0.2.0/24"]\n[history]\ndatabase = "postgresql://db/d"\n')
+    assert daemon.main(["--check", f"--config={settings}"]) == 0
+    assert "note: database: Python package psycopg is missing" in capsys.readouterr().out
 
 
 @pytest.mark.slow

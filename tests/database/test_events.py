@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from kdumpfence.cli.main import main
-from kdumpfence.database import schema
+from kdumpfence.database import reader, schema
+from kdumpfence.database.reader import Cursor, Event, Reader
 from tests.cli.commands import COMMAND
 from tests.daemon.running import until
 from tests.database.handing import Listener, event
@@ -121,6 +122,27 @@ def test_a_service_follows_through_a_crash_and_a_failover(
             # What was lost is told again under a number of the new timeline.
             assert follows.read(5)[3:] == ["node2", "node3"]
             assert [one["cursor"] for one in follows.seen] == ["1-1", "2-1", "3-1", "3-2", "4-2"]
+
+
+def test_what_happens_during_a_question_is_not_waited_for(
+    memory: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notification comes with the answer, and the answer does not have the event."""
+    monkeypatch.setattr(reader, "QUIET", 10**6)
+    with Listener(memory.url, "one") as listener, Reader(memory.url) as opened:
+        ask = opened.events
+
+        def meanwhile(after: int, most: int = 1000) -> list[Event]:
+            found = ask(after, most)
+            if not listener.seq:
+                listener.hand_on(event("began", "node0"))
+                until(lambda: ask(after, most))  # psycopg takes the notification here
+            return found
+
+        monkeypatch.setattr(opened, "events", meanwhile)
+        told = (one for one in opened.follow(Cursor(0)) if one is not None)
+        assert isinstance(found := next(told), Event)
+        assert found.node == "node0"
 
 
 def test_events_that_were_removed_are_said_to_be_missed(

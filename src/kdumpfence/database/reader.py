@@ -59,6 +59,7 @@ class Reader:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._news = False
         self._connection = connect(url)
         try:
             with explaining(url):
@@ -159,11 +160,13 @@ class Reader:
         ((replica,),) = self._rows("SELECT pg_is_in_recovery()")
         if not replica:
             with explaining(self._url):
+                self._connection.add_notify_handler(self._heard)
                 self._connection.execute("LISTEN kdumpfence")
         number, missed = self.place(after)
         if missed:
             yield Missed(missed)
         while True:
+            self._news = False
             found = self.events(number)
             yield from found
             if found:
@@ -172,8 +175,14 @@ class Reader:
                 yield None
                 self._wait(QUIET_REPLICA if replica else QUIET)
 
+    def _heard(self, _: object) -> None:
+        """Something happened while a question was answered, which may not have had it yet."""
+        self._news = True
+
     def _wait(self, seconds: float) -> None:
         """Until somebody says that there is something new, or for so long."""
+        if self._news:
+            return
         waits = self._connection.pgconn
         end = time.monotonic() + seconds
         with explaining(self._url):
