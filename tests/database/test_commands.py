@@ -133,6 +133,14 @@ def test_what_cannot_be_used_is_said_in_a_line_without_a_password(
         assert "not-a-secret" not in line
 
 
+def test_actions_and_their_options_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    names = "not one of init, upgrade, check, keep, forget; see kdumpfence database --help"
+    assert names in said(capsys, "database")
+    assert f"'drop': {names}" in said(capsys, "database", "drop")
+    assert "--days: not an option of check" in said(capsys, "database", "check", "--days=3")
+    assert "give --listener NAME" in said(capsys, "database", "forget")
+
+
 def test_a_newer_schema_is_left_alone(memory: Database, capsys: pytest.CaptureFixture[str]) -> None:
     memory.sql("UPDATE kdumpfence.meta SET version = 99")
     for action in ("check", "upgrade", "init", "keep"):

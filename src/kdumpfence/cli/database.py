@@ -11,14 +11,14 @@ from kdumpfence.cli.numbers import decimal, whole
 from kdumpfence.cli.tables import plural
 from kdumpfence.database import schema
 from kdumpfence.database.connection import DatabaseError
-from kdumpfence.text import one_line
+from kdumpfence.text import one_line, shown
 
 HELP = "make, upgrade and check the database of several listeners"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of all actions."""
-    parser.add_argument("action", metavar="ACTION", choices=_ACTIONS, help=", ".join(_ACTIONS))
+    parser.add_argument("action", nargs="?", metavar="ACTION", help=", ".join(_ACTIONS))
     add_database(parser, ANY)
     parser.add_argument(
         "--days",
@@ -38,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Do it."""
+    if given.action not in _ACTIONS:
+        what = "no action" if given.action is None else shown(given.action)
+        names = ", ".join(_ACTIONS)
+        raise CommandError(f"{what}: not one of {names}; see kdumpfence database --help")
+    for option, action in _OPTIONS.items():
+        if getattr(given, option) is not None and given.action != action:
+            name = option.replace("_", "-")
+            raise CommandError(f"--{name}: not an option of {given.action}")
     try:
         _ACTIONS[given.action](given)
     except DatabaseError as error:
@@ -94,3 +102,6 @@ _ACTIONS = {
     "keep": _keep,
     "forget": _forget,
 }
+
+#: Which of them an option is for.
+_OPTIONS = {"days": "keep", "event_days": "keep", "most": "keep", "listener": "forget"}
