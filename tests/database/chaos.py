@@ -219,7 +219,10 @@ def _has_all(scene: Scene) -> bool:
         return False
     for daemon in scene.daemons:
         with contextlib.closing(sqlite3.connect(f"file:{daemon.history}?mode=ro", uri=True)) as db:
-            (newest,) = db.execute("SELECT max(seq) FROM outbox").fetchone()
+            # What was in there: by now it may have let go of it.
+            (newest,) = db.execute(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'outbox'"
+            ).fetchone()
             (identity,) = db.execute("SELECT identity FROM listener").fetchone()
         found = scene.database.sql(
             "SELECT last_seq FROM kdumpfence.listener WHERE identity = :'it'", it=identity
