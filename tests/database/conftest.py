@@ -34,7 +34,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Kdumpfenced]]:
     """Start a daemon of that name that hands on to that URL."""
     made: list[Kdumpfenced] = []
 
-    def begin(name: str, url: str, top: str = "silence = 2\nrepeat = 1") -> Kdumpfenced:
+    def begin(name: str, url: str, top: str = "silence = 10\nrepeat = 1") -> Kdumpfenced:
         (tmp_path / name).mkdir()
         daemon = Kdumpfenced(tmp_path / name)
         made.append(daemon)

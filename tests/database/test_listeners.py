@@ -33,10 +33,13 @@ def test_a_dump_that_several_hear_is_one_row_until_the_last_falls_silent(
     memory: Database, start: Start
 ) -> None:
     one, two, three = (start(name, memory.url) for name in ("one", "two", "three"))
-    for daemon in (one, two):
-        daemon.hear(NODE)
-    three.hear(OTHER)
-    until(lambda: dumps(memory) == [f"{NODE}||{{one,two}}|t", f"{OTHER}||{{three}}|t"])
+
+    def all_heard() -> bool:
+        for daemon, node in ((one, NODE), (two, NODE), (three, OTHER)):
+            daemon.hear(node)
+        return dumps(memory) == [f"{NODE}||{{one,two}}|t", f"{OTHER}||{{three}}|t"]
+
+    until(all_heard)
     until(lambda: dumps(memory) == [f"{NODE}|silent|{{one,two}}|t", f"{OTHER}|silent|{{three}}|t"])
     assert sorted(events(memory)) == [
         f"{node}|{kind}" for node in (NODE, OTHER) for kind in ("began", "silent")
