@@ -82,7 +82,10 @@ def test_status_history_and_events_are_those_of_all_listeners(memory: Database) 
     lines = ok("status", url).splitlines()
     assert "2 listeners up; 2 nodes are dumping" in lines
     assert any("node2" in line and "one two" in line for line in lines)
-    assert "no node" not in ok("history", url)
+    past = json.loads(ok("history", url, "--json"))["dumps"]
+    assert [(dump["node"], dump["end"]) for dump in past] == [
+        ("node3", ""), ("node2", ""), ("node1", "finished")
+    ]  # fmt: skip
     (dump,) = json.loads(ok("history", url, "--json", "--node=node1"))["dumps"]
     assert (dump["end"], dump["took"], dump["messages"]) == ("finished", 50.0, 6)
     told = [

@@ -48,9 +48,15 @@ _EVENTS = (
     f"merged_into, {_unix('recorded')} FROM kdumpfence.events WHERE number > %s "
     "ORDER BY number LIMIT %s"
 )
+# Of dumps that are over, the table has all; to look for their reports would take seconds for many.
 _PAST = (
-    f"SELECT node, {_unix('began')}, {_unix('last')}, {_unix('ended')}, messages, addresses, "
-    "seconds, how FROM kdumpfence.dumps WHERE {} ORDER BY began DESC LIMIT %s"
+    "SELECT * FROM ("
+    f"(SELECT node, {_unix('began')} AS since, {_unix('last')}, {_unix('ended')}, messages, "
+    "addresses, took, how FROM kdumpfence.dump WHERE ended IS NOT NULL AND {} "
+    "ORDER BY began DESC LIMIT %s) UNION ALL "
+    f"(SELECT node, {_unix('began')}, {_unix('last')}, NULL, messages, addresses, seconds, how "
+    "FROM kdumpfence.dumping WHERE {} ORDER BY began DESC LIMIT %s)) p "
+    "ORDER BY since DESC LIMIT %s"
 )
 
 
@@ -107,10 +113,11 @@ class Reader:
         if since is not None:
             conditions.append("began >= to_timestamp(%s)")
             values.append(since)
-        query = _PAST.format(" AND ".join(conditions))
+        where = " AND ".join(conditions)
+        query = _PAST.format(where, where)
         return [
             (*row[:5], tuple(row[5] or ()), row[6] or 0.0, row[7])
-            for row in self._rows(query, *values, most)
+            for row in self._rows(query, *values, most, *values, most, most)
         ]
 
     def last_event(self) -> Cursor:
