@@ -271,8 +271,9 @@ def _contradictions(database: Cluster) -> list[str]:
             "WHERE kind = before"
         ),
         "dumps that are not what was said of them last": (
-            "SELECT d.id FROM kdumpfence.dump d JOIN LATERAL (SELECT kind FROM kdumpfence.event e "
-            "WHERE e.dump = d.id ORDER BY number DESC LIMIT 1) e ON true WHERE d.how <> e.kind"
+            "SELECT d.id FROM kdumpfence.dump d JOIN (SELECT DISTINCT ON (dump) dump, kind "
+            "FROM kdumpfence.event ORDER BY dump, number DESC) e ON e.dump = d.id "
+            "WHERE d.how <> e.kind"
         ),
         "dumps of a node that overlap": (
             "SELECT a.id FROM kdumpfence.dump a JOIN kdumpfence.dump b ON a.node = b.node "
