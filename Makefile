@@ -97,7 +97,7 @@ clustertable: build $(VENV)/.test ## crash both agents in real clusters (6 minut
 doctortable: build $(VENV)/.test ## plant the doctor's faults in a real cluster (15 minutes), for docs/doctor.md
 	$(RUN) -m tools.doctortable
 
-scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills (11 minutes), for docs/scale.md
+scale: build $(VENV)/.test  ## a hundred thousand nodes, a flood, a day, a hundred kills, three listeners (14 minutes), for docs/scale.md
 	$(RUN) -m tools.scale
 
 statuspage: build $(VENV)/.test ## take the pictures of kdumpfenced's status page for docs (3 seconds)

@@ -5,9 +5,10 @@
 
 A hundred thousand nodes panic within a second and repeat for a minute, in two rhythms, with and
 without a flood beside them; programs ask for nodes and follow events meanwhile; a day passes in
-virtual time; and kdumpfenced is killed a hundred times. With --asked only the second of these.
-Eleven minutes; root, for a deep queue. With --print the tables go to stdout and the page
-stays as it is. The exit status is 1 if anything was lost, or told too late.
+virtual time; kdumpfenced is killed a hundred times; and three of them share a database while all of
+that is killed and cut off. With --asked only the second of these. Fourteen minutes; root, for a
+deep queue. With --print the tables go to stdout and the page stays as it is. The exit status is 1
+if anything was lost, or told too late.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import machine
+from tests.database import chaos
+from tests.support.postgres_cluster import initdb
 from tests.system.scale import asking, day
 from tests.system.scale.play import Outcome, Plan, play, quantile
 from tests.system.scale.test_day import hours
@@ -30,6 +33,10 @@ from tools.markedtable import ROOT
 PAGE = ROOT / "docs" / "scale.md"
 KILLED = "tests/daemon/test_killed.py"
 KILLS = 100
+
+#: What happens to three listeners and their database; seconds that it is late, or hangs.
+FAULTS = 20
+LATE = 5.0
 
 #: Seconds within which a status is to be answered.
 PROMPT = 0.1
@@ -216,6 +223,32 @@ def asked(nodes: int) -> tuple[str, bool]:
     return "\n".join(lines), well
 
 
+def several(nodes: int) -> tuple[str, bool]:
+    """Three listeners and a database among faults: what came of it, and whether it is well."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        initdb(folder / "template")
+        plan = chaos.Plan(nodes, FAULTS, late=LATE, swallows=LATE)
+        found = chaos.play(plan, folder, folder / "template")
+    kinds = ", ".join(f"{kind.replace('_', ' ')} {n}" for kind, n in sorted(found.faults.items()))
+    rows = {
+        f"nodes; heard by one, two and three listeners: {nodes // 2:,}, "
+        f"{nodes // 4:,} and {nodes // 4:,}": f"{nodes:,}",
+        f"faults: {kinds}": f"{sum(found.faults.values())}",
+        "reports in the database": f"{found.reports:,}",
+        "dumps": f"{found.dumps:,}",
+        "events": f"{found.events:,}",
+        "of what the listeners recorded, missing, twice or contradicted": "; ".join(found.wrong)
+        or "none",
+        "longest answer of a listener to a status": f"{found.status:.2f} s",
+        f"from the last message until the database had it all (silence: {chaos.SILENCE} s)": (
+            f"{found.caught_up:.0f} s"
+        ),
+    }
+    lines = [f"| {title} | {figure} |" for title, figure in rows.items()]
+    return "\n".join(["| | |", "|---|---:|", *lines]), not found.wrong
+
+
 def one_day() -> tuple[str, bool]:
     """A day in virtual time: what came of it, and whether it is well."""
     with tempfile.TemporaryDirectory() as folder:
@@ -263,15 +296,18 @@ def main() -> int:
     print(of_day, file=sys.stderr, flush=True)
     of_kills, kills_well = kills()
     print(of_kills, file=sys.stderr, flush=True)
+    of_several, several_well = several(options.nodes)
+    print(of_several, file=sys.stderr, flush=True)
     text.update(
         {
             "scale": f"{options.nodes:,} nodes. {about}.\n\n{table(outcomes)}",
             "scale-day": of_day,
             "scale-kills": f"| | |\n|---|---:|\n{of_kills}",
+            "scale-several": of_several,
         }
     )
     shown = markedtable.show(options, PAGE, text)
-    return shown or int(not (well and day_well and kills_well))
+    return shown or int(not (well and day_well and kills_well and several_well))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ SUITES = {
 
 #: What is tried, in folders of tests/.
 PARTS = {
-    "unit": ("core", "shared", "agent", "sender", "listener", "storm", "daemon", "cli"),
+    "unit": ("core", "shared", "agent", "sender", "listener", "storm", "daemon", "database", "cli"),
     "pythons": (),  # the unit tests once more, on each of the suite's Pythons
     "interop": ("interop",),
     "packages": ("packages",),

@@ -64,6 +64,7 @@ path = "/tmp/h"
 days = 30
 most = 1000
 mode = "0640"
+database = "postgresql://u:secret@h1,h2:5433/d?sslmode=verify-full"
 [control]
 path = "/tmp/c"
 mode = "0660"
@@ -139,6 +140,11 @@ REFUSED = {
         f'[metrics]\naddress = "{address}"' for address in ("127.1", "127.0.0.01", "localhost")
     ],
     '[history] path = "h": not an absolute path': ['[history]\npath = "h"'],
+    "[history] database = ...: not a URL such as postgresql://": [
+        '[history]\ndatabase = "mysql://u:secret@h/d"',
+        '[history]\ndatabase = "postgresql://u:pass@word@h/d"',
+        "[history]\ndatabase = true",
+    ],
     '[control] mode = "0777": not a socket mode': ['[control]\nmode = "0777"'],
     "too long for a socket": [f'[control]\npath = "/{"x" * 200}"'],
     "not one of debug, info, warning, error": ['[log]\nlevel = "loud"'],
@@ -245,11 +251,14 @@ def test_the_meaning_has_every_value_and_what_is_to_be_minded() -> None:
         value = getattr(found, key.attribute)
         shown = f"{value:,}" if isinstance(value, int) and key.name != "port" else f"{value}"
         words = {"networks": "192.0.2.0/24", "family": "over IPv4 ", "answer": "answered as"}
+        words["database"] = "postgresql://u@h1,h2:5433/d?sslmode=verify-full, as listener 'node9'"
         words["address"] = "at 192.0.2.9," if not key.table else "[::1]"
         shown = {"mode": "0660", **words}.get(
             key.name, f"{value:g}" if isinstance(value, float) else shown
         )
         assert shown in said, key.name
+    assert "has a password in it" in said
+    assert "secret" not in said
     notes = parse('networks = ["0.0.0.0/0"]\nsilence = 10').meaning()[-2:]
     assert "senders repeat every ten seconds" in notes[0]
     assert "messages are not authenticated" in notes[1]

@@ -14,6 +14,7 @@ from kdumpfence import wire
 from kdumpfence.daemon import (
     api,
     control,
+    forwarder,
     history,
     history_file,
     http,
@@ -41,7 +42,7 @@ def test_every_setting_is_explained_with_its_default() -> None:
         shown = f"{value:g}" if isinstance(value, float) else str(value)
         modes = {"control_mode": "0666", "history_mode": "0600"}
         words = {"queue": "64M", "networks": "none", "answer": "true", "node": "that of uname -n"}
-        words |= {"address": "[]", "metrics_page": "true"}
+        words |= {"address": "[]", "metrics_page": "true", "history_database": "none"}
         shown = {**words, **modes}.get(
             key.attribute, "none" if key.attribute in ("metrics_port", "http_port") else shown
         )
@@ -81,6 +82,10 @@ def test_every_metric_is_explained_and_no_other() -> None:
         ),
         (loop.LOOK_EVERY, 1, "Every second, and before any report, the daemon checks"),
         (port_rivals.EVERY, 5, "Every five seconds the daemon checks"),
+        (forwarder.BATCH, 1000, "hands on, 1000 events at a time"),
+        (forwarder.STUCK, 30, "A connection that does not answer for 30 seconds is cut"),
+        (forwarder.KEEP, 600, "Events are kept for 600 seconds after they were handed on"),
+        (loop.LAST_HANDED_ON, 2, "At its end the daemon hands on for two seconds more"),
         (history_file.PATIENCE_WRITING, 0.5, "waits half a second for one"),
         (told.MOST_EVENTS, 131_072, "131072 beginnings and ends are kept"),
         (status.MOST, 1000, "in the order in which they began, 1000 at most"),

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """kdumpfenced(8) says of the status page what is so."""
 
 from __future__ import annotations

@@ -26,9 +26,11 @@ import pytest
 
 from tests.conftest import cannot_run
 from tests.support.once import once
-from tests.support.postgres_cluster import Cluster, Database, initdb, programs
+from tests.support.postgres_cluster import PASSWORD, Cluster, Database, initdb, programs
 
-__all__ = ["Cluster", "Database", "database", "postgres", "shared", "template"]
+__all__ = [
+    "PASSWORD", "Cluster", "Database", "database", "postgres", "shared", "template"
+]  # fmt: skip
 
 
 def template(factory: pytest.TempPathFactory) -> Path:

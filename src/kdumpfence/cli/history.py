@@ -18,7 +18,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdumpfence.cli import CommandError
+from kdumpfence.cli import CommandError, memory
+from kdumpfence.cli.memory import add_database
 from kdumpfence.cli.numbers import decimal
 from kdumpfence.cli.status import add_limits
 from kdumpfence.cli.tables import BARS, cells, joined, make_console, plural, print_table, stamp
@@ -51,6 +52,7 @@ _FORMS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument("--file", metavar="PATH", help="kdumpfenced's history file")
+    add_database(parser)
     parser.add_argument("--node", metavar="NAME", help="only this node")
     parser.add_argument(
         "--since",
@@ -70,15 +72,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print past dumps, and what they say about time-outs."""
-    from kdumpfence.daemon.history import PATH, History, HistoryError
+    from kdumpfence.daemon.history import PATH, History, HistoryError, Past
 
     most, pause = given.most, float(given.interval)
     start = None if given.since is None else moment(given.since, time.time())
+    wanted = max(most, _FIGURES) + 1
     try:
-        with History(given.file or PATH, writable=False) as opened:
-            # One more, to know whether there are others; and closed before the first line is
-            # printed: a pager that stands still must not hold the daemon's file.
-            found = opened.past(given.node, start, max(most, _FIGURES) + 1)
+        if given.database is not None:
+            if given.file is not None:
+                raise CommandError("--file and --database: give one of them")
+            rows = memory.past(given.database, given.node, start, wanted)
+            found = [Past(*row) for row in rows]
+        else:
+            with History(given.file or PATH, writable=False) as opened:
+                # One more, to know whether there are others; and closed before the first line is
+                # printed: a pager that stands still must not hold the daemon's file.
+                found = opened.past(given.node, start, wanted)
     except HistoryError as error:
         raise CommandError(str(error)) from None
     more = len(found) > max(most, _FIGURES)

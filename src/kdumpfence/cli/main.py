@@ -14,7 +14,9 @@ from typing import NoReturn
 from kdumpfence._version import __version__
 from kdumpfence.cli import (
     CommandError,
+    database,
     doctor,
+    events,
     history,
     install_agent,
     install_sender,
@@ -36,6 +38,8 @@ COMMANDS = {
     "status": status,
     "watch": watch,
     "history": history,
+    "events": events,
+    "database": database,
     "storm": storm,
 }
 

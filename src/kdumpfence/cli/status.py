@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from kdumpfence.cli import CommandError
+from kdumpfence.cli.memory import add_database, print_status
 from kdumpfence.cli.numbers import whole
 from kdumpfence.cli.tables import SHOWN, joined, make_console, plural, print_table, stamp
 from kdumpfence.client import MOST, PATH, Client, ClientError, Refused, Status
@@ -33,6 +34,7 @@ _MOST_RECENT = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     add_socket(parser)
+    add_database(parser)
     add_limits(parser)
 
 
@@ -56,7 +58,9 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Print what the daemon says."""
+    """Print what the daemon says, or what all say that share a database."""
+    if given.database is not None:
+        return print_status(given.database, given.most, given.json)
     try:
         with Client(given.socket or PATH) as client:
             found = client.status(min(given.most, MOST))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from kdumpfence import signals
 from kdumpfence.cli.changes import Changes
+from kdumpfence.cli.memory import add_database, watch
 from kdumpfence.cli.status import HEADS, add_socket, counts, endings, headings, row
 from kdumpfence.cli.tables import make_console, rich_lines, stamp
 from kdumpfence.client import PATH, Client, ClientError, Refused, Status
@@ -33,12 +34,21 @@ HELP = "the same, live; q or Ctrl-C quits"
 #: Seconds between two questions.
 _PERIOD = 1.0
 
-add_arguments = add_socket
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    add_socket(parser)
+    add_database(parser)
 
 
 def run(given: argparse.Namespace) -> int:
     """Show the daemon's status until the user ends it."""
     signals.install()
+    if given.database is not None:
+        try:
+            return watch(given.database)
+        except signals.Ended as ended:
+            return 0 if str(ended) == "SIGINT" else 128 + ended.number
     looker = _Looker(given.socket or PATH)
     console = make_console()
     try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from kdumpfence.daemon.formats import many
+from kdumpfence.daemon.forwarder import Forwarder
 from kdumpfence.daemon.http import Pages
 from kdumpfence.daemon.log import Journal
 from kdumpfence.daemon.recorder import Recorder
@@ -26,6 +28,8 @@ class Health:
         self._recorder = recorder
         #: Those for metrics and for questions over HTTP, as far as there are any.
         self.pages: list[Pages] = []
+        #: That to the database, if there is one.
+        self.forwarder: Forwarder | None = None
         #: Whether the settings file was refused when it was last read.
         self.settings_refused = False
         #: Whether the same goes for the key file.
@@ -59,6 +63,7 @@ class Health:
             self.deaf,
             *(pages.trouble for pages in self.pages),
             self._history(),
+            self._database(),
             "settings refused: keeping the previous ones" if self.settings_refused else "",
             "key file refused: keeping the previous keys" if self.keys_refused else "",
         ]
@@ -66,6 +71,14 @@ class Health:
 
     def _history(self) -> str:
         return f"history: {self._recorder.trouble}" if self._recorder.trouble else ""
+
+    def _database(self) -> str:
+        """Which does not keep the daemon from its work."""
+        forwarder = self.forwarder
+        if forwarder is None or not forwarder.trouble:
+            return ""
+        waiting = many(forwarder.waiting, "event waits", "events wait")
+        return f"database: {forwarder.trouble}; {waiting}"
 
     def look(self, now: Snapshot) -> None:
         """Log what has changed."""

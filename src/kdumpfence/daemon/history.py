@@ -40,6 +40,7 @@ from kdumpfence.daemon.history_file import (
     HistoryFile,
     HistoryInUse,
 )
+from kdumpfence.daemon.outbox import Outbox
 from kdumpfence.listener.events import ENDS, TOLD_ENDS, Dump, Event, as_told_end
 
 __all__ = ["PATH", "History", "HistoryError", "HistoryInUse", "Past"]
@@ -96,8 +97,9 @@ class History:
     """The file at `path`, opened, or created when `writable`. From any thread, one at a time.
 
     Of daemons only one can have it open; `mode` (as of chmod) is who may read it. `clock` tells
-    seconds; nobody may be able to set it. Raises HistoryError when it cannot be used, HistoryInUse
-    if another daemon uses it. What is damaged or foreign is left as it is.
+    seconds; nobody may be able to set it. `spool`: what happens goes into an outbox as well.
+    Raises HistoryError when it cannot be used, HistoryInUse if another daemon uses it. What is
+    damaged or foreign is left as it is.
 
     Longer than other classes: what it knows of the dumps under way changes together with the
     table, so all that writes to it is here.
@@ -109,9 +111,12 @@ class History:
         writable: bool = True,
         mode: int = MODE,
         clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        spool: bool = False,
     ) -> None:
-        self._file = HistoryFile(path, writable, mode)
+        self._file = HistoryFile(path, writable, mode, spool)
         self._writable = writable
+        #: What is to be handed on, if anything is.
+        self.outbox: Outbox | None = None
         self._pushed_out = 0  # dumps that `record` has removed to make room
         self._clock = clock
         self._lock = threading.Lock()
@@ -146,15 +151,13 @@ class History:
         out. Then there are `most` dumps at most, and those under way of nodes in `named` (None:
         of all nodes).
         """
-        newest: dict[tuple[str, float], Event] = {}
-        for event in events:
-            if event.kind in KINDS:
-                newest[event.node, event.since] = event
+        about_dumps = [event for event in events if event.kind in KINDS]
+        newest = {(event.node, event.since): event for event in about_dumps}
         with self._lock, self._file.explained():
             if not newest:
                 return
             self._follow()
-            self._write(newest, most, named)
+            self._write(newest, most, named, about_dumps)
             self._follow()  # nobody is told before it is where the next one will look for it
 
     def look(self) -> None:
@@ -294,6 +297,21 @@ class History:
                 removed += done
         return removed
 
+    def hand_over(self, upto: int, renumber: int) -> None:
+        """The database has what the outbox holds up to a number; 0: nothing new.
+
+        `renumber`: it has numbers up to that one, which this file may not know of.
+        """
+        with self._lock, self._file.explained():
+            if self.outbox is None:
+                return
+            if renumber > self.outbox.newest:
+                with self._file.transaction():
+                    self.outbox.renumber(renumber)
+            if upto:
+                with self._file.transaction():
+                    self.outbox.forget(upto)
+
     def close(self) -> None:
         """Close the file; a second time does nothing."""
         with self._lock:
@@ -328,6 +346,7 @@ class History:
             }
             (self._count,) = self._file.db.execute("SELECT count(*) FROM dump").fetchone()
             (self._young,) = self._file.db.execute("SELECT max(age) FROM file").fetchone()
+            self.outbox = self._file.outbox
         except BaseException:
             self._file.close()
             raise
@@ -342,7 +361,11 @@ class History:
     # What is written
 
     def _write(
-        self, newest: dict[tuple[str, float], Event], most: int, named: Container[str] | None
+        self,
+        newest: dict[tuple[str, float], Event],
+        most: int,
+        named: Container[str] | None,
+        everything: list[Event],
     ) -> None:
         with self._file.transaction():
             (highest,) = self._file.db.execute("SELECT max(id) FROM dump").fetchone()
@@ -392,6 +415,9 @@ class History:
             # Those that were too many before are left to `trim`.
             wanted = min(self._count + len(add) - most, len(add) + SLICE)
             pushed_out = self._make_room(wanted, rows)
+            if self.outbox is not None:
+                # A dump has a beginning and an end.
+                self.outbox.add(everything, named, 2 * most)
         self._count += len(add) - pushed_out
         self._pushed_out += pushed_out
         _change(self._rows, rows)

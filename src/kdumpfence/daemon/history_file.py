@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from kdumpfence.daemon import instance
+from kdumpfence.daemon.outbox import Outbox
 
 #: Where kdumpfenced keeps it.
 PATH = "/var/lib/kdumpfenced/history.sqlite"
@@ -104,7 +105,7 @@ class HistoryFile:
     damaged or foreign is left as it is.
     """
 
-    def __init__(self, path: str, writable: bool, mode: int) -> None:
+    def __init__(self, path: str, writable: bool, mode: int, spool: bool = False) -> None:
         self.path = os.path.abspath(path)
         self.mode = mode
         #: Form of the table that was found.
@@ -112,6 +113,9 @@ class HistoryFile:
         #: What was amended when it was opened, a line each.
         self.amended: list[str] = []
         self.db: sqlite3.Connection
+        #: What is to be handed on, with `spool`.
+        self.outbox: Outbox | None = None
+        self._spool = spool
         self._writable = writable
         self._places: list[tuple[int, int]] = []
         self._fd = -1
@@ -134,6 +138,8 @@ class HistoryFile:
                 self._set_modes()
             self.db = self._connect()
             self._prepare()
+            if self._spool:
+                self.outbox = Outbox(self.db)
             if self._writable:
                 self._put_rescued_back()
             self._places = self._there()
@@ -221,6 +227,8 @@ class HistoryFile:
             if form >= 4:
                 figures = "(SELECT figures FROM rescued.standing)"
                 self.db.execute(f"UPDATE standing SET figures = {figures}")  # noqa: S608
+            if self.outbox is not None:
+                self.outbox.put_back()
         self.db.execute("DETACH rescued")
         for tail in _TAILS:
             with contextlib.suppress(FileNotFoundError):

@@ -32,6 +32,7 @@ from kdumpfence.daemon import (
     status,
     systemd,
 )
+from kdumpfence.daemon import forwarder as forwarding
 from kdumpfence.daemon.errors import DaemonError, starting_threads
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.health import Health
@@ -47,6 +48,7 @@ from kdumpfence.daemon.settings import KEYS, Settings, changes
 from kdumpfence.daemon.status_server import Server
 from kdumpfence.daemon.told import Told
 from kdumpfence.daemon.waits import Waits
+from kdumpfence.database.connection import DatabaseError
 from kdumpfence.keys import KeyFileError, Keys
 from kdumpfence.listener import port_rivals
 from kdumpfence.listener.events import ENDS, AnyEvent, Dump, Event, checked, length
@@ -72,6 +74,9 @@ SLOW = 0.1
 
 #: Seconds at the end for writing down what was heard, at most: systemd waits for ten.
 LAST_WORDS = 3.0
+
+#: Seconds after that for handing on to the database what it does not have, at most.
+LAST_HANDED_ON = 2.0
 
 #: Seconds between two looks at how old what the history holds is.
 TRIM_EVERY = 3600.0
@@ -105,10 +110,14 @@ class Daemon:
         self.recorder = Recorder(
             settings.history_path,
             journal.say,
-            functools.partial(History, mode=settings.history_mode),
+            functools.partial(
+                History, mode=settings.history_mode, spool=bool(settings.history_database)
+            ),
         )
         self.recorder.most, self.recorder.named = settings.history_most, settings.nodes
         self.health = Health(journal, self.recorder)
+        #: To the database, if there is one.
+        self.forwarder: forwarding.Forwarder | None = None
         self.metrics: metrics.Metrics | None = None
         #: The status page, and what it is made of.
         self._site: Site | None = None
@@ -189,13 +198,18 @@ class Daemon:
                 answer_as=answer,
                 keys=self._believed or keys,
                 counting=self._counting,
-                tell_repeats=self.journal.shows("debug"),
+                tell_repeats=self._wants_repeats(),
             )
         except ValueError as error:
             raise DaemonError(str(error)) from None
         undo.callback(self.listener.close)
         self._open_page()
         self._restore(before)
+        if settings.history_database:
+            self.forwarder = self.health.forwarder = forwarding.Forwarder(
+                settings.history_database, settings.history_path, self._as_listener
+            )
+            self.forwarder.start()
         passed_on = relay.Relay(self.listener.port, lambda: self._believed)
         undo.callback(passed_on.close)
         sources = control.Sources(
@@ -221,6 +235,10 @@ class Daemon:
                 self.health.trouble,
                 self.recorder.past(MOST_PAST),
             )
+
+    def _wants_repeats(self) -> bool:
+        """That dumps go on: for the log, and for the database, which learns it no other way."""
+        return self.journal.shows("debug") or bool(self.settings.history_database)
 
     def _answer(self, settings: Settings) -> tuple[str | None, Keys | None]:
         """As which node questions are answered, and with whose keys; says so if it is news."""
@@ -269,6 +287,25 @@ class Daemon:
         gone = [Event("silent", dump.node, now, *dump[1:]) for dump in dumps if not ours(dump)]
         self._tell(self.recorder.record(gone))
 
+    def _as_listener(self) -> forwarding.Listener:
+        """As whom the database knows this daemon; from any thread."""
+        outbox = self.recorder.outbox
+        if outbox is None:
+            raise DatabaseError("the history cannot be written, and so nothing be handed on")
+        return forwarding.Listener(outbox.identity, self.settings.name, self.settings.silence)
+
+    def _look_at_database(self) -> None:
+        """Say what came of it, and let go of what it has."""
+        found = self.forwarder
+        if found is None:
+            return
+        for level, text in found.look():
+            self.journal.say(level, text)
+        found.figures = forwarding.Figures(len(self.told), self.health.trouble())
+        upto = found.forgettable()
+        if (upto or found.renumber) and self.recorder.hand_over(upto, found.renumber):
+            found.renumber = 0
+
     # The main loop
 
     def run(self) -> None:
@@ -304,6 +341,7 @@ class Daemon:
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             self.recorder.look()
+            self._look_at_database()
         with starting_threads():
             for pages in self.health.pages:
                 pages.look()
@@ -336,6 +374,8 @@ class Daemon:
                 self.listener.dumps([])
 
     def _tell(self, events: list[tuple[AnyEvent, bool]]) -> None:
+        if events and self.forwarder is not None:
+            self.forwarder.wake()
         for event, recorded in events:
             self.journal.event(event, recorded=recorded)
             if event.kind == "overflow":
@@ -442,6 +482,10 @@ class Daemon:
             deaf=bool(self.health.deaf),
             answers=now.answers,
             counting_in_kernel=now.counting == "kernel",
+            database_trouble=self.forwarder is not None and bool(self.forwarder.trouble),
+            database_waiting=self.forwarder.waiting if self.forwarder is not None else 0,
+            database_errors=self.forwarder.errors if self.forwarder is not None else 0,
+            database_lost=self.recorder.outbox.lost if self.recorder.outbox is not None else 0,
         )
 
     def _summary(self) -> str:
@@ -476,7 +520,7 @@ class Daemon:
         if at_once:
             said.append(f"{', '.join(at_once)} changed")
         self.journal.level, self.journal.lines = new.log_level, new.log_lines
-        self.listener.tell_repeats = self.journal.shows("debug")
+        self.listener.tell_repeats = self._wants_repeats()
         self.recorder.most = new.history_most
         said += self._reload_keys()
         answer, keys = self._answer(self.settings)
@@ -524,6 +568,9 @@ class Daemon:
         self._tell(self.recorder.finish())
         with contextlib.suppress(OSError, RuntimeError):
             self.recorder.record(self._unwritten())
+        if self.forwarder is not None:
+            self.forwarder.finish(LAST_HANDED_ON)
+            self._look_at_database()
         self._undo.close()
         self.journal.flush(last=True)
         self.journal.say("info", f"kdumpfenced is stopping: {self.ending or 'internal error'}")

@@ -22,6 +22,7 @@ from kdumpfence.daemon.loop import Daemon
 from kdumpfence.daemon.settings import DEFAULT_PATH
 from kdumpfence.daemon.settings_file import SettingsError, load
 from kdumpfence.daemon.status import ControlError
+from kdumpfence.database.connection import DatabaseError, driver
 from kdumpfence.keys import KeyFileError
 from kdumpfence.text import one_line
 from kdumpfence.wire import is_packet_name
@@ -99,6 +100,11 @@ def _check(path: str) -> int:
         print(one_line(line))
     if settings.metrics_port:
         metrics.Metrics(lambda: "")
+    if settings.history_database:
+        try:
+            driver()
+        except DatabaseError as error:
+            print(one_line(f"note: database: {error}"))
     if settings.auth != "none":
         try:
             key.of_cluster(settings.key_file)

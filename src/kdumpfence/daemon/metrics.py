@@ -61,6 +61,12 @@ class Figures(NamedTuple):
     answers: int = 0
     #: Whether the kernel counts messages that say nothing new.
     counting_in_kernel: bool = False
+    #: Whether a database does not get what happens, what it does not have yet, failures to hand
+    #: something on, and events that were given up for want of room.
+    database_trouble: bool = False
+    database_waiting: int = 0
+    database_errors: int = 0
+    database_lost: int = 0
 
 
 #: What is just one of the Figures: name without its prefix -> help, field.
@@ -80,6 +86,8 @@ GAUGES = {
     ),
     "deaf": ("1 if messages may not reach the daemon", "deaf"),
     "counting_in_kernel": ("1 if the kernel counts repeated messages", "counting_in_kernel"),
+    "database_trouble": ("1 if the database does not get what happens", "database_trouble"),
+    "database_waiting": ("Events waiting to be handed on to the database", "database_waiting"),
 }
 COUNTERS = {
     "dumps": ("Dumps started", "dumps"),
@@ -87,6 +95,8 @@ COUNTERS = {
     "history_lost": ("Dumps that never reached the history", "history_lost"),
     "log_lines_left_out": ("Log lines suppressed or lost", "log_left_out"),
     "answers": ("Questions answered", "answers"),
+    "database_errors": ("Failed attempts to hand events on to the database", "database_errors"),
+    "database_lost": ("Events that never reached the database", "database_lost"),
 }
 
 

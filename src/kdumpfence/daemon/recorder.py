@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.history import History, HistoryError, HistoryInUse, Past
+from kdumpfence.daemon.outbox import Outbox
 from kdumpfence.listener.events import AnyEvent, Dump, Event
 
 #: Seconds between two tries to write to a history that failed: doubled from the first to the
@@ -161,6 +162,20 @@ class Recorder:
     def stand(self, figures: bytes) -> None:
         """Write down what is newest of dumps under way: `Listener.figures`."""
         self._try(lambda history: history.stand(figures))
+
+    def hand_over(self, upto: int, renumber: int = 0) -> bool:
+        """The database has what the outbox holds up to that number; whether it was removed."""
+
+        def work(history: History) -> bool:
+            history.hand_over(upto, renumber)
+            return True
+
+        return bool(self._try(work))
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """What is to be handed on, if anything is and the file is open."""
+        return None if self._history is None else self._history.outbox
 
     def mark(self) -> None:
         """`named` has changed."""

@@ -18,6 +18,7 @@ from kdumpfence.daemon.values import (
     Check,
     address,
     choice,
+    database_url,
     file_mode,
     listening_addresses,
     networks,
@@ -30,6 +31,7 @@ from kdumpfence.daemon.values import (
     whole,
     yes_or_no,
 )
+from kdumpfence.database.connection import has_password, shown
 from kdumpfence.listener.cluster_keys import AUTHS
 from kdumpfence.listener.kernel import WAYS
 from kdumpfence.wire import PORT
@@ -78,6 +80,8 @@ class Settings:
     #: Dumps.
     history_most: int = 1_000_000
     history_mode: int = 0o600
+    #: Where other listeners' dumps are, too; "": nowhere.
+    history_database: str = ""
     control_path: str = "/run/kdumpfenced/control"
     control_mode: int = 0o666
     metrics_address: str = "127.0.0.1"
@@ -135,6 +139,9 @@ class Settings:
             else "questions: not answered",
             f"history: {self.history_path}, for {self.history_days:g} days and at most "
             f"{self.history_most:,} dumps, mode {self.history_mode:04o}",
+            f"database: {shown(self.history_database)}, as listener '{self.name}'"
+            if self.history_database
+            else "database: none, the history is this listener's own",
             f"control socket: {self.control_path}, mode {self.control_mode:04o}",
             f"metrics: http://{_url_host(self.metrics_address)}:{self.metrics_port}/metrics, with "
             f"at most {self.metrics_nodes:,} nodes by name"
@@ -151,6 +158,11 @@ class Settings:
             lines.append(
                 f"note: silence = {self.silence:g}: senders repeat every ten seconds, so one or "
                 "two lost messages look like the end of a dump and the start of another"
+            )
+        if has_password(self.history_database):
+            lines.append(
+                "note: [history] database has a password in it, for everybody who may read "
+                f"{self.path}: leave it to PGPASSFILE or PGSERVICE"
             )
         if self.auth == "none" and {"0.0.0.0/0", "::/0"}.intersection(self.networks):
             lines.append(
@@ -186,6 +198,8 @@ class Key(NamedTuple):
     check: Check
     #: Whether a change of it needs a restart.
     restart: bool
+    #: Whether nobody may be shown what was given: there may be a password in it.
+    secret: bool = False
 
 
 KEYS = (
@@ -206,6 +220,7 @@ KEYS = (
     Key("history", "days", "history_days", number(1, 36500, "days"), False),
     Key("history", "most", "history_most", whole(1, 100_000_000), False),
     Key("history", "mode", "history_mode", file_mode, True),
+    Key("history", "database", "history_database", database_url, True, True),
     Key("control", "path", "control_path", socket_path, True),
     Key("control", "mode", "control_mode", socket_mode, True),
     Key("metrics", "address", "metrics_address", address, True),

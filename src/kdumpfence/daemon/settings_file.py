@@ -206,7 +206,8 @@ def _values(tables: dict[str, Any], faults: _Faults) -> dict[str, Any]:
         try:
             values[key.attribute] = key.check(value)
         except ValueError as error:
-            faults.add(table, name, f"= {shown(value)}: {error}")
+            given_as = "..." if key.secret else shown(value)
+            faults.add(table, name, f"= {given_as}: {error}")
     return values
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Union
 
 from kdumpfence.addresses import cleaned, is_address
+from kdumpfence.database.connection import RULE, is_url
 from kdumpfence.listener.networks import is_nobodys
 from kdumpfence.text import one_line
 from kdumpfence.wire import is_packet_name
@@ -82,6 +83,13 @@ def size(value: object) -> int:
     if isinstance(found, int) and not isinstance(found, bool) and 4096 <= found < 1 << 30:
         return found
     raise ValueError('not a size from 4096 bytes to below 1G, as in 67108864 or "64M"')
+
+
+def database_url(value: object) -> str:
+    """Where a database is, "" for none; what libpq makes of it comes out when it connects."""
+    if isinstance(value, str) and (not value or is_url(value)):
+        return value
+    raise ValueError(RULE)
 
 
 def path(value: object) -> str:
