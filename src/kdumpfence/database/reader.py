@@ -48,13 +48,15 @@ _EVENTS = (
     f"merged_into, {_unix('recorded')} FROM kdumpfence.events WHERE number > %s "
     "ORDER BY number LIMIT %s"
 )
-# Of dumps that are over, the table has all; to look for their reports would take seconds for many.
+# Of dumps that are over, the table has all; to look for their reports would take seconds for many,
+# and so would arrays for psycopg where that is Python alone.
 _PAST = (
     "SELECT * FROM ("
     f"(SELECT node, {_unix('began')} AS since, {_unix('last')}, {_unix('ended')}, messages, "
-    "addresses, took, how FROM kdumpfence.dump WHERE ended IS NOT NULL AND {} "
-    "ORDER BY began DESC LIMIT %s) UNION ALL "
-    f"(SELECT node, {_unix('began')}, {_unix('last')}, NULL, messages, addresses, seconds, how "
+    "array_to_string(addresses, ' '), took, how FROM kdumpfence.dump "
+    "WHERE ended IS NOT NULL AND {} ORDER BY began DESC LIMIT %s) UNION ALL "
+    f"(SELECT node, {_unix('began')}, {_unix('last')}, NULL, messages, "
+    "array_to_string(addresses, ' '), seconds, how "
     "FROM kdumpfence.dumping WHERE {} ORDER BY began DESC LIMIT %s)) p "
     "ORDER BY since DESC LIMIT %s"
 )
@@ -116,7 +118,7 @@ class Reader:
         where = " AND ".join(conditions)
         query = _PAST.format(where, where)
         return [
-            (*row[:5], tuple(row[5] or ()), row[6] or 0.0, row[7])
+            (*row[:5], tuple((row[5] or "").split()), row[6] or 0.0, row[7])
             for row in self._rows(query, *values, most, *values, most, most)
         ]
 
