@@ -6,8 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdumpfence.daemon.history import Past
+from kdumpfence.daemon.neighbours import Around
 from kdumpfence.daemon.page.view import MOST_PAST, ROWS, Found, Heard, Row, View
 from kdumpfence.daemon.status import MOST_UNRESOLVED, Status
+from kdumpfence.database.overview import DUMPS, LISTENERS, Overview
+from kdumpfence.database.seen import ListenerState, Seen
 from kdumpfence.listener.events import MOST_ADDRESSES, Dump, Event
 from kdumpfence.wire import REASONS
 
@@ -50,6 +53,23 @@ def dump(node: str, took: float = 60.0, addresses: Sequence[str] = ("192.0.2.1",
     return Dump(node, NOW - took, NOW, 12, tuple(addresses), took, port=7410)
 
 
+def other(name: str, state: str = "up", **more: object) -> ListenerState:
+    """Another listener, as the database has it."""
+    quiet = ListenerState(name, state, "0.1.0", 2.0, 0, 0, 0.0, 0.0, "")
+    return quiet._replace(**more)  # type: ignore[arg-type]
+
+
+def seen(node: str, *listeners: str, observed: bool = True) -> Seen:
+    """A dump under way that only others hear."""
+    return Seen(node, NOW - 60, NOW - 5, 6, ("192.0.2.7",), 55.0, listeners, observed)
+
+
+def around(*listeners: ListenerState, age: float = 3.0, dumps: Sequence[Seen] = ()) -> Around:
+    """What the database said of others."""
+    known = Overview(NOW, list(listeners), len(listeners), list(dumps), len(dumps))
+    return Around(known, age, "")
+
+
 def past(node: str, took: float, end: str = "finished", since: float = NOW - 9000) -> Past:
     """One that is over."""
     return Past(node, since, since + took, since + took, 9, ("192.0.2.1",), took, end)
@@ -71,6 +91,12 @@ def hostile() -> View:
     ends = ("finished", "failed", "silent", names[0])
     over = [past(name, 1e9, ends[n % 4])._replace(addresses=where) for n, name in enumerate(names)]
     wrong = past("when?", 5.0, since=1e300)
+    states = [
+        other(name, ("up", "gone", name)[n % 3], version=name, trouble=name, waiting=1 << 62)
+        for n, name in enumerate(names[:LISTENERS])
+    ]
+    theirs = [seen(name, *names[:100])._replace(since=-1e300) for name in names[:DUMPS]]
+    elsewhere = Overview(1e300, states, 1 << 62, theirs, 1 << 62)
     return View(
         NOW,
         [Heard(name, evil, 30.0, name) for name in names[:100]],
@@ -80,4 +106,5 @@ def hostile() -> View:
         [wrong, *over[1:]],
         Found(names[1], True, None, Event("failed", names[1], NOW, NOW - 9, NOW, 1, where)),
         dumps[0],
+        Around(elsewhere, 5.0, names[0]),
     )

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kdumpfence._version import __version__
 from kdumpfence.daemon import outbox
 from kdumpfence.daemon.formats import many
+from kdumpfence.daemon.neighbours import Around, Neighbours
 from kdumpfence.database import schema
 from kdumpfence.database.calls import BEAT
 from kdumpfence.database.connection import DatabaseError, connect, explained, shown
@@ -72,7 +73,10 @@ class Figures(NamedTuple):
 
 
 class Forwarder:
-    """The thread, once `start` was called. `path` is the history's file."""
+    """The thread, once `start` was called. `path` is the history's file.
+
+    `shows`: somebody wants to be told `around`.
+    """
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class Forwarder:
         path: str,
         listener: Callable[[], Listener],
         clock: Callable[[], float] = time.monotonic,
+        shows: bool = False,
     ) -> None:
         self._url = url
         self._path = path
@@ -89,6 +94,7 @@ class Forwarder:
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._woken = threading.Event()
         self._ending = False
+        self._neighbours = Neighbours(url, clock) if shows else None
         #: Of the main loop.
         self.figures = Figures()
         #: Lines for the log: (level, text).
@@ -129,6 +135,11 @@ class Forwarder:
     def works(self) -> bool:
         """Whether what happens is in the database within moments."""
         return not self.trouble
+
+    def around(self) -> Around | None:
+        """The other listeners as of a while ago, None if nobody wanted that; from any thread."""
+        neighbours = self._neighbours
+        return None if neighbours is None else neighbours.around(self.trouble)
 
     def look(self) -> list[tuple[str, str]]:
         """Lines for the log; a connection that has not answered for STUCK seconds is cut."""
@@ -250,6 +261,8 @@ class Forwarder:
         self._clocks.clear()
         self._next_beat = 0.0
         self._register(connection)
+        if self._neighbours is not None:
+            self._neighbours.again()
         while True:
             ending = self._ending
             self._woken.clear()
@@ -273,6 +286,8 @@ class Forwarder:
             if now >= self._next_beat or (ending and not batch.text):
                 self._beat(connection, stopping=ending and not batch.text)
                 self._next_beat = now + BEAT
+                if not ending:
+                    self._look_around(connection)
             if ending and not batch.text:
                 return
             if not batch.text:
@@ -326,6 +341,14 @@ class Forwarder:
             now.trouble[:1000],
             stopping,
         )
+
+    def _look_around(self, connection: psycopg.Connection[Any]) -> None:
+        if self._neighbours is not None:
+            self._asked_since = self._clock()
+            line = self._neighbours.ask(connection, self._listener().identity)
+            self._asked_since = None
+            if line:
+                self._lines.append(("warning", f"database {shown(self._url)}: {line}"))
 
     def _trim(self, connection: psycopg.Connection[Any], now: float) -> None:
         self._next_trim = now + TRIM_EVERY

@@ -207,7 +207,10 @@ class Daemon:
         self._restore(before)
         if settings.history_database:
             self.forwarder = self.health.forwarder = forwarding.Forwarder(
-                settings.history_database, settings.history_path, self._as_listener
+                settings.history_database,
+                settings.history_path,
+                self._as_listener,
+                shows=self._site is not None,
             )
             self.forwarder.start()
         passed_on = relay.Relay(self.listener.port, lambda: self._believed)
@@ -234,6 +237,7 @@ class Daemon:
                 self.settings.silence,
                 self.health.trouble,
                 self.recorder.past(MOST_PAST),
+                lambda: self.forwarder.around() if self.forwarder is not None else None,
             )
 
     def _wants_repeats(self) -> bool:

@@ -13,10 +13,11 @@ from __future__ import annotations
 GONE = 30
 BEAT = 5
 
-_DEFINER = "SECURITY DEFINER SET search_path = kdumpfence, pg_temp"
+#: With the rights of the owner, whatever the caller may do.
+DEFINER = "SECURITY DEFINER SET search_path = kdumpfence, pg_temp"
 # Planned anew in each call: a plan that was made while the tables were small is none when a hundred
 # thousand nodes have panicked.
-_DEFINER += " SET plan_cache_mode = force_custom_plan SET jit = off"
+DEFINER += " SET plan_cache_mode = force_custom_plan SET jit = off"
 
 FUNCTIONS = f"""
 -- The listener that speaks, once the lock is ours. Another process may have taken its place.
@@ -39,7 +40,7 @@ END $$;
 -- its outbox that is here.
 CREATE OR REPLACE FUNCTION register(
     the_identity uuid, the_life text, the_name text, the_version text, the_silence interval
-) RETURNS bigint LANGUAGE plpgsql {_DEFINER} AS $$
+) RETURNS bigint LANGUAGE plpgsql {DEFINER} AS $$
 DECLARE me listener;
 BEGIN
     PERFORM 1 FROM meta FOR UPDATE;
@@ -65,7 +66,7 @@ END $$;
 CREATE OR REPLACE FUNCTION hand_on(
     the_identity uuid, the_life text, offset_us bigint, error_us bigint, left_over bigint,
     batch json
-) RETURNS bigint LANGUAGE plpgsql {_DEFINER} AS $$
+) RETURNS bigint LANGUAGE plpgsql {DEFINER} AS $$
 DECLARE
     me listener := speaking(the_identity, the_life);
     given incoming[]; one incoming[]; news event[] := '{{}}'; last_round integer; last bigint;
@@ -124,7 +125,7 @@ END $$;
 CREATE OR REPLACE FUNCTION beat(
     the_identity uuid, the_life text, offset_us bigint, error_us bigint, left_over bigint,
     now_dumping integer, the_trouble text, stopping boolean
-) RETURNS void LANGUAGE plpgsql {_DEFINER} AS $$
+) RETURNS void LANGUAGE plpgsql {DEFINER} AS $$
 DECLARE
     me listener := speaking(the_identity, the_life);
     moment timestamptz := clock_timestamp();
@@ -176,7 +177,7 @@ END $$;
 
 -- Remove what is too old or too much, 10,000 dumps and as many events at most; how many dumps it
 -- were. Dumps of nodes that stand in no settings go first.
-CREATE OR REPLACE FUNCTION trim_history() RETURNS bigint LANGUAGE plpgsql {_DEFINER} AS $$
+CREATE OR REPLACE FUNCTION trim_history() RETURNS bigint LANGUAGE plpgsql {DEFINER} AS $$
 DECLARE rules meta; removed bigint; more bigint; excess bigint;
 BEGIN
     SELECT * INTO rules FROM meta FOR UPDATE;

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from kdumpfence.database import calls, merging
+from kdumpfence.database import calls, merging, overview
 from kdumpfence.database.connection import DatabaseError, connect, driver, explaining
 from kdumpfence.database.tables import MIGRATIONS, VERSION
 from kdumpfence.database.views import VIEWS
@@ -81,6 +81,7 @@ def make(url: str, new: bool) -> tuple[int, int]:
             _run(connection, "SET LOCAL check_function_bodies = off")
             _run(connection, merging.FUNCTIONS)
             _run(connection, calls.FUNCTIONS)
+            _run(connection, overview.FUNCTION)
             _run(connection, VIEWS)
             _grant(connection)
     return before, VERSION
@@ -113,7 +114,7 @@ def _grant(connection: psycopg.Connection[Any]) -> None:
     _run(connection, "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA kdumpfence FROM PUBLIC")
     _run(connection, f"GRANT USAGE ON SCHEMA kdumpfence TO {WRITER}, {READER}")
     _run(connection, f"GRANT SELECT ON meta TO {WRITER}")
-    for function in calls.WRITERS:
+    for function in (*calls.WRITERS, overview.SIGNATURE):
         _run(connection, f"GRANT EXECUTE ON FUNCTION {function} TO {WRITER}")
     _run(connection, f"GRANT SELECT ON ALL TABLES IN SCHEMA kdumpfence TO {READER}")
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The page of a view: what is said first, who is dumping, and how the listeners are.
 
-A plain function: the same view makes the same bytes. The rest of the page is in `past` and
-`messages`. What may not be in this file: where a view comes from, HTTP.
+A plain function: the same view makes the same bytes. The rest of the page is in `past`,
+`messages` and `others`. What may not be in this file: where a view comes from, HTTP.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from kdumpfence.daemon.formats import many
+from kdumpfence.daemon.page import others
 from kdumpfence.daemon.page.markup import (
     MOST_LINE,
     fresh,
@@ -56,7 +57,7 @@ def page(view: View) -> bytes:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{number(view.dumping)} dumping: kdumpfenced on {where}</title>
+<title>{number(view.dumping + others.dumping(view.around))} dumping: kdumpfenced on {where}</title>
 <link rel="icon" href="icon.svg" type="image/svg+xml">
 <link rel="stylesheet" href="status.css">
 <script src="status.js" defer></script>
@@ -69,7 +70,7 @@ def page(view: View) -> bytes:
 <span id="live"></span> <a href="./{text(query, 4000)}">Reload</a></p>
 </header>
 <main>
-{_first(view)}{_now(view)}{lengths(view.past, view.oldest)}{_listeners(view.listeners)}\
+{_first(view)}{_now(view)}{lengths(view.past, view.oldest)}{_listeners(view)}\
 {messages(view.listeners)}{one_by_one(view.past)}</main>
 <footer>
 <p><a href="metrics">Metrics</a> <a href="health">Health</a>
@@ -85,9 +86,11 @@ def page(view: View) -> bytes:
 
 
 def _first(view: View) -> str:
-    count = view.dumping
+    elsewhere = others.dumping(view.around)
+    count = view.dumping + elsewhere
     if count:
         said = f"{many(count, 'node is', 'nodes are')} dumping"
+        said += f", {number(elsewhere)} heard by other listeners only" if elsewhere else ""
     else:
         said = "No node is dumping"
     headline = fresh(
@@ -95,7 +98,7 @@ def _first(view: View) -> str:
         f'<p class="{"dumping" if count else "calm"}">{said}</p>',
         ' class="headline" aria-live="polite"',
     )
-    lines = list(_troubles(view.listeners))
+    lines = [*_troubles(view.listeners), *others.troubles(view.around)]
     shown = "".join(f"<li>{line}</li>" for line in lines[:_TROUBLES])
     if len(lines) > _TROUBLES:
         shown += f"<li>and {number(len(lines) - _TROUBLES)} more</li>"
@@ -133,12 +136,15 @@ def _now(view: View) -> str:
     several = len(view.listeners) > 1
     silence = {one.name: one.silence for one in view.listeners}
     parts = ['<section id="now"><div class="head"><h2>Dumping now</h2>\n', _FORM, "</div>\n"]
-    parts.append(fresh("found", _found(view.found) if view.found else "", ' aria-live="polite"'))
+    parts.append(
+        fresh("found", _found(view.found, view) if view.found else "", ' aria-live="polite"')
+    )
     heads = ["Node", "State", "Since (UTC)", "For", "Last message", "Messages", "From"]
     heads += ["Heard by"] * several
     rows = [_row(row, silence, several) for row in view.rows]
     parts.append(table("dumping", "Nodes that are dumping, newest first", heads, rows, (3, 5)))
     parts.append(fresh("pages", _pages(view)))
+    parts.append(others.elsewhere(view.around))
     parts.append("</section>\n")
     return "".join(parts)
 
@@ -182,7 +188,7 @@ def _pages(view: View) -> str:
     return f'<nav aria-label="Pages of dumps"><p class="note">{where}{" ".join(links)}</p></nav>'
 
 
-def _found(found: Found) -> str:
+def _found(found: Found, view: View) -> str:
     """The answer about one node, in a sentence."""
     who = name(found.node)
     if found.row is not None:
@@ -191,6 +197,8 @@ def _found(found: Found) -> str:
             f"is <strong>dumping</strong> since {moment(dump.since, UTC)}, for "
             f"{duration(length(dump) + dump.age)}, last heard {duration(dump.age)} ago"
         )
+    elif found.elsewhere is not None:
+        said = others.found(found.elsewhere, view.around)
     elif found.ended is not None:
         end = found.ended
         said = (
@@ -201,13 +209,16 @@ def _found(found: Found) -> str:
         said = "is <strong>not dumping</strong>, and no end of a dump is known since the start"
     else:
         said = "is <strong>not a node</strong> that is listened for here: names count, exactly"
+    if found.row is None and found.elsewhere is None:
+        said += others.unsure(view.around)
     return f'<p class="found">{who} {said}. <a href="./">All nodes</a></p>'
 
 
 # The listeners
 
 
-def _listeners(listeners: Sequence[Heard]) -> str:
+def _listeners(view: View) -> str:
+    listeners = view.listeners
     rows = [_listener(one) for one in listeners[:_LISTENERS]]
     heads = ("Listener", "Health", "As of", "Running for", "Nodes", "Dumping", "Heard",
              "Rejected", "Counting", "Version")  # fmt: skip
@@ -217,6 +228,7 @@ def _listeners(listeners: Sequence[Heard]) -> str:
         '<section id="health"><h2>Listeners</h2>\n'
         + table("listeners", "Health of each listener", heads, rows, (3, 4, 5, 6, 7))
         + fresh("listeners-more", more)
+        + others.listeners(view.around)
         + "</section>\n"
     )
 

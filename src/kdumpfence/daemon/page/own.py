@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What this daemon shows of itself on the page: what it published and told, out of memory.
+"""What this daemon shows on the page: what it published, told and was told, out of memory.
 
 Past dumps are those that the history had at the start, and those that ended since. The file is
 not read again: the HTTP server's thread must not wait for a disk, for it also says whether the
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from kdumpfence.daemon import control
 from kdumpfence.daemon.history import Past
+from kdumpfence.daemon.neighbours import Around
 from kdumpfence.daemon.page.view import MOST_PAST, ROWS, Found, Heard, Row, View
 from kdumpfence.daemon.status import Status
 from kdumpfence.daemon.told import Told
@@ -24,7 +25,8 @@ class Own:
     """A page's source; see `control.Answers` for the first three parameters.
 
     `trouble`: what keeps the daemon from its work, from any thread, "" if nothing does. `before`:
-    past dumps of the time before the start.
+    past dumps of the time before the start. `around`: what is known of other listeners, if a
+    database is shared with some.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Own:
         silence: float,
         trouble: Callable[[], str],
         before: Iterable[Past] = (),
+        around: Callable[[], Around | None] = lambda: None,
     ) -> None:
         self._told = told
         self._figures = figures
@@ -43,6 +46,7 @@ class Own:
         self._name = name
         self._silence = silence
         self._trouble = trouble
+        self._around = around
         self._before = [dump for dump in before if dump.ended is not None][:MOST_PAST]
         self._ended: deque[Past] = deque(maxlen=MOST_PAST)  # newest first
         self._past: list[Past] | None = None
@@ -60,6 +64,7 @@ class Own:
     def view(self, skip: int, node: str) -> View:
         """See `Source`."""
         dumps = control.current(self._told.newest(ROWS, skip), self._figures)
+        around = self._elsewhere()
         return View(
             time.time(),
             [Heard(self._name, self._status(), self._silence, self._trouble())],
@@ -67,9 +72,20 @@ class Own:
             [Row(dump, (self._name,)) for dump in dumps],
             skip,
             self._over(),
-            self._find(node) if node else None,
+            self._find(node, around) if node else None,
             next(iter(control.current(self._told.oldest(1), self._figures)), None),
+            around,
         )
+
+    def _elsewhere(self) -> Around | None:
+        """Without what is heard here and the database did not know yet."""
+        around = self._around()
+        if around is None or around.overview is None:
+            return around
+        known = around.overview
+        dumps = [dump for dump in known.dumps if self._told.get(dump.node) is None]
+        dumping = known.dumping - (len(known.dumps) - len(dumps))
+        return around._replace(overview=known._replace(dumps=dumps, dumping=dumping))
 
     def _status(self) -> Status | None:
         published = self._published
@@ -89,13 +105,15 @@ class Own:
             past = self._past = list(newest.values())[:MOST_PAST]
         return past
 
-    def _find(self, node: str) -> Found:
+    def _find(self, node: str, around: Around | None) -> Found:
         under_way, ended = self._told.get(node), self._told.end_of(node)
         row = None
         if under_way is not None:
             (dump,) = control.current([under_way], self._figures)
             row = Row(dump, (self._name,))
-        return Found(node, self._listens_for(node), row, ended)
+        known = around.overview.dumps if around is not None and around.overview is not None else ()
+        elsewhere = next((dump for dump in known if dump.node == node), None)
+        return Found(node, self._listens_for(node), row, ended, elsewhere)
 
 
 def as_past(event: Event) -> Past:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from kdumpfence.daemon.history import Past
+from kdumpfence.daemon.neighbours import Around
 from kdumpfence.daemon.status import Status
+from kdumpfence.database.seen import Seen
 from kdumpfence.listener.events import Dump, Event
 
 #: Dumps under way on a page, and dumps that are over.
@@ -56,6 +58,8 @@ class Found(NamedTuple):
     row: Row | None = None
     #: The end of its last dump.
     ended: Event | None = None
+    #: What others hear that is not heard here.
+    elsewhere: Seen | None = None
 
 
 class View(NamedTuple):
@@ -73,6 +77,8 @@ class View(NamedTuple):
     found: Found | None = None
     #: The dump under way that began first: power is needed for as long as that, at least.
     oldest: Dump | None = None
+    #: The listeners that share a database with these; None: there is no database.
+    around: Around | None = None
 
 
 class Source(Protocol):
