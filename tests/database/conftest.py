@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from kdumpfence.database import schema
-from tests.daemon.running import Kdumpfenced
+from tests.daemon.running import PROGRAM, Kdumpfenced
 from tests.support.postgres import Database, database, postgres
 
 __all__ = ["database", "memory", "postgres", "start"]
@@ -34,14 +34,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Kdumpfenced]]:
     """Start a daemon of that name that hands on to that URL."""
     made: list[Kdumpfenced] = []
 
-    def begin(name: str, url: str, top: str = "silence = 10\nrepeat = 1") -> Kdumpfenced:
+    def begin(
+        name: str,
+        url: str,
+        top: str = "silence = 10\nrepeat = 1",
+        program: Sequence[str] = PROGRAM,
+    ) -> Kdumpfenced:
         (tmp_path / name).mkdir()
         daemon = Kdumpfenced(tmp_path / name)
         made.append(daemon)
         daemon.configure(
             f'networks = ["127.0.0.0/8"]\nnode = "{name}"\n{top}', history=f'database = "{url}"'
         )
-        daemon.start()
+        daemon.start(program=program)
         return daemon
 
     yield begin

@@ -21,7 +21,7 @@ from kdumpfence.database.overview import DUMPS, Overview
 from kdumpfence.database.schema import WRITER
 from kdumpfence.listener.events import Event
 from tests.daemon.page_views import HOSTILE, view
-from tests.daemon.running import Kdumpfenced, until
+from tests.daemon.running import Kdumpfenced, patched, until
 from tests.daemon.test_page import ELEMENTS, cells, parsed, words
 from tests.database.handing import Listener, event
 from tests.support.postgres import Database
@@ -29,6 +29,9 @@ from tests.support.postgres import Database
 pytestmark = pytest.mark.slow
 
 NODE = "127.7.0.1"
+
+#: A daemon that comes to the database more often.
+EAGER = patched("from kdumpfence.daemon import neighbours\nforwarder.BEAT = neighbours.BEAT = 0.2")
 
 
 def shown(daemon: Kdumpfenced, path: str = "/") -> Any:
@@ -48,7 +51,8 @@ def test_a_dump_that_another_hears_and_a_listener_that_was_killed(
     memory: Database, start: Callable[..., Kdumpfenced]
 ) -> None:
     user = memory.user(WRITER)
-    one, two = (start(name, memory.url_of(user), "silence = 600") for name in ("one", "two"))
+    url = memory.url_of(user)
+    one, two = (start(name, url, "silence = 600", EAGER) for name in ("one", "two"))
     two.hears(NODE)
     until(lambda: cells(shown(one), "elsewhere"))
     document = shown(one)

@@ -76,7 +76,8 @@ def make(url: str, new: bool) -> tuple[int, int]:
                 if number > before:
                     _run(connection, statements)
             connection.execute("UPDATE meta SET version = %s", (VERSION,))
-            for view in ("dumping", "dumps", "listeners", "events"):
+            # In the order in which `overview` takes them: nobody waits for the other in a circle.
+            for view in ("listeners", "dumping", "dumps", "events"):
                 _run(connection, f"DROP VIEW IF EXISTS {view}")
             _run(connection, "SET LOCAL check_function_bodies = off")
             _run(connection, merging.FUNCTIONS)
@@ -117,6 +118,13 @@ def _grant(connection: psycopg.Connection[Any]) -> None:
     for function in (*calls.WRITERS, overview.SIGNATURE):
         _run(connection, f"GRANT EXECUTE ON FUNCTION {function} TO {WRITER}")
     _run(connection, f"GRANT SELECT ON ALL TABLES IN SCHEMA kdumpfence TO {READER}")
+    # A superuser who upgrades owns the views then, and `overview` keeps the rights of its owner.
+    _run(
+        connection,
+        "DO $$ BEGIN EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA kdumpfence TO %I', "
+        "(SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'kdumpfence')); "
+        "END $$",
+    )
 
 
 def keep(
