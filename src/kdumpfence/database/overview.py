@@ -18,7 +18,7 @@ from kdumpfence.database.seen import ListenerState, Seen
 #: Listeners and dumps in an answer at most, the latter of so many that began last.
 LISTENERS = 64
 DUMPS = 200
-SCANNED = 50_000
+SCANNED = 200_000
 
 FUNCTION = f"""
 -- Listeners other than this one, and the dumps under way that it does not hear itself.
