@@ -188,7 +188,10 @@ def test_hostile_names_run_nothing_and_break_nothing(browser: Browser, shown: Sh
         browser.open(shown.url)
         assert browser.evaluate("document.querySelectorAll('img, main script, iframe').length") == 0
         assert HOSTILE[0] in browser.text()
-    shown.current = hostile()._replace(dumping=7)
+    evil = hostile()
+    assert evil.around is not None
+    # What is too old is shown, and not counted.
+    shown.current = evil._replace(dumping=7, around=evil.around._replace(age=100.0))
     browser.until("document.querySelector('#headline').innerText === '7 nodes are dumping'")
     assert browser.evaluate("document.querySelectorAll('img, main script, iframe').length") == 0
     # Nothing sticks out of the window: what is wide is moved to and fro in its own place.
