@@ -30,6 +30,7 @@ from tests.cli.commands import (
     HOSTILE,
     STAMP,
     WITHOUT_RICH,
+    StatusAlone,
     status,
 )
 from tests.cli.terminal import CURSOR_OFF, CURSOR_ON, SCREEN_OFF, SCREEN_ON, Terminal, plain
@@ -83,11 +84,11 @@ def test_watch_says_that_the_daemon_is_gone_and_finds_it_again(tmp_path: Path) -
     path = str(tmp_path / "control")
     with watching(path, columns=200) as terminal:
         terminal.await_text(r"no daemon at .*asking every second")
-        with Server(path) as server:
+        with Server(path, questions=StatusAlone()) as server:
             server.publish(status("node1"))
             terminal.await_text("1 node is dumping.*node1")
         terminal.await_text("no daemon at .*showing the state of .* ago.*node1")
-        with Server(path) as server:
+        with Server(path, questions=StatusAlone()) as server:
             server.publish(status("node5"))
             drawn = terminal.await_text("1 node is dumping.*node5.*q quits")[0]
             assert "no daemon" not in drawn.rpartition("1 node is dumping")[2]
@@ -185,7 +186,7 @@ def test_watch_without_a_terminal_prints_a_line_for_each_change(
     path = str(tmp_path / "control")
     with Lines(path, command) as lines:
         assert lines.next().startswith(f"no daemon at {path}: ")
-        with Server(path) as server:
+        with Server(path, questions=StatusAlone()) as server:
             first = status("node1", HOSTILE)
             server.publish(first)
             line = lines.next()

@@ -29,6 +29,7 @@ class Played:
     def __init__(self) -> None:
         self.known: list[Dump] = []
         self.ready: list[Event] = []
+        self.port = 7410
         self._bell = os.pipe()
 
     def begin(self, dump: Dump) -> None:

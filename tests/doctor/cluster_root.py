@@ -28,7 +28,7 @@ CIB = "var/lib/pacemaker/cib/cib.xml"
 COROSYNC = "etc/corosync/corosync.conf"
 LIST = "etc/kdumpfence/nodes"
 HOSTS = "etc/hosts"
-AGENT, FOLDER = "usr/sbin/fence_kdump", "usr/lib/kdumpfence/python/kdumpfence"
+AGENT, FOLDER = "usr/sbin/fence_kdump", "usr/lib/kdumpfence/modules/kdumpfence"
 
 KDUMP = f"""\
       <primitive id="kdump" class="stonith" type="fence_kdump">

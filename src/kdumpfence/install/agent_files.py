@@ -28,8 +28,9 @@ TEMPLATE = "common/fence_kdump"
 MODULES = (
     *("__init__", "_purewire", "_version", "addresses", "cmdline", "crashkernel", "filters"),
     *("keys", "links", "log", "own_addresses", "signals", "sockets", "text", "unpatched"),
-    *("wire", "agent/__init__", "agent/asking", "agent/decision", "agent/main"),
-    *("agent/metadata", "agent/options", "agent/signed", "agent/sockets", "agent/validate"),
+    *("wire", "agent/__init__", "agent/asking", "agent/daemon_link", "agent/daemon_wait"),
+    *("agent/daemon_word", "agent/decision", "agent/main", "agent/metadata", "agent/options"),
+    *("agent/signed", "agent/sockets", "agent/validate"),
 )
 CORE = "_kdumpwire"
 

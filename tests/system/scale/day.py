@@ -53,6 +53,7 @@ class Played:
         self.strangers = 0
         self._ready: list[Event] = []
         self._kept: set[Event] = set()
+        self.port = 7410
         self._bell = os.pipe()
 
     def step(self) -> None:
