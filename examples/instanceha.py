@@ -30,7 +30,7 @@ def listen(service: Any, networks: Iterable[str] = EVERYBODY) -> None:  # noqa: 
     def note(name: str, heard: float) -> None:
         with service.kdump_lock:
             times[name] = max(heard, times.pop(name, 0.0))  # moves to the end
-            while times[oldest := next(iter(times))] < heard - FORGET:
+            while times[(oldest := next(iter(times)))] < heard - FORGET:
                 del times[oldest]
 
     def look_up() -> None:

@@ -69,7 +69,7 @@ def main() -> int:
         return 1
     try:
         debian_root.get()
-        fence_agents.package()
+        fence_agents.packages()
     except NotAvailable as reason:
         print(reason, file=sys.stderr)
         return 1

@@ -210,7 +210,7 @@ def main() -> int:
         return 1
     try:
         debian_root.get()
-        fence_agents.package()
+        fence_agents.packages()
         rows, impossible = in_cluster(options.faults)
     except NotAvailable as reason:
         print(reason, file=sys.stderr)

@@ -31,7 +31,7 @@ def courses(request: pytest.FixtureRequest) -> Iterator[Courses]:
     why = machine.why_not()
     if why is not None:
         cannot_run(why)
-    for needed in (debian_root.get, fence_agents.package):
+    for needed in (debian_root.get, fence_agents.packages):
         or_skip(needed)
     sender("native")  # or it cannot run
     wanted = [

@@ -77,8 +77,9 @@ exec /usr/libexec/witnessed/fence_kdump "$@" < "$call"
 
 
 @functools.cache
-def package() -> Path:
-    """Return the Debian package of this tree, made as `make deb` makes it, once a process.
+def packages() -> list[Path]:
+    """Return the Debian packages of this tree, made as `make deb` makes them, once a process: in
+    the order in which dpkg takes them.
 
     Raises tests.support.debian.NotAvailable.
     """
@@ -86,9 +87,10 @@ def package() -> Path:
     atexit.register(shutil.rmtree, folder)
     done = debian.attempt("sh", str(ROOT / "packaging/deb.sh"), sys.executable, str(folder))
     if done.returncode != 0:
-        raise NotAvailable(f"no Debian package of this tree: {done.stdout}")
-    (found,) = folder.glob("*.deb")
-    return found
+        raise NotAvailable(f"no Debian packages of this tree: {done.stdout}")
+    (library,) = folder.glob("python3-kdumpfence_*.deb")
+    (programs,) = folder.glob("kdumpfence_*.deb")
+    return [library, programs]
 
 
 def install(site: Site, which: str) -> None:
@@ -100,9 +102,11 @@ def install(site: Site, which: str) -> None:
     _write(site.layer / "usr/sbin/fence_power", _POWER, 0o755)
     _write(site.layer / "usr/share/fence_power.xml", _POWER_METADATA)
     if which == "ours":
-        shutil.copy(package(), site.shared / "kdumpfence.deb")
+        for package in packages():
+            shutil.copy(package, site.shared)
         with site.common_root() as run:
-            run("dpkg", "--force-unsafe-io", "--install", "/mnt/kdumpfence.deb")
+            for package in packages():
+                run("dpkg", "--force-unsafe-io", "--install", f"/mnt/{package.name}")
             said = run("/usr/sbin/fence_kdump", "-V")
             assert "kdumpfence, compiled core" in said, said
 
