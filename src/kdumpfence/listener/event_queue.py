@@ -202,11 +202,10 @@ class EventQueue:
                 for node in wanted:
                     self._hearing.fold(node)
             self._look_since(began)
-        if not self._reader.counts_in_kernel:
-            # Without the lock, which is held for milliseconds: each is what it was at a moment.
-            found = map(self._dumps.get, wanted)
-            return [None if dump is None else self._clock.told(dump) for dump in found]
-        with self._reader.lock:
+        # Only to look into the kernel's table takes the lock, which is held for milliseconds;
+        # without it each is what it was at a moment.
+        in_kernel = self._reader.counts_in_kernel
+        with self._reader.lock if in_kernel else contextlib.nullcontext():
             found = map(self._dumps.get, wanted)
             return [
                 None if dump is None else self._clock.told(self._hearing.newest(dump))
