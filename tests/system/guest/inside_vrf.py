@@ -255,18 +255,19 @@ def test_where_udp_sockets_hear_vrfs_questions_are_answered_the_way_they_came(
     asks_for_the_survivor(net)
 
 
-#: Tells, for each line, who counts, how many messages there were of which node, and how many of
-#: these the kernel counted.
+#: Tells, for each line, who counts, how many messages there were of which node, how many of these
+#: the kernel counted, and all counts.
 COUNTING = """if True:
     import json, sys
     from kdumpfence import Listener
     networks = ["0.0.0.0/0", "::/0"]
-    with Listener(networks=networks, counting=sys.argv[1], repeat_interval=3600) as listening:
+    terms = {"silence_timeout": 3600, "repeat_interval": 3600}
+    with Listener(networks=networks, counting=sys.argv[1], **terms) as listening:
         print("listens", flush=True)
         for _ in sys.stdin:
             seen = listening.snapshot()
             dumps = {dump.node: dump.messages for dump in seen.dumps}
-            told = [seen.counting, dumps, listening._in_use._sources.counted]
+            told = [seen.counting, dumps, listening._in_use._sources.counted, seen.counts]
             print(json.dumps(told), flush=True)
 """
 
@@ -295,10 +296,10 @@ class Counting:
         while True:
             self.program.stdin.write("?\n")
             self.program.stdin.flush()
-            way, dumps, counted = json.loads(self._line())
+            way, dumps, counted, reasons = json.loads(self._line())
             if sum(dumps.values()) >= messages:
                 return way, dumps, counted
-            assert time.monotonic() < end, dumps
+            assert time.monotonic() < end, (dumps, reasons)
             time.sleep(0.1)
 
     def close(self) -> None:
