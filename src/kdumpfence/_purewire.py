@@ -832,6 +832,13 @@ class Sources:
         return 0 if self._shared is None else self._shared.earliest + self._shared.silent_ns
 
     @property
+    def held_here(self) -> bool:
+        """Whether this is a signal handler that interrupted one of these calls."""
+        # Whether a lock is held here has no other name; threading's own conditions ask so, too.
+        held: bool = self._lock._is_owned()  # type: ignore[attr-defined]
+        return held
+
+    @property
     def counted(self) -> int:
         """Messages that the kernel counted, and that nobody read."""
         with self._lock:

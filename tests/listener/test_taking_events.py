@@ -21,7 +21,7 @@ import pytest
 from kdumpfence.listener import event_queue
 from kdumpfence.listener.bell import Bell
 from kdumpfence.listener.events import AnyEvent
-from kdumpfence.listener.listener import Listener, ListenerClosed
+from kdumpfence.listener.listener import JOIN, Listener, ListenerClosed
 from kdumpfence.wire import OWN_MESSAGE
 from tests.conftest import udp
 from tests.listener.conftest import PATIENCE, A, B, C, MakeListener, in_use, kinds
@@ -154,11 +154,14 @@ def test_closing_from_a_signal_handler_ends_a_loop_that_waits(listen: MakeListen
 @pytest.mark.usefixtures("leaves_nothing")
 @pytest.mark.slow
 def test_closing_from_a_signal_handler_at_any_moment_ends_it(listen: MakeListener) -> None:
+    took = []
     for number in range(40):
         listening = listen(networks=["127.0.0.0/8"], repeat_interval=0.0, silence_timeout=0.01)
 
         def close(*_: object, its: Listener = listening) -> None:
+            began = time.monotonic()
             its.close()
+            took.append(time.monotonic() - began)
 
         with udp(A) as sock, on_alarm(close, 0.002 + number * 0.0007):
             while not listening.closed:
@@ -168,6 +171,8 @@ def test_closing_from_a_signal_handler_at_any_moment_ends_it(listen: MakeListene
                     listening.remove("node1")
                 listening.events(0.0)
                 listening.snapshot()
+    assert len(took) == 40
+    assert max(took) < JOIN, "none waited for what it had interrupted itself"
 
 
 def test_an_exception_of_a_signal_handler_is_passed_on_and_all_goes_on(

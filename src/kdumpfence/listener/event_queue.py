@@ -272,8 +272,7 @@ class EventQueue:
         look has to come again all the same. RuntimeError if the thread does not read.
         """
         reader = self._reader
-        held_here: bool = reader.lock._is_owned()  # type: ignore[attr-defined]
-        if held_here or due - self._clock.base > began:
+        if reader.held_here or due - self._clock.base > began:
             return False
         if reader.through < began:
             reader.read_now(began)

@@ -482,10 +482,7 @@ class Listener(Taking):
         """
         reader = self._in_use
         reader.stop()
-        # A signal handler may have interrupted what the thread waits for. Whether a lock is held
-        # here has no other name; threading's own conditions ask so, too.
-        held_here: bool = reader.lock._is_owned()  # type: ignore[attr-defined]
-        if not is_this(reader.thread) and not held_here:
+        if not is_this(reader.thread) and not reader.held_here:
             reader.thread.join(JOIN)
 
     def __enter__(self) -> Listener:

@@ -246,6 +246,14 @@ class Reader:
         return {name: n - before[name] for name, n in losses.items() if n > before[name]}
 
     @property
+    def held_here(self) -> bool:
+        """Whether this thread has what the reading thread may wait for: then it must not wait for
+        that one. So it is in a signal handler that interrupted a call of the Listener.
+        """
+        held: bool = self.lock._is_owned()  # type: ignore[attr-defined]
+        return held or self._sources.held_here
+
+    @property
     def counts_in_kernel(self) -> bool:
         """Whether the kernel counts messages that say nothing new."""
         return self._counting is not None
