@@ -46,39 +46,8 @@ map node1:192.0.2.1,2001\:db8\:\:1
   node1: plug=192.0.2.1,2001\:db8\:\:1'
 
 cat >"$work/test.sh" <<'SHELL'
-# A cluster of one node, for the fencer to talk to.
-mkdir -p /etc/corosync /var/lib/corosync /var/log/corosync /var/log/pacemaker /run/crm \
-    /var/lib/pacemaker/cib /var/lib/pacemaker/cores /var/lib/pacemaker/blackbox
-cat >/etc/corosync/corosync.conf <<CONF
-totem {
-    version: 2
-    cluster_name: finding
-    transport: udpu
-}
-nodelist {
-    node {
-        ring0_addr: 127.0.0.1
-        name: survivor
-        nodeid: 1
-    }
-}
-quorum {
-    provider: corosync_votequorum
-}
-system {
-    sched_rr: no
-    move_to_root_cgroup: no
-}
-CONF
-echo "root:x:0:0::/:/bin/sh
-hacluster:x:0:0::/:/bin/sh" >/etc/passwd
-echo "root:x:0:
-haclient:x:0:" >/etc/group
-ip link set lo up
-corosync -f >/corosync.log 2>&1 &
-until corosync-cfgtool -s >/dev/null 2>&1; do sleep 0.2; done
-/usr/lib/pacemaker/pacemaker-fenced --stand-alone --logfile=/fenced.log >/dev/null 2>&1 &
-until stonith_admin --list-registered >/dev/null 2>&1; do sleep 0.2; done
+. /cluster.sh
+fencer_alone
 
 fence() {
     echo "map $1"
