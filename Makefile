@@ -41,8 +41,8 @@ PHASES := lint fuzz pythons beside alone
 # Clusters mostly wait, so they are run beside the others.
 together: build $(VENV)/.test
 	@mkdir -p build; $(RUN) -m pytest --durations=10 --junitxml=build/cluster.xml -m cluster >build/cluster.log 2>&1 & \
-	clusters=$$!; $(RUN) -m pytest -n 6 --dist loadfile --junitxml=build/together.xml \
-		-m 'not alone and not guest and not cluster'; others=$$?; \
+	clusters=$$!; $(RUN) -m pytest -n 6 --dist loadfile --no-loadscope-reorder \
+		--junitxml=build/together.xml -m 'not alone and not guest and not cluster'; others=$$?; \
 	wait $$clusters; clusters=$$?; cat build/cluster.log; exit $$((others | clusters))
 
 alone: build $(VENV)/.test

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import errno
@@ -22,6 +23,13 @@ import pytest
 CORES = ("compiled", "pure")
 _MODULES = {"compiled": "kdumpfence._kdumpwire", "pure": "kdumpfence._purewire"}
 CLONE_NEWNET = 0x40000000
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where files are shared out, first those with the most slow tests: none is to come last."""
+    if hasattr(config, "workerinput"):
+        slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

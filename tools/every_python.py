@@ -200,7 +200,7 @@ class Trial:
 
     def _install(self) -> None:
         self._call(self.python.path, "-m", "venv", "--clear", str(self.folder))
-        self._run("-m", "pip", "install", "-q", f"{self.sdist}[test]")
+        self._run("-m", "pip", "install", "-q", f"{self.sdist}[unit]")
         (self.folder / "installed").write_text(self.package)
 
     def _run(self, *arguments: str) -> str:

@@ -67,7 +67,10 @@ SELDOM = ("pythons", "building")
 #: at the same time.
 TURNS = {
     "cluster": ("-m", "cluster"),
-    "together": ("-n", "6", "--dist", "loadfile", "-m", "not alone and not guest and not cluster"),
+    "together": (
+        *("-n", "6", "--dist", "loadfile", "--no-loadscope-reorder"),
+        *("-m", "not alone and not guest and not cluster and not in_kernel"),
+    ),
     # Floods tell of the machine, and not of the suite.
     "alone": ("-m", "alone", "-k", "not flood"),
 }

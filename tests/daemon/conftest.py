@@ -19,7 +19,7 @@ from tests.support.netlab import Lab, why_not
 from tests.support.programs import as_user
 
 
-@pytest.fixture(params=["user", "kernel"])
+@pytest.fixture(params=["user", pytest.param("kernel", marks=pytest.mark.in_kernel)])
 def counting(request: pytest.FixtureRequest) -> str:
     """Who counts messages that say nothing new: whatever holds for one way holds for the other."""
     way = str(request.param)

@@ -70,7 +70,7 @@ class TrialListener(Listener):
 MakeListener = Callable[..., TrialListener]
 
 
-@pytest.fixture(params=["user", "kernel"])
+@pytest.fixture(params=["user", pytest.param("kernel", marks=pytest.mark.in_kernel)])
 def counting(request: pytest.FixtureRequest) -> str:
     """Who counts messages that say nothing new: whatever holds for one way holds for the other."""
     way = str(request.param)
