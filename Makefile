@@ -53,7 +53,7 @@ suites: build $(VENV)/.test
 
 # Guests take a core for many minutes: they get what the others leave.
 beside: build $(VENV)/.test
-	@mkdir -p build; nice $(RUN) -m pytest -m guest >build/guests.log 2>&1 & guests=$$!; \
+	@mkdir -p build; nice -n 3 $(RUN) -m pytest -m guest >build/guests.log 2>&1 & guests=$$!; \
 	$(MAKE) --no-print-directory together; together=$$?; \
 	$(MAKE) --no-print-directory suites; suites=$$?; \
 	wait $$guests; guests=$$?; cat build/guests.log; exit $$((together | suites | guests))

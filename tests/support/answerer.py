@@ -114,7 +114,7 @@ class Answerer:
                 for answer in self.answer(told):
                     sock.sendto(answer, peer)
 
-    def question(self, within: float = 30) -> tuple[bytes, tuple[str, int]]:
+    def question(self, within: float = 120) -> tuple[bytes, tuple[str, int]]:
         """The first question, and where it came from."""
         assert self.came.wait(within), "nobody asks"
         return self.questions[0]

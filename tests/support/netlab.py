@@ -241,7 +241,7 @@ class Host:
         *,
         env: Mapping[str, str] | None = None,
         check: bool = False,
-        timeout: float = 60,
+        timeout: float = 240,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program here to its end, with its output captured; `timeout` in seconds."""
         with self.popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
