@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdumpfence.daemon.history import Past
+from kdumpfence.daemon.history_reading import Past
 from kdumpfence.daemon.neighbours import Around
 from kdumpfence.daemon.page.view import MOST_PAST, ROWS, Found, Heard, Row, View
 from kdumpfence.daemon.status import MOST_UNRESOLVED, Status

@@ -19,7 +19,8 @@ from typing import TypeVar
 
 from kdumpfence import wire
 from kdumpfence.client import Client, ClientError, Status
-from kdumpfence.daemon.history import History, HistoryError, Past
+from kdumpfence.daemon.history import History, HistoryError
+from kdumpfence.daemon.history_reading import Past
 from tests.conftest import udp, unused_port
 from tests.support.netlab import Host
 

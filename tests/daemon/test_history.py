@@ -11,8 +11,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from kdumpfence.daemon import history as module
-from kdumpfence.daemon.history import History, HistoryError, Past
+from kdumpfence.daemon import history_limits, history_rows
+from kdumpfence.daemon.history import History, HistoryError
+from kdumpfence.daemon.history_reading import Past
 from kdumpfence.listener.events import Dump, Event, Kind
 
 START = 1_795_000_000.25
@@ -211,7 +212,7 @@ def test_an_end_that_no_daemon_writes_is_damage(path: str, damage: str) -> None:
 def test_of_very_many_ends_the_newest_can_be_told_again(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_OVER", 10)
+    monkeypatch.setattr(history_rows, "MOST_OVER", 10)
     now = time.time()
     with History(path) as opened:
         opened.record([ending("failed", now, f"node{number}") for number in range(30)])
@@ -250,7 +251,7 @@ def test_the_file_is_kept_small_without_losing_what_is_under_way(path: str) -> N
 
 
 def test_trimming_takes_many_at_a_time(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SLICE", 7)
+    monkeypatch.setattr(history_limits, "SLICE", 7)
     with History(path) as opened:
         for number in range(30):
             opened.record(a_whole_dump("node1", START + number, 0))
@@ -294,7 +295,7 @@ def test_memory_does_not_grow_with_what_is_over(opened: History) -> None:
         nodes = [f"node{at}-{n}" for n in range(1000)]
         opened.record([event("began", node, START + at) for node in nodes])
         opened.record([event("silent", node, START + at, 5) for node in nodes])
-    assert opened._rows == {}  # all that it keeps of dumps
+    assert opened._rows.under_way == {}  # all that it keeps of dumps
 
 
 # --- by age ---------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdumpfence.daemon.history import History, Past
+from kdumpfence.daemon.history import History
+from kdumpfence.daemon.history_reading import Past
 from kdumpfence.daemon.page.own import Own
 from kdumpfence.daemon.page.view import ROWS
 from kdumpfence.daemon.told import Told

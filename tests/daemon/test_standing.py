@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kdumpfence.daemon import history as module
+from kdumpfence.daemon import history_reading
 from kdumpfence.daemon.history import History
 from kdumpfence.daemon.history_file import SCHEMA
 from kdumpfence.daemon.standing import newest, read
@@ -201,4 +201,4 @@ def test_who_wants_to_know_everything_is_told_that_dumps_go_on(daemon: Kdumpfenc
 
 
 def test_the_form_of_the_file_is_known_to_whoever_only_reads() -> None:
-    assert set(module._COLUMNS) == set(range(1, SCHEMA + 1))
+    assert set(history_reading.COLUMNS) == set(range(1, SCHEMA + 1))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdumpfence.daemon import timeout_advice
-from kdumpfence.daemon.history import Past
+from kdumpfence.daemon.history_reading import Past
 
 
 def past(

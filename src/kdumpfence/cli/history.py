@@ -31,7 +31,7 @@ from kdumpfence.text import one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kdumpfence.daemon.history import Past
+    from kdumpfence.daemon.history_reading import Past
 
 HELP = "past dumps, their length, and what that means for time-outs"
 
@@ -72,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print past dumps, and what they say about time-outs."""
-    from kdumpfence.daemon.history import PATH, History, HistoryError, Past
+    from kdumpfence.daemon.history import PATH, History, HistoryError
+    from kdumpfence.daemon.history_reading import Past
 
     most, pause = given.most, float(given.interval)
     start = None if given.since is None else moment(given.since, time.time())

@@ -13,7 +13,8 @@ from collections.abc import Callable, Container, Iterable
 from typing import TypeVar
 
 from kdumpfence.daemon.formats import many
-from kdumpfence.daemon.history import History, HistoryError, HistoryInUse, Past
+from kdumpfence.daemon.history import History, HistoryError, HistoryInUse
+from kdumpfence.daemon.history_reading import Past
 from kdumpfence.daemon.outbox import Outbox
 from kdumpfence.listener.events import AnyEvent, Dump, Event
 

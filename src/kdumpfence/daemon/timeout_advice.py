@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kdumpfence.listener.dumps import TOLD_ENDS, length
 
 if TYPE_CHECKING:
-    from kdumpfence.daemon.history import Past
+    from kdumpfence.daemon.history_reading import Past
 
 #: Seconds between two messages of a sender that was told nothing else.
 PAUSE = 10.0

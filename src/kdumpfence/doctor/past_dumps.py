@@ -23,7 +23,7 @@ from kdumpfence.listener.dumps import length
 from kdumpfence.text import shown
 
 if TYPE_CHECKING:
-    from kdumpfence.daemon.history import Past
+    from kdumpfence.daemon.history_reading import Past
 
 #: Dumps that are looked at: as many as `kdumpfence history` takes for its figures.
 _MOST = 100_000

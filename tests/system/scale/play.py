@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from kdumpfence.client import Client, ClientError
-from kdumpfence.daemon.history import History, Past
+from kdumpfence.daemon.history import History
+from kdumpfence.daemon.history_reading import Past
 from tests.daemon.running import Kdumpfenced, until
 from tests.support.storms import Storm
 

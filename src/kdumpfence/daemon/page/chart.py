@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdumpfence.daemon.history import Past
+from kdumpfence.daemon.history_reading import Past
 from kdumpfence.daemon.page.markup import text, utc
 from kdumpfence.daemon.timeout_advice import PAUSE, rounded_up
 from kdumpfence.listener.events import length

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from kdumpfence.daemon import control
-from kdumpfence.daemon.history import Past
+from kdumpfence.daemon.history_reading import Past
 from kdumpfence.daemon.neighbours import Around
 from kdumpfence.daemon.page.view import MOST_PAST, ROWS, Found, Heard, Row, View
 from kdumpfence.daemon.status import Status

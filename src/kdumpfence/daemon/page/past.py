@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kdumpfence.daemon import timeout_advice
 from kdumpfence.daemon.formats import many
-from kdumpfence.daemon.history import Past
+from kdumpfence.daemon.history_reading import Past
 from kdumpfence.daemon.page.chart import chart, needed
 from kdumpfence.daemon.page.markup import fresh, moment, name, number, table, text
 from kdumpfence.daemon.page.view import MOST_PAST, PAST_ROWS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from kdumpfence.daemon.history import Past
+from kdumpfence.daemon.history_reading import Past
 from kdumpfence.daemon.neighbours import Around
 from kdumpfence.daemon.status import Status
 from kdumpfence.database.seen import Seen
