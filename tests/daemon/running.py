@@ -44,7 +44,7 @@ def until(look: Callable[[], Found], seconds: float = 60) -> Found:
 
 def patched(change: str) -> list[str]:
     """The program with something of it changed: these lines of Python come before it starts."""
-    names = "control, forwarder, health, history, http, loop, main, privileges, recorder"
+    names = "control, forwarder, health, history, http, loop, main, privileges, recorder, teller"
     return [
         sys.executable,
         "-c",

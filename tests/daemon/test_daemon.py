@@ -215,8 +215,8 @@ END_AT_ONCE = """
 import signal
 record = recorder.Recorder.record
 def end(self, events):
-    if events and loop.BATCH > 1:
-        loop.BATCH = 1
+    if events and teller.BATCH > 1:
+        teller.BATCH = 1
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(2)
     return record(self, events)

@@ -21,15 +21,16 @@ STUCK_AFTER = 10.0
 
 
 class Health:
-    """Of a daemon with this log and this recorder."""
+    """Of a daemon with this log and this recorder, which may hand on to a database."""
 
-    def __init__(self, journal: Journal, recorder: Recorder) -> None:
+    def __init__(
+        self, journal: Journal, recorder: Recorder, forwarder: Forwarder | None = None
+    ) -> None:
         self._journal = journal
         self._recorder = recorder
+        self._forwarder = forwarder
         #: Those for metrics and for questions over HTTP, as far as there are any.
         self.pages: list[Pages] = []
-        #: That to the database, if there is one.
-        self.forwarder: Forwarder | None = None
         #: Whether the settings file was refused when it was last read.
         self.settings_refused = False
         #: Whether the same goes for the key file.
@@ -74,7 +75,7 @@ class Health:
 
     def _database(self) -> str:
         """Which does not keep the daemon from its work."""
-        forwarder = self.forwarder
+        forwarder = self._forwarder
         if forwarder is None or not forwarder.trouble:
             return ""
         waiting = many(forwarder.waiting, "event waits", "events wait")

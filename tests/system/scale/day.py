@@ -24,7 +24,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kdumpfence.client import Client
-from kdumpfence.daemon import log, metrics, systemd
+from kdumpfence.daemon import log, metrics, published, restart, systemd, teller
 from kdumpfence.daemon import loop as daemon
 from kdumpfence.daemon.settings import Settings
 from kdumpfence.daemon.told import Told
@@ -169,18 +169,18 @@ def main(folder: Path, nodes: int, hours: int = 24, leak: int = 0) -> None:
     played = Played(nodes, leak)
     clock = SimpleNamespace(time=lambda: played.now, monotonic=lambda: played.now)
     everything: Any = daemon  # these are modules' own names, which a type checker holds fixed
-    everything.time = clock
+    modules: tuple[Any, ...] = (daemon, log, published, restart, teller)
+    for module in modules:
+        module.time = clock
     everything.Listener = lambda *_, **__: played
     everything.Told = lambda: Told(MOST)
     everything.privileges = SimpleNamespace(drop=lambda: None)
     # Garbage that refers to itself is collected here, and counted.
     everything.gc = SimpleNamespace(collect=lambda: None)
-    log_module: Any = log
-    log_module.time = clock
     chosen = settings(folder, nodes)
     quiet = os.open(os.devnull, os.O_WRONLY)
     works = daemon.Daemon(chosen, systemd.Notify({}), log.Journal(fd=quiet))
-    works.metrics = metrics.Metrics(works.health.trouble)
+    works.published.metrics = metrics.Metrics(works.health.trouble)
     works.recorder._clock = clock.monotonic
     gc.collect()
     gc.freeze()
@@ -190,13 +190,13 @@ def main(folder: Path, nodes: int, hours: int = 24, leak: int = 0) -> None:
         for _ in range(3600 // ROUND):
             played.step()
             works.round()
-        works.metrics.page()
+        works.published.metrics.page()
         with Client(chosen.control_path) as client:
             dumping = client.status(200).dumping
         garbage = gc.collect()  # which also empties the lists of blocks that Python has spare
         told = {
             "hour": hour,
-            "dumps": works._dumps,
+            "dumps": works.published.dumps,
             "dumping": dumping,
             "lengths": lengths(works),
             "garbage": garbage,

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from kdumpfence.daemon import loop as daemon
-from kdumpfence.daemon import privileges, systemd
+from kdumpfence.daemon import privileges, systemd, teller
 from kdumpfence.daemon.history import History
 from kdumpfence.daemon.log import Journal
 from kdumpfence.listener.dumps import Event
@@ -76,7 +76,7 @@ def test_a_round_ends_though_something_happens_all_the_time(
     played = Endless(1, 0)
     monkeypatch.setattr(daemon, "Listener", lambda *_, **__: played)
     monkeypatch.setattr(privileges, "drop", lambda: None)
-    monkeypatch.setattr(daemon, "BATCH", 10**9)
+    monkeypatch.setattr(teller, "BATCH", 10**9)
     settings = dataclasses.replace(day.settings(folder, 1), history_most=10**7)
     quiet = os.open(os.devnull, os.O_WRONLY)
     works = daemon.Daemon(settings, systemd.Notify({}), Journal(fd=quiet))
@@ -93,5 +93,5 @@ def test_a_round_ends_though_something_happens_all_the_time(
 def test_a_leak_of_one_dump_in_fifty_is_found_out(folder: Path) -> None:
     told = hours(folder, NODES, 9, 50)
     found = day.grown(told)
-    assert any(one.startswith(".listener._kept: ") for one in found)
+    assert any("listener._kept: " in one for one in found)
     assert any(one.startswith("blocks: ") for one in found)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The main loop's part in handing on to the database: who does it, and what became of it.
+
+Nothing here waits for the database. What may not be in this file: what the forwarder's thread does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kdumpfence.daemon.forwarder import Figures, Forwarder, Listener
+from kdumpfence.daemon.recorder import Recorder
+from kdumpfence.daemon.settings import Settings
+from kdumpfence.database.connection import DatabaseError
+
+
+def forwarder(
+    settings: Settings, recorder: Recorder, in_force: Callable[[], Settings]
+) -> Forwarder | None:
+    """Who hands on what this recorder writes, not started yet; None if there is no database.
+
+    `in_force`: the settings of that moment, from any thread.
+    """
+    if not settings.history_database:
+        return None
+
+    def listener() -> Listener:
+        """As whom the database knows this daemon."""
+        outbox = recorder.outbox
+        if outbox is None:
+            raise DatabaseError("the history cannot be written, and so nothing be handed on")
+        now = in_force()
+        return Listener(outbox.identity, now.name, now.silence)
+
+    shows = bool(settings.metrics_port) and settings.metrics_page
+    return Forwarder(settings.history_database, settings.history_path, listener, shows=shows)
+
+
+def look(
+    found: Forwarder, recorder: Recorder, figures: Figures, say: Callable[[str, str], None]
+) -> None:
+    """Say what came of it, let the file go of what the database has, and tell it these figures."""
+    for level, text in found.look():
+        say(level, text)
+    found.figures = figures
+    upto = found.forgettable()
+    if (upto or found.renumber) and recorder.hand_over(upto, found.renumber):
+        found.renumber = 0
