@@ -37,12 +37,19 @@ def forwarder(
 
 
 def look(
-    found: Forwarder, recorder: Recorder, figures: Figures, say: Callable[[str, str], None]
+    found: Forwarder,
+    recorder: Recorder,
+    dumping: int,
+    trouble: str,
+    say: Callable[[str, str], None],
 ) -> None:
-    """Say what came of it, let the file go of what the database has, and tell it these figures."""
+    """Say what came of it, and remove from the file what the database has.
+
+    Others find there what is given here: how many nodes are dumping, and what is wrong.
+    """
     for level, text in found.look():
         say(level, text)
-    found.figures = figures
+    found.figures = Figures(dumping, trouble)
     upto = found.forgettable()
     if (upto or found.renumber) and recorder.hand_over(upto, found.renumber):
         found.renumber = 0

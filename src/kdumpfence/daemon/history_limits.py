@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from kdumpfence.daemon.history_rows import Changes, Rows
 
-#: Rows that are taken away in one transaction, some 0.1 s.
+#: Rows that are taken away in one transaction.
 SLICE = 20000
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from kdumpfence.daemon.history_reading import last_told
 from kdumpfence.listener.events import ENDS, TOLD_ENDS, Event
 
-#: Dumps that ended as their nodes told whose row is known, to write another end into it.
+#: Dumps whose end their nodes told and whose row is known, to write another end into it.
 MOST_OVER = 131_072
 
 _ADD = (

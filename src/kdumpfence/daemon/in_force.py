@@ -29,7 +29,7 @@ MOST_FAULTS = 50
 Nodes = Mapping[str, tuple[str, ...]]
 
 
-class InForce:
+class SettingsInForce:
     """The settings with which the daemon started, and what became of them.
 
     `way`: who counts messages, as `counting.load` found it.

@@ -3,7 +3,7 @@
 
 What happens goes its way in `teller`, what is shown is made in `published`, new settings are
 applied in `in_force`. What may not be in this file: sockets of messages, SQL, the form of any
-output, and any decision but when something is done.
+output, and any decision but whose turn it is.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from kdumpfence.daemon import (
     status,
     systemd,
 )
-from kdumpfence.daemon import forwarder as forwarding
 from kdumpfence.daemon.errors import DaemonError, starting_threads
 from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.health import Health
 from kdumpfence.daemon.history import History, HistoryInUse
-from kdumpfence.daemon.in_force import InForce, wants_repeats
+from kdumpfence.daemon.in_force import SettingsInForce, wants_repeats
 from kdumpfence.daemon.keyring import Keyring
 from kdumpfence.daemon.log import Journal
 from kdumpfence.daemon.port import open_port
@@ -160,7 +159,7 @@ class Daemon:
         except ValueError as error:
             raise DaemonError(str(error)) from None
         undo.callback(self.listener.close)
-        self.in_force = InForce(
+        self.in_force = SettingsInForce(
             settings,
             self.listener,
             self.told,
@@ -270,8 +269,13 @@ class Daemon:
 
     def _look_at_database(self) -> None:
         if self.forwarder is not None:
-            figures = forwarding.Figures(len(self.told), self.health.trouble())
-            handing_on.look(self.forwarder, self.recorder, figures, self.journal.say)
+            handing_on.look(
+                self.forwarder,
+                self.recorder,
+                len(self.told),
+                self.health.trouble(),
+                self.journal.say,
+            )
 
     def _publish(self) -> None:
         self._next_figures = time.monotonic() + PULSE / 2

@@ -83,7 +83,6 @@ class Published:
     def open_page(self, settings: Settings, listens_for: Callable[[str], bool]) -> None:
         """From now on there is something to see on the status page."""
         if self._site is not None:
-            forwarder = self._forwarder
             self._site.source = self._own = Own(
                 self._told,
                 self._figures,
@@ -92,11 +91,11 @@ class Published:
                 settings.silence,
                 self._health.trouble,
                 self._recorder.past(MOST_PAST),
-                (lambda: None) if forwarder is None else forwarder.around,
+                self._forwarder.around if self._forwarder is not None else lambda: None,
             )
 
     def happened(self, event: Event, before: Event | None) -> None:
-        """It was told just now; `before` it that of the same dump, if it was under way."""
+        """It was told just now; `before`: what was told of its dump last, if that was under way."""
         self._last_event = event.when
         self.dumps += event.kind == "began"
         if event.kind not in ENDS:

@@ -2,7 +2,7 @@
 """The way of what happens: heard by the listener, written down by the recorder, and told then.
 
 Told to the log, to those who ask or follow, to the database. What may not be in this file: what
-any of them makes of it, and who else has to be served meanwhile.
+any of them makes of it, and when it is time to do any of this.
 """
 
 from __future__ import annotations
