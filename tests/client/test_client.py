@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -222,7 +223,8 @@ def test_a_question_that_is_refused_costs_nothing_but_itself(client: Client) -> 
     "where",
     [
         "", "unix:", "ftp://x", "http://", "http://x:99999", "http://x?y", "http://x#y",
-        "http://u:p@x", "http://\u00f6", "unix:a\0b", "host:9742",
+        "http://u:p@x", "http://\u00f6", "unix:a\0b", "host:9742", "http://a..b:1",
+        "http://x/y z", "http://x/y\nz",
     ],
 )  # fmt: skip
 def test_what_is_no_place_is_refused(where: str) -> None:
@@ -241,7 +243,11 @@ def test_places_are_understood() -> None:
     assert asked[1] == "/v1/events?life=x%26y"
 
 
-OK = b'{"when": 1.0, "doubt": "", "node": "node1", "known": true, "dump": null, "ended": null}'
+OK = b'{"when": 1.0, "doubt": "", "node": "node1", "known": true, "dumping": false, '
+OK += b'"dump": null, "ended": null}'
+DUMP = b'{"node": "node1", "since": 1, "last": 1, "messages": 1, "addresses": [], "took": 0, '
+DUMP += b'"port": 0, "age": %s, "proof": "address"}'
+DUMPING = OK.replace(b"false", b"true").replace(b"null", DUMP, 1)
 
 
 def length(body: bytes) -> bytes:
@@ -269,6 +275,13 @@ JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         (JSON + length(OK.replace(b"null", b"[]")), Unexpected),
         (JSON + b"Content-Length: 99999999999\r\n\r\n", Unexpected),
         (JSON + b"Content-Length: x\r\n\r\n", Unexpected),
+        (JSON + b"Content-Length: \xb2\r\n\r\n{}", Unexpected),
+        (JSON.replace(b"200", b"2" * 5000) + length(OK), Unexpected),
+        (JSON.replace(b"200", b"\xb2\xb2\xb2") + length(OK), Unexpected),
+        (JSON + length(OK.replace(b"node1", b"node2")), Unexpected),
+        (JSON + length(OK.replace(b"false", b"true")), Unexpected),
+        (JSON + length(DUMPING % b"NaN"), Unexpected),
+        (JSON + length((DUMPING % b"0").replace(b"ing\": true", b"ing\": false")), Unexpected),
         (JSON + b"Transfer-Encoding: chunked\r\n\r\nx\r\n", Unexpected),
         (JSON + b"Transfer-Encoding: chunked\r\n\r\nfffffff\r\n", Unexpected),
         (b"x" * 100_000, Unexpected),
@@ -293,6 +306,84 @@ def test_whatever_answers_over_http_it_is_an_answer_or_one_of_our_errors(
                 with pytest.raises(error):
                     client.dump("node1")
         responder.join()
+
+
+@contextlib.contextmanager
+def answering(*answers: bytes) -> Iterator[str]:
+    """A place where one connection's questions get these answers, and everybody else none."""
+    end = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def respond() -> None:
+            with contextlib.suppress(OSError), listener.accept()[0] as other:
+                for answer in answers:
+                    other.recv(65536)
+                    other.sendall(answer)
+                end.wait(30)
+
+        responder = threading.Thread(target=respond)
+        responder.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            end.set()
+            responder.join()
+
+
+def test_what_came_behind_an_answer_is_not_that_to_the_next_question() -> None:
+    well = JSON + length(b'{"healthy": true, "trouble": ""}')
+    with answering(JSON + length(OK) + well) as where, Client(where, timeout=5) as client:
+        assert client.dump("node1") is None
+        with pytest.raises(Unexpected):
+            client.trouble()
+
+
+def test_one_that_hangs_after_an_answer_costs_the_time_once() -> None:
+    with answering(JSON + length(OK)) as where, Client(where, timeout=1) as client:
+        assert client.dump("node1") is None
+        begin = time.monotonic()
+        with pytest.raises(Unreachable, match="no answer within 1 seconds"):
+            client.dump("node1")
+        assert time.monotonic() - begin < 1.9
+
+
+def test_pages_that_never_end_are_no_answer() -> None:
+    page = JSON + length(b'{"dumps": [], "ended": [], "next": 7}')
+    for ask in (Client.dumps, Client.ended):
+        with answering(page, page, page) as where, Client(where, timeout=5) as client:
+            pages = ask(client)
+            with pytest.raises(Unexpected):
+                list(pages)
+
+
+def test_each_address_of_a_host_has_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One whose queue is full says nothing, as one behind a firewall does.
+    with contextlib.ExitStack() as stack:
+        mute = stack.enter_context(socket.create_server(("127.0.0.2", 0), backlog=0))
+        where = mute.getsockname()
+        waiting = stack.enter_context(socket.create_connection(where))
+        full = stack.enter_context(socket.socket())
+        full.setblocking(False)
+        full.connect_ex(where)
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", where[1])))
+        stream = (socket.AF_INET, socket.SOCK_STREAM, 0, "")
+        found = [(*stream, where), (*stream, listener.getsockname())]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        begin = time.monotonic()
+        with pytest.raises(Unreachable), Client("http://both.example:1", timeout=2) as client:
+            client.trouble()  # nobody reads it
+        assert time.monotonic() - begin < 3.5
+        listener.settimeout(0)
+        listener.accept()[0].close()
+        assert waiting.fileno() >= 0
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("inf"), float("nan")])
+def test_times_that_are_none_are_refused(timeout: float) -> None:
+    with pytest.raises(ValueError, match="not seconds"):
+        Client(timeout=timeout)
+    with pytest.raises(ValueError, match="not seconds"):
+        Client().follow(0, wait=timeout or -1)
 
 
 def test_events_are_for_programs_too_that_have_a_loop_of_their_own(

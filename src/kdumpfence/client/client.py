@@ -8,6 +8,7 @@ followed (`following`).
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 #: Seconds that an answer may take.
 TIMEOUT = 2.0
+
+#: Seconds that anybody may wait.
+_MOST_SECONDS = 86400.0
 
 #: Nodes in one question, and bytes of their names: a daemon takes more of both.
 _MOST_NODES = 5000
@@ -94,9 +98,11 @@ class Client:
         self.timeout = timeout
         self._place = parsed_place(where)
         self._headers = dict(headers or {})
+        if not 0 < timeout <= _MOST_SECONDS:
+            raise ValueError(f"timeout {timeout!r}: not seconds (more than 0, at most a day)")
         for name, value in self._headers.items():
-            if not f"{name}{value}".isprintable():
-                raise ValueError(f"header {name!r}: not printable")
+            if not f"{name}{value}".isprintable() or max(f"{name}{value}", default="") > "\xff":
+                raise ValueError(f"header {name!r}: not printable Latin-1")
         self._tls = tls
         self._lock = threading.Lock()
         self._connection: Connection | None = None
@@ -119,7 +125,10 @@ class Client:
 
     def node(self, node: str) -> Node:
         """What is known of this node."""
-        return self._read(_only_node, self.ask({"ask": "node", "node": node}))
+        found = self._read(_only_node, self.ask({"ask": "node", "node": node}))
+        if found.node != node:
+            raise self._unexpected()
+        return found
 
     def nodes(self, nodes: Iterable[str]) -> dict[str, Node]:
         """What is known of each of these nodes, of which there may be any number."""
@@ -139,22 +148,26 @@ class Client:
         They come in pages: what goes on all the time is among them, what begins and ends meanwhile
         may be.
         """
-        after: object = 0
+        after: int | None = 0
         while after is not None:
             answer = self.ask({"ask": "dumps", "after": after, "most": MOST})
             yield from self._read(_dumps, answer)
-            after = self._read(_next, answer)
+            before, after = after, self._read(_next, answer)
+            if after is not None and after <= before:  # that would go on for ever
+                raise self._unexpected()
 
     def ended(self) -> Iterator[Event]:
         """The dumps that are over, the last one first; `kind` says how each ended.
 
         As far as the daemon has told of them since its start, and has not forgotten them.
         """
-        before: object = 0
+        before: int | None = 0
         while before is not None:
             answer = self.ask({"ask": "ended", "before": before, "most": MOST})
             yield from self._read(_ends, answer)
-            before = self._read(_next, answer)
+            last, before = before, self._read(_next, answer)
+            if before is not None and (before <= 0 or 0 < last <= before):
+                raise self._unexpected()
 
     def status(self, most: int = MOST) -> Status:
         """The daemon's status, with the `most` dumps that began last (1000 at most)."""
@@ -198,17 +211,20 @@ class Client:
 
     def ask(self, question: Question, wait: float = 0.0) -> dict[str, Any]:
         """Send one question as an object and return the answer, which may take `wait` s longer."""
+        if not 0 <= wait <= _MOST_SECONDS:
+            raise ValueError(f"wait {wait!r}: not seconds (0 or more, at most a day)")
         with self._lock:
+            deadline = time.monotonic() + self.timeout + wait
             while True:
                 connection = self._connected()
                 reused = connection.used
                 try:
-                    return connection.ask(question, wait)
+                    return connection.ask(question, wait, deadline)
                 except Unreachable:
                     self._hang_up()
                     # It may have been closed for being quiet. No question does anything, so it can
                     # be asked again.
-                    if not reused:
+                    if not reused or time.monotonic() >= deadline:
                         raise
                 except ClientError:
                     self._hang_up()
@@ -263,7 +279,10 @@ def _in_pieces(nodes: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _dump(one: Mapping[str, Any]) -> Dump:
-    return read_dump(one)._replace(heard=time.monotonic() - float(one["age"]))
+    heard = time.monotonic() - float(one["age"])
+    if not math.isfinite(heard):
+        raise ValueError("not an age")
+    return read_dump(one)._replace(heard=heard)
 
 
 def _dumps(answer: Mapping[str, Any]) -> list[Dump]:
@@ -308,6 +327,8 @@ def _node(one: Mapping[str, Any], answer: Mapping[str, Any]) -> Node:
     dump, ended = one["dump"], one["ended"]
     if not isinstance(one["known"], bool) or not isinstance(one["node"], str):
         raise ValueError("not a node")
+    if one["dumping"] is not (dump is not None):
+        raise ValueError("dumping, or not?")
     return Node(
         one["node"],
         one["known"],

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from kdumpfence.client.errors import ClientError, Refused, Unexpected, Unreachable
 from kdumpfence.daemon.status import is_open_to_all
-from kdumpfence.text import one_line
+from kdumpfence.text import one_line, whole_number
 
 if TYPE_CHECKING:
     import ssl
@@ -62,7 +62,7 @@ def parsed_place(where: str) -> Place:
         path = where[len("unix:") :] if where.startswith("unix:") else where
         if not path or "\0" in path:
             raise ValueError(f"{where!r}: no path behind unix:")
-        return Place(path, path)
+        return Place(one_line(path), path)
     allowed = "unix:PATH, http://HOST:PORT and https://HOST are places of a daemon"
     try:
         parts = urlsplit(where)
@@ -71,15 +71,23 @@ def parsed_place(where: str) -> Place:
         raise ValueError(f"{where!r}: {error}; {allowed}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{where!r}: {allowed}")
-    if parts.query or parts.fragment or parts.username is not None or not where.isascii():
+    plain = where.isascii() and where.isprintable() and " " not in where
+    if parts.query or parts.fragment or parts.username is not None or not plain:
         raise ValueError(f"{where!r}: only a host, a port and a path can be in it")
+    try:
+        parts.hostname.encode("idna")  # as the look-up will have it
+    except UnicodeError:
+        raise ValueError(f"{where!r}: not the name of a host; {allowed}") from None
     tls = parts.scheme == "https"
     prefix = parts.path.rstrip("/")
     return Place(where, "", parts.hostname, port or (443 if tls else 80), tls, prefix)
 
 
 class Connection:
-    """An open connection. Raises ClientError if there can be none within `timeout` seconds."""
+    """An open connection. Raises ClientError if there can be none within `timeout` seconds.
+
+    (The look-up of a name takes as long as the system's resolver may.)
+    """
 
     def __init__(
         self,
@@ -96,7 +104,7 @@ class Connection:
         self.used = False
         deadline = time.monotonic() + timeout
         try:
-            self._sock = _unix(place, timeout, deadline) if place.path else _tcp(place, timeout)
+            self._sock = _unix(place, timeout, deadline) if place.path else _tcp(place, deadline)
         except (FileNotFoundError, ConnectionRefusedError):
             raise Unreachable(f"no daemon at {place.name}: is kdumpfenced running?") from None
         except OSError as error:
@@ -105,6 +113,7 @@ class Connection:
             if place.path:
                 _check_other_end(self._sock, place.path)
             elif place.tls:
+                self._sock.settimeout(max(0.001, deadline - time.monotonic()))
                 self._encrypt(tls)
         except ClientError:
             self.close()
@@ -128,14 +137,17 @@ class Connection:
         """Hang up."""
         self._sock.close()
 
-    def ask(self, question: Question, wait: float = 0.0) -> dict[str, Any]:
-        """Send a question and return the answer, which may take `wait` seconds longer.
+    def ask(self, question: Question, wait: float, deadline: float) -> dict[str, Any]:
+        """Send a question and return the answer, which may come until then (time.monotonic).
 
-        After any ClientError but Refused the connection is of no use any more, and closed.
+        `wait`: for so many seconds the daemon may wait. After any ClientError but Refused the
+        connection is of no use any more, and closed.
         """
         self._timeout_now = self._timeout + wait
-        self._deadline = time.monotonic() + self._timeout_now
+        self._deadline = deadline
         try:
+            if self._rest:
+                raise self._unexpected()  # it is no answer to this question
             if self._place.path:
                 status, answer = 200, self._ask_in_a_line(question)
             else:
@@ -178,12 +190,12 @@ class Connection:
         head = self._until(b"\r\n\r\n").decode("latin-1")
         status_line, *fields = head.rstrip("\r").split("\r\n")
         words = status_line.split(" ", 2)
-        if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
+        status = whole_number(words[1], 100, 599) if len(words) > 1 else None
+        if status is None or not words[0].startswith("HTTP/1."):
             raise self._unexpected()
         split = (field.partition(":") for field in fields)
         headers = {name.lower(): value.strip().lower() for name, _, value in split}
         body = self._body(headers)
-        status = int(words[1])
         if "close" in headers.get("connection", "") or words[0] == "HTTP/1.0":
             self.close()
         if "json" not in headers.get("content-type", ""):
@@ -196,9 +208,10 @@ class Connection:
         length = headers.get("content-length")
         if length is None:
             return self._everything()
-        if not length.isdigit() or len(length) > 10 or int(length) > MOST_ANSWER:
+        size = whole_number(length, 0, MOST_ANSWER)
+        if size is None:
             raise self._unexpected()
-        return self._exactly(int(length))
+        return self._exactly(size)
 
     def _chunks(self) -> bytes:
         """A body that a proxy cut into pieces (RFC 9112, 7.1)."""
@@ -308,7 +321,7 @@ def as_request(question: Question) -> tuple[str, str, bytes]:
     """The method, the path and the body that ask this over HTTP."""
     ask = question["ask"]
     if ask == "node":
-        return "GET", f"/v1/nodes/{quote(question['node'], safe='')}", b""
+        return "GET", f"/v1/nodes/{quote(question['node'], safe='', errors='surrogatepass')}", b""
     if ask in _POSTED:
         asked = {name: value for name, value in question.items() if name != "ask"}
         return "POST", f"/v1/{ask}", json.dumps(asked).encode()
@@ -316,10 +329,21 @@ def as_request(question: Question) -> tuple[str, str, bytes]:
     return "GET", f"/v1/{ask}" + (f"?{urlencode(given)}" if given else ""), b""
 
 
-def _tcp(place: Place, timeout: float) -> socket.socket:
-    sock = socket.create_connection((place.host, place.port), timeout)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+def _tcp(place: Place, deadline: float) -> socket.socket:
+    """Connected to the first address of the host that answers; each has its share of the time."""
+    why: OSError = TimeoutError()
+    found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    for left, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(max(0.001, (deadline - time.monotonic()) / left))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as error:
+            sock.close()
+            why = error
+    raise why
 
 
 def _unix(place: Place, timeout: float, deadline: float) -> socket.socket:
