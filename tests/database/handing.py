@@ -73,7 +73,13 @@ class Listener:
         return int(
             self._ask(
                 "SELECT kdumpfence.hand_on(%s, %s, %s, 0, %s, %s)",
-                *(self.identity, self.life, self.offset, waiting, json.dumps(numbered)),
+                *(
+                    self.identity,
+                    self.life,
+                    self.offset,
+                    waiting,
+                    json.dumps(numbered, ensure_ascii=False),
+                ),
             )
         )
 

@@ -58,6 +58,11 @@ def test_writer_and_reader_may_do_their_work_and_nothing_else(memory: Database) 
     assert complaint("status", f"--database={memory.url_of(writer)}").endswith(
         "grant this user the role kdumpfence_writer, or kdumpfence_reader to read"
     )
+    for action in ("init", "upgrade", "keep", "forget"):
+        name = ["--listener=one"] if action == "forget" else []
+        assert complaint("database", action, *name, f"--database={memory.url_of(reader)}").endswith(
+            "this is for the owner of the schema, who needs CREATE on the database"
+        )
 
 
 def test_status_history_and_events_are_those_of_all_listeners(memory: Database) -> None:
@@ -121,6 +126,7 @@ def test_what_cannot_be_used_is_said_in_a_line_without_a_password(
         "postgresql://u:secret@127.0.0.1:1/x?nothing=1": "not a URL that libpq understands",
         "postgresql://u@127.0.0.1:1/x?sslpassword=secret": "Connection refused",
         "postgresql://u:se%zzcret@127.0.0.1:1/x": "not a URL that libpq understands",
+        "postgresql://u:percent@127.0.0.1:1/x%zz": "not a URL that libpq understands",
         # Where libpq would look for a part of the password as if it was a host or a port.
         "postgresql://u:se@cret@127.0.0.1:1/x": rule,
         "postgresql://u:se/cret@127.0.0.1:1/x": rule,
@@ -150,6 +156,38 @@ def test_a_newer_schema_is_left_alone(memory: Database, capsys: pytest.CaptureFi
         assert "of a newer kdumpfence (version 99, this one knows 1)" in said(
             capsys, "database", action, f"--database={memory.url}"
         )
+
+
+def test_a_schema_without_data_is_none(
+    memory: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory.sql("DELETE FROM kdumpfence.meta")
+    for action in ("check", "upgrade", "init"):
+        line = said(capsys, "database", action, f"--database={memory.url}")
+        assert "its schema kdumpfence is empty, as after a restore without data" in line
+
+
+def test_a_name_has_any_character_whatever_encoding_a_database_or_its_user_has(
+    postgres: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "n\u00f6de \u2603"
+    for encoding, client in (("SQL_ASCII", ""), ("UTF8", "SQL_ASCII"), ("UTF8", "LATIN1")):
+        with postgres.database(encoding) as database:
+            monkeypatch.delenv("PGCLIENTENCODING", raising=False)
+            if client:
+                monkeypatch.setenv("PGCLIENTENCODING", client)
+            where = f"--database={database.url}"
+            assert main(["database", "init", where]) == 0
+            with Listener(database.url, "one") as one:
+                one.hand_on(event("began", name))
+            capsys.readouterr()
+            for command in (["status"], ["history"], ["events", "--after=0", "--once"]):
+                assert main([*command, "--json", where]) == 0
+                assert json.dumps(name) in capsys.readouterr().out
+    with postgres.database("LATIN1") as database:
+        line = said(capsys, "database", "init", f"--database={database.url}")
+        assert "its encoding is LATIN1" in line
+        assert "createdb -E UTF8 -T template0" in line
 
 
 def test_a_listener_that_is_gone_for_good_can_be_forgotten(memory: Database) -> None:

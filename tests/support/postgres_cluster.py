@@ -243,10 +243,10 @@ class Cluster:
         return done.stdout.rstrip("\n")
 
     @contextlib.contextmanager
-    def database(self) -> Iterator[Database]:
+    def database(self, encoding: str = "UTF8") -> Iterator[Database]:
         """An empty database, which is dropped afterwards, whoever still uses it."""
         name = f"test_{secrets.token_hex(6)}"
-        self.sql(f"CREATE DATABASE {name}")
+        self.sql(f"CREATE DATABASE {name} ENCODING {encoding} TEMPLATE template0")
         try:
             yield Database(self, name)
         finally:

@@ -121,7 +121,8 @@ def connect(url: str, **more: str) -> psycopg.Connection[Any]:
         raise explained(url, error) from None
     if "PGCONNECT_TIMEOUT" in os.environ:
         given.setdefault("connect_timeout", os.environ["PGCONNECT_TIMEOUT"])
-    settings = {**_PATIENCE, **more, **given}
+    # Names may have any character, whatever the locale or the database is.
+    settings = {**_PATIENCE, **more, **given, "client_encoding": "UTF8"}
     with contextlib.suppress(KeyError, ValueError):
         # 0 is libpq's word for ever, and nobody waits for ever here.
         if int(settings["connect_timeout"]) <= 0:
@@ -134,19 +135,23 @@ def connect(url: str, **more: str) -> psycopg.Connection[Any]:
 
 
 @contextlib.contextmanager
-def explaining(url: str) -> Iterator[None]:
-    """What psycopg raises becomes a DatabaseError."""
+def explaining(url: str, owner: bool = False) -> Iterator[None]:
+    """What psycopg raises becomes a DatabaseError. `owner`: it is the owner's work."""
     module = driver()
     try:
         yield
+    except module.errors.InsufficientPrivilege as error:
+        raise explained(url, error, _OWNER if owner else None) from None
     except module.Error as error:
         raise explained(url, error) from None
 
 
+_OWNER = "this is for the owner of the schema, who needs CREATE on the database"
+
 #: SQLSTATE, or its class -> what to do about it, and whether nothing else helps.
 _HINTS = {
-    "25006": ("it is read-only, a replica: name the primary, or all hosts with "
-              "target_session_attrs=read-write", False),
+    "25006": ("it is a read-only replica, or default_transaction_read_only is on: name the "
+              "primary, or all hosts with target_session_attrs=read-write", False),
     "28": ("", True),
     "3D000": ("", True),
     "3F000": ("run `kdumpfence database init` as its owner", True),
@@ -161,8 +166,8 @@ _HINTS = {
 }  # fmt: skip
 
 
-def explained(url: str, error: Exception) -> DatabaseError:
-    """What went wrong, with what to do about it where we know that."""
+def explained(url: str, error: Exception, remedy: str | None = None) -> DatabaseError:
+    """What went wrong, with what to do about it: `remedy`, or where we know that."""
     said = [line for line in str(error).strip().splitlines() if not line.startswith((" ", "\t"))]
     said = said or [type(error).__name__]
     # The first line of a statement's error; of several hosts that were tried, the last one's.
@@ -170,14 +175,17 @@ def explained(url: str, error: Exception) -> DatabaseError:
     if text.startswith("Multiple connection attempts"):
         text = re.sub("^- ", "", said[-1])
     text = re.sub(r"^(connection failed: )?connection to server ", "server ", text)
-    for secret in sorted(_secrets(url), key=len, reverse=True):
-        text = text.replace(secret, "...")
-    if re.search("connection info string|URI|percent-encoded", text):
+    state = getattr(error, "sqlstate", None) or _state_of(text)
+    misread = re.search("connection info string|URI|percent-encoded", text)
+    if misread:
         # libpq quotes what it does not understand, and that may be a part of a password.
         text = re.sub(r':? ?".*', "", text)
+    for secret in sorted(_secrets(url), key=len, reverse=True):
+        text = text.replace(secret, "...")
+    if misread:
         return DatabaseError(f"not a URL that libpq understands ({one_line(text)})", lasting=True)
-    state = getattr(error, "sqlstate", None) or _state_of(text)
     hint, lasting = _HINTS.get(state) or _HINTS.get(state[:2]) or ("", False)
+    hint = hint if remedy is None else remedy
     return DatabaseError(one_line(f"{text}: {hint}" if hint else text), lasting)
 
 

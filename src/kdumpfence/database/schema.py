@@ -22,12 +22,19 @@ SCHEMA = "kdumpfence"
 WRITER = "kdumpfence_writer"
 READER = "kdumpfence_reader"
 
+#: What a database can be encoded in: SQL_ASCII takes whatever bytes it is given.
+_ENCODINGS = ("UTF8", "SQL_ASCII")
+
 _NEWER = (
     "its schema is of a newer kdumpfence (version {}, this one knows {}): update kdumpfence here"
 )
 _OLDER = (
     "its schema is of version {}, and this kdumpfence needs {}: run `kdumpfence database upgrade`"
 )
+_EMPTY = "its schema kdumpfence is empty, as after a restore without data: drop it, and run "
+_EMPTY += "`kdumpfence database init` as its owner"
+_ENCODING = "its encoding is {}, which has no room for every name of a node: make the database "
+_ENCODING += "with createdb -E UTF8 -T template0"
 _NONE = "it has no schema kdumpfence: run `kdumpfence database init` as its owner"
 
 
@@ -39,8 +46,10 @@ def version(connection: psycopg.Connection[Any]) -> int:
     ).fetchone()  # type: ignore[misc]
     if not there:
         return 0
-    (found,) = connection.execute("SELECT version FROM kdumpfence.meta").fetchone()  # type: ignore[misc]
-    return int(found)
+    row = connection.execute("SELECT version FROM kdumpfence.meta").fetchone()
+    if row is None:
+        raise DatabaseError(_EMPTY, lasting=True)
+    return int(row[0])
 
 
 def need(connection: psycopg.Connection[Any]) -> None:
@@ -59,7 +68,7 @@ def make(url: str, new: bool) -> tuple[int, int]:
 
     All of it or nothing. DatabaseError.
     """
-    with explaining(url), connect(url) as connection:
+    with explaining(url, owner=True), connect(url) as connection:
         # DDL waits for listeners that are in the middle of something, and they for it.
         connection.execute("SET lock_timeout = '30s'")
         with connection.transaction():
@@ -69,6 +78,9 @@ def make(url: str, new: bool) -> tuple[int, int]:
                 raise DatabaseError(_NEWER.format(before, VERSION), lasting=True)
             if before == 0 and not new:
                 raise DatabaseError(_NONE, lasting=True)
+            encoding = connection.info.parameter_status("server_encoding")
+            if before == 0 and encoding not in _ENCODINGS:
+                raise DatabaseError(_ENCODING.format(encoding), lasting=True)
             _roles(connection)
             connection.execute("CREATE SCHEMA IF NOT EXISTS kdumpfence")
             connection.execute("SET LOCAL search_path = kdumpfence, pg_temp")
@@ -131,7 +143,7 @@ def keep(
     url: str, days: float | None, event_days: float | None, most: int | None
 ) -> tuple[float, float, int]:
     """Set for how long things are kept, None: as it is; what is so now. DatabaseError."""
-    with explaining(url), connect(url) as connection:
+    with explaining(url, owner=True), connect(url) as connection:
         need(connection)
         found = connection.execute(
             "UPDATE kdumpfence.meta SET keep_days = coalesce(%s, keep_days), "
@@ -149,7 +161,7 @@ def forget(url: str, name: str) -> int:
 
     What they were the only ones to see ends with the last message they heard.
     """
-    with explaining(url), connect(url) as connection:
+    with explaining(url, owner=True), connect(url) as connection:
         need(connection)
         with connection.transaction():
             connection.execute("SET LOCAL search_path = kdumpfence, pg_temp")
