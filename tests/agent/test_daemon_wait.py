@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 import kdumpfence
+from kdumpfence.addresses import Address
 from kdumpfence.agent.daemon_link import MOST_ANSWER, Link, LinkError, parsed
 from kdumpfence.agent.daemon_wait import Waiting
 from kdumpfence.agent.options import AgentOptions, agent_from_argv, agent_from_stdin
@@ -175,6 +177,23 @@ def test_an_answer_may_come_in_pieces(liar: Made) -> None:
         link = Link(server.place)
         assert link.ask({"ask": "heard"}, time.monotonic() + 60) == {"life": "l"}
         link.close()
+
+
+def test_an_address_of_its_host_that_says_nothing_does_not_keep_it_from_the_others() -> None:
+    with Liar(lambda _: {"is": "heard"}) as server, contextlib.ExitStack() as stack:
+        port = int(server.place.rpartition(":")[2])
+        # One whose queue is full says nothing, as one behind a firewall does.
+        mute = stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(mute.getsockname())
+        link = Link(f"http://both.example:{port}")
+        link._found = [Address(bytes([127, 0, 0, number])) for number in (2, 1)]
+        assert link.ask({"ask": "heard"}, time.monotonic() + 2) == {"is": "heard"}
+        begin = time.monotonic()
+        assert link.ask({"ask": "heard"}, begin + 2) == {"is": "heard"}
+        assert time.monotonic() - begin < 0.9  # now it knows which of them answers
 
 
 def test_a_longer_answer_than_any_is_is_refused(liar: Made) -> None:

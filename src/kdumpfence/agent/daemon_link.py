@@ -154,16 +154,20 @@ class Link:
 
     def _ask_http(self, question: Mapping[str, object], until: float) -> bytes:
         why: OSError = TimeoutError()
-        for address in self._addresses(until):
+        addresses = self._addresses(until)
+        for number, address in enumerate(addresses):
             kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC
+            now = time.monotonic()
             try:
                 self._sock = _socket.socket(address.family, kind)
-                _limit(self._sock, until)
+                # One that says nothing leaves the others their share of the time.
+                _limit(self._sock, now + (until - now) / (len(addresses) - number))
                 self._sock.connect(peer(address, self._port))
             except OSError as error:  # another address of the host may answer
                 self.close()
                 why = error
                 continue
+            self._found = [address, *addresses[:number], *addresses[number + 1 :]]
             host = str(Address(address.packed))
             host = f"[{host}]" if ":" in host else host
             asked = {name: value for name, value in question.items() if name != "ask"}
