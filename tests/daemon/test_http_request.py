@@ -92,6 +92,6 @@ def test_parts_of_a_path_and_of_a_query_become_text() -> None:
     assert (decoded("a+b%2Fc%C3%B6"), decoded("a+b%2F", plus=True)) == ("a+b/c\u00f6", "a b/")
     assert parameters("") == []
     assert parameters("x=1&y=a%26b&x=") == [("x", "1"), ("y", "a&b"), ("x", "")]
-    for wrong in ("x", "x=1&", "%ff=1"):
+    for wrong in ("x", "x=1&", "%ff=1", "x=%", "x=%2", "x=%zz", "x=%+1"):
         with pytest.raises(BadRequest):
             parameters(wrong)

@@ -9,6 +9,7 @@ this file: sockets, and what a path means.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -18,6 +19,9 @@ _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHI
 
 #: Fields that nobody can have twice, since they would say two things.
 _SINGLE = ("host", "content-length", "transfer-encoding", "last-event-id")
+
+#: What others take for the character itself, or refuse, or skip.
+_BARE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 #: Bytes of the fields that are remembered: a client's are the same in each of its requests.
 _SMALL = 2048
@@ -86,9 +90,11 @@ def parse(asked: bytes, most_head: int, most_body: int) -> Parsed | Incomplete |
 
 
 def decoded(text: str, plus: bool = False) -> str:
-    """A part of a path, or (`plus`) of a query, as text. BadRequest if it is not UTF-8."""
+    """A part of a path, or (`plus`) of a query, as text. BadRequest if that cannot be told."""
     if "%" not in text and "+" not in text and text.isascii():
         return text
+    if _BARE_PERCENT.search(text):
+        raise BadRequest(400, "% without two hexadecimal digits; %25 is the character itself")
     try:
         return unquote_to_bytes(text.replace("+", " ") if plus else text).decode()
     except UnicodeDecodeError:
