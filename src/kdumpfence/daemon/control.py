@@ -183,14 +183,16 @@ class Answers:
     def place(self, after: Any, life: Any) -> tuple[int, bool]:  # noqa: ANN401
         """After which number events are asked for; whether the daemon was restarted since.
 
-        Then all of this life are: what was under way and goes on is among them.
+        Then all of this life are: what was under way and goes on is among them. A number that this
+        life has not reached is of another one.
         """
         if life is not None and not isinstance(life, str):
             raise ValueError('"life": not a text')
         last = self.told.last
         if life is not None and life != self.told.life:
             return 0, True
-        return number({"after": after}, "after", last), False
+        begin = number({"after": after}, "after", last)
+        return (begin, False) if begin <= last else (0, True)
 
     def _health(self, _: Mapping[str, Any]) -> str:
         trouble = self._sources.trouble()
