@@ -172,6 +172,17 @@ def test_without_a_daemon_it_is_said_in_one_line(tmp_path: Path) -> None:
         )
 
 
+def test_a_path_may_be_one_from_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.publish(status("node1"))
+    folder, _, name = server.path.rpartition("/")
+    monkeypatch.chdir(folder)
+    assert "node1" in ok("status", "--socket", name)
+    for command in ("status", "watch"):
+        assert complaint(command, "--socket", "http://[::1").startswith(
+            "argument --socket: 'http://[::1': Invalid IPv6 URL"
+        )
+
+
 def test_a_reader_that_leaves_early_is_no_reason_to_complain(server: Server) -> None:
     server.publish(status(*(f"node{n}" for n in range(1000))))
     argv = [*COMMAND, "status", "--most", "1000", "--socket", server.path]

@@ -13,6 +13,7 @@ from kdumpfence.cli.memory import add_database, print_status
 from kdumpfence.cli.numbers import whole
 from kdumpfence.cli.tables import SHOWN, joined, make_console, plural, print_table, stamp
 from kdumpfence.client import MOST, PATH, Client, ClientError, Refused, Status
+from kdumpfence.client.connection import parsed_place
 from kdumpfence.daemon.status import as_object
 from kdumpfence.daemon.timeout_advice import duration
 from kdumpfence.listener.dumps import Dump, Event, length
@@ -41,8 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_socket(parser: argparse.ArgumentParser) -> None:
     """The option of those who ask the daemon."""
     parser.add_argument(
-        "--socket", metavar="PATH", default=PATH, help=f"kdumpfenced's control socket ({PATH})"
+        "--socket",
+        metavar="PATH",
+        type=_place,
+        default=PATH,
+        help=f"kdumpfenced's control socket ({PATH})",
     )
+
+
+def _place(text: str) -> str:
+    """A path as a Client wants it, also one from here; whatever else a Client takes will do."""
+    told = not text or text.startswith(("/", "unix:", "http://", "https://"))
+    where = text if told else f"unix:{text}"
+    try:
+        parsed_place(where or PATH)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(one_line(str(error))) from None
+    return where
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
