@@ -203,6 +203,13 @@ def test_one_that_nobody_closed_warns_and_cleans_up(action: Any) -> None:
         assert warning.category is ResourceWarning
 
 
+def test_no_number_is_no_time_to_wait(listen: MakeListener) -> None:
+    listening = listen({"a": [A]})
+    for wait in (listening.events, listening.next_event):
+        with pytest.raises(ValueError, match="timeout nan: must be a number of seconds"):
+            wait(float("nan"))
+
+
 def test_the_last_ring_is_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task of an event loop waits until it can read; a thread may read before it looks."""
     bell = Bell()

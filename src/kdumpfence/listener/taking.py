@@ -44,7 +44,7 @@ class Taking:
         some thousand at a time: call it again. RuntimeError if the reading thread has died.
         """
         bell = self._in_use.bell
-        until = math.inf if timeout is None else time.monotonic() + timeout
+        until = _end(timeout)
         with bell.held() as usable:
             while usable and not bell.closed:
                 if not self._events:
@@ -67,7 +67,7 @@ class Taking:
         Without `timeout` it waits for ever. ListenerClosed if it was closed, before or meanwhile,
         and RuntimeError as `events`.
         """
-        until = math.inf if timeout is None else time.monotonic() + timeout
+        until = _end(timeout)
         while not self.closed:
             try:
                 return self._events.pop()
@@ -129,6 +129,15 @@ class Taking:
         if self._reader is None:
             raise RuntimeError("this Listener was not initialised")
         return self._reader
+
+
+def _end(timeout: float | None) -> float:
+    """Until when it is waited, by CLOCK_MONOTONIC."""
+    if timeout is None:
+        return math.inf
+    if math.isnan(timeout):
+        raise ValueError(f"timeout {timeout}: must be a number of seconds")
+    return time.monotonic() + timeout
 
 
 async def _rung(bell: Bell) -> None:
