@@ -34,7 +34,8 @@ from kdumpfence.wire import is_packet_name
 #: Bytes of a settings file: ten times of what was ever tried.
 MOST_FILE = 1 << 27
 
-#: Characters of a node's name in a settings file.
+#: Bytes of a node's name in a settings file. PostgreSQL has indexes for 2,700 at most, and a name
+#: that it refused would keep all that comes after it from the database.
 MOST_NAME = 1024
 
 
@@ -270,8 +271,8 @@ def _names(value: object) -> list[str] | None:
 
 def _node(name: str, names: list[str], family: str, owners: dict[str, str]) -> list[str]:
     """What is wrong with a node. `owners` has the addresses of those before it."""
-    if not 0 < len(name) <= MOST_NAME or not name.isprintable():
-        return [f"is not a node name: 1 to {MOST_NAME} printable characters"]
+    if not name or not name.isprintable() or len(name.encode()) > MOST_NAME:
+        return [f"is not a node name: printable characters, 1 to {MOST_NAME} bytes of them"]
     trouble = []
     for one in names or [name]:
         what = _address_of(one, name, family, owners)
