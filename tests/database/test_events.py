@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kdumpfence.cli.main import main
+from kdumpfence.cli.memory import _listeners_changed
 from kdumpfence.database import reader, schema
 from kdumpfence.database.reader import Cursor, Event, Reader
 from tests.cli.commands import COMMAND
@@ -157,6 +158,19 @@ def test_events_that_were_removed_are_said_to_be_missed(
     assert [one["node"] for one in told[1:]] == ["node3", "node4"]
     assert main(["events", "--once", "--after=x", f"--database={memory.url}"]) == 1
     assert "not the number of an event, or a cursor" in capsys.readouterr().err
+
+
+def test_who_watches_is_not_told_of_what_a_listener_was_before(memory: Database) -> None:
+    known: dict[tuple[str, int], tuple[str, str]] = {}
+    with Reader(memory.url) as reader, Listener(memory.url, "one") as old:
+        old.beat()
+        assert list(_listeners_changed(known, reader.state(0))) == ["listener one is up"]
+        memory.sql("UPDATE kdumpfence.listener SET up = false, seen = now() - interval '1 hour'")
+        assert list(_listeners_changed(known, reader.state(0))) == ["listener one is gone"]
+        with Listener(memory.url, "one") as new:  # its history file was removed
+            new.beat()
+            assert list(_listeners_changed(known, reader.state(0))) == ["listener one is up"]
+            assert list(_listeners_changed(known, reader.state(0))) == []
 
 
 def test_watch_prints_a_line_for_each_change(memory: Database) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def _watched(where: str) -> Iterator[str]:
             state = reader.state(1_000_000)
     except DatabaseError as error:
         raise failure(where, error) from None
-    known: dict[tuple[str, str], tuple[str, str]] = {}
+    known: dict[tuple[str, int], tuple[str, str]] = {}
     yield from _listeners_changed(known, state)
     for one in state.dumps:
         yield (
@@ -191,12 +192,17 @@ def _watched(where: str) -> Iterator[str]:
 
 
 def _listeners_changed(
-    known: dict[tuple[str, str], tuple[str, str]], state: State
+    known: dict[tuple[str, int], tuple[str, str]], state: State
 ) -> Iterator[str]:
-    for one in state.listeners:
+    names: Counter[str] = Counter()
+    for one in state.listeners:  # of one name, who was seen last comes first
+        names[one.name] += 1
+        if names[one.name] > 1 and one.state != "up":
+            continue  # what it was before it was set up anew
+        key = (one.name, names[one.name])
         now = (one.state, one.trouble if one.state == "up" else "")
-        if known.get((one.name, one.version)) != now:
-            known[one.name, one.version] = now
+        if known.get(key) != now:
+            known[key] = now
             trouble = f": {one_line(now[1])}" if now[1] else ""
             yield f"listener {one_line(one.name)} is {one.state}{trouble}"
 
