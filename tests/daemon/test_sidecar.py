@@ -19,11 +19,12 @@ from kdumpfence.client import Client, Missed, Unreachable
 from kdumpfence.daemon import bounded_server, event_stream
 from kdumpfence.daemon.control import Answers, Sources
 from kdumpfence.daemon.json_text import dump_text, end_text, event_text
+from kdumpfence.daemon.main import SWITCH
 from kdumpfence.daemon.questions import Questions
 from kdumpfence.daemon.status import dump_object
 from kdumpfence.daemon.status_server import LIMITS, Server
 from kdumpfence.daemon.told import Told
-from kdumpfence.listener.events import Dump, Event
+from kdumpfence.listener.events import MOST_ADDRESSES, Dump, Event
 from tests.daemon.running import NODE, Kdumpfenced, patched, until
 
 
@@ -239,10 +240,22 @@ def test_a_proof_says_how_a_node_is_known(daemon: Kdumpfenced) -> None:
         assert client.node("127.3.0.8").proof == "network"
 
 
-def test_json_by_hand_is_what_json_makes_of_it() -> None:
-    for node in ("node1", 'n\u00f6 "\\\n\x1b', "\udcff"):
-        dump = Dump(node, 1.8e9 + 0.1, 1.8e9, 7, ("192.0.2.1", "fe80::1%eth0"), 0.12345, (), 7410)
-        told = Event("finished", node, 1.8e9 + 9, *dump[1:])
+@pytest.mark.parametrize("node", ["node1", 'n\u00f6 "\\\n\x1b', "\udcff"])
+@pytest.mark.parametrize(
+    ("last", "took", "at"),
+    [
+        pytest.param(1.8e9, 0.12345, 1.8e9 + 9, id="with a clock that was set back"),
+        pytest.param(1.8e9 + 0.1, 0.0, 1.8e9 + 0.1, id="just begun"),
+        pytest.param(1.8e9 + 0.1, 2.5, 1.8e9 + 0.1, id="set back to its beginning"),
+        pytest.param(1.8e9 + 7, 0.0, 1.8e9 + 0.1, id="of which nobody measured how long it took"),
+    ],
+)
+def test_json_by_hand_is_what_json_makes_of_it(
+    node: str, last: float, took: float, at: float
+) -> None:
+    for addresses in (("192.0.2.1", "fe80::1%eth0"), (), (node,) * (MOST_ADDRESSES + 1)):
+        dump = Dump(node, 1.8e9 + 0.1, last, 7, addresses, took, (), 7410)
+        told = Event("finished", node, at, *dump[1:])
         found = json.loads(dump_text(dump, "address", True))
         assert found.pop("age") >= 0
         assert found == {**dump_object(dump), "proof": "address", "recorded": True}
@@ -375,3 +388,20 @@ def test_a_signed_dump_says_so_and_a_restored_one_does_not(
         daemon.hear(NODE)  # nor this
         until(lambda: daemon.status().counts["unsigned"] == 1)
         assert client.node(NODE).proof == "history"
+
+
+#: Has the log say how long a thread may keep the others waiting.
+TURNS = """
+import sys
+run = loop.Daemon.run
+def told(self):
+    self.journal.say("info", f"turns of {sys.getswitchinterval():.6f} s")
+    run(self)
+loop.Daemon.run = told
+"""
+
+
+@pytest.mark.parametrize("counting", ["user"])
+def test_whoever_answers_takes_short_turns_with_the_main_loop(daemon: Kdumpfenced) -> None:
+    daemon.start(program=patched(TURNS))
+    assert daemon.says("turns of").endswith(f"turns of {SWITCH:.6f} s")

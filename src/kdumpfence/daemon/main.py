@@ -132,9 +132,6 @@ def _serve(path: str) -> int:
         gc.collect()
         gc.freeze()
         gc.disable()
-        # Whoever asks for the status takes turns with the main loop: short ones, so that an
-        # answer waits for a few milliseconds when a hundred thousand nodes panic.
-        sys.setswitchinterval(0.001)
         journal.say(
             "info",
             f"{PROGRAM} {__version__} ({wire.IMPLEMENTATION} core) listens on port "
