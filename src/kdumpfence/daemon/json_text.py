@@ -16,10 +16,17 @@ __all__ = ["dump_text", "end_text", "event_text", "members", "quoted"]
 
 def members(dump: Dump | Event) -> str:
     """The members of `status.dump_object`."""
-    # The longest is to write a number with all its digits, and most have just begun.
-    since, last, took = dump.since, dump.last, length(dump)
-    first = repr(since)
-    addresses = ", ".join([quoted(one) for one in dump.addresses[:MOST_ADDRESSES]])
+    return _members(dump, repr(dump.since))
+
+
+def _members(dump: Dump | Event, first: str) -> str:
+    """The same, with the text of its `since`.
+
+    The longest is to write a number with all its digits, and most dumps have just begun.
+    """
+    since, last = dump.since, dump.last
+    took = dump.took or (0.0 if last == since else length(dump))
+    addresses = ", ".join(map(quoted, dump.addresses[:MOST_ADDRESSES]))
     return (
         f'"node": {quoted(dump.node)}, "since": {first}, '
         f'"last": {first if last == since else repr(last)}, '
@@ -31,7 +38,7 @@ def members(dump: Dump | Event) -> str:
 def dump_text(dump: Dump, proof: str, recorded: bool) -> str:
     """A dump under way."""
     return (
-        f'{{{members(dump)}, "age": {round(dump.age, 3)!r}, "proof": "{proof}", '
+        f'{{{members(dump)}, "age": {dump.age:.3f}, "proof": "{proof}", '
         f'"recorded": {"true" if recorded else "false"}}}'
     )
 
@@ -43,5 +50,9 @@ def end_text(event: Event) -> str:
 
 def event_text(number: int, event: Event) -> str:
     """What began or ended."""
-    kind, at = event.kind, event.when
-    return f'{{"number": {number}, "kind": "{kind}", "at": {at!r}, {members(event)}}}'
+    since, at = event.since, event.when
+    first = repr(since)
+    return (
+        f'{{"number": {number}, "kind": "{event.kind}", '
+        f'"at": {first if at == since else repr(at)}, {_members(event, first)}}}'
+    )

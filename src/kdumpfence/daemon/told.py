@@ -48,35 +48,37 @@ class Told:
 
     def tell(self, event: Event, recorded: bool = True) -> Event | None:
         """Tell this; what was told of this dump before it, if it was under way."""
+        kind, node = event.kind, event.node
+        ends = kind in ENDS
         with self._lock:
-            if recorded or event.kind in ENDS:
-                self.unrecorded.discard(event.node)
+            if recorded or ends:
+                self.unrecorded.discard(node)
             else:
-                self.unrecorded.add(event.node)
-            before = self._under_way.get(event.node)
-            if before is not None and event.kind == "dumping":
-                self._under_way[event.node] = Numbered(before.number, event)
-                return before.event
+                self.unrecorded.add(node)
+            before = self._under_way.get(node)
+            if before is not None:
+                if kind == "dumping":
+                    self._under_way[node] = Numbered(before.number, event)
+                    return before.event
+                del self._under_way[node]  # what begins is the last one there
             self._last += 1
             new = Numbered(self._last, event)
-            self._under_way.pop(event.node, None)
-            if event.kind in ENDS:
-                self._ends[event.node] = new
+            if ends:
+                self._ends[node] = new
             else:
-                self._under_way[event.node] = new
-            self._keep(new)
+                self._under_way[node] = new
+            if len(self._events) == self._most:
+                self._forget(self._events.pop(self._last - self._most))
+            self._events[self._last] = new
+            if ends:
+                self._ended.append(new)
             return None if before is None else before.event
 
-    def _keep(self, new: Numbered) -> None:
-        if len(self._events) == self._most:
-            oldest = self._events.pop(new.number - self._most)
-            if self._ends.get(oldest.event.node) == oldest:
-                del self._ends[oldest.event.node]
-            if self._ended and self._ended[0] is oldest:
-                self._ended.popleft()
-        self._events[new.number] = new
-        if new.event.kind in ENDS:
-            self._ended.append(new)
+    def _forget(self, oldest: Numbered) -> None:
+        if self._ends.get(oldest.event.node) == oldest:
+            del self._ends[oldest.event.node]
+        if self._ended and self._ended[0] is oldest:
+            self._ended.popleft()
 
     def __len__(self) -> int:
         """How many dumps are under way."""

@@ -155,9 +155,9 @@ class Hearing:
             self._decide(name, shown(packed, scope), port, first_ns, last_ns, messages, told)
 
     def _hear(self, heard: Iterable[tuple[int, bytes, int, int, int, int, int, _Told]]) -> None:
-        name_of = self._nodes.name_of
+        name_of, has, own = self._nodes.name_of, self._nodes.has, self.own
         in_kernel = self._reader.counts_in_kernel
-        self.own.renew(time.monotonic())
+        own.renew(time.monotonic())
         for number, packed, scope, port, first_ns, last_ns, messages, told in heard:
             address = shown(packed, scope)
             node = name_of(number)
@@ -165,18 +165,19 @@ class Hearing:
                 if number != ADMITTED:
                     continue  # removed meanwhile
                 node = address
-            if not messages or (packed, scope) in self.own:
+            key = (packed, scope)
+            if not messages or key in own:
                 # Nothing that counts, but nobody else looks after it any more either.
                 self._dumps.watch(node, False)
                 if messages and number == ADMITTED:
                     self._sources.discard(packed, scope)
                 continue
             if number == ADMITTED:
-                if self._nodes.has(packed, scope):
+                if has(packed, scope):
                     # Shared by several nodes, one of which may be called by this address.
                     self._sources.discard(packed, scope)
                     continue
-                self._admitted[node] = (packed, scope)
+                self._admitted[node] = key
             if not in_kernel:
                 self._decide(node, address, port, first_ns, last_ns, messages, told)
                 continue
@@ -210,6 +211,10 @@ class Hearing:
             events = self._dumps.told(node, address, last, messages, first, said, port)
         else:
             event = self._dumps.heard(node, address, last, messages, first, port)
+            if counted is None:  # as of all that begin, of which there may be very many
+                if event is not None:
+                    self._tell(event)
+                return
             events = [] if event is None else [event]
         if counted is not None and not self._reader.tell_repeats:
             events = self._without_repeats(events, counted)
