@@ -6,8 +6,9 @@ each answer took.
 
 WHERE is the path of a control socket, asked in lines of JSON, or with "http:" before it over HTTP;
 or HOST:PORT, over HTTP. A question's time counts from when it was due, so one that had to wait for
-a free connection is told of as the slow one that it is. What may not be in this file: what a figure
-ought to be.
+a free connection is told of as the slow one that it is. By how much the asker itself was late,
+though a connection was free, is in these times and told beside them ("late"). What may not be in
+this file: what a figure ought to be.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import select
 import socket
 import time
 from collections.abc import Callable
+
+from tests.system.scale.play import quantile
 
 #: Connections, as of a service with as many threads.
 CONNECTIONS = 16
@@ -50,8 +53,10 @@ def connect(where: str) -> tuple[socket.socket, Callable[[str], bytes]]:
 
 def ask(
     where: str, names: list[str], rate: float, seconds: float, connections: int = CONNECTIONS
-) -> tuple[list[float], int]:
-    """Seconds that each answer took, and how many of them said that the node is dumping."""
+) -> tuple[list[float], list[float], int]:
+    """Seconds that each answer took, and by which questions were late though a connection was free;
+    and how many answers said that the node is dumping.
+    """
     opened = [connect(where) for _ in range(connections)]
     poller = select.epoll()
     socks = {sock.fileno(): sock for sock, _ in opened}
@@ -64,15 +69,18 @@ def ask(
     due_of: dict[int, float] = {}
     parts: dict[int, bytes] = {}
     times: list[float] = []
+    late: list[float] = []
     dumping = 0
     gc.disable()
     number, total = 0, int(rate * seconds)
-    begin = time.perf_counter()
+    begin = free_since = time.perf_counter()
     while len(times) < total:
         now = time.perf_counter()
         while free and number < total and begin + number / rate <= now:
             fd = free.pop()
-            due_of[fd] = begin + number / rate
+            due_of[fd] = due = begin + number / rate
+            if due >= free_since:
+                late.append(time.perf_counter() - due)
             socks[fd].send(questions[number % len(questions)])
             number += 1
         if free and number < total:
@@ -84,12 +92,15 @@ def ask(
             if not data.endswith(b"}\n"):
                 parts[fd] = data
                 continue
-            times.append(time.perf_counter() - due_of.pop(fd))
+            now = time.perf_counter()
+            times.append(now - due_of.pop(fd))
             dumping += b'"dumping": true' in data
+            if not free:
+                free_since = now
             free.append(fd)
     for sock in socks.values():
         sock.close()
-    return times, dumping
+    return times, late, dumping
 
 
 def main() -> None:
@@ -103,11 +114,11 @@ def main() -> None:
     with open(given.names) as file:
         names = file.read().split()
     began = time.perf_counter()
-    times, dumping = ask(given.where, names, given.rate, given.seconds, given.connections)
+    times, late, dumping = ask(given.where, names, given.rate, given.seconds, given.connections)
     took = time.perf_counter() - began
-    times.sort()
-    quantiles = {str(q): times[min(len(times) - 1, int(q * len(times)))] for q in (0.5, 0.99, 1)}
-    print(json.dumps({"asked": len(times), "took": took, "dumping": dumping, **quantiles}))
+    quantiles = {str(q): quantile(times, q) for q in (0.5, 0.99, 1)}
+    told = {"asked": len(times), "took": took, "dumping": dumping, **quantiles}
+    print(json.dumps({**told, "late": quantile(late, 0.99) if late else 0.0}))
 
 
 if __name__ == "__main__":
