@@ -7,11 +7,14 @@ Nothing here waits for the database. What may not be in this file: what the forw
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from kdumpfence.daemon.forwarder import Figures, Forwarder, Listener
 from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.daemon.settings import Settings
 from kdumpfence.database.connection import DatabaseError
+
+if TYPE_CHECKING:
+    from kdumpfence.daemon.forwarder import Forwarder, Listener
 
 
 def forwarder(
@@ -23,6 +26,7 @@ def forwarder(
     """
     if not settings.history_database:
         return None
+    from kdumpfence.daemon.forwarder import Forwarder, Listener  # nobody else needs it
 
     def listener() -> Listener:
         """As whom the database knows this daemon."""
@@ -49,7 +53,7 @@ def look(
     """
     for level, text in found.look():
         say(level, text)
-    found.figures = Figures(dumping, trouble)
+    found.figures = found.figures._replace(dumping=dumping, trouble=trouble)
     upto = found.forgettable()
     if (upto or found.renumber) and recorder.hand_over(upto, found.renumber):
         found.renumber = 0

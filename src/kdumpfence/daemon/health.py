@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kdumpfence.daemon.formats import many
-from kdumpfence.daemon.forwarder import Forwarder
 from kdumpfence.daemon.http import Pages
 from kdumpfence.daemon.log import Journal
 from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.listener.listener import Snapshot
+
+if TYPE_CHECKING:
+    from kdumpfence.daemon.forwarder import Forwarder
 
 #: Seconds without a round of the main loop after which it is not well.
 STUCK_AFTER = 10.0

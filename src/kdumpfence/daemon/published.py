@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kdumpfence._version import __version__
 from kdumpfence.daemon import control, metrics, status, systemd
-from kdumpfence.daemon.forwarder import Forwarder
 from kdumpfence.daemon.health import Health
 from kdumpfence.daemon.http import Handler
 from kdumpfence.daemon.log import Journal
@@ -27,6 +27,9 @@ from kdumpfence.daemon.settings import Settings
 from kdumpfence.daemon.told import Told
 from kdumpfence.listener.events import ENDS, Event, length
 from kdumpfence.listener.listener import Snapshot
+
+if TYPE_CHECKING:
+    from kdumpfence.daemon.forwarder import Forwarder
 
 #: Seconds between two lines for `systemctl status`.
 SUMMARY_EVERY = 1.0

@@ -12,15 +12,18 @@ import math
 import select
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kdumpfence.daemon import restart
-from kdumpfence.daemon.forwarder import Forwarder
 from kdumpfence.daemon.log import Journal
 from kdumpfence.daemon.published import Published
 from kdumpfence.daemon.recorder import Recorder
 from kdumpfence.daemon.told import Told
 from kdumpfence.listener.events import AnyEvent, Dump
 from kdumpfence.listener.listener import Listener
+
+if TYPE_CHECKING:
+    from kdumpfence.daemon.forwarder import Forwarder
 
 #: Events that are written down at a time, about: each time the disk has to confirm it.
 BATCH = 32_768
