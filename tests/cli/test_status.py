@@ -181,6 +181,10 @@ def test_a_path_may_be_one_from_here(server: Server, monkeypatch: pytest.MonkeyP
         assert complaint(command, "--socket", "http://[::1").startswith(
             "argument --socket: 'http://[::1': Invalid IPv6 URL"
         )
+        assert (
+            complaint(command, "--socket", name, "--database", "postgresql://")
+            == "--socket and --database: give one of them"
+        )
 
 
 def test_a_reader_that_leaves_early_is_no_reason_to_complain(server: Server) -> None:

@@ -45,9 +45,15 @@ def add_socket(parser: argparse.ArgumentParser) -> None:
         "--socket",
         metavar="PATH",
         type=_place,
-        default=PATH,
         help=f"kdumpfenced's control socket ({PATH})",
     )
+
+
+def asks_database(given: argparse.Namespace) -> bool:
+    """Whether the database is asked, and not a daemon."""
+    if given.database is not None and given.socket is not None:
+        raise CommandError("--socket and --database: give one of them")
+    return given.database is not None
 
 
 def _place(text: str) -> str:
@@ -75,7 +81,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Print what the daemon says, or what all say that share a database."""
-    if given.database is not None:
+    if asks_database(given):
         return print_status(given.database, given.most, given.json)
     try:
         with Client(given.socket or PATH) as client:

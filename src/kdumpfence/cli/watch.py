@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from kdumpfence import signals
 from kdumpfence.cli.changes import Changes
 from kdumpfence.cli.memory import add_database, watch
-from kdumpfence.cli.status import HEADS, add_socket, counts, endings, headings, row
+from kdumpfence.cli.status import HEADS, add_socket, asks_database, counts, endings, headings, row
 from kdumpfence.cli.tables import make_console, rich_lines, stamp
 from kdumpfence.client import PATH, Client, ClientError, Refused, Status
 from kdumpfence.daemon.timeout_advice import duration
@@ -43,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Show the daemon's status until the user ends it."""
+    by_database = asks_database(given)
     signals.install()
-    if given.database is not None:
+    if by_database:
         try:
             return watch(given.database)
         except signals.Ended as ended:
