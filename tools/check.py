@@ -4,9 +4,10 @@
 
     .venv/bin/python tools/check.py [FOLDER...]       which is: make check [FOR="FOLDER..."]
 
-Without a folder: all tests but those marked `slow`, `alone` or `guest`. With folders: all tests of
-the first folder in the row below, the slow ones included, and the quick ones of the others; what
-wants the machine for itself is named at the end. tests/building holds the table complete.
+Without a folder: all tests but those marked `slow`, `in_kernel`, `alone`, `guest` or `cluster`.
+With folders: all tests of the first folder in the row below, the slow ones included, and the quick
+ones of the others; what wants the machine for itself is named at the end. tests/building holds the
+table complete.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ GUARDS = {
 }
 
 FULL = "not alone and not guest and not cluster"
-QUICK = f"not slow and {FULL}"
+QUICK = f"not slow and not in_kernel and {FULL}"
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "4", "--dist", "loadfile", "-m")
 
 

@@ -12,8 +12,11 @@ from tests.support.sources import ROOT, run
 from tools import suite, systems
 from tools.systems import Part, Record
 
+pytestmark = pytest.mark.slow
+
 TESTS = """
 import pytest
+
 def test_passes(record_property): record_property("heard after", "0.07 s")
 def test_fails(): assert False
 @pytest.fixture

@@ -24,6 +24,8 @@ from tests.cli.commands import COMMAND, ENVIRONMENT, complaint, ok
 from tests.cli.terminal import Terminal
 from tests.support.programs import as_user
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -504,7 +506,6 @@ def moments(arguments: Sequence[str]) -> Iterator[int]:
     pytest.fail("it never came to its end")
 
 
-@pytest.mark.slow
 def test_whenever_it_is_killed_there_is_no_key_or_a_whole_one(file: Path) -> None:
     for _ in moments(["key", "create", "--file", str(file)]):
         assert all(mode(path) == 0o600 for path in file.parent.iterdir())
@@ -517,7 +518,6 @@ def test_whenever_it_is_killed_there_is_no_key_or_a_whole_one(file: Path) -> Non
 
 
 @pytest.mark.parametrize("step", ["rotate", "rotate --switch", "rotate --drop"])
-@pytest.mark.slow
 def test_whenever_a_rotation_is_killed_the_old_keys_are_there_or_the_new(
     made: Path, step: str
 ) -> None:
@@ -538,7 +538,6 @@ def test_whenever_a_rotation_is_killed_the_old_keys_are_there_or_the_new(
             made.write_bytes(before)
 
 
-@pytest.mark.slow
 def test_whenever_it_is_killed_a_nodes_key_is_the_older_one_or_the_newer(made: Path) -> None:
     out = made.with_name("out")
     ok("key", "derive", "--node", "node1", "--file", str(made), "--out", str(out))

@@ -93,7 +93,7 @@ def dump_while_it_is_set(daemon: Kdumpfenced, seconds: float) -> None:
 def test_the_clock_that_is_set_while_a_node_dumps_does_not_change_its_length(
     daemon: Kdumpfenced, seconds: int
 ) -> None:
-    daemon.configure('networks = ["127.0.0.0/8"]\nsilence = 2\nrepeat = 1')
+    daemon.configure('networks = ["127.0.0.0/8"]\nsilence = 5\nrepeat = 1')
     began = time.monotonic()
     dump_while_it_is_set(daemon, seconds)
     (shown,) = daemon.status().dumps

@@ -62,7 +62,7 @@ def test_how_a_dump_ended_is_told_everywhere(tmp_path: Path, core: str, counting
 
 @pytest.mark.slow
 def test_a_kill_between_the_end_and_the_silence_begins_no_other_dump(daemon: Kdumpfenced) -> None:
-    daemon.configure("silence = 3", f'a = ["{A}"]\nb = ["{B}"]')
+    daemon.configure("silence = 6", f'a = ["{A}"]\nb = ["{B}"]')
     daemon.start()
     daemon.hear(A, B, data=status("dumping", 1))
     daemon.hear(A, data=status("finished", 2))
@@ -82,7 +82,7 @@ def test_a_kill_between_the_end_and_the_silence_begins_no_other_dump(daemon: Kdu
     assert daemon.dumping() == set()
     assert ends(daemon) == {"a": "finished", "b": "failed"}
     assert len(daemon.past()) == 2
-    time.sleep(3.5)  # longer than the silence
+    time.sleep(6.5)  # longer than the silence
     daemon.hear(A)
     until(lambda: daemon.dumping() == {"a"})
     assert len(daemon.past("a")) == 2

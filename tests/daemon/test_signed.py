@@ -18,6 +18,8 @@ from tests.daemon.running import NODE, Kdumpfenced, until
 from tests.daemon.test_answers import answer
 from tests.support.signer import FOREIGN_KEY, KEY, OLD_KEY, Signer, key_text, slot
 
+pytestmark = pytest.mark.slow
+
 NODES = "node1 = []\nnode2 = []"
 
 

@@ -144,7 +144,7 @@ def test_what_stood_in_a_file_that_was_removed_is_in_the_new_one(path: str) -> N
 def test_after_a_kill_the_last_message_is_known_though_no_event_told_of_it(
     daemon: Kdumpfenced,
 ) -> None:
-    daemon.configure("networks = ['127.0.0.0/8']\nsilence = 3\nrepeat = 1")
+    daemon.configure("networks = ['127.0.0.0/8']\nsilence = 100\nrepeat = 1")
     daemon.start()
     daemon.hears(NODE)
     with contextlib.closing(sqlite3.connect(daemon.history)) as looking:
@@ -161,6 +161,7 @@ def test_after_a_kill_the_last_message_is_known_though_no_event_told_of_it(
     assert there.last == pytest.approx(dump.last, abs=0.01)
     daemon.end(signal.SIGKILL)
     assert daemon.past() == [there]
+    daemon.configure("networks = ['127.0.0.0/8']\nsilence = 3\nrepeat = 1")
     daemon.start()
     daemon.says(f"node '{NODE}' was dumping before the restart")
     daemon.says(f"node '{NODE}' fell silent")
@@ -171,7 +172,7 @@ def test_after_a_kill_the_last_message_is_known_though_no_event_told_of_it(
 
 @pytest.mark.parametrize("counting", ["kernel"])
 def test_the_end_is_written_with_all_that_the_kernel_counted(daemon: Kdumpfenced) -> None:
-    daemon.configure("networks = ['127.0.0.0/8']\nsilence = 3\nrepeat = 3600")
+    daemon.configure("networks = ['127.0.0.0/8']\nsilence = 6\nrepeat = 3600")
     daemon.start()
     daemon.hears(NODE)
     with udp(NODE) as sock:

@@ -17,6 +17,8 @@ from tests.doctor.planted import HOME, IMAGE, NODES, Fault, Files, gone, put
 from tests.doctor.test_crash_kernel import watchdog
 from tests.install import roots
 
+pytestmark = pytest.mark.slow
+
 _PART = "image"
 _KDUMP = "/etc/sysconfig/kdump"
 _SUSE_IMAGE = "/var/lib/kdump/initrd"

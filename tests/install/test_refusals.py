@@ -20,6 +20,8 @@ from tests.install import roots
 from tests.install.conftest import REAL_FIND, Command
 from tests.support.programs import as_user
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = (sys.executable, "-m", "kdumpfence.cli")
 PLACE = "usr/libexec/fence_kdump_send"
 

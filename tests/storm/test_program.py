@@ -26,6 +26,8 @@ from tests.support.netlab import Host
 from tests.support.programs import BIN, environment
 from tests.support.storms import Storm
 
+pytestmark = pytest.mark.slow
+
 STORM = [str(BIN / "kdumpfence"), "storm"]
 SO_MEMINFO, DROPS = 55, 8
 SO_RCVBUFFORCE = 33
@@ -122,7 +124,6 @@ def test_thousands_of_nodes_are_heard_in_every_round(
     assert abs(sum(found == {"big"} for found in orders.values()) - 2500) <= 1
 
 
-@pytest.mark.slow
 def test_nodes_that_panic_together_repeat_themselves(
     core_name: str, listener: socket.socket
 ) -> None:
@@ -161,7 +162,6 @@ def test_a_mix_has_its_shares_and_each_kind_its_senders(
     assert found == {kind: 10 * share for kind, share in mix.items()} == summary["kinds"]
 
 
-@pytest.mark.slow
 def test_the_same_seed_makes_the_same_storm(core_name: str, listener: socket.socket) -> None:
     argv = ["--nodes", "20", "--mix", "valid,random,magic,foreign", "--count", str(FEW),
             "--interval", "0.1", "--panic-within", "0.1", "--foreigners", "7"]  # fmt: skip
@@ -183,7 +183,6 @@ def test_both_cores_make_the_same_storm(listener: socket.socket) -> None:
     assert heard(listener) == first
 
 
-@pytest.mark.slow
 def test_a_duration_has_what_its_rate_promises(core_name: str, listener: socket.socket) -> None:
     summary = storm(core_name, listener, "--rate", "150.5", "--duration", "1", "--nodes", "7")
     found = Counter(name for name, _ in heard(listener))
@@ -222,7 +221,6 @@ def test_the_summary_is_also_for_reading(core_name: str, listener: socket.socket
     ],
     ids=["SIGINT, endless", "SIGTERM, cut short", "SIGHUP, cut short"],
 )
-@pytest.mark.slow
 def test_a_signal_ends_it_with_its_summary(
     live: Callable[..., Storm],
     listener: socket.socket,
@@ -238,7 +236,6 @@ def test_a_signal_ends_it_with_its_summary(
     assert running.process.returncode == (128 + number if end else 0)
 
 
-@pytest.mark.slow
 def test_one_that_was_started_with_nohup_outlives_its_terminal(
     live: Callable[..., Storm], listener: socket.socket
 ) -> None:
@@ -250,7 +247,6 @@ def test_one_that_was_started_with_nohup_outlives_its_terminal(
     assert len(heard(listener)) == 80
 
 
-@pytest.mark.slow
 def test_one_that_was_stopped_makes_up_for_it(
     live: Callable[..., Storm], listener: socket.socket
 ) -> None:
@@ -274,7 +270,6 @@ def heard_one(sock: socket.socket) -> bool:
     return True
 
 
-@pytest.mark.slow
 def test_nobody_reading_the_live_figures_holds_nothing_up(
     core_name: str, listener: socket.socket
 ) -> None:
@@ -286,7 +281,6 @@ def test_nobody_reading_the_live_figures_holds_nothing_up(
     assert len(heard(listener)) == 150
 
 
-@pytest.mark.slow
 def test_it_says_nothing_on_stderr_unless_asked(core_name: str, listener: socket.socket) -> None:
     # `storm` looks: stderr is empty.
     storm(core_name, listener, "--rate", "20", "--duration", "1.2")
@@ -390,7 +384,6 @@ def test_other_machines_are_reached_when_the_danger_is_accepted(core_name: str) 
             assert (data, source[0]) == (OWN_MESSAGE, "10.0.0.1")
 
 
-@pytest.mark.slow
 def test_only_its_own_descriptors_are_open(live: Callable[..., Storm]) -> None:
     running = live("--rate", "50")
     # While it writes a line it has its output open a second time.

@@ -23,6 +23,8 @@ from tests.support.programs import FORMS
 from tests.system.network.datagrams import say_from_anywhere
 from tests.system.network.programs import Listening, Programs, Running
 
+pytestmark = pytest.mark.slow
+
 _IPV6_FREEBIND = 78
 
 nonces = (number.to_bytes(16, "big") for number in itertools.count(1))
@@ -348,7 +350,6 @@ def test_a_port_that_another_program_has_is_taken_when_it_is_free(
 # ------------------------------------------------------------------- nobody is held up
 
 
-@pytest.mark.slow
 def test_lanes_full_of_messages_to_the_dead_leave_answering_to_the_port(
     programs: Programs, link: Link, node: Host, survivor: Host
 ) -> None:
@@ -371,7 +372,6 @@ def test_lanes_full_of_messages_to_the_dead_leave_answering_to_the_port(
         ask(sock, ("10.0.0.1", PORT))
 
 
-@pytest.mark.slow
 def test_questions_of_neighbours_that_do_not_exist_hold_up_no_end(
     programs: Programs, link: Link, node: Host, survivor: Host
 ) -> None:
@@ -385,7 +385,6 @@ def test_questions_of_neighbours_that_do_not_exist_hold_up_no_end(
     assert sender.status(within=1) == 0
 
 
-@pytest.mark.slow
 def test_it_sleeps_when_it_waits_for_its_end_and_somebody_asks(
     programs: Programs, link: Link, node: Host, survivor: Host
 ) -> None:
@@ -405,7 +404,6 @@ def test_it_sleeps_when_it_waits_for_its_end_and_somebody_asks(
     assert rests > 30  # it looks a hundred times a second then
 
 
-@pytest.mark.slow
 def test_messages_to_the_living_are_not_late_in_a_flood(
     programs: Programs, link: Link, node: Host, survivor: Host
 ) -> None:
