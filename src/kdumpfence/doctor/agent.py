@@ -80,8 +80,8 @@ def _stock(machine: Machine) -> Iterator[Finding]:
             impossible.append(f"{device.name} has auth={parameters['auth']}")
         if listeners.place(device):
             impossible.append(f"{device.name} has listener={listeners.place(device)}")
-        hosts = device.hosts(its.version) if its else None
-        in_map = [part for text in (hosts or {}).values() for part in text.split(",")]
+        aliases = device.aliases(its.version) if its else {}
+        in_map = [part for text in aliases.values() for part in text.split(",")]
         if any(map(is_meant_as_address, in_map)):
             impossible.append(f"{device.name} has addresses in pcmk_host_map")
     if impossible:

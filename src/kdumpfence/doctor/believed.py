@@ -20,6 +20,7 @@ from kdumpfence.doctor.finding import Finding, Unknown, fails, ok, warning
 from kdumpfence.doctor.machine import Machine
 from kdumpfence.doctor.nodes import Told, rings_of, same
 from kdumpfence.install import native_sender, sender_arguments
+from kdumpfence.text import shown
 
 
 def asked_for(its: Cib, device: Device, node: str) -> AgentOptions | None:
@@ -76,7 +77,9 @@ def believed(machine: Machine) -> Iterator[Finding]:
     for node in all_nodes:
         devices = [one for one in its.kdump if one.calls(node.name, its.version) is not None]
         if not devices:
-            lost.append(f"{node.name} (no device is for it)")
+            skipped = [f"{shown(word)} of {one.name}" for one in its.kdump for word in one.skipped]
+            why = f": Pacemaker skips {joined(skipped)} in pcmk_host_list" if skipped else ""
+            lost.append(f"{node.name} (no device is for it{why})")
         for device in devices:
             asked = asked_for(its, device, node.name)
             if asked is None or asked.listener:  # which has addresses of its own: see `listeners`

@@ -11,14 +11,13 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from kdumpfence.doctor.device import NEW_NAMES, Device
 from kdumpfence.doctor.finding import Unknown
 from kdumpfence.doctor.machine import Machine
 from kdumpfence.doctor.shell import Shell
-from kdumpfence.text import shown
+from kdumpfence.doctor.topology import Level, Topology
 
 FILE = "/var/lib/pacemaker/cib/cib.xml"
 _NEWER = {f"stonith-{one}": f"fencing-{one}" for one in ("action", "enabled", "timeout")}
@@ -35,9 +34,6 @@ _TRUE = ("true", "on", "yes", "y", "1")
 #: Bytes of a configuration at most.
 _MOST = 1 << 26
 
-#: Quantifiers in a pattern for nodes, so that no pattern takes for ever.
-_MOST_QUANTIFIERS = 4
-
 
 def seconds(text: str) -> float | None:
     """A time as Pacemaker reads it, "60s" or "1min"; None if it is none."""
@@ -50,13 +46,6 @@ def seconds(text: str) -> float | None:
 def is_true(text: str) -> bool:
     """A boolean as Pacemaker reads it."""
     return text.lower() in _TRUE
-
-
-class Level(NamedTuple):
-    """One level of a fencing topology."""
-
-    number: int
-    devices: tuple[str, ...]
 
 
 class Cib:
@@ -73,16 +62,10 @@ class Cib:
         self.properties = self.pairs(root.findall("configuration/crm_config/cluster_property_set"))
         self._defaults = self.pairs(root.findall("configuration/rsc_defaults/meta_attributes"))
         self.devices = {one.name: one for one in self._devices()}
-        self._levels = root.findall("configuration/fencing-topology/fencing-level")
-        self._nodes = {
-            one.get("uname", ""): self.pairs(one.findall("instance_attributes"))
-            for one in root.findall("configuration/nodes/node")
-        }
-
-    @property
-    def nodes(self) -> list[str]:
-        """The nodes that Pacemaker knows."""
-        return [name for name in self._nodes if name]
+        self.topology = Topology(root)
+        nodes = root.iterfind("configuration/nodes/node")
+        #: The nodes that Pacemaker knows.
+        self.nodes = [name for one in nodes if (name := one.get("uname"))]
 
     @property
     def kdump(self) -> list[Device]:
@@ -103,48 +86,12 @@ class Cib:
             return []
         return [name for name in _NEWER.values() if name in self.properties]
 
-    def levels(self, node: str) -> list[Level]:
+    def levels(self, node: str) -> tuple[Level, ...]:
         """The levels of this node's topology, the first one first.
 
-        Levels for its name go before those for a pattern, and these before those for an attribute.
-        Raises Unknown.
+        If those of several targets may count, of the first one. Raises Unknown.
         """
-        for its in (self._named, self._patterned, self._attributed):
-            found = [one for one in self._levels if its(one, node)]
-            if found:
-                break
-        levels: dict[int, tuple[str, ...]] = {}
-        for one in found:
-            index = one.get("index", "")
-            if index.isascii() and index.isdigit() and len(index) < 9:
-                devices = re.split(r"[ \t,]+", one.get("devices", "").strip())
-                levels[int(index)] = levels.get(int(index), ()) + tuple(filter(None, devices))
-        return [Level(number, levels[number]) for number in sorted(levels)]
-
-    @staticmethod
-    def _named(level: ET.Element, node: str) -> bool:
-        return level.get("target", "").lower() == node.lower()
-
-    @staticmethod
-    def _patterned(level: ET.Element, node: str) -> bool:
-        pattern = level.get("target-pattern")
-        if pattern is None:
-            return False
-        quantifiers = len(re.findall(r"[*+?{]", pattern))
-        if (
-            len(pattern) > 1000
-            or quantifiers > _MOST_QUANTIFIERS
-            or re.search(r"\)[*+?{]", pattern)
-        ):
-            raise Unknown(f"target-pattern {shown(pattern)} of a fencing level is too complicated")
-        try:
-            return re.search(pattern, node, re.IGNORECASE) is not None
-        except re.error:
-            raise Unknown(f"target-pattern {shown(pattern)} of a fencing level") from None
-
-    def _attributed(self, level: ET.Element, node: str) -> bool:
-        name = level.get("target-attribute")
-        return name is not None and self._nodes.get(node, {}).get(name) == level.get("target-value")
+        return next((one.levels for one in self.topology.targets(node)), ())
 
     def pairs(self, sets: list[ET.Element]) -> dict[str, str]:
         """Names and values, of which the first one of a name counts."""

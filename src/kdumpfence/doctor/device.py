@@ -25,20 +25,49 @@ class Device(NamedTuple):
         """Whether it switches nothing off, but asks whether a node dumps."""
         return self.agent == KDUMP
 
-    def hosts(self, version: tuple[int, ...]) -> dict[str, str] | None:
-        """The nodes that it knows, and what it calls each; None if it takes any."""
-        listed = re.split(r"[ \t,;]+", self.parameters.get("pcmk_host_list", ""))
-        found = {name: name for name in listed if name}
-        found.update(host_map(self.parameters.get("pcmk_host_map", ""), version))
-        anyone = self.parameters.get("pcmk_host_check", "").lower() == "none"
-        return None if anyone or not found else found
+    def aliases(self, version: tuple[int, ...]) -> dict[str, str]:
+        """What it calls the nodes of its pcmk_host_map."""
+        return host_map(self.parameters.get("pcmk_host_map", ""), version)
+
+    @property
+    def skipped(self) -> list[str]:
+        """Words of its pcmk_host_list that are no node for Pacemaker, or another one."""
+        given = self.parameters.get("pcmk_host_list", "")
+        taken = host_list(given)
+        return [word for word in _words(given) if word not in taken]
 
     def calls(self, node: str, version: tuple[int, ...]) -> str | None:
-        """What it calls this node; None if it does not know it."""
-        hosts = self.hosts(version)
-        if hosts is None:
-            return node
-        return next((its for name, its in hosts.items() if name.lower() == node.lower()), None)
+        """What it calls this node; None if it is not for it (can_fence_host_with_device)."""
+        aliases = self.aliases(version)
+        its = next((its for name, its in aliases.items() if name.lower() == node.lower()), None)
+        listed = host_list(self.parameters.get("pcmk_host_list", ""))
+        has_list = not {"pcmk_host_list", "pcmk_host_map"}.isdisjoint(self.parameters)
+        check = self.parameters.get("pcmk_host_check", "static-list" if has_list else "none")
+        if check.lower() != "static-list":
+            return its or node  # any node, or the device itself is asked
+        known = {name.lower() for name in (*listed, *aliases.values())}
+        return its or (node if node.lower() in known else None)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[ \t-\r,;]+|\\n", text) if word]
+
+
+def host_list(text: str) -> list[str]:
+    """The nodes of pcmk_host_list, as Pacemaker reads them (stonith__parse_targets).
+
+    It has one reader for that and for what agents print for the action `list`, which leaves out
+    their complaints.
+    """
+    found = []
+    for line in re.split(r"\n|\\n", text):
+        if "invalid" in line or "variable" in line:
+            continue
+        for word in _words(line):
+            name = re.match(r"[a-zA-Z0-9_.-]*", word)[0]  # type: ignore[index]
+            if name and name.lower() not in ("on", "off"):
+                found.append(name)
+    return found
 
 
 def host_map(text: str, version: tuple[int, ...]) -> dict[str, str]:

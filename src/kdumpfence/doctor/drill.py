@@ -13,12 +13,13 @@ from typing import NamedTuple
 from kdumpfence.agent.options import AgentOptions
 from kdumpfence.cmdline import OptionError
 from kdumpfence.doctor import checks, cib, cluster, corosync, drill_pacemaker
-from kdumpfence.doctor.cib import Cib, Level
+from kdumpfence.doctor.cib import Cib
 from kdumpfence.doctor.cluster import joined
 from kdumpfence.doctor.device import Device
 from kdumpfence.doctor.drill_pacemaker import Status
 from kdumpfence.doctor.finding import FAILS, WARNING, Unknown
 from kdumpfence.doctor.machine import Machine
+from kdumpfence.doctor.topology import Level
 from kdumpfence.text import shown
 
 #: What the doctor can say here without asking the other nodes over the network.
@@ -129,6 +130,8 @@ def _fencing(its: Target) -> Step:
             for one in its.its.devices.values()
             if one.calls(its.node, its.its.version) is not None
         ]
+    if not its.its.topology.certain(its.node):
+        lines.append("or other levels, since several are configured: step 1, fencing levels")
     value = its.its.property_of("stonith-enabled")
     if value is not None and not cib.is_true(value):
         name = its.its.called("stonith-enabled")

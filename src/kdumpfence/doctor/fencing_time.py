@@ -66,7 +66,7 @@ def delay(device: Device, node: str) -> float:
 def wait(its: Cib, node: str, nodes: int) -> Wait | None:
     """What is known of this node's; None if its levels, or the agent's options, are wrong."""
     try:
-        if fault_of(its, node):
+        if fault_of(its, node) or not its.topology.certain(node):
             return None
         levels = its.levels(node)
     except Unknown:

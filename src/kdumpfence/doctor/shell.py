@@ -56,10 +56,12 @@ class Shell:
             return f"crm configure primitive kdump stonith:fence_kdump params {params}"
         return f"pcs stonith create kdump fence_kdump {params}"
 
-    def levels(self, nodes: dict[str, bool], topology: dict[str, list[tuple[str, ...]]]) -> str:
+    def levels(
+        self, nodes: dict[str, list[str]], topology: dict[str, list[tuple[str, ...]]]
+    ) -> str:
         """Give nodes the levels that they have in this topology; crmsh takes only all of it.
 
-        `nodes`: whether they have levels now.
+        `nodes`: as what their names stand in levels now, "name" or "pattern"; nothing if nowhere.
         """
         if self._tool == "crm":
             all_nodes = (
@@ -68,10 +70,11 @@ class Shell:
             line = shlex.quote(f"fencing_topology {' '.join(all_nodes)}")
             return f"echo {line} | crm configure load update -"
         commands = []
-        for node, has_some in nodes.items():
+        for node, kinds in nodes.items():
             name = shlex.quote(node)
-            if has_some:
-                commands.append(f"pcs stonith level clear target {name}")
+            for kind in kinds:
+                target = shlex.quote(f"regexp%{node}") if kind == "pattern" else name
+                commands.append(f"pcs stonith level clear target {target}")
             for index, devices in enumerate(topology[node], 1):
                 its = " ".join(map(shlex.quote, devices))
                 commands.append(f"pcs stonith level add {index} {name} {its}")
