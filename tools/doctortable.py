@@ -29,6 +29,7 @@ from tests.doctor import (
     test_cluster,
     test_crash_kernel,
     test_image,
+    test_levels,
     test_nodes,
 )
 from tests.doctor.cluster_root import Fault, with_agent
@@ -48,7 +49,10 @@ PAGE = markedtable.ROOT / "docs" / "doctor.md"
 _LONG = 150
 
 #: The faults that are planted in a real cluster, by the part of the doctor that finds them.
-CLUSTER = {"cluster": test_cluster.FAULTS, "nodes": test_nodes.FAULTS}
+CLUSTER = {
+    "cluster": [*test_cluster.FAULTS, *test_levels.FAULTS],
+    "nodes": test_nodes.FAULTS,
+}
 
 
 class Row(NamedTuple):

@@ -193,8 +193,15 @@ def test_the_sum_is_that_of_pacemaker(healthy: Root) -> None:
         ),
         (lambda root: root.remove(COROSYNC), ("50 s (corosync 0 s", "2 min 24 s")),
         (
-            lambda root: root.change(
-                CIB, level(2, "node2", "power-node2"), level(2, "node2", "power-node2,power-node3")
+            lambda root: (
+                root.change(
+                    CIB, '"pcmk_host_list" value="node3"', '"pcmk_host_list" value="node2 node3"'
+                ),
+                root.change(
+                    CIB,
+                    level(2, "node2", "power-node2"),
+                    level(2, "node2", "power-node2,power-node3"),
+                ),
             ),
             ("node2: if", "3 min 45 s"),
         ),

@@ -156,7 +156,7 @@ FAULTS = [
         lambda root: root.set("pcmk_host_map", MAP.partition(";node3")[0]),
         "fails",
         "addresses of nodes",
-        ("node3 (no device is for it)", "pcs stonith update kdump pcmk_host_map="),
+        ("node3 (no device is for it)", f"pcs stonith update kdump pcmk_host_map='{MAP}'"),
     ),
     Fault(
         "a device that knows other addresses",
@@ -200,6 +200,19 @@ FAULTS = [
         "warning",
         "addresses of nodes",
         ("node1 at 198.51.100.1 (kdump), node2 at 198.51.100.2", "pcmk_host_map="),
+    ),
+    Fault(
+        "a list by names that Pacemaker skips",
+        lambda root: root.unset("pcmk_host_map").set(
+            "pcmk_host_list", "node1 node2 node3 variable4"
+        ),
+        "fails",
+        "addresses of nodes",
+        (
+            "not known to a device: node1 (no device is for it), node2 (no device is for it), ",
+            "; Pacemaker skips 'node1', 'node2', 'node3', 'variable4' of kdump in pcmk_host_list",
+            f"pcs stonith update kdump pcmk_host_map='{MAP}'",
+        ),
     ),
     Fault(
         "IPv6 in the map",

@@ -7,7 +7,7 @@ And against the addresses that this node would send from.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from kdumpfence.agent.options import AgentOptions
 from kdumpfence.cmdline import OptionError
@@ -37,10 +37,16 @@ def known_to(machine: Machine, asked: AgentOptions) -> set[str]:
     return {same(one) for name in asked.names for one in corosync.resolve(machine, name)}
 
 
-def _correct(its: Cib, device: Device, all_nodes: list[Node]) -> str:
-    """Give a device all addresses of its nodes, in the form that this Pacemaker reads."""
-    mine = [node for node in all_nodes if device.calls(node.name, its.version)] or all_nodes
-    if "nodename" in device.parameters and len(mine) == 1:
+def _correct(
+    its: Cib, device: Device, all_nodes: list[Node], homeless: Collection[Node] = ()
+) -> str:
+    """Give a device all addresses of its nodes, in the form that this Pacemaker reads.
+
+    And of `homeless` ones, which it is to be for as well.
+    """
+    mine = [one for one in all_nodes if one in homeless or device.calls(one.name, its.version)]
+    mine = mine or all_nodes
+    if "nodename" in device.parameters and len(mine) == 1 and not homeless:
         return its.shell.set(device.name, "nodename", ",".join(mine[0].rings))
     colon = ":" if its.version >= NEW_NAMES else "\\:"
     entries = (f"{node.name}:{','.join(node.rings).replace(':', colon)}" for node in mine)
@@ -73,13 +79,13 @@ def believed(machine: Machine) -> Iterator[Finding]:
     all_nodes = corosync.nodes(machine)
     lost: list[str] = []
     partly: list[str] = []
+    homeless: list[Node] = []
     wrong = its.kdump[0]
     for node in all_nodes:
         devices = [one for one in its.kdump if one.calls(node.name, its.version) is not None]
         if not devices:
-            skipped = [f"{shown(word)} of {one.name}" for one in its.kdump for word in one.skipped]
-            why = f": Pacemaker skips {joined(skipped)} in pcmk_host_list" if skipped else ""
-            lost.append(f"{node.name} (no device is for it{why})")
+            homeless.append(node)
+            lost.append(f"{node.name} (no device is for it)")
         for device in devices:
             asked = asked_for(its, device, node.name)
             if asked is None or asked.listener:  # which has addresses of its own: see `listeners`
@@ -92,16 +98,20 @@ def believed(machine: Machine) -> Iterator[Finding]:
                 text = f"{node.name} at {joined(strange)} ({device.name})"
                 (lost if len(strange) == len(rings) else partly).append(text)
     if lost:
+        skipping = [one for one in its.kdump if one.skipped] if homeless else []
+        words = [f"{joined(map(shown, one.skipped))} of {one.name}" for one in skipping]
+        why = f"; Pacemaker skips {joined(words)} in pcmk_host_list" if words else ""
+        wrong = next(iter(skipping), wrong)
         yield fails(
             "addresses of nodes",
-            f"not known to a device: {joined(lost)}",
-            _correct(its, wrong, all_nodes),
+            f"not known to a device: {joined(lost)}{why}",
+            _correct(its, wrong, all_nodes, homeless),
         )
     if partly:
         yield warning(
             "addresses of nodes",
             f"not known to a device: {joined(partly)}; what comes from there is not believed",
-            _correct(its, wrong, all_nodes),
+            _correct(its, wrong, all_nodes, homeless),
         )
     if not lost and not partly:
         yield ok("addresses of nodes", "the devices have each ring of each node")

@@ -6,7 +6,7 @@ docs/operations.md, section 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from kdumpfence.doctor.cib import Cib
 from kdumpfence.doctor.cluster import configured, joined, names
@@ -54,7 +54,12 @@ def _wanted(its: Cib, node: str) -> list[tuple[str, ...]]:
 def _device_for(its: Cib, node: str, kdump: bool) -> tuple[str, ...]:
     """The device for that node, of fence_kdump or one that cuts the power; none if none is."""
     devices = (one for one in its.devices.values() if one.is_kdump is kdump)
-    return tuple(one.name for one in devices if one.calls(node, its.version))[:1]
+    return tuple(one.name for one in _for(its, node, devices))[:1]
+
+
+def _for(its: Cib, node: str, devices: Iterable[Device]) -> list[Device]:
+    """Those of these devices that are for that node."""
+    return [one for one in devices if one.calls(node, its.version) is not None]
 
 
 def _level_remedy(its: Cib, nodes: list[str], topology: dict[str, list[tuple[str, ...]]]) -> str:
@@ -144,6 +149,12 @@ def _fault(its: Cib, node: str, levels: Sequence[Level]) -> str:
         )
     if first and any(False in sort for sort in sorts[:first]):
         return f"power in level {levels[0].number}, kdump only in {levels[first].number}"
+    asked = [its.devices[name] for name in levels[first].devices]
+    if not _for(its, node, asked) and _for(its, node, its.kdump):
+        return (
+            f"level {levels[first].number} has {joined(one.name for one in asked)}, which is not "
+            "for it: power is cut while it dumps"
+        )
     behind = [name for level in levels[first + 1 :] for name in level.devices]
     power = [its.devices[name] for name in behind if not its.devices[name].is_kdump]
     if not power:
@@ -163,7 +174,8 @@ def _lame(its: Cib, node: str, levels: Sequence[Level]) -> list[Device]:
     for level in levels:
         devices = [its.devices[name] for name in level.devices if name in its.devices]
         if any(not one.is_kdump for one in devices):
-            lame = [one for one in devices if one.stopped or not one.calls(node, its.version)]
+            able = _for(its, node, devices)
+            lame = [one for one in devices if one.stopped or one not in able]
             if not lame:
                 return []
             found += lame

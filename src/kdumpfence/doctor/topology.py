@@ -155,7 +155,7 @@ def _matched(pattern: str, node: str) -> bool:
     ours = pattern
     for name, characters in _CLASSES.items():
         ours = ours.replace(name, characters)
-    foreign = r"\[[:.=]|\\[^].[{}()*+?^$|\\/-]|\[[^]]*\\|\(\?|[*+?}][*+?{]"
+    foreign = r"\[[\[:.=]|\\[^].[{}()*+?^$|\\/-]|\[[^]]*\\|\(\?|[*+?}][*+?{]|--|&&|~~|\|\|"
     try:
         if re.search(foreign, ours) is None:
             return re.search(ours, node) is not None
