@@ -15,7 +15,7 @@ from kdumpfence.doctor.drill_watch import Watch
 from kdumpfence.doctor.finding import Unknown, fails, ok
 from kdumpfence.doctor.machine import Machine
 from kdumpfence.install.sysroot import Sysroot
-from tests.doctor.cluster_root import CIB, COROSYNC, Root
+from tests.doctor.cluster_root import CIB, COROSYNC, Root, level
 
 EVERYWHERE = Status("node1", {"node1": True, "node2": True, "node3": True}, {"web": frozenset()})
 
@@ -50,6 +50,15 @@ def refusal(root: Root, node: str) -> str:
     with Sysroot(str(root.folder)) as opened, pytest.raises(drill.Refused) as why:
         drill.target(Machine(opened), node)
     return str(why.value)
+
+
+def test_levels_of_which_pacemaker_takes_one_or_the_other_are_not_promised(root: Root) -> None:
+    root.change(CIB, level(1, "node3", "kdump"), level(1, "node.", "kdump"))
+    root.change(CIB, level(2, "node3", "power-node3"), level(2, "3$", "power-node3"))
+    for pattern in ("node.", "3$"):
+        root.change(CIB, f'target="{pattern}"', f'target-pattern="{pattern}"')
+    last = steps(root)["What the cluster will do"].lines[-1]
+    assert last == "or other levels, since several are configured: step 1, fencing levels"
 
 
 def test_the_steps_name_node_devices_addresses_and_time_outs(root: Root) -> None:
