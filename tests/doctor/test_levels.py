@@ -146,7 +146,23 @@ FAULTS = [
         lambda root: _levels(root, _element(1, NAME, "kdump"), _element(10, NAME, "power-node2")),
         "fails",
         "fencing levels",
-        ("node2: no power device behind kdump", CLEARED),
+        (
+            "node2: no power device behind kdump",
+            "level 10 is ignored, since Pacemaker has levels 1 to 9",
+            CLEARED,
+        ),
+    ),
+    Fault(
+        "a tenth level beyond what is needed",
+        lambda root: _levels(
+            root,
+            _element(1, NAME, "kdump"),
+            _element(2, NAME, "power-node2"),
+            _element(10, NAME, "spare"),
+        ),
+        "warning",
+        "fencing levels",
+        ("node2: level 10 is ignored", f"{CLEARED}; pcs stonith level add 3 node2 spare"),
     ),
     Fault(
         "a power device of another node",
@@ -194,6 +210,15 @@ def test_a_pattern_that_reads_like_the_name_is_cleared_as_well(healthy: Root) ->
     (found,) = (one for one in healthy.find("cluster") if one.state != "ok")
     clear = "pcs stonith level clear target"
     assert found.remedy.startswith(f"{clear} regexp%node2; {clear} node2; pcs stonith level add 1 ")
+
+
+def test_a_level_that_is_ignored_is_cleared_if_it_is_the_only_one(healthy: Root) -> None:
+    _levels(healthy, _element(10, NAME, "kdump"))
+    (found,) = (one for one in healthy.find("cluster") if one.state != "ok")
+    assert found.text.startswith(
+        "node2: no fencing level: nothing makes Pacemaker ask kdump first; "
+    )
+    assert found.remedy == CLEARED
 
 
 FINE: dict[str, Callable[[Root], object]] = {

@@ -13,7 +13,7 @@ from kdumpfence.doctor.cluster import configured, joined, names
 from kdumpfence.doctor.device import Device
 from kdumpfence.doctor.finding import Finding, fails, ok, warning
 from kdumpfence.doctor.machine import Machine
-from kdumpfence.doctor.topology import Level
+from kdumpfence.doctor.topology import LAST, Level
 from kdumpfence.text import shown
 
 State = Callable[[str, str, str], Finding]
@@ -46,6 +46,7 @@ def _wanted(its: Cib, node: str) -> list[tuple[str, ...]]:
     for target in (*its.topology.targets(node), *its.topology.passed_over(node)):
         for level in target.together:
             merged.setdefault(level.number, level.devices)
+    merged.update(its.topology.beyond(node))
     if not _fault(its, node, [Level(number, merged[number]) for number in sorted(merged)]):
         return [merged[number] for number in sorted(merged)]
     return [_device_for(its, node, True), _device_for(its, node, False)]
@@ -76,8 +77,13 @@ def _level_remedy(its: Cib, nodes: list[str], topology: dict[str, list[tuple[str
     if disabled:
         return "; ".join(map(its.shell.enable, disabled))
     whole = {node: levels for node, levels in topology.items() if () not in levels}
-    own = {node: its.topology.own(node) for node in nodes}
-    return its.shell.levels({node: one.kinds if one else [] for node, one in own.items()}, whole)
+    return its.shell.levels({node: _kinds(its, node) for node in nodes}, whole)
+
+
+def _kinds(its: Cib, node: str) -> list[str]:
+    """As what a node's name stands in levels."""
+    own = its.topology.own(node)
+    return own.kinds if own else ["name"] * bool(its.topology.beyond(node))
 
 
 def _mapped(its: Cib, device: Device, nodes: list[str]) -> str:
@@ -100,7 +106,8 @@ def fault_of(its: Cib, node: str) -> str:
 def _doubt(its: Cib, node: str) -> str:
     """What may go wrong with levels in which no fault is; "" if nothing does."""
     targets = its.topology.targets(node)
-    if not its.topology.certain(node) or any(one.twice for one in targets):
+    odd = its.topology.beyond(node) or any(one.twice for one in targets)
+    if odd or not its.topology.certain(node):
         return _choice(its, node)
     used = its.levels(node)
     numbers = {level.number for level in used}
@@ -123,6 +130,9 @@ def _choice(its: Cib, node: str) -> str:
     twice = next((number for one in targets for number in one.twice), None)
     if twice is not None:
         return f"level {twice} is configured twice, and Pacemaker takes the last one alone"
+    beyond = its.topology.beyond(node)
+    if beyond:
+        return f"level {beyond[0].number} is ignored, since Pacemaker has levels 1 to {LAST}"
     if others:
         both = " and ".join(map(str, others))
         return f"the levels for {both} do not count beside those for its name"

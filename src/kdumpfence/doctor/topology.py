@@ -16,8 +16,8 @@ from typing import NamedTuple
 from kdumpfence.doctor.finding import Unknown
 from kdumpfence.text import shown
 
-#: Levels beyond are ignored.
-_LAST = 9
+#: The last level; Pacemaker ignores those beyond.
+LAST = 9
 
 #: Quantifiers in a pattern for nodes, so that no pattern takes for ever.
 _MOST_QUANTIFIERS = 4
@@ -84,6 +84,7 @@ class Topology:
 
     def __init__(self, root: ET.Element) -> None:
         self._targets: dict[str, Target] = {}
+        self._beyond: dict[str, list[Level]] = {}
         for element in root.iterfind("configuration/fencing-topology/fencing-level"):
             self._add(element)
         # As the fencer looks for them: any of several values, and none that only id-ref names.
@@ -106,9 +107,13 @@ class Topology:
         else:
             return
         index = element.get("index", "")
-        if index.isascii() and index.isdigit() and len(index) < 9 and 0 < int(index) <= _LAST:
-            devices = tuple(filter(None, element.get("devices", "").split(",")))
-            self._targets.setdefault(key, Target(key)).add(kind, Level(int(index), devices))
+        if not index.isascii() or not index.isdigit() or len(index) > 8:
+            return
+        level = Level(int(index), tuple(filter(None, element.get("devices", "").split(","))))
+        if 0 < level.number <= LAST:
+            self._targets.setdefault(key, Target(key)).add(kind, level)
+        else:
+            self._beyond.setdefault(key, []).append(level)
 
     def targets(self, node: str) -> list[Target]:
         """Those of which one has the levels that the node is fenced by. Raises Unknown."""
@@ -120,6 +125,10 @@ class Topology:
     def own(self, node: str) -> Target | None:
         """The levels under the node's very name: if there are some, no others count."""
         return self._targets.get(node)
+
+    def beyond(self, node: str) -> list[Level]:
+        """Levels under the node's very name that are ignored for their numbers."""
+        return self._beyond.get(node, [])
 
     def passed_over(self, node: str) -> list[Target]:
         """Those that match the node too, and do not count beside those under its name."""
