@@ -3,8 +3,9 @@
 
 What a client can cost is bounded in connections, bytes and seconds, so one that is slow, gone or
 rude costs the daemon nothing, and holds up nobody else. An answer may go on later, piece by piece,
-as things happen: the client keeps its place meanwhile. What may not be in this file: what is
-asked and answered.
+as things happen: the client keeps its place meanwhile. Short questions are answered as they come;
+long ones, and answers that go on, share a few milliseconds of each turn, so nobody waits for them.
+What may not be in this file: what is asked and answered.
 """
 
 from __future__ import annotations
@@ -33,6 +34,16 @@ _LARGE = 1 << 20
 #: Bytes that are read at a time.
 _PIECE = 1 << 16
 
+#: Connections that are accepted in a turn. Each may cost an older one its place: that one is to
+#: have had turns to ask.
+_MOST_NEW = 16
+
+#: Bytes of a question that is answered at once. What is behind it counts, too.
+_SHORT = 1024
+
+#: Seconds of each turn for the others, one piece at least.
+_LONG_TURN = 0.005
+
 
 class Limits(NamedTuple):
     """What clients can cost."""
@@ -55,7 +66,10 @@ class More(Protocol):
     due: float
 
     def next(self) -> bytes | None:
-        """The next piece; b"" if there is none yet, None if there will be none."""
+        """The next piece; b"" if there is none yet, None if there will be none.
+
+        A piece that takes more than a few milliseconds is too large: return b"" on the way.
+        """
 
 
 class Answer(NamedTuple):
@@ -87,6 +101,8 @@ class BoundedServer:
         self._clients: dict[int, _Client] = {}
         #: Those whose answer goes on later.
         self._waiting: set[_Client] = set()
+        #: Those with a long question, or an answer that may go on, in the order of their turns.
+        self._long: dict[_Client, None] = {}
         self._news = False
         self._closing = False
         self._wakeup = Wakeup()
@@ -142,7 +158,7 @@ class BoundedServer:
         """One round: answer who asked, take in who came, drop who is overdue."""
         at = min(self._look_at, self._accept_at)
         wait = -1 if at == math.inf else max(0.0, at - time.monotonic())
-        for fd, event in self._epoll.poll(wait):
+        for fd, event in self._epoll.poll(0 if self._long else wait):
             client = self._clients.get(fd)
             if client is not None:
                 if client.ended and event & (select.EPOLLHUP | select.EPOLLERR):
@@ -153,62 +169,75 @@ class BoundedServer:
                 self._wakeup.clear()
             elif fd == self._listener.fileno():
                 self._accept()
-        if self._news and not self._closing:
+        if self._news:
             self._news = False  # first: what comes from now on is news again
-            for client in list(self._waiting):
-                self._serve(client)
+            self._long.update(dict.fromkeys(self._waiting))
         now = time.monotonic()
         if now >= self._look_at:
             self._look(now)
         if now >= self._accept_at:
             self._accept_at = math.inf
             self._epoll.register(self._listener, select.EPOLLIN)
+        self._go_on_for_a_while()
 
     def _look(self, now: float) -> None:
-        """Drop who is overdue, and go on with whose answer is due."""
+        """Drop who is overdue; whose answer is due gets a turn."""
         self._look_at = math.inf
         for client in list(self._clients.values()):
             if client.overdue <= now:
                 self._drop(client)
             elif client.more is not None and not client.unsent and client.more.due <= now:
-                self._serve(client)
+                self._long[client] = None
         self._look_at = min(map(self._next_look, self._clients.values()), default=math.inf)
 
     def _next_look(self, client: _Client) -> float:
-        if client.more is not None and not client.unsent:
+        if client.more is not None and not client.unsent and client not in self._long:
             return min(client.overdue, client.more.due)
         return client.overdue
+
+    def _go_on_for_a_while(self) -> None:
+        """Long questions and answers, one piece after the other."""
+        end = time.monotonic() + _LONG_TURN
+        while self._long and not self._closing:
+            client = next(iter(self._long))
+            del self._long[client]
+            self._serve(client, its_turn=True)
+            if time.monotonic() >= end:
+                break
 
     # Each system call lets another thread have the interpreter, and to get it back can take a
     # while when that one is busy. So as few of them as can be stand between a question and its
     # answer.
 
     def _accept(self) -> None:
-        # One a turn: who was taken in is served before the next one comes.
-        try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionError):
-            return
-        except OSError:
-            # No descriptor left: the next poll would come back at once, for ever.
-            self._epoll.unregister(self._listener)
-            self._accept_at = time.monotonic() + _PAUSE
-            return
-        if len(self._clients) >= self._limits.clients:
-            self._drop(min(self._clients.values(), key=lambda one: one.active))
-        client = _Client(sock, self._limits.quiet)
-        self._clients[client.fd] = client
-        self._serve(client)  # most have asked by now
+        for _ in range(_MOST_NEW):
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionError):
+                return
+            except OSError:
+                # No descriptor left: the next poll would come back at once, for ever.
+                self._epoll.unregister(self._listener)
+                self._accept_at = time.monotonic() + _PAUSE
+                return
+            if len(self._clients) >= self._limits.clients:
+                self._drop(min(self._clients.values(), key=lambda one: one.active))
+            client = _Client(sock, self._limits.quiet)
+            self._clients[client.fd] = client
+            self._serve(client)  # most have asked by now
 
-    def _serve(self, client: _Client) -> None:
-        """Go on with the client as far as it goes without waiting."""
+    def _serve(self, client: _Client, its_turn: bool = False) -> None:
+        """Go on with the client as far as it goes without waiting.
+
+        `its_turn`: with its long question, or its answer that goes on.
+        """
         if client.gone:  # to make room, in this very round
             return
         try:
             with contextlib.suppress(BlockingIOError):
-                if not client.unsent and client.more is not None:
+                if its_turn:
                     self._go_on(client)
-                if not client.unsent and not client.gone:
+                elif not client.unsent:
                     self._read(client)
                 if client.unsent:
                     self._send(client)
@@ -219,7 +248,11 @@ class BoundedServer:
 
     def _await(self, client: _Client) -> None:
         """Come back when it has room for the answer, or else when it says something."""
-        event = select.EPOLLOUT if client.unsent else 0 if client.ended else select.EPOLLIN
+        if client.unsent:
+            event = select.EPOLLOUT
+        else:
+            enough = client.ended or len(client.unread) > self._limits.question
+            event = 0 if enough else select.EPOLLIN
         if client.awaited < 0:
             self._epoll.register(client.fd, event)
         elif client.awaited != event:
@@ -232,24 +265,33 @@ class BoundedServer:
             return
         data = client.sock.recv(_PIECE, socket.MSG_DONTWAIT)
         client.active = time.monotonic()
-        if not data and client.more is not None:
-            client.ended = True  # it asks no more, but may still wait for its answer
-            return
         client.unread += data
-        if data and client.more is None:
-            self._answer(client)
-        if not data or (not client.unsent and len(client.unread) > self._limits.question):
+        client.ended = not data  # it asks no more, but may still wait for its answer
+        if client.more is None and not client.asks:
+            self._asked(client)
+        elif client.more is not None and len(client.unread) > self._limits.question:
             self._drop(client)
+
+    def _asked(self, client: _Client) -> None:
+        """Answer at once if that is short, and else when it is its turn."""
+        if len(client.unread) > _SHORT:
+            client.asks = True
+            self._long[client] = None
+        else:
+            self._answer(client)
 
     def _answer(self, client: _Client) -> None:
         """Answer the first question that is there, if there is one."""
-        answer = self._respond(client.unread)
+        client.asks = False
+        answer = self._respond(client.unread) if client.unread else None
         if answer is None:
+            if client.ended or len(client.unread) > self._limits.question:
+                self._drop(client)
             return
         data, client.unread, client.last, client.more = answer
         self._put(client, data)
         if client.more is not None and not data:
-            self._go_on(client)
+            self._long[client] = None
 
     def _put(self, client: _Client, data: bytes) -> None:
         """It gets this, and is to read it in time. ConnectionError if that would be too much."""
@@ -262,12 +304,16 @@ class BoundedServer:
             client.overdue = time.monotonic() + self._limits.unread
 
     def _go_on(self, client: _Client) -> None:
-        """The next piece of its answer, if there is one."""
+        """Its long question, or the next piece of its answer, if there is one."""
+        if client.more is None:
+            self._answer(client)
+            return
         self._waiting.add(client)
-        assert client.more is not None
         piece = client.more.next()
         if piece == b"":
             client.overdue = math.inf  # it waits for us
+            if client.more.due <= time.monotonic():
+                self._long[client] = None  # behind the others
             return
         self._waiting.discard(client)
         if piece is None:
@@ -282,7 +328,7 @@ class BoundedServer:
             client.unsent = client.unsent[sent:]
         client.active = time.monotonic()
         if client.more is not None:
-            self._go_on(client)  # what that gives leaves next turn
+            self._long[client] = None
         else:
             self._answered(client)
 
@@ -292,15 +338,14 @@ class BoundedServer:
             self._drop(client)
             return
         client.overdue = client.active + self._limits.quiet
-        if client.unread:  # another one came along with this one; its answer leaves next turn
-            self._answer(client)
-        if client.ended and not client.gone and not client.unsent and client.more is None:
-            self._drop(client)
+        if client.unread or client.ended:
+            self._asked(client)  # another one came along with this one; its answer leaves next turn
 
     def _drop(self, client: _Client) -> None:
         client.gone = True
         del self._clients[client.fd]
         self._waiting.discard(client)
+        self._long.pop(client, None)
         with contextlib.suppress(OSError):
             client.sock.close()
 
@@ -316,6 +361,7 @@ class _Client:
         self.awaited = -1  # the events for which it is registered; -1: it is not
         self.unread = b""
         self.unsent = memoryview(b"")
+        self.asks = False  # a long question, which waits for its turn
         self.more: More | None = None  # what is to be sent after that
         self.last = False  # to be closed after this answer
         self.active = time.monotonic()
