@@ -132,7 +132,7 @@ def test_a_daemon_serves_it_with_a_strict_policy(daemon: Kdumpfenced) -> None:
         head, nothing = request(daemon.metrics_port, path, "HEAD")
         assert (head.status, nothing) == (200, b"")
     assert daemon.get("/metrics")[0] == 200
-    assert daemon.get("/nothing")[0] == 404
+    assert daemon.get("/nothing") == (404, "there are /, /metrics and /health\n")
     found = daemon.get("/?node=127.0.0.2")[1]
     assert "is <strong>dumping</strong>" in found
     evil = daemon.get("/?node=%3Cscript%3Ealert(1)%3C/script%3E")[1]
@@ -168,6 +168,6 @@ def test_it_can_be_switched_off(tmp_path: Path) -> None:
         daemon.start()
         assert until(lambda: daemon.get("/metrics")[0]) == 200
         assert daemon.get("/")[0] == 404
-        assert daemon.get("/status.js")[0] == 404
+        assert daemon.get("/status.js") == (404, "there are /metrics and /health\n")
     finally:
         daemon.close()

@@ -8,6 +8,7 @@ import http.client
 import json
 import select
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from kdumpfence.daemon.questions import Questions
 from kdumpfence.daemon.status import dump_object
 from kdumpfence.daemon.status_server import LIMITS, Server
 from kdumpfence.daemon.told import Told
-from kdumpfence.listener.events import MOST_ADDRESSES, Dump, Event
+from kdumpfence.listener.events import MOST_ADDRESSES, Dump, Event, Kind
 from tests.daemon.running import NODE, Kdumpfenced, patched, until
 
 
@@ -300,6 +301,13 @@ def test_who_follows_and_does_not_read_is_dropped_and_holds_up_nobody(path: str)
         assert client.dump("node7") is not None
 
 
+@pytest.fixture
+def one_piece_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast this machine is."""
+    monkeypatch.setattr(bounded_server, "_LONG_TURN", 0.0)
+
+
+@pytest.mark.usefixtures("one_piece_a_turn")
 def test_others_have_their_turn_while_somebody_asks_for_very_many(path: str) -> None:
     asked: list[str] = []
 
@@ -325,6 +333,104 @@ def test_others_have_their_turn_while_somebody_asks_for_very_many(path: str) -> 
         assert other.makefile("rb").readline()
     assert [node for node in asked if node.startswith("node")] == names
     assert asked.index("other") < asked.index("node1000")
+
+
+def connected(path: str, crowd: contextlib.ExitStack) -> socket.socket:
+    one = crowd.enter_context(socket.socket(socket.AF_UNIX))
+    one.settimeout(60)
+    one.connect(path)
+    return one
+
+
+@pytest.mark.usefixtures("one_piece_a_turn")
+def test_who_comes_behind_many_long_questions_is_answered_before_any_of_them(path: str) -> None:
+    started: list[str] = []
+    begin = threading.Event()
+    looked = 0
+
+    def listens_for(node: str) -> bool:
+        nonlocal looked
+        looked += 1
+        if node == "first":
+            started.append(node)
+            begin.wait(60)  # until all have asked
+        return True
+
+    sources = Sources(lambda nodes: [None for _ in nodes], listens_for)
+    names = [f"node{number}" for number in range(2000)]
+    long = json.dumps({"ask": "nodes", "nodes": names}).encode() + b"\n"
+    with (
+        Server(path, questions=Questions(Answers(Told(), sources))),
+        contextlib.ExitStack() as crowd,
+    ):
+        first = connected(path, crowd)
+        first.sendall(b'{"ask": "node", "node": "first"}\n')
+        until(lambda: started)
+        many = [connected(path, crowd) for _ in range(40)]
+        for one in many:
+            one.sendall(long)
+        last = connected(path, crowd)
+        last.sendall(b'{"ask": "node", "node": "last"}\n')
+        begin.set()
+        assert last.recv(1 << 16)
+        # That was asked for when it was answered: more can only be by the time it is seen.
+        answered = [one for one in many if select.select([one], [], [], 0)[0]]
+        assert not answered
+        assert looked < 40 * len(names) / 4
+        for one in many:
+            assert len(json.loads(one.makefile("rb").readline())["nodes"]) == len(names)
+
+
+@pytest.mark.usefixtures("one_piece_a_turn")
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"ask": "dumps"},
+        {"ask": "events", "after": 0},
+        {"ask": "ended"},
+        {"ask": "nodes", "nodes": [f"node{number}" for number in range(1000)]},
+    ],
+    ids=lambda question: question["ask"],
+)
+def test_who_asks_while_others_wait_for_long_answers_is_answered_first(
+    path: str, question: dict[str, Any]
+) -> None:
+    told = Told()
+    for number in range(2000):
+        kind: Kind = "began" if number < 1000 else "finished"
+        told.tell(Event(kind, f"node{number}", 1.0, 1.0, 1.0, 1, ("192.0.2.1",)))
+    sources = Sources(lambda nodes: [None for _ in nodes], lambda _: True)
+    answers = Answers(told, sources)
+    found = answers.answer(question)
+    assert not isinstance(found, str)
+    assert found.look() is None
+    while (text := found.look()) is None:
+        assert found.due == 0.0
+    with Server(path, questions=Questions(answers)), Client(path, timeout=60) as client:
+        assert _lasting(client.ask(question)) == _lasting(json.loads(text))
+
+
+def test_a_long_question_that_comes_in_pieces_and_one_behind_it_are_answered(path: str) -> None:
+    sources = Sources(lambda nodes: [None for _ in nodes], lambda _: True)
+    names = [f"{number:060}" for number in range(5000)]
+    question = json.dumps({"ask": "nodes", "nodes": names}).encode() + b"\n"
+    with (
+        Server(path, questions=Questions(Answers(Told(), sources))),
+        contextlib.ExitStack() as crowd,
+    ):
+        one = connected(path, crowd)
+        for begin in range(0, len(question), 30_000):
+            one.sendall(question[begin : begin + 30_000])
+        one.sendall(question + b'{"ask": "health"}\n')
+        one.shutdown(socket.SHUT_WR)
+        answers = [json.loads(line) for line in one.makefile("rb")]
+        assert [len(answer.get("nodes", ())) for answer in answers] == [5000, 5000, 0]
+        assert answers[2]["healthy"] is True
+        too_long = connected(path, crowd)
+        with contextlib.suppress(ConnectionError):
+            too_long.sendall(b"x" * (LIMITS.question * 2))
+        with contextlib.suppress(ConnectionError):
+            assert b"a question has at most" in too_long.recv(1 << 16)
 
 
 def test_clients_together_leave_no_more_unread_than_that(

@@ -180,6 +180,7 @@ class _LaterReply:
 
     def look(self) -> Reply | None:
         text = self._later.look()
+        self.due = self._later.due
         return None if text is None else _json(text)
 
 

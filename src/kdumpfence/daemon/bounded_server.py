@@ -42,7 +42,7 @@ _MOST_NEW = 16
 _SHORT = 1024
 
 #: Seconds of each turn for the others, one piece at least.
-_LONG_TURN = 0.005
+_LONG_TURN = 0.002
 
 
 class Limits(NamedTuple):

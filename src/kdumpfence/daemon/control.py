@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Union
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, Union
 
 from kdumpfence.daemon.json_text import dump_text, end_text, event_text, quoted
 from kdumpfence.daemon.status import MOST
@@ -34,7 +34,7 @@ QUESTIONS = ("status", "node", "nodes", "dumps", "ended", "events", "health", *W
 #: Nodes in one question: two megabytes of answer, if all of them are dumping.
 MOST_NODES = 5000
 
-#: Of these, how many are looked at before others have their turn: two milliseconds.
+#: Of what an answer lists, as much is made before others have their turn: two milliseconds.
 SLICE = 200
 
 #: Seconds for which a question waits for events at most.
@@ -108,8 +108,16 @@ class Answers:
             raise ValueError(f'"nodes": {len(nodes)} names, {MOST_NODES} at most: ask twice')
         if len(set(nodes)) < len(nodes):
             raise ValueError('"nodes": a name is there twice')
-        asked = _NodesAsked(self._about, self._sources.doubt, nodes)
-        return asked.look() or asked
+        begin = _now()  # what is told of the first of them may be over later
+
+        def texts(part: Sequence[str]) -> list[str]:
+            return [f"{{{self._about(node)}}}" for node in part]
+
+        def whole(found: str) -> str:
+            return f'{begin}, "doubt": {quoted(self._sources.doubt())}, "nodes": [{found}]}}'
+
+        asked = _InSlices(nodes, texts, whole)
+        return asked.at_once() or asked
 
     def _about(self, node: str) -> str:
         """The members that tell of a node."""
@@ -152,24 +160,34 @@ class Answers:
 
     # ------------------------------------------------------------------------- pages
 
-    def _dumps(self, question: Mapping[str, Any]) -> str:
+    def _dumps(self, question: Mapping[str, Any]) -> Answer:
         most = number(question, "most", MOST, MOST)
         page = self.told.page(number(question, "after", 0), most)
-        texts = self._texts([one.event for one in page])
-        dumps = [f'{{"number": {one.number}, {text[1:]}' for one, text in zip(page, texts)]
-        return (
-            f'{_now()}, "life": "{self.told.life}", "dumping": {len(self.told)}, '
-            f'"dumps": [{", ".join(dumps)}], "next": {_next(page, most)}}}'
-        )
+        begin = f'{_now()}, "life": "{self.told.life}", "dumping": {len(self.told)}'
 
-    def _ended(self, question: Mapping[str, Any]) -> str:
+        def texts(part: Sequence[Numbered]) -> list[str]:
+            found = self._texts([one.event for one in part])
+            return [f'{{"number": {one.number}, {text[1:]}' for one, text in zip(part, found)]
+
+        def whole(found: str) -> str:
+            return f'{begin}, "dumps": [{found}], "next": {_next(page, most)}}}'
+
+        asked = _InSlices(page, texts, whole)
+        return asked.at_once() or asked
+
+    def _ended(self, question: Mapping[str, Any]) -> Answer:
         most = number(question, "most", MOST, MOST)
         page = self.told.ended(number(question, "before", 0), most)
-        ended = [f'{{"number": {one.number}, {end_text(one.event)[1:]}' for one in page]
-        return (
-            f'{_now()}, "life": "{self.told.life}", '
-            f'"ended": [{", ".join(ended)}], "next": {_next(page, most)}}}'
-        )
+        begin = f'{_now()}, "life": "{self.told.life}"'
+
+        def texts(part: Sequence[Numbered]) -> list[str]:
+            return [f'{{"number": {one.number}, {end_text(one.event)[1:]}' for one in part]
+
+        def whole(found: str) -> str:
+            return f'{begin}, "ended": [{found}], "next": {_next(page, most)}}}'
+
+        asked = _InSlices(page, texts, whole)
+        return asked.at_once() or asked
 
     # ------------------------------------------------------------------------- events
 
@@ -203,29 +221,32 @@ class Answers:
         return not self._sources.trouble()
 
 
-class _NodesAsked:
-    """What is known of many nodes: a few at each look, so that others have their turn."""
+class _InSlices:
+    """An answer about many things: of some at each look, so that others have their turn."""
 
     #: There is always something to be done.
     due = 0.0
 
     def __init__(
-        self, about: Callable[[str], str], doubt: Callable[[], str], nodes: list[str]
+        self,
+        things: Sequence[Any],
+        texts: Callable[[Sequence[Any]], list[str]],
+        whole: Callable[[str], str],
     ) -> None:
-        self._about = about
-        self._doubt = doubt
-        self._left = nodes[::-1]
-        self._now = _now()  # what is told of the first of them may be over later
+        self._left = things
+        self._texts = texts
+        self._whole = whole
         self._found: list[str] = []
 
     def look(self) -> str | None:
         """The answer; None if it is not complete."""
-        for _ in range(min(SLICE, len(self._left))):
-            self._found.append(f"{{{self._about(self._left.pop())}}}")
-        if self._left:
-            return None
-        found = ", ".join(self._found)
-        return f'{self._now}, "doubt": {quoted(self._doubt())}, "nodes": [{found}]}}'
+        self._found += self._texts(self._left[:SLICE])
+        self._left = self._left[SLICE:]
+        return None if self._left else self._whole(", ".join(self._found))
+
+    def at_once(self) -> str | None:
+        """The answer if there is no more to it than one slice."""
+        return None if len(self._left) > SLICE else self.look()
 
 
 class _EventsAsked:
@@ -238,24 +259,43 @@ class _EventsAsked:
         self._restarted = restarted
         #: When it is answered at the latest, CLOCK_MONOTONIC.
         self.due = time.monotonic() + wait
+        self._found: _InSlices | None = None
 
     def look(self) -> str | None:
         """The answer; None if it is to be waited for."""
+        if self._found is not None:
+            return self._found.look()
         page, missed = self._told.events(self._after, self._most)
         if not page and not missed and not self._restarted and time.monotonic() < self.due:
             return None
         last = page[-1].number if page else max(self._told.last, self._after)
         if not self._most:
             last = self._after + missed
-        texts = ", ".join([event_text(one.number, one.event) for one in page])
-        return (
-            f'{_now()}, "life": "{self._told.life}", "restarted": {_bool(self._restarted)}, '
-            f'"events": [{texts}], "missed": {missed}, "last": {last}}}'
-        )
+        begin = f'{_now()}, "life": "{self._told.life}", "restarted": {_bool(self._restarted)}'
+
+        def texts(part: Sequence[Numbered]) -> list[str]:
+            return [event_text(one.number, one.event) for one in part]
+
+        def whole(found: str) -> str:
+            return f'{begin}, "events": [{found}], "missed": {missed}, "last": {last}}}'
+
+        self._found = _InSlices(page, texts, whole)
+        self.due = self._found.due
+        return self._found.at_once()
+
+
+class Later(Protocol):
+    """An answer that is not there yet."""
+
+    #: When to look at the latest, CLOCK_MONOTONIC; it may change with each look.
+    due: float
+
+    def look(self) -> str | None:
+        """The answer; None if it is not complete."""
 
 
 #: JSON text, or what will have it later.
-Answer = Union[str, _EventsAsked, _NodesAsked]
+Answer = Union[str, Later]
 
 
 def current(events: Iterable[Event], figures: Figures) -> list[Dump]:

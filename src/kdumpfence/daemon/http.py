@@ -62,7 +62,7 @@ class Reply(NamedTuple):
 class Later(Protocol):
     """A reply that has to be waited for."""
 
-    #: When to look at the latest, CLOCK_MONOTONIC.
+    #: When to look at the latest, CLOCK_MONOTONIC; it may change with each look.
     due: float
 
     def look(self) -> Reply | None:

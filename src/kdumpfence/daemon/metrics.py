@@ -103,10 +103,11 @@ COUNTERS = {
 class Metrics:
     """The figures in the form that Prometheus reads.
 
-    `health` says what is wrong, "" if nothing is. Raises MetricsError without prometheus-client.
+    `health` says what is wrong, "" if nothing is; `page`: there is a status page at /, too. Raises
+    MetricsError without prometheus-client.
     """
 
-    def __init__(self, health: Callable[[], str]) -> None:
+    def __init__(self, health: Callable[[], str], page: bool = False) -> None:
         try:
             import prometheus_client
             from prometheus_client import core
@@ -117,6 +118,7 @@ class Metrics:
             ) from None
         self._core = core
         self._health = health
+        self._paths = "/, /metrics and /health" if page else "/metrics and /health"
         self._figures = Figures()
         self._started = time.time()
         self._registry = prometheus_client.CollectorRegistry()
@@ -187,4 +189,4 @@ class Metrics:
         if request.path == "/health":
             trouble = self._health()
             return as_text(503 if trouble else 200, trouble or "well")
-        return as_text(404, "there are /metrics and /health")
+        return as_text(404, f"there are {self._paths}")

@@ -66,7 +66,7 @@ class Published:
         self._site: Site | None = None
         self._own: Own | None = None
         if settings.metrics_port:
-            self.metrics = metrics.Metrics(health.trouble)
+            self.metrics = metrics.Metrics(health.trouble, settings.metrics_page)
             if settings.metrics_page:
                 self._site = Site(self.metrics.answer, settings.metrics_address)
         self._started = time.monotonic()

@@ -107,6 +107,7 @@ class _LaterLine:
             return None
         text = self._later.look()
         if text is None:
+            self.due = self._later.due
             return b""
         self._done = True
         return text.encode() + b"\n"
