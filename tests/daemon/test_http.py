@@ -26,12 +26,21 @@ class Soon:
         return Reply(200, "text/plain", b"later") if time.monotonic() >= self.due else None
 
 
+class Faulty(Soon):
+    """A reply that cannot be made after all."""
+
+    def look(self) -> Reply | None:
+        raise KeyError
+
+
 def page(request: Request) -> Reply | Soon:
     """One that says its path."""
     if request.path == "/fault":
         raise KeyError
     if request.path == "/wrong":
         raise ValueError("wrong")
+    if request.path == "/later-fault":
+        return Faulty()
     if request.path == "/later":
         return Soon()
     return Reply(200, "text/plain", request.path.encode())

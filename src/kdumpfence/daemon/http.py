@@ -103,7 +103,7 @@ class Speaker:
         reply = self._reply(request)
         body = request.method != "HEAD"
         if not isinstance(reply, Reply):
-            return Answer(b"", rest, not keep, _LaterAnswer(reply, keep, body))
+            return Answer(b"", rest, not keep, _LaterAnswer(reply, self._refuse, keep, body))
         if reply.more is not None:
             return Answer(rendered(reply, False, body), b"", True, reply.more if body else None)
         return Answer(rendered(reply, keep, body), rest, not keep)
@@ -122,15 +122,19 @@ class Speaker:
 class _LaterAnswer:
     """One that is waited for, in bytes."""
 
-    def __init__(self, later: Later, keep: bool, body: bool) -> None:
+    def __init__(self, later: Later, refuse: Refuse, keep: bool, body: bool) -> None:
         self._later: Later | None = later
+        self._refuse = refuse
         self._keep, self._body = keep, body
         self.due = later.due
 
     def next(self) -> bytes | None:
         if self._later is None:
             return None
-        reply = self._later.look()
+        try:
+            reply = self._later.look()
+        except Exception as error:  # as in `Speaker`
+            reply = self._refuse(500, type(error).__name__)
         if reply is None:
             self.due = self._later.due
             return b""

@@ -7,6 +7,7 @@ as the daemon is ready. What may not be in this file: sockets, lines, HTTP.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -57,10 +58,18 @@ class Questions:
             raise NotReady
         return self.answers
 
-    def _status(self, most: int) -> str:
+    def _status(self, most: int) -> Answer:
         published = self._published
         if published is None:
             raise NotReady
+        of, status, texts = self._texts
+        if of is published[0] and status is not None and most in texts:
+            return _aged(texts[most], published[1])
+        return _StatusAsked(functools.partial(self._make_status, published, most))
+
+    def _make_status(
+        self, published: tuple[Status | Callable[[], Status], float], most: int
+    ) -> str:
         newest, when = published
         of, status, texts = self._texts  # one tuple: several threads may be here
         if of is not newest or status is None:
@@ -73,4 +82,21 @@ class Questions:
         if text is None:
             # Up to where the age comes.
             text = texts[most] = json.dumps(as_object(status, most))[:-1]
-        return f'{text}, "age": {round(time.monotonic() - when, 3)!r}}}'
+        return _aged(text, when)
+
+
+class _StatusAsked:
+    """A status that has to be made: that takes milliseconds if many nodes are dumping."""
+
+    due = 0.0
+
+    def __init__(self, make: Callable[[], str]) -> None:
+        self._make = make
+
+    def look(self) -> str:
+        """The answer."""
+        return self._make()
+
+
+def _aged(text: str, when: float) -> str:
+    return f'{text}, "age": {round(time.monotonic() - when, 3)!r}}}'
