@@ -90,6 +90,7 @@ CLOSE = HOST + b"Connection: close\r\n"
         (b"GET /plain HTTP/1.0\n\n", b"200 OK", b"\r\n\r\n/plain"),
         (b"HEAD /page HTTP/1.0\r\n\r\n", b"200 OK", b"Length: 5\r\nConnection: close\r\n\r\n"),
         (b"GET /fault HTTP/1.0\r\n\r\n", b"500 Internal Server Error", b"\r\n\r\nKeyError\n"),
+        (b"GET /later-fault HTTP/1.0\r\n\r\n", b"500 Internal Server Error", b"\r\n\r\nKeyError\n"),
         (b"GET /wrong HTTP/1.0\r\n\r\n", b"400 Bad Request", b"\r\n\r\nwrong\n"),
         (b"GET / HTTP/1.1\r\n" + CLOSE + b"x: y\r\n" * 3000, b"431 Request H", b"8192 bytes\n"),
     ],

@@ -38,10 +38,10 @@ _PIECE = 1 << 16
 #: have had turns to ask.
 _MOST_NEW = 16
 
-#: Bytes of a question that is answered at once. What is behind it counts, too.
+#: Bytes of a question that is answered at once, with what was sent behind it.
 _SHORT = 1024
 
-#: Seconds of each turn for the others, one piece at least.
+#: Seconds of each turn for longer questions and for answers that go on; one piece at least.
 _LONG_TURN = 0.002
 
 
