@@ -53,9 +53,11 @@ class Handed:
         """As the main loop does; False."""
         self.lines += [text for _, text in self.forwarder.look()]
         upto, renumber = self.forwarder.forgettable(), self.forwarder.renumber
-        if upto or renumber:
-            self.history.hand_over(upto, renumber)
+        refused = tuple(self.forwarder.refused)
+        if upto or renumber or refused:
+            self.history.hand_over(upto, renumber, refused)
             self.forwarder.renumber = 0
+            del self.forwarder.refused[: len(refused)]
         return False
 
     def says(self, text: str) -> str:
@@ -220,6 +222,101 @@ def test_a_database_that_is_too_slow_for_many_events_gets_fewer_at_a_time(
     handed.says("it took too long")
     until(lambda: len(nodes(memory)) == 300)
     assert nodes(memory) == [f"node{at}" for at in range(300)]
+
+
+def waits(handed: Handed, memory: Database, names: list[str]) -> None:
+    """Until the database has these, and nothing but what was refused is lost."""
+    until(lambda: handed.look() or len(nodes(memory)) >= len(names))
+    assert nodes(memory) == names
+
+
+def test_an_event_that_is_refused_is_set_aside_and_all_others_go_on(
+    memory: Database, forward: Forward
+) -> None:
+    memory.sql("ALTER TABLE kdumpfence.dump ADD CONSTRAINT strange CHECK (node <> 'node150')")
+    now = round(time.time(), 6)
+    names = [f"node{at}" for at in range(300)]
+    # Too long for an index, and a time that is none for PostgreSQL.
+    names[7], names[299] = "".join(f"{number * number:x}" for number in range(9000)), "later"
+    events = [Event("began", name, now, now, now, 1, ("192.0.2.1",)) for name in names]
+    events[299] = events[299]._replace(since=-9e12, last=-9e12)
+    again = events[150]._replace(kind="dumping")
+    handed = forward(memory.url)
+    handed.says("connected")
+    handed.history.record([*events[:200], again, *events[200:]])
+    handed.forwarder.wake()
+    taken = [name for at, name in enumerate(names) if at not in (7, 150, 299)]
+    handed.says("of node later: ")
+    handed.happens("began", node="beyond")
+    waits(handed, memory, [*taken, "beyond"])
+    until(lambda: handed.look() or handed.outbox.lost == 4)
+    refused = [line for line in handed.lines if "refuses '" in line]
+    assert len(refused) == 3, "the dump of node150 is told of once"
+    assert f"refuses 'began' of node {names[7][:100]}: index row" in refused[0]
+    assert "refuses 'began' of node node150: new row for relation \"dump\" violates" in refused[1]
+    assert "timestamp out of range" in refused[2]
+    assert all(line.endswith(f"; lost there, the history in {handed.path} has it")
+               for line in refused)  # fmt: skip
+    assert (handed.forwarder.trouble, handed.forwarder.errors) == ("", 4)
+    assert [dump.node for dump in handed.history.past(node="node150")] == ["node150"]
+    # Whoever comes next does not try again.
+    assert not any(
+        one in outbox.read(str(handed.path), 0, 1000).text for one in ("node150", names[7])
+    )
+
+
+def test_what_was_refused_last_is_not_told_again_after_a_new_connection(
+    memory: Database, forward: Forward
+) -> None:
+    memory.sql("ALTER TABLE kdumpfence.dump ADD CONSTRAINT strange CHECK (node <> 'node0')")
+    with Proxy(memory.cluster.port) as proxy:
+        handed = forward(proxy.url(memory.url))
+        handed.happens("began")
+        handed.says("of node node0")
+        proxy.cut()
+        handed.happens("began")
+        waits(handed, memory, ["node1"])
+    handed.look()
+    assert (handed.outbox.lost, handed.forwarder.errors - len(handed.lines)) == (1, -2)
+
+
+@pytest.mark.parametrize("state", ["53100", "40001", "57014", "55P03", "XX000", "42501"])
+def test_what_is_refused_for_another_reason_than_its_data_waits(
+    memory: Database, forward: Forward, state: str
+) -> None:
+    memory.sql(
+        f"""
+        CREATE FUNCTION busy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF new.node = 'node1' THEN RAISE EXCEPTION 'not now' USING ERRCODE = '{state}'; END IF;
+            RETURN new;
+        END $$;
+        CREATE TRIGGER busy BEFORE INSERT ON kdumpfence.dump FOR EACH ROW EXECUTE FUNCTION busy();
+        """
+    )
+    handed = forward(memory.url)
+    for _ in range(3):
+        handed.happens("began")
+    handed.says("not now")
+    until(lambda: handed.look() or handed.forwarder.errors >= 3)
+    memory.sql("DROP TRIGGER busy ON kdumpfence.dump")
+    waits(handed, memory, ["node0", "node1", "node2"])
+    assert handed.outbox.lost == 0
+
+
+def test_a_database_that_refuses_every_event_loses_none(memory: Database, forward: Forward) -> None:
+    """A last number that was put back to an older one: each new event has one that is there."""
+    handed = forward(memory.url)
+    handed.happens("began")
+    waits(handed, memory, ["node0"])
+    memory.sql("UPDATE kdumpfence.meta SET last_event = 0")
+    for _ in range(3):
+        handed.happens("began")
+    handed.says("duplicate key value violates unique constraint")
+    until(lambda: handed.look() or handed.forwarder.errors >= 3)
+    memory.sql("UPDATE kdumpfence.meta SET last_event = 1")
+    waits(handed, memory, [f"node{at}" for at in range(4)])
+    assert handed.outbox.lost == 0
+    assert not any("refuses '" in line for line in handed.lines)
 
 
 def test_what_it_does_not_need_any_more_leaves_the_outbox(

@@ -3,15 +3,17 @@
 
 It reads a batch from the file, asks the database to take it, and only then goes on with the next;
 so its memory is that of a batch, whatever waits. Numbers tell the database what it has already.
-When it does not get through, it says so once, tries again, and what waits stays in the file. The
-main loop looks in now and then: it writes the lines for the log, removes from the file what has
-been in the database for a while, and cuts the connection if the thread hangs. What may not be in
-this file: what the database makes of it, and SQL of the file.
+When it does not get through, it says so once, tries again, and what waits stays in the file. An
+event that the database refuses for what it says is set aside, and the others go on. The main loop
+looks in now and then: it writes the lines for the log, removes from the file what has been in the
+database for a while, and cuts the connection if the thread hangs. What may not be in this file:
+what the database makes of it, and SQL of the file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import socket
@@ -28,7 +30,14 @@ from kdumpfence.daemon.formats import many
 from kdumpfence.daemon.neighbours import Around, Neighbours
 from kdumpfence.database import schema
 from kdumpfence.database.calls import BEAT
-from kdumpfence.database.connection import DatabaseError, connect, explained, shown
+from kdumpfence.database.connection import (
+    DatabaseError,
+    connect,
+    explained,
+    refuses_data,
+    shown,
+)
+from kdumpfence.text import one_line
 
 if TYPE_CHECKING:
     import psycopg
@@ -55,6 +64,14 @@ TRIM_EVERY = 3600.0
 
 #: Measurements of the clock of which the best counts.
 CLOCKS = 8
+
+#: Dumps of which is remembered that an event of theirs was set aside, at most.
+REFUSED = 1000
+
+#: Characters of a node's name in a line of the log, at most.
+MOST_NAME = 100
+
+_HAND_ON = "kdumpfence.hand_on(%s, %s, %s, %s, %s, %s)"
 
 
 class Listener(NamedTuple):
@@ -108,7 +125,12 @@ class Forwarder:
         #: The database has numbers up to this one, and the file does not.
         self.renumber = 0
         self.errors = 0
+        #: Numbers of events that were set aside: the main loop removes them from the file.
+        self.refused: list[int] = []
         self._size = BATCH
+        # Of so many events that are next, one is refused; 0: none is known to be.
+        self._suspects = 0
+        self._told_refused: set[tuple[object, object]] = set()
         self._kept: deque[tuple[float, int]] = deque()
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -268,19 +290,10 @@ class Forwarder:
             self._woken.clear()
             if self._clock() >= self._next_beat:
                 self._measure(connection)
-            batch = outbox.read(self._path, self.handed_on, self._size)
+            batch = outbox.read(self._path, self.handed_on, self._next_size())
             self.newest = max(self.newest, batch.newest)
-            if batch.text:
-                self.handed_on = self._ask(
-                    connection,
-                    "SELECT kdumpfence.hand_on(%s, %s, %s, %s, %s, %s)",
-                    *self._speaker(),
-                    *self._offset(),
-                    max(0, batch.newest - batch.last),
-                    batch.text,
-                )
-                self._size = min(BATCH, 2 * self._size)
-            if batch.last == batch.newest or not batch.text:
+            gone = not batch.text or self._hand_on(connection, batch)
+            if gone and (batch.last == batch.newest or not batch.text):
                 self._worked()
             now = self._clock()
             if now >= self._next_beat or (ending and not batch.text):
@@ -294,6 +307,78 @@ class Forwarder:
                 if now >= self._next_trim:
                     self._trim(connection, now)
                 self._woken.wait(max(0.0, self._next_beat - self._clock()))
+
+    def _next_size(self) -> int:
+        """How many events to hand on next: half of those among which one is refused."""
+        return min(self._size, max(1, self._suspects // 2)) if self._suspects else self._size
+
+    def _hand_on(self, connection: psycopg.Connection[Any], batch: outbox.Batch) -> bool:
+        """Whether these are dealt with; if not, one of them is refused, and fewer are to follow."""
+        asked = self._next_size()
+        try:
+            self.handed_on = self._ask(
+                connection, f"SELECT {_HAND_ON}", *self._handed(batch, batch.text)
+            )
+        except Exception as error:
+            if not refuses_data(error):
+                raise
+            events = json.loads(batch.text)
+            self._suspects = len(events)
+            if len(events) > 1:
+                return False
+            if not self._takes_others(connection, batch):
+                raise
+            self._set_aside(events[0], error)
+            self.handed_on = batch.last
+            self._suspects = 0
+            return True
+        self._suspects = max(0, self._suspects - asked)
+        self._size = min(BATCH, 2 * self._size)
+        return True
+
+    def _handed(self, batch: outbox.Batch, text: str) -> tuple[object, ...]:
+        """What `hand_on` is given."""
+        left_over = max(0, batch.newest - batch.last)
+        return (*self._speaker(), *self._offset(), left_over, text)
+
+    def _takes_others(self, connection: psycopg.Connection[Any], batch: outbox.Batch) -> bool:
+        """Whether the database would take a dump that nothing is wrong with; it keeps none.
+
+        If not, the fault is not the event's, and all that follow would be set aside.
+        """
+        now = round(time.time() * 1e6)
+        sound = {"node": "kdumpfence", "happened": now, "since": now, "last_heard": now}
+        sound |= {"messages": 1, "addresses": "192.0.2.1", "took": 0, "sessions": "", "named": True}
+        kinds = enumerate(("began", "finished"))
+        text = json.dumps([{**sound, "seq": batch.last + at, "kind": kind} for at, kind in kinds])
+        try:
+            # Divided by zero, it is undone in the same statement: no client that hangs in between
+            # can keep the lock.
+            self._ask(connection, f"SELECT 1 / (0 * {_HAND_ON})", *self._handed(batch, text))
+        except Exception as error:
+            if not refuses_data(error):
+                raise
+            return getattr(error, "sqlstate", "") == "22012"
+        return False
+
+    def _set_aside(self, event: dict[str, Any], error: Exception) -> None:
+        """Go on without this event. One line a dump: more of it may be refused."""
+        self.errors += 1
+        self.refused.append(int(event["seq"]))
+        dump = (event["node"], event["since"])
+        if dump in self._told_refused:
+            return
+        if len(self._told_refused) >= REFUSED:
+            self._told_refused.clear()
+        self._told_refused.add(dump)
+        self._lines.append(
+            (
+                "error",
+                f"database {shown(self._url)}: refuses {event['kind']!r} of node "
+                f"{one_line(str(event['node']))[:MOST_NAME]}: {explained(self._url, error)}; lost "
+                f"there, the history in {self._path} has it",
+            )
+        )
 
     def _speaker(self) -> tuple[str, str]:
         return self._listener().identity, self._life

@@ -55,5 +55,7 @@ def look(
         say(level, text)
     found.figures = found.figures._replace(dumping=dumping, trouble=trouble)
     upto = found.forgettable()
-    if (upto or found.renumber) and recorder.hand_over(upto, found.renumber):
+    refused = tuple(found.refused)
+    if (upto or found.renumber or refused) and recorder.hand_over(upto, found.renumber, refused):
         found.renumber = 0
+        del found.refused[: len(refused)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 
 from kdumpfence.daemon import history_limits as limits
 from kdumpfence.daemon import history_reading as reading
@@ -162,14 +162,18 @@ class History:
                 removed += done
         return removed
 
-    def hand_over(self, upto: int, renumber: int) -> None:
+    def hand_over(self, upto: int, renumber: int, refused: Collection[int] = ()) -> None:
         """The database has what the outbox holds up to a number; 0: nothing new.
 
-        `renumber`: it has numbers up to that one, which this file may not know of.
+        `renumber`: it has numbers up to that one, which this file may not know of. `refused`: it
+        does not take those.
         """
         with self._lock, self._file.explained():
             if self.outbox is None:
                 return
+            if refused:
+                with self._file.transaction():
+                    self.outbox.give_up(refused)
             if renumber > self.outbox.newest:
                 with self._file.transaction():
                     self.outbox.renumber(renumber)

@@ -62,7 +62,7 @@ class Figures(NamedTuple):
     #: Whether the kernel counts messages that say nothing new.
     counting_in_kernel: bool = False
     #: Whether a database does not get what happens, what it does not have yet, failures to hand
-    #: something on, and events that were given up for want of room.
+    #: something on, and events that were given up: too many, or refused.
     database_trouble: bool = False
     database_waiting: int = 0
     database_errors: int = 0

@@ -77,7 +77,7 @@ class Outbox:
             db.execute("INSERT INTO listener VALUES (?)", found)
         #: Who this listener is.
         self.identity: str = found[0]
-        #: Events that were given up because there were too many.
+        #: Events that were given up: there were too many, or the database refuses them.
         self.lost = 0
         self._count: int = db.execute("SELECT count(*) FROM outbox").fetchone()[0]
         #: Dumps that go on -> the number of what was said of them last.
@@ -165,6 +165,11 @@ class Outbox:
         if removed < SLICE:
             self._goes_on = {key: number for key, number in self._goes_on.items() if number > upto}
         return removed
+
+    def give_up(self, numbers: Iterable[int]) -> None:
+        """Remove these, which the database refuses, within the caller's transaction."""
+        for number in numbers:
+            self.lost += self._remove(f"seq = {int(number)}", 1)
 
     def renumber(self, above: int) -> None:
         """Go on with numbers above that one, within the caller's transaction.

@@ -9,7 +9,7 @@ looks like to people.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from typing import TypeVar
 
 from kdumpfence.daemon.formats import many
@@ -164,11 +164,11 @@ class Recorder:
         """Write down what is newest of dumps under way: `Listener.figures`."""
         self._try(lambda history: history.stand(figures))
 
-    def hand_over(self, upto: int, renumber: int = 0) -> bool:
-        """The database has what the outbox holds up to that number; whether it was removed."""
+    def hand_over(self, upto: int, renumber: int = 0, refused: Collection[int] = ()) -> bool:
+        """See `History.hand_over`; whether it was done."""
 
         def work(history: History) -> bool:
-            history.hand_over(upto, renumber)
+            history.hand_over(upto, renumber, refused)
             return True
 
         return bool(self._try(work))

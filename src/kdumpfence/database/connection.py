@@ -166,6 +166,15 @@ _HINTS = {
 }  # fmt: skip
 
 
+#: Classes of SQLSTATE: data, constraints and limits of a statement.
+_DATA = ("22", "23", "54")
+
+
+def refuses_data(error: Exception) -> bool:
+    """Whether the database refuses what a statement says, and not to work at all."""
+    return (getattr(error, "sqlstate", None) or "")[:2] in _DATA
+
+
 def explained(url: str, error: Exception, remedy: str | None = None) -> DatabaseError:
     """What went wrong, with what to do about it: `remedy`, or where we know that."""
     said = [line for line in str(error).strip().splitlines() if not line.startswith((" ", "\t"))]
