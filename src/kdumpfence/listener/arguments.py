@@ -64,13 +64,19 @@ def current_names(given: Mapping[str, object], names: Mapping[str, object]) -> l
 def check_words(family: str, auth: str, counting: object) -> None:
     """ValueError if one of them is none of those that there are, or they contradict each other.
 
-    `counting` may be no word, but what counts.
+    `counting` may be no word, but what counts. TypeError if it is neither.
     """
     if family not in FAMILIES:
         raise ValueError(f"family {family!r}: must be one of {', '.join(FAMILIES)}")
     if auth not in AUTHS:
         raise ValueError(f"auth {auth!r}: must be one of {', '.join(AUTHS)}")
     if not isinstance(counting, str):
+        from kdumpfence.listener.kernel.counting import Counting  # and ctypes with it
+
+        if not isinstance(counting, Counting):
+            raise TypeError(
+                f"counting {counting!r}: expected a string or what kernel.counting.load made"
+            )
         if auth != "none":
             raise ValueError(f"counting: {SIGNED}")
     elif counting not in WAYS:
