@@ -40,6 +40,11 @@ FAULTS: list[tuple[list[Any], list[Any], str]] = [
     ([GOOD._replace(messages=0)], [], "messages 0"),
     ([GOOD._replace(messages=True)], [], "messages True"),
     ([changed(addresses=A)], [], "addresses .*: must be a list of addresses"),
+    *(
+        ([changed(addresses=(A, one))], [], re.escape(f"address {one!r}: not an IP address"))
+        for one in ("", "node1", "192.0.2", "192.0.2.1%eth0", f"{A} ", 5, None, b"\x7f\0\0\1")
+    ),
+    ([], [OVER._replace(addresses=("nonsense",))], "address 'nonsense': not an IP address"),
     ([changed(sessions=("7",))], [], "sessions .*: must be a list of whole numbers"),
     ([GOOD._replace(port=65536)], [], "port 65536"),
     ([], [OVER._replace(kind="silent")], "kind 'silent': must be finished or failed"),
@@ -148,6 +153,13 @@ def test_the_decision_refuses_times_that_have_no_order(wrong: float) -> None:
     with pytest.raises(ValueError, match="is not a time"):
         dumps.restore_end(GOOD, "finished", NOW, wrong)
     assert (len(dumps), dumps.next_due) == (0, None)
+
+
+def test_an_address_whose_interface_is_gone_can_be_restored(listen: MakeListener) -> None:
+    listening = listen({"node1": [A]})
+    dump = GOOD._replace(addresses=("fe80::1%gone!0", "2001:db8::7", A))
+    listening.restore([dump])
+    assert listening.snapshot().dumps == [dump]
 
 
 def test_how_old_a_restored_dump_is_only_the_system_clock_can_tell(listen: MakeListener) -> None:

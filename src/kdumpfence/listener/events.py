@@ -12,6 +12,8 @@ import math
 import time
 from typing import Literal, NamedTuple, Protocol, Union
 
+from kdumpfence.addresses import is_address
+
 #: What can happen to a node, and what it can tell of the end of its dump.
 Kind = Literal["began", "dumping", "finished", "failed", "silent"]
 ToldEnd = Literal["finished", "failed"]
@@ -197,7 +199,7 @@ def checked(dump: Dump) -> Dump:
         float(since),
         float(last),
         messages,
-        _strings(node, addresses)[:MOST_ADDRESSES],
+        _addresses(node, addresses)[:MOST_ADDRESSES],
         float(took),
         _numbers(node, sessions)[:MOST_SESSIONS],
         port,
@@ -233,10 +235,15 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _strings(node: str, values: object) -> tuple[str, ...]:
-    if isinstance(values, (list, tuple)) and all(isinstance(one, str) for one in values):
-        return tuple(values)
-    raise ValueError(f"node {node!r}: addresses {values!r}: must be a list of addresses")
+def _addresses(node: str, values: object) -> tuple[str, ...]:
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"node {node!r}: addresses {values!r}: must be a list of addresses")
+    for one in values:
+        # The interface of a link-local one may have any name, and may be gone.
+        host, percent, _ = one.partition("%") if isinstance(one, str) else ("", "", "")
+        if not is_address(host) or (percent and ":" not in host):
+            raise ValueError(f"node {node!r}: address {one!r}: not an IP address")
+    return tuple(values)
 
 
 def _numbers(node: str, values: object) -> tuple[int, ...]:

@@ -333,8 +333,8 @@ class Listener(Taking):
         from now on.
 
         ValueError, with nothing changed, for what no Listener has told, such as a time that is no
-        finite number; for a node that is there twice, is dumping already, or is not listened for
-        (`listens_for`).
+        finite number, or an address that is none; for a node that is there twice, is dumping
+        already, or is not listened for (`listens_for`).
         """
         with self._open.lock:
             self._events.restore(dumps, ended)
