@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kdumpfence.cli import CommandError
 from kdumpfence.cli.history import moment
 from kdumpfence.daemon.history import History
 from kdumpfence.listener.events import Event, Kind
@@ -159,6 +160,11 @@ def test_how_long_ago_is_counted_from_now() -> None:
     now = 1e9
     for text, seconds in (("90m", 5400), ("24h", 86400), ("7d", 604800), ("2w", 1209600)):
         assert moment(text, now) == now - seconds
+    assert moment("36500d", now) == now - 36500 * 86400
+    for text in ("36501d", "3153600001s", "99999999w", "999999999w"):
+        with pytest.raises(CommandError) as refused:
+            moment(text, now)
+        assert str(refused.value) == f"--since '{text}': too long ago (at most 36500d)"
 
 
 def test_history_on_a_terminal_of_eighty_columns_keeps_the_names(file: str) -> None:

@@ -142,6 +142,22 @@ def test_what_cannot_be_used_is_said_in_a_line_without_a_password(
         assert "not-a-secret" not in line
 
 
+def test_how_long_ago_has_the_same_limit_as_without_a_database(
+    memory: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = f"--database={memory.url}"
+    line = said(capsys, "history", "--since=99999999w", where)
+    assert line == "kdumpfence: --since '99999999w': too long ago (at most 36500d)\n"
+    for since in ("36500d", "0001-01-01", "9999-12-31"):
+        assert main(["history", f"--since={since}", where]) == 0
+    for days in ("0.000000001", "36500"):
+        assert main(["database", "keep", f"--days={days}", f"--event-days={days}", where]) == 0
+        memory.sql("SELECT kdumpfence.trim_history()")
+    for command in ("history", "database keep"):
+        option = "--interval=1e9" if command == "history" else "--days=36501"
+        assert main([*command.split(), option, where]) == 1
+
+
 def test_actions_and_their_options_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     names = "not one of init, upgrade, check, keep, forget; see kdumpfence database --help"
     assert names in said(capsys, "database")

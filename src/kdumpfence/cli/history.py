@@ -46,6 +46,8 @@ _BAR = 30
 _PROSE = 78
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+#: Days ago, at most: no history is older, and PostgreSQL has no times that are much older.
+_MOST_AGO = 36500
 _FORMS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
 
 
@@ -105,9 +107,12 @@ def run(given: argparse.Namespace) -> int:
 
 def moment(text: str, now: float) -> float:
     """A time as people write it, as Unix time: a date, a date with a time, or how long ago."""
-    ago = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
+    ago = re.fullmatch(r"([0-9]{1,18})([smhdw])", text)
     if ago is not None:
-        return now - int(ago[1]) * _UNITS[ago[2]]
+        seconds = int(ago[1]) * _UNITS[ago[2]]
+        if seconds > _MOST_AGO * _UNITS["d"]:
+            raise CommandError(f"--since {text!r}: too long ago (at most {_MOST_AGO}d)")
+        return now - seconds
     for form in _FORMS:
         with contextlib.suppress(ValueError, OverflowError):
             return time.mktime(time.strptime(text, form))
