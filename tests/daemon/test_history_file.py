@@ -14,7 +14,7 @@ import pytest
 
 from kdumpfence.daemon import history_file
 from kdumpfence.daemon.history import History, HistoryError
-from kdumpfence.daemon.history_file import APPLICATION, SCHEMA
+from kdumpfence.daemon.history_file import APPLICATION, SCHEMA, HistoryFile
 from tests.cli.commands import run_program
 from tests.daemon.test_history import DAY, START, Clock, a_whole_dump, event, names_of, over, tamper
 
@@ -137,6 +137,33 @@ def test_a_file_that_was_only_just_begun_is_taken(path: str, begun: str) -> None
         opened.record([event("began")])
     with contextlib.closing(sqlite3.connect(path)) as other:
         assert other.execute("PRAGMA application_id").fetchone() == (APPLICATION,)
+
+
+def test_a_reader_that_comes_while_the_daemon_makes_the_file_sees_it_before_or_after(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tamper(path, "PRAGMA journal_mode = WAL")
+    connect = HistoryFile._connect
+    made: list[str] = []
+
+    def while_it_is_made(file: HistoryFile) -> sqlite3.Connection:
+        db = connect(file)
+
+        def make(statement: str) -> None:
+            if statement == "PRAGMA user_version" and not made:
+                made.append(statement)
+                monkeypatch.setattr(HistoryFile, "_connect", connect)
+                History(path).close()
+
+        db.set_trace_callback(make)
+        return db
+
+    monkeypatch.setattr(HistoryFile, "_connect", while_it_is_made)
+    with pytest.raises(HistoryError, match=f"no history at {path}: the file is empty"):
+        History(path, writable=False)
+    assert made
+    with History(path, writable=False) as opened:
+        assert opened.past() == []
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
+from typing import Literal
 from urllib.parse import quote
 
 from kdumpfence.daemon import instance
@@ -288,9 +289,11 @@ class HistoryFile:
 
     def _prepare(self) -> None:
         """See that it is ours and whole; a new file gets its table."""
-        (application,) = self.db.execute("PRAGMA application_id").fetchone()
-        (schema,) = self.db.execute("PRAGMA user_version").fetchone()
-        (tables,) = self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        # At one moment: the daemon may be making it.
+        with self.transaction("DEFERRED"):
+            (application,) = self.db.execute("PRAGMA application_id").fetchone()
+            (schema,) = self.db.execute("PRAGMA user_version").fetchone()
+            (tables,) = self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application != APPLICATION and (application or schema or tables):
             raise HistoryError(
                 f"{self.path}: a database of another program, not a history of kdumpfenced"
@@ -328,9 +331,12 @@ class HistoryFile:
                 self.db.execute(f"PRAGMA application_id = {APPLICATION}")
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All that is written meanwhile, or nothing of it."""
-        self.db.execute("BEGIN IMMEDIATE")
+    def transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"] = "IMMEDIATE") -> Iterator[None]:
+        """All that is written meanwhile, or nothing of it.
+
+        DEFERRED: what is read is of one moment.
+        """
+        self.db.execute(f"BEGIN {kind}")
         try:
             yield
             self.db.execute("COMMIT")
