@@ -6,12 +6,12 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
 
-from kdumpfence.daemon import forwarder, outbox
+from kdumpfence.daemon import forwarder, handing_on, outbox
 from kdumpfence.daemon.forwarder import Forwarder
 from kdumpfence.daemon.history import History
 from kdumpfence.database import schema
@@ -51,14 +51,16 @@ class Handed:
 
     def look(self) -> bool:
         """As the main loop does; False."""
-        self.lines += [text for _, text in self.forwarder.look()]
-        upto, renumber = self.forwarder.forgettable(), self.forwarder.renumber
-        refused = tuple(self.forwarder.refused)
-        if upto or renumber or refused:
-            self.history.hand_over(upto, renumber, refused)
-            self.forwarder.renumber = 0
-            del self.forwarder.refused[: len(refused)]
+        handing_on.look(self.forwarder, self, 0, "", self._say)  # type: ignore[arg-type]
         return False
+
+    def _say(self, _: str, text: str) -> None:
+        self.lines.append(text)
+
+    def hand_over(self, upto: int, renumber: int, refused: Collection[int]) -> bool:
+        """As the recorder does."""
+        self.history.hand_over(upto, renumber, refused)
+        return True
 
     def says(self, text: str) -> str:
         """Wait for a line with this text, and return it."""
