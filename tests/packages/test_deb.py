@@ -132,6 +132,16 @@ def test_no_unit_is_enabled_by_itself(machine: bare.Machine, deb: Path) -> None:
     assert named == {"kdumpfenced.service", "kdumpfenced.socket", "kdumpfence-doctor.timer"}
 
 
+#: The daemon is told by the sender, $1, that this machine dumps, as soon as it listens.
+HEARS = """
+timeout 60 kdumpfenced >/tmp/said 2>&1 & daemon=$!
+until grep -q "began to dump" /tmp/said; do kill -0 $daemon; "$1" -c 1 127.0.0.1; sleep 0.2; done
+kill $daemon
+wait $daemon
+cat /tmp/said
+"""
+
+
 def test_the_daemon_works_and_its_settings_outlive_an_upgrade(
     machine: bare.Machine, deb: Path, newer_deb: Path
 ) -> None:
@@ -143,9 +153,7 @@ def test_the_daemon_works_and_its_settings_outlive_an_upgrade(
     settings.write_text("networks = ['127.0.0.0/8']\n" + settings.read_text())
     assert "networks: 127.0.0.0/8;" in machine.run("kdumpfenced", "--check")
     native = f"/{MODULES}/_native/fence_kdump_send"
-    heard = machine.run(
-        "sh", "-euc", f"timeout 3 kdumpfenced 2>&1 & sleep 1; {native} -c 1 127.0.0.1 2>&1; wait"
-    )
+    heard = machine.run("sh", "-euc", HEARS, "sh", native)
     assert "node '127.0.0.1' began to dump" in heard
     assert (machine.root / "var/lib/kdumpfenced/history.sqlite").exists()
     ours(machine, newer_deb)
