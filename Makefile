@@ -36,10 +36,14 @@ test: plan tools   ## everything (40 minutes): all tests, on every Python there 
 	test -z "$$failed" || { echo "make test: failed:$$failed" >&2; exit 1; }
 
 # Of `make test`, in their order: none is left out because an earlier one failed.
-PHASES := lint fuzz pythons beside alone
+PHASES := first beside alone
+
+# What one core is enough for, two at a time.
+first: build $(VENV)/.test $(VENV)/.lint
+	$(MAKE) --no-print-directory -j 2 --keep-going --output-sync=target lint pythons
 
 # Clusters mostly wait, so they are run beside the others.
-together: build $(VENV)/.test
+together: build $(VENV)/.test $(VENV)/.fuzz
 	@mkdir -p build; $(RUN) -m pytest --durations=10 --junitxml=build/cluster.xml -m cluster >build/cluster.log 2>&1 & \
 	clusters=$$!; $(RUN) -m pytest -n 6 --dist loadfile --no-loadscope-reorder \
 		--junitxml=build/together.xml -m 'not alone and not guest and not cluster'; others=$$?; \
@@ -59,8 +63,8 @@ beside: build $(VENV)/.test
 	wait $$guests; guests=$$?; cat build/guests.log; exit $$((together | suites | guests))
 
 plan:
-	@echo 'make test takes 40 minutes on two cores: 5 for lint, fuzzing and other Pythons, 25 for the tests'
-	@echo 'that run in parallel, here and on another Debian, 10 for those that want the machine for themselves.'
+	@echo 'make test takes 40 minutes on two cores: 4 for lint and other Pythons, 26 for the tests that run'
+	@echo 'in parallel, here and on another Debian, 10 for those that want the machine for themselves.'
 	@sh tools/prerequisites.sh --plan tests $(HEADERS)
 	@echo 'to be installed from PyPI, where not yet there: 400 MB into .venv, and 100 MB a Python into build/pythons'
 
@@ -162,5 +166,5 @@ clean:             ## remove all that was made
 	rm -rf $(VENV) build dist src/*.egg-info src/kdumpfence/*.so src/kdumpfence/_native .*_cache .benchmarks .hypothesis
 	find . -name __pycache__ -prune -exec rm -r {} +
 
-.PHONY: help demo check test beside together suites alone plan tools lint fuzz pythons bench crashtable clustertable doctortable scale statuspage forged native wheel deb venv build clean FORCE
+.PHONY: help demo check test first beside together suites alone plan tools lint fuzz pythons bench crashtable clustertable doctortable scale statuspage forged native wheel deb venv build clean FORCE
 .DELETE_ON_ERROR:

@@ -55,7 +55,7 @@ def executions(output: str, verdict: str) -> dict[str, int]:
 
 
 def test_a_short_run_finds_nothing() -> None:
-    status, output = run("--seconds", "10")
+    status, output = run("--seconds", "15")
     done = executions(output, "nothing found")
     assert status == 0
     assert set(done) == set(TARGETS)

@@ -114,8 +114,9 @@ def test_the_nodes_address_in_a_vrf_is_not_the_node(
     hears_the_node(agent, net)
 
 
-@BOTH_CORES
-@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize(
+    ("programs", "gone"), [("compiled", False), ("pure", True)], indirect=["programs"]
+)
 def test_it_is_so_while_the_agent_cannot_look(programs: Programs, net: Net, gone: bool) -> None:
     agent = waits(programs, net, f"{','.join(NODE)},late")
     agent.stop()
