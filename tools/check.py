@@ -56,7 +56,7 @@ GUARDS = {
 
 FULL = "not alone and not guest and not cluster"
 QUICK = f"not slow and not in_kernel and {FULL}"
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "4", "--dist", "loadfile", "-m")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-n", "6", "--dist", "loadfile", "-m")
 
 
 def run(marks: str, folders: list[str]) -> bool:
