@@ -116,8 +116,7 @@ class Answers:
         def whole(found: str) -> str:
             return f'{begin}, "doubt": {quoted(self._sources.doubt())}, "nodes": [{found}]}}'
 
-        asked = _InSlices(nodes, texts, whole)
-        return asked.at_once() or asked
+        return _InSlices(nodes, texts, whole).answer()
 
     def _about(self, node: str) -> str:
         """The members that tell of a node."""
@@ -172,8 +171,7 @@ class Answers:
         def whole(found: str) -> str:
             return f'{begin}, "dumps": [{found}], "next": {_next(page, most)}}}'
 
-        asked = _InSlices(page, texts, whole)
-        return asked.at_once() or asked
+        return _InSlices(page, texts, whole).answer()
 
     def _ended(self, question: Mapping[str, Any]) -> Answer:
         most = number(question, "most", MOST, MOST)
@@ -186,8 +184,7 @@ class Answers:
         def whole(found: str) -> str:
             return f'{begin}, "ended": [{found}], "next": {_next(page, most)}}}'
 
-        asked = _InSlices(page, texts, whole)
-        return asked.at_once() or asked
+        return _InSlices(page, texts, whole).answer()
 
     # ------------------------------------------------------------------------- events
 
@@ -247,6 +244,10 @@ class _InSlices:
     def at_once(self) -> str | None:
         """The answer if there is no more to it than one slice."""
         return None if len(self._left) > SLICE else self.look()
+
+    def answer(self) -> Answer:
+        """That, or this, which is to be looked at until it is complete."""
+        return self.at_once() or self
 
 
 class _EventsAsked:
