@@ -34,8 +34,11 @@ def restore(
             return False
         return listener.listens_for(dump.node)
 
+    kept, gone = [], []  # type: list[Dump], list[Dump]
+    for dump in dumps:
+        (kept if ours(dump) else gone).append(dump)
     listener.restore(
-        [dump for dump in dumps if ours(dump)],
+        kept,
         [event for event in ends if ours(Dump(event.node, *event[3:]))],
     )
     for event in ends:
@@ -45,7 +48,7 @@ def restore(
         told.tell(event)
         journal.event(event, kind="restored")
     now = time.time()
-    return [Event("silent", dump.node, now, *dump[1:]) for dump in dumps if not ours(dump)]
+    return [Event("silent", dump.node, now, *dump[1:]) for dump in gone]
 
 
 def unwritten(listener: Listener, told: Told) -> list[Event]:
